@@ -1,0 +1,1 @@
+//! Recognition, rewriting and proof of iSQRT-COV layers in ONNX models.

@@ -1,0 +1,2 @@
+//! The `isqrt-cov` command.
+fn main() {}

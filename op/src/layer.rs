@@ -1,0 +1,469 @@
+//! An operator with its attributes: checked against the declaration, able to say the shape of its output.
+
+use crate::declaration::{Domain, Operator};
+use crate::error::Error;
+
+/// Which operator of the domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OperatorKind {
+    /// Covariance, matrix square root and triangle.
+    IsqrtCov,
+    /// Covariance alone.
+    CovariancePooling,
+    /// Matrix square root alone.
+    MatrixSqrt,
+}
+
+/// What the matrix is divided by before the iteration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Normalization {
+    /// t = tr Σ.
+    Trace,
+    /// t = ‖Σ‖_F.
+    Frobenius,
+}
+
+/// Which entries of the matrix are written, and in which order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Vectorization {
+    /// The upper triangle, row by row.
+    Upper,
+    /// The upper triangle, column by column.
+    UpperColumnMajor,
+    /// The whole matrix.
+    None,
+}
+
+/// Which axis holds the channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// [N, C, D₁…D_k].
+    ChannelsFirst,
+    /// [N, D₁…D_k, C].
+    ChannelsLast,
+}
+
+/// The value of an attribute, as a graph holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// An `INT`.
+    Integer(i64),
+    /// A `FLOAT`.
+    Float(f32),
+    /// A `STRING`.
+    Word(String),
+}
+
+/// An operator with its attributes, all within what the declaration allows.
+///
+/// Attributes that the operator does not declare keep the value that leaves them without effect.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Layer {
+    /// The operator.
+    pub operator: OperatorKind,
+    /// K, the number of Newton–Schulz steps.
+    pub iterations: u32,
+    /// Whether each channel's mean is subtracted.
+    pub centered: bool,
+    /// δ in the divisor M − δ.
+    pub correction: u32,
+    /// ε, added to the diagonal.
+    pub epsilon: f32,
+    /// What the matrix is divided by before the iteration.
+    pub normalization: Normalization,
+    /// Whether the iterate is multiplied by √t.
+    pub compensated: bool,
+    /// Which entries are written, in which order.
+    pub vectorization: Vectorization,
+    /// Factor on the entries off the diagonal.
+    pub off_diagonal_scale: f32,
+    /// Which axis holds the channels.
+    pub layout: Layout,
+}
+
+/// The sizes of one call, read off the input's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Extent {
+    /// N, the samples.
+    pub samples: usize,
+    /// C, the channels (d for `MatrixSqrt`).
+    pub channels: usize,
+    /// M, the positions (d for `MatrixSqrt`).
+    pub positions: usize,
+}
+
+impl Layer {
+    /// The operator with every attribute at its default, the published value.
+    #[must_use]
+    pub fn new(operator: OperatorKind) -> Self {
+        let mut layer = Self {
+            operator,
+            iterations: 5,
+            centered: true,
+            correction: 0,
+            epsilon: 0.0,
+            normalization: Normalization::Trace,
+            compensated: true,
+            vectorization: Vectorization::None,
+            off_diagonal_scale: 1.0,
+            layout: Layout::ChannelsFirst,
+        };
+        for attribute in Operator::of(operator).attributes {
+            layer.assign(attribute.name, &attribute.domain.default());
+        }
+        layer
+    }
+
+    /// The operator called `name` with `attributes`, the rest at their defaults.
+    ///
+    /// # Errors
+    /// An unknown operator, an unknown attribute, a value of the wrong type or outside the declared ones.
+    pub fn from_attributes<'a>(
+        name: &str,
+        attributes: impl IntoIterator<Item = (&'a str, Value)>,
+    ) -> Result<Self, Error> {
+        let operator = Operator::named(name).ok_or_else(|| Error::UnknownOperator(name.to_owned()))?;
+        let mut layer = Self::new(operator.kind);
+        for (attribute, value) in attributes {
+            let declared = operator.attribute(attribute).ok_or_else(|| Error::UnknownAttribute {
+                operator: operator.name,
+                attribute: attribute.to_owned(),
+                expected: operator.attributes.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
+            })?;
+            if !declared.domain.allows(&value) {
+                return Err(Error::Attribute {
+                    operator: operator.name,
+                    attribute: declared.name,
+                    found: value.to_string(),
+                    expected: declared.domain.to_string(),
+                });
+            }
+            layer.assign(declared.name, &value);
+        }
+        Ok(layer)
+    }
+
+    /// Every declared attribute with its value, in the order of the declaration.
+    #[must_use]
+    pub fn attributes(&self) -> Vec<(&'static str, Value)> {
+        let declared = Operator::of(self.operator).attributes;
+        declared.iter().map(|attribute| (attribute.name, self.attribute(attribute.name))).collect()
+    }
+
+    /// The operator's name in graphs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        Operator::of(self.operator).name
+    }
+
+    /// The sizes of a call on an input of shape `dims`.
+    ///
+    /// # Errors
+    /// A rank or a size that the operator does not take; M ≤ `correction`.
+    pub fn extent(&self, dims: &[usize]) -> Result<Extent, Error> {
+        let known: Vec<Option<usize>> = dims.iter().copied().map(Some).collect();
+        self.output_tail(&known)?;
+        let (samples, rest) = (dims[0], &dims[1..]);
+        let channels = match self.layout {
+            Layout::ChannelsFirst => rest[0],
+            Layout::ChannelsLast => rest[rest.len() - 1],
+        };
+        let elements = rest.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+        let elements = elements.ok_or_else(|| self.shape_error(&known, "fewer elements in a sample"))?;
+        Ok(Extent { samples, channels, positions: elements / channels })
+    }
+
+    /// The output's shape after the batch axis, for an input of which some sizes may be unknown; the batch axis itself
+    /// is the input's first.
+    ///
+    /// # Errors
+    /// A rank or a size that the operator does not take, as far as it is known.
+    pub fn output_tail(&self, dims: &[Option<usize>]) -> Result<Vec<Option<usize>>, Error> {
+        if self.operator == OperatorKind::MatrixSqrt {
+            if dims.len() != 3 {
+                return Err(self.shape_error(dims, "rank 3: [N, d, d]"));
+            }
+            if let (Some(rows), Some(columns)) = (dims[1], dims[2])
+                && rows != columns
+            {
+                return Err(self.shape_error(dims, "square matrices: [N, d, d]"));
+            }
+        } else if dims.len() < 3 {
+            let expected = match self.layout {
+                Layout::ChannelsFirst => "rank 3 or more: [N, C, D₁…D_k]",
+                Layout::ChannelsLast => "rank 3 or more: [N, D₁…D_k, C]",
+            };
+            return Err(self.shape_error(dims, expected));
+        }
+        if dims[1..].contains(&Some(0)) {
+            return Err(self.shape_error(dims, "at least 1 in every axis but the first"));
+        }
+        let channel_axis = match self.layout {
+            Layout::ChannelsFirst => 1,
+            Layout::ChannelsLast => dims.len() - 1,
+        };
+        let positions = (1..dims.len())
+            .filter(|&axis| axis != channel_axis)
+            .try_fold(1_usize, |product, axis| dims[axis].map(|dim| product.saturating_mul(dim)));
+        if self.operator != OperatorKind::MatrixSqrt
+            && positions.is_some_and(|positions| positions <= self.correction as usize)
+        {
+            return Err(self.shape_error(dims, "more positions than `correction`"));
+        }
+        let side = match self.operator {
+            OperatorKind::MatrixSqrt => dims[1].or(dims[2]),
+            _ => dims[channel_axis],
+        };
+        if side.is_some_and(|side| side.checked_mul(side + 1).is_none()) {
+            return Err(self.shape_error(dims, "fewer channels"));
+        }
+        Ok(match self.vectorization {
+            Vectorization::None => vec![side, side],
+            Vectorization::Upper | Vectorization::UpperColumnMajor => {
+                vec![side.map(|side| side * (side + 1) / 2)]
+            }
+        })
+    }
+
+    /// The number of elements that one sample's output has.
+    #[must_use]
+    pub fn output_elements(&self, channels: usize) -> usize {
+        match self.vectorization {
+            Vectorization::None => channels * channels,
+            Vectorization::Upper | Vectorization::UpperColumnMajor => channels * (channels + 1) / 2,
+        }
+    }
+
+    /// The entries (row, column) that are written, in the order in which they are written.
+    pub fn entries(&self, channels: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let vectorization = self.vectorization;
+        (0..channels).flat_map(move |outer| {
+            let inner = match vectorization {
+                Vectorization::None => 0..channels,
+                Vectorization::Upper => outer..channels,
+                Vectorization::UpperColumnMajor => 0..outer + 1,
+            };
+            inner.map(move |inner| match vectorization {
+                Vectorization::UpperColumnMajor => (inner, outer),
+                Vectorization::None | Vectorization::Upper => (outer, inner),
+            })
+        })
+    }
+
+    fn shape_error(&self, dims: &[Option<usize>], expected: &str) -> Error {
+        let operator = Operator::of(self.operator);
+        let found: Vec<_> =
+            dims.iter().map(|dim| dim.map_or_else(|| "?".to_owned(), |dim| dim.to_string())).collect();
+        Error::Shape {
+            operator: operator.name,
+            input: operator.input.name,
+            found: format!("[{}]", found.join(", ")),
+            expected: expected.to_owned(),
+        }
+    }
+
+    fn attribute(&self, name: &str) -> Value {
+        match name {
+            "iterations" => Value::Integer(self.iterations.into()),
+            "centered" => Value::Integer(self.centered.into()),
+            "correction" => Value::Integer(self.correction.into()),
+            "epsilon" => Value::Float(self.epsilon),
+            "normalization" => Value::Word(self.normalization.word().to_owned()),
+            "compensated" => Value::Integer(self.compensated.into()),
+            "vectorization" => Value::Word(self.vectorization.word().to_owned()),
+            "off_diagonal_scale" => Value::Float(self.off_diagonal_scale),
+            "layout" => Value::Word(self.layout.word().to_owned()),
+            _ => unreachable!("`{name}` is declared but has no field"),
+        }
+    }
+
+    /// Sets a declared attribute to a value that its domain allows.
+    fn assign(&mut self, name: &str, value: &Value) {
+        match (name, value) {
+            ("iterations", &Value::Integer(value)) => self.iterations = value as u32,
+            ("centered", &Value::Integer(value)) => self.centered = value == 1,
+            ("correction", &Value::Integer(value)) => self.correction = value as u32,
+            ("epsilon", &Value::Float(value)) => self.epsilon = value,
+            ("normalization", Value::Word(word)) => {
+                self.normalization =
+                    Normalization::ALL.into_iter().find(|v| v.word() == word).unwrap_or(self.normalization);
+            }
+            ("compensated", &Value::Integer(value)) => self.compensated = value == 1,
+            ("vectorization", Value::Word(word)) => {
+                self.vectorization =
+                    Vectorization::ALL.into_iter().find(|v| v.word() == word).unwrap_or(self.vectorization);
+            }
+            ("off_diagonal_scale", &Value::Float(value)) => self.off_diagonal_scale = value,
+            ("layout", Value::Word(word)) => {
+                self.layout = Layout::ALL.into_iter().find(|v| v.word() == word).unwrap_or(self.layout);
+            }
+            _ => unreachable!("`{name}` = {value} passed the declaration's check"),
+        }
+    }
+}
+
+impl Normalization {
+    /// Every value.
+    pub const ALL: [Self; 2] = [Self::Trace, Self::Frobenius];
+
+    /// The attribute's value in graphs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Frobenius => "frobenius",
+        }
+    }
+}
+
+impl Vectorization {
+    /// Every value.
+    pub const ALL: [Self; 3] = [Self::Upper, Self::UpperColumnMajor, Self::None];
+
+    /// The attribute's value in graphs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Upper => "upper",
+            Self::UpperColumnMajor => "upper_column_major",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Layout {
+    /// Every value.
+    pub const ALL: [Self; 2] = [Self::ChannelsFirst, Self::ChannelsLast];
+
+    /// The attribute's value in graphs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ChannelsFirst => "channels_first",
+            Self::ChannelsLast => "channels_last",
+        }
+    }
+}
+
+impl Domain {
+    /// The value an attribute has where the graph does not give one.
+    #[must_use]
+    pub fn default(&self) -> Value {
+        match *self {
+            Self::Integer { default, .. } => Value::Integer(default),
+            Self::Float { default, .. } => Value::Float(default),
+            Self::Word(words) => Value::Word(words[0].to_owned()),
+        }
+    }
+
+    /// Whether an attribute may have this value.
+    #[must_use]
+    pub fn allows(&self, value: &Value) -> bool {
+        match (self, value) {
+            (&Self::Integer { least, most, .. }, &Value::Integer(value)) => (least..=most).contains(&value),
+            (&Self::Float { least, .. }, &Value::Float(value)) => value.is_finite() && value >= least,
+            (Self::Word(words), Value::Word(word)) => words.contains(&word.as_str()),
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Domain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer { least, most, .. } => write!(f, "an integer from {least} to {most}"),
+            Self::Float { least, .. } => write!(f, "a finite float, at least {least}"),
+            Self::Word(words) => write!(f, "one of \"{}\"", words.join("\", \"")),
+        }
+    }
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::Word(word) => write!(f, "\"{word}\""),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(word: &str) -> Value {
+        Value::Word(word.to_owned())
+    }
+
+    #[test]
+    fn defaults_are_the_published_layer() {
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        assert_eq!((layer.iterations, layer.correction, layer.epsilon), (5, 0, 0.0));
+        assert!(layer.centered && layer.compensated);
+        assert_eq!(layer.vectorization, Vectorization::Upper);
+        assert_eq!(layer.normalization, Normalization::Trace);
+    }
+
+    #[test]
+    fn attributes_survive_the_round_trip() {
+        let given = [
+            ("iterations", Value::Integer(3)),
+            ("vectorization", word("none")),
+            ("layout", word("channels_last")),
+        ];
+        let layer = Layer::from_attributes("IsqrtCov", given).unwrap();
+        let again = Layer::from_attributes(layer.name(), layer.attributes()).unwrap();
+        assert_eq!(layer, again);
+        assert_eq!(layer.iterations, 3);
+        assert_eq!(layer.layout, Layout::ChannelsLast);
+    }
+
+    #[test]
+    fn wrong_attributes_are_named() {
+        let error = Layer::from_attributes("IsqrtCov", [("vectorization", word("lower"))]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"IsqrtCov: attribute `vectorization` is "lower"; expected one of "upper", "upper_column_major", "none""#
+        );
+        let error = Layer::from_attributes("MatrixSqrt", [("centered", Value::Integer(1))]).unwrap_err();
+        assert!(
+            error.to_string().contains("`centered` does not exist; expected one of iterations"),
+            "{error}"
+        );
+        let error = Layer::from_attributes("IsqrtCov", [("iterations", Value::Integer(0))]).unwrap_err();
+        assert!(error.to_string().contains("is 0; expected an integer from 1"), "{error}");
+        assert!(Layer::from_attributes("IsqrtCov", [("epsilon", Value::Float(f32::NAN))]).is_err());
+        assert!(Layer::from_attributes("Isqrt", []).is_err());
+    }
+
+    #[test]
+    fn shapes_follow_the_attributes() {
+        let mut layer = Layer::new(OperatorKind::IsqrtCov);
+        assert_eq!(layer.output_tail(&[None, Some(256), None, None]).unwrap(), [Some(32896)]);
+        assert_eq!(layer.output_tail(&[Some(2), None, Some(3)]).unwrap(), [None]);
+        layer.layout = Layout::ChannelsLast;
+        assert_eq!(layer.output_tail(&[None, Some(49), Some(16)]).unwrap(), [Some(136)]);
+        let extent = layer.extent(&[2, 7, 7, 16]).unwrap();
+        assert_eq!(extent, Extent { samples: 2, channels: 16, positions: 49 });
+        assert!(layer.extent(&[2, 16]).unwrap_err().to_string().contains("[2, 16]; expected rank 3 or more"));
+        assert!(layer.extent(&[2, 0, 16]).is_err());
+        layer.correction = 1;
+        assert!(layer.extent(&[2, 1, 16]).unwrap_err().to_string().contains("more positions than"));
+        let root = Layer::new(OperatorKind::MatrixSqrt);
+        assert_eq!(root.output_tail(&[None, Some(4), Some(4)]).unwrap(), [Some(4), Some(4)]);
+        assert!(root.extent(&[1, 3, 4]).is_err());
+    }
+
+    #[test]
+    fn entries_are_in_the_order_asked_for() {
+        let mut layer = Layer::new(OperatorKind::IsqrtCov);
+        let entries: Vec<_> = layer.entries(3).collect();
+        assert_eq!(entries, [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]);
+        layer.vectorization = Vectorization::UpperColumnMajor;
+        let entries: Vec<_> = layer.entries(3).collect();
+        assert_eq!(entries, [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)]);
+        layer.vectorization = Vectorization::None;
+        assert_eq!(layer.entries(3).count(), 9);
+    }
+}

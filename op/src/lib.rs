@@ -1,0 +1,27 @@
+//! The iSQRT-COV layer as operators of the ONNX domain `ai.isqrtcov`.
+//!
+//! Per sample, X is C×M (C channels, M positions):
+//!
+//! ```text
+//! covariance          Σ = (1/(M−δ)) X (I − 11ᵀ/M) Xᵀ
+//! pre-normalisation   t = tr Σ (or ‖Σ‖_F);  A = Σ / t
+//! iteration, K steps  Y₀ = A, Z₀ = I;  T = ½(3I − ZY);  Y ← YT;  Z ← TZ
+//! post-compensation   S = √t · Y_K
+//! vectorisation       the upper triangle of S, row by row: C(C+1)/2 numbers
+//! ```
+//!
+//! Source: Li, Xie, Wang, Gao, "Towards Faster Training of Global Covariance Pooling Networks by Iterative
+//! Matrix Square Root Normalization", CVPR 2018.
+//!
+//! [`declaration`] declares the operators once; everything else is derived from it: [`layer`] checks attributes
+//! and shapes against it, [`reference`] says in float64 what the numbers are.
+
+pub mod cpu;
+pub mod declaration;
+mod error;
+pub mod layer;
+pub mod reference;
+
+pub use declaration::{DOMAIN, OPERATORS, Operator, VERSION};
+pub use error::Error;
+pub use layer::{Layer, Layout, Normalization, OperatorKind, Vectorization};

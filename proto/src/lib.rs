@@ -1,0 +1,1 @@
+//! ONNX messages, and reading and writing models safely.
