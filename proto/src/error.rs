@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::onnx::tensor_proto::DataType;
+
 /// Why a model cannot be read or written.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -22,7 +24,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The file is not a well-formed message: truncated, damaged, nested too deeply, or of another kind.
-    #[error("{}: is not an ONNX model, or is damaged: {source}", path.display())]
+    #[error("{}: is not an ONNX model, or is truncated or damaged: {source}", path.display())]
     Decode {
         /// The file.
         path: PathBuf,
@@ -36,5 +38,133 @@ pub enum Error {
         path: PathBuf,
         /// What is missing.
         reason: &'static str,
+    },
+    /// The message is larger than protobuf allows.
+    #[error("{}: the message has {found} bytes; expected at most {limit}, protobuf's limit", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The message's size in bytes.
+        found: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A tensor cannot be read.
+    #[error("{}: {source}", path.display())]
+    Tensor {
+        /// The model's file.
+        path: PathBuf,
+        /// Which tensor, and why.
+        source: Box<TensorError>,
+    },
+    /// Writing would replace a file from which the model was read.
+    #[error(
+        "{}: is the input model or holds its tensors; write to another name, and rename when you are content",
+        path.display()
+    )]
+    OverInput {
+        /// The file that would be replaced.
+        path: PathBuf,
+    },
+}
+
+/// Why the data of a tensor cannot be read.
+#[derive(Debug, Error)]
+#[error("tensor `{tensor}`: {problem}")]
+pub struct TensorError {
+    /// The tensor's name; empty where it has none.
+    pub tensor: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a tensor.
+#[derive(Debug, Error)]
+pub enum Problem {
+    /// A data type that `onnx-ml.proto` does not know, or that has no fixed size.
+    #[error("data_type is {0}; expected a type of numbers of onnx-ml.proto (IR 14)")]
+    DataType(i32),
+    /// Another type than the caller asked for.
+    #[error("data_type is {}; expected {expected}", found.as_str_name())]
+    OtherType {
+        /// The tensor's type.
+        found: DataType,
+        /// What the caller takes.
+        expected: &'static str,
+    },
+    /// A negative dimension, or more elements than memory can hold.
+    #[error("dims are {0:?}; expected sizes of 0 or more whose product fits in memory")]
+    Dims(Vec<i64>),
+    /// The data does not have the size that the shape and the type imply.
+    #[error("{field} holds {found} {unit}; expected {expected} for {} {dims:?}", data_type.as_str_name())]
+    Length {
+        /// Where the data is.
+        field: &'static str,
+        /// What is counted: bytes or entries.
+        unit: &'static str,
+        /// How many there are.
+        found: u64,
+        /// How many there should be.
+        expected: u64,
+        /// The tensor's type.
+        data_type: DataType,
+        /// The tensor's shape.
+        dims: Vec<i64>,
+    },
+    /// An entry of `int32_data` or `uint64_data` that the type cannot represent.
+    #[error("{field} holds {found}; expected values of {}", data_type.as_str_name())]
+    Range {
+        /// Where the data is.
+        field: &'static str,
+        /// The value found.
+        found: i128,
+        /// The tensor's type.
+        data_type: DataType,
+    },
+    /// The data is in another file, and was asked for without the model that knows where.
+    #[error("its data is in another file; expected data inside the message")]
+    NotInline,
+    /// The entries that say where the data lies are incomplete or malformed.
+    #[error("external_data: {key} is {found}; expected {expected}")]
+    Entry {
+        /// The entry's key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A location that must not be followed.
+    #[error("external data `{location}` {reason}")]
+    Location {
+        /// The location as the file gives it.
+        location: String,
+        /// Why it is refused.
+        reason: &'static str,
+    },
+    /// A file with external data that cannot be opened.
+    #[error("external data `{location}` cannot be read: {source}")]
+    File {
+        /// The location as the file gives it.
+        location: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Ranges that overlap without being the same, as no writer of models makes them.
+    #[error("external data overlaps that of another tensor; expected ranges that are the same or apart")]
+    Overlap,
+    /// A range outside the file.
+    #[error(
+        "external data `{location}`: offset {offset} and length {length} end outside the file; it has {size} bytes"
+    )]
+    Bounds {
+        /// The location as the file gives it.
+        location: String,
+        /// The first byte.
+        offset: u64,
+        /// The number of bytes.
+        length: u64,
+        /// The file's size.
+        size: u64,
     },
 }

@@ -1,49 +1,100 @@
 //! A model with the place it came from.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use prost::Message;
+use prost::Message as _;
 
-use crate::{Error, onnx};
+use crate::external::ExternalFiles;
+use crate::onnx::tensor_proto::DataLocation;
+use crate::onnx::{ModelProto, TensorProto};
+use crate::tensor::TensorData;
+use crate::{Error, TensorError, walk};
 
-/// A model and the folder in which its external data lies.
+/// The most bytes that protobuf allows a message.
+pub(crate) const MESSAGE_LIMIT: u64 = i32::MAX as u64;
+
+/// A model, and the folder in which its external data lies.
+///
+/// Cloning shares the tensors' data.
 #[derive(Debug, Clone)]
 pub struct Model {
     /// The message. Change it freely; [`Model::save`] writes it as it then is.
-    pub proto: onnx::ModelProto,
-    path: PathBuf,
-}
-
-/// A model written beside its destination, ready to be run, not yet in its place. Dropped, it leaves nothing behind.
-#[derive(Debug)]
-pub struct Staged {
-    folder: tempfile::TempDir,
-    name: std::ffi::OsString,
-    destination: PathBuf,
+    pub proto: ModelProto,
+    pub(crate) path: PathBuf,
+    pub(crate) external: ExternalFiles,
 }
 
 impl Model {
     /// Reads a model. External data is left where it is until asked for.
     ///
     /// # Errors
-    /// A file that cannot be read, or that is not an ONNX model.
+    /// A file that cannot be read, or that is not an ONNX model: empty, truncated, nested more than 100 messages deep,
+    /// or without a graph, an IR version or an operator set.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let content = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let not_a_model = |reason| Error::NotAModel { path: path.to_owned(), reason };
+        let read_error = |source| Error::Read { path: path.to_owned(), source };
+        let metadata = std::fs::metadata(path).map_err(read_error)?;
+        if !metadata.is_file() {
+            return Err(Error::NotAModel { path: path.to_owned(), reason: "it is not a regular file" });
+        }
+        let too_large = |found| Error::TooLarge { path: path.to_owned(), found, limit: MESSAGE_LIMIT };
+        if metadata.len() > MESSAGE_LIMIT {
+            return Err(too_large(metadata.len()));
+        }
+        let mut content = Vec::with_capacity(metadata.len() as usize);
+        let file = File::open(path).map_err(read_error)?;
+        file.take(MESSAGE_LIMIT + 1).read_to_end(&mut content).map_err(read_error)?;
+        if content.len() as u64 > MESSAGE_LIMIT {
+            return Err(too_large(content.len() as u64));
+        }
+        Self::decode(content.into(), path)
+    }
+
+    /// Decodes a model as if it had been read from `path`, whose folder holds the external data. Its tensors share
+    /// `content`.
+    ///
+    /// # Errors
+    /// Content that is not an ONNX model.
+    pub fn decode(content: Bytes, path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
         if content.is_empty() {
-            return Err(not_a_model("the file is empty"));
+            return Err(Error::NotAModel { path, reason: "the file is empty" });
         }
-        let proto = onnx::ModelProto::decode(Bytes::from(content))
-            .map_err(|source| Error::Decode { path: path.to_owned(), source })?;
-        if proto.graph.is_none() {
-            return Err(not_a_model("it has no graph"));
+        let proto = match ModelProto::decode(content) {
+            Ok(proto) => proto,
+            Err(source) => return Err(Error::Decode { path, source }),
+        };
+        // Any short run of bytes may happen to decode as a message of nothing but unknown fields.
+        let missing = if proto.graph.is_none() {
+            Some("it has no graph")
+        } else if proto.ir_version() < 1 {
+            Some("it has no IR version")
+        } else if proto.opset_import.is_empty() && proto.ir_version() >= 3 {
+            Some("it imports no operator set; the file may be truncated")
+        } else {
+            None
+        };
+        match missing {
+            Some(reason) => Err(Error::NotAModel { path, reason }),
+            None => Ok(Self::new(proto, path)),
         }
-        if proto.opset_import.is_empty() {
-            return Err(not_a_model("it imports no operator set"));
-        }
-        Ok(Self { proto, path: path.to_owned() })
+    }
+
+    /// A model as if it had been read from `path`, whose folder holds the external data if there is any.
+    #[must_use]
+    pub fn new(proto: ModelProto, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let external = ExternalFiles::new(folder_of(&path).to_owned());
+        Self { proto, path, external }
+    }
+
+    /// Another message in this one's place: its external data is this one's.
+    #[must_use]
+    pub fn with_proto(&self, proto: ModelProto) -> Self {
+        Self { proto, path: self.path.clone(), external: self.external.clone() }
     }
 
     /// The file that the model was read from.
@@ -52,49 +103,61 @@ impl Model {
         &self.path
     }
 
-    /// Writes the model to `destination`.
+    /// The data of one of the model's tensors, wherever it is. Raw and external data is not copied.
     ///
     /// # Errors
-    /// A file that cannot be written. Nothing is left behind then.
-    pub fn save(&self, destination: impl AsRef<Path>) -> Result<(), Error> {
-        self.stage(destination)?.commit()
+    /// Data that does not have the size that type and shape imply, or a file that must not or cannot be read.
+    pub fn tensor(&self, tensor: &TensorProto) -> Result<TensorData, Error> {
+        TensorData::read(tensor, |layout| self.external.read(tensor, layout))
+            .map_err(|source| self.tensor_error(source))
     }
 
-    /// Writes the model into a temporary folder beside `destination`, where it can be run before it takes its place.
+    pub(crate) fn tensor_error(&self, source: TensorError) -> Error {
+        Error::Tensor { path: self.path.clone(), source: Box::new(source) }
+    }
+
+    /// The message with all external data moved into it, for readers that know nothing of other files. The data is
+    /// mapped, not copied; the message may exceed what protobuf can encode.
     ///
     /// # Errors
-    /// A file that cannot be written. Nothing is left behind then.
-    pub fn stage(&self, destination: impl AsRef<Path>) -> Result<Staged, Error> {
-        let destination = destination.as_ref();
-        let write_error = |source| Error::Write { path: destination.to_owned(), source };
-        let parent = match destination.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        let name = destination
-            .file_name()
-            .ok_or_else(|| write_error(std::io::ErrorKind::InvalidFilename.into()))?
-            .to_owned();
-        let folder =
-            tempfile::Builder::new().prefix(".isqrt-cov-").tempdir_in(parent).map_err(write_error)?;
-        std::fs::write(folder.path().join(&name), self.proto.encode_to_vec()).map_err(write_error)?;
-        Ok(Staged { folder, name, destination: destination.to_owned() })
+    /// As [`Model::tensor`].
+    pub fn inlined(&self) -> Result<ModelProto, Error> {
+        let mut proto = self.proto.clone();
+        walk::tensors(&mut proto, &mut |tensor, _| {
+            if tensor.data_location() == DataLocation::External {
+                let data = self.tensor(tensor)?;
+                tensor.set_raw(data.bytes().clone());
+            }
+            Ok(())
+        })?;
+        Ok(proto)
     }
 }
 
-impl Staged {
-    /// Where the model lies until [`Staged::commit`].
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        self.folder.path().join(&self.name)
+/// The folder in which `path` lies.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+impl TensorProto {
+    /// Makes `bytes` the tensor's only data.
+    pub(crate) fn set_raw(&mut self, bytes: Bytes) {
+        self.clear_data();
+        self.raw_data = Some(bytes);
     }
 
-    /// Moves the model to its destination.
-    ///
-    /// # Errors
-    /// A destination that cannot be replaced. Nothing is left behind then.
-    pub fn commit(self) -> Result<(), Error> {
-        std::fs::rename(self.path(), &self.destination)
-            .map_err(|source| Error::Write { path: self.destination.clone(), source })
+    /// Drops the tensor's data, wherever it is.
+    pub(crate) fn clear_data(&mut self) {
+        self.raw_data = None;
+        self.float_data.clear();
+        self.double_data.clear();
+        self.int32_data.clear();
+        self.int64_data.clear();
+        self.uint64_data.clear();
+        self.external_data.clear();
+        self.data_location = None;
     }
 }

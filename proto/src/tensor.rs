@@ -1,0 +1,293 @@
+//! The data of a tensor, in whichever of ONNX's forms it is stored.
+
+use bytes::Bytes;
+use half::{bf16, f16};
+
+use crate::error::{Problem, TensorError};
+use crate::onnx::TensorProto;
+use crate::onnx::tensor_proto::{DataLocation, DataType};
+
+/// The data of a tensor: its type, its shape, and its elements row by row in little-endian order, as `raw_data` would
+/// hold them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorData {
+    data_type: DataType,
+    dims: Vec<usize>,
+    bytes: Bytes,
+}
+
+/// A Rust type that is the element of a tensor.
+pub trait Element: Copy {
+    /// The type's name in ONNX.
+    const DATA_TYPE: DataType;
+
+    /// Reads an element from as many bytes as it has.
+    fn from_le(bytes: &[u8]) -> Self;
+
+    /// Appends the element's bytes.
+    fn append_le(self, to: &mut Vec<u8>);
+}
+
+macro_rules! element {
+    ($($type:ty = $data_type:ident),*) => {$(
+        impl Element for $type {
+            const DATA_TYPE: DataType = DataType::$data_type;
+
+            fn from_le(bytes: &[u8]) -> Self {
+                let mut own = [0; size_of::<Self>()];
+                own.copy_from_slice(bytes);
+                Self::from_le_bytes(own)
+            }
+
+            fn append_le(self, to: &mut Vec<u8>) {
+                to.extend(self.to_le_bytes());
+            }
+        }
+    )*};
+}
+element!(
+    f32 = Float,
+    f64 = Double,
+    f16 = Float16,
+    bf16 = Bfloat16,
+    i8 = Int8,
+    i16 = Int16,
+    i32 = Int32,
+    i64 = Int64,
+    u8 = Uint8,
+    u16 = Uint16,
+    u32 = Uint32,
+    u64 = Uint64
+);
+
+impl Element for bool {
+    const DATA_TYPE: DataType = DataType::Bool;
+
+    fn from_le(bytes: &[u8]) -> Self {
+        bytes[0] != 0
+    }
+
+    fn append_le(self, to: &mut Vec<u8>) {
+        to.push(self.into());
+    }
+}
+
+impl TensorData {
+    /// The data of a tensor that holds it itself.
+    ///
+    /// # Errors
+    /// Data that is in another file ([`crate::Model::tensor`] reads that), or that does not have the size that type
+    /// and shape imply.
+    pub fn inline(tensor: &TensorProto) -> Result<Self, TensorError> {
+        Self::read(tensor, |_| Err(Problem::NotInline))
+    }
+
+    /// The data of a tensor; `external` gets it where it is in another file.
+    pub(crate) fn read(
+        tensor: &TensorProto,
+        external: impl FnOnce(&Layout<'_>) -> Result<Bytes, Problem>,
+    ) -> Result<Self, TensorError> {
+        let read = || {
+            let layout = Layout::of(tensor)?;
+            let bytes = if tensor.data_location() == DataLocation::External {
+                external(&layout)?
+            } else if let Some(raw) = &tensor.raw_data {
+                layout.expect("raw_data", "bytes", raw.len() as u64, layout.bytes)?;
+                raw.clone()
+            } else {
+                layout.typed(tensor)?
+            };
+            Ok(Self { data_type: layout.data_type, dims: layout.sizes, bytes })
+        };
+        read().map_err(|problem| TensorError { tensor: tensor.name().to_owned(), problem })
+    }
+
+    /// The type of the elements.
+    #[must_use]
+    pub fn data_type(&self) -> DataType {
+        self.data_type
+    }
+
+    /// The shape.
+    #[must_use]
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// The elements' bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The elements, where they are of type `T`.
+    #[must_use]
+    pub fn values<T: Element>(&self) -> Option<Vec<T>> {
+        let width = bits(T::DATA_TYPE)? as usize / 8;
+        (self.data_type == T::DATA_TYPE).then(|| self.bytes.chunks_exact(width).map(T::from_le).collect())
+    }
+
+    /// The elements of any floating-point, integer or boolean type of 8 bits or more, in float64. Integers beyond
+    /// 2^53 are rounded.
+    #[must_use]
+    pub fn to_f64(&self) -> Option<Vec<f64>> {
+        fn widen<T: Element>(data: &TensorData, to: impl Fn(T) -> f64) -> Option<Vec<f64>> {
+            Some(data.values::<T>()?.into_iter().map(to).collect())
+        }
+        match self.data_type {
+            DataType::Float => widen::<f32>(self, f64::from),
+            DataType::Double => self.values(),
+            DataType::Float16 => widen(self, f16::to_f64),
+            DataType::Bfloat16 => widen(self, bf16::to_f64),
+            DataType::Uint64 => widen(self, |value: u64| value as f64),
+            _ => Some(self.to_i64()?.into_iter().map(|value| value as f64).collect()),
+        }
+    }
+
+    /// The elements of any integer or boolean type of 8 bits or more. None where one exceeds the range of `i64`.
+    #[must_use]
+    pub fn to_i64(&self) -> Option<Vec<i64>> {
+        fn widen<T: Element + Into<i64>>(data: &TensorData) -> Option<Vec<i64>> {
+            Some(data.values::<T>()?.into_iter().map(Into::into).collect())
+        }
+        match self.data_type {
+            DataType::Bool => widen::<bool>(self),
+            DataType::Int8 => widen::<i8>(self),
+            DataType::Int16 => widen::<i16>(self),
+            DataType::Int32 => widen::<i32>(self),
+            DataType::Int64 => self.values(),
+            DataType::Uint8 => widen::<u8>(self),
+            DataType::Uint16 => widen::<u16>(self),
+            DataType::Uint32 => widen::<u32>(self),
+            DataType::Uint64 => {
+                self.values::<u64>()?.into_iter().map(|value| i64::try_from(value).ok()).collect()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The bits of one element; none for strings and for what is not a type.
+#[must_use]
+pub fn bits(data_type: DataType) -> Option<u64> {
+    Some(match data_type {
+        DataType::Undefined | DataType::String => return None,
+        DataType::Uint2 | DataType::Int2 => 2,
+        DataType::Uint4 | DataType::Int4 | DataType::Float4e2m1 => 4,
+        DataType::Float6e2m3 | DataType::Float6e3m2 => 6,
+        DataType::Uint8
+        | DataType::Int8
+        | DataType::Bool
+        | DataType::Float8e4m3fn
+        | DataType::Float8e4m3fnuz
+        | DataType::Float8e5m2
+        | DataType::Float8e5m2fnuz
+        | DataType::Float8e8m0 => 8,
+        DataType::Uint16 | DataType::Int16 | DataType::Float16 | DataType::Bfloat16 => 16,
+        DataType::Uint32 | DataType::Int32 | DataType::Float => 32,
+        DataType::Uint64 | DataType::Int64 | DataType::Double | DataType::Complex64 => 64,
+        DataType::Complex128 => 128,
+    })
+}
+
+/// What type and shape say about the data.
+pub(crate) struct Layout<'a> {
+    data_type: DataType,
+    dims: &'a [i64],
+    sizes: Vec<usize>,
+    elements: u64,
+    bits: u64,
+    pub(crate) bytes: u64,
+}
+
+impl<'a> Layout<'a> {
+    fn of(tensor: &'a TensorProto) -> Result<Self, Problem> {
+        let number = tensor.data_type.unwrap_or(0);
+        let data_type = DataType::try_from(number).map_err(|_| Problem::DataType(number))?;
+        let bits = bits(data_type).ok_or(Problem::DataType(number))?;
+        let dims = &tensor.dims;
+        let bad_dims = || Problem::Dims(dims.clone());
+        let sizes: Vec<usize> =
+            dims.iter().map(|&dim| usize::try_from(dim).map_err(|_| bad_dims())).collect::<Result<_, _>>()?;
+        let elements = sizes
+            .iter()
+            .try_fold(1_u64, |product, &size| product.checked_mul(size as u64))
+            .ok_or_else(bad_dims)?;
+        let bytes = elements.checked_mul(bits).ok_or_else(bad_dims)?.div_ceil(8);
+        Ok(Self { data_type, dims, sizes, elements, bits, bytes })
+    }
+
+    pub(crate) fn expect(
+        &self,
+        field: &'static str,
+        unit: &'static str,
+        found: u64,
+        expected: u64,
+    ) -> Result<(), Problem> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(Problem::Length {
+            field,
+            unit,
+            found,
+            expected,
+            data_type: self.data_type,
+            dims: self.dims.to_vec(),
+        })
+    }
+
+    /// The bytes of data that is stored in the field of its type.
+    fn typed(&self, tensor: &TensorProto) -> Result<Bytes, Problem> {
+        let mut bytes = Vec::new();
+        match self.data_type {
+            DataType::Float | DataType::Complex64 => {
+                let entries = self.elements * (self.bits / 32);
+                self.expect("float_data", "entries", tensor.float_data.len() as u64, entries)?;
+                tensor.float_data.iter().for_each(|value| value.append_le(&mut bytes));
+            }
+            DataType::Double | DataType::Complex128 => {
+                let entries = self.elements * (self.bits / 64);
+                self.expect("double_data", "entries", tensor.double_data.len() as u64, entries)?;
+                tensor.double_data.iter().for_each(|value| value.append_le(&mut bytes));
+            }
+            DataType::Int64 => {
+                self.expect("int64_data", "entries", tensor.int64_data.len() as u64, self.elements)?;
+                tensor.int64_data.iter().for_each(|value| value.append_le(&mut bytes));
+            }
+            DataType::Uint32 | DataType::Uint64 => {
+                self.expect("uint64_data", "entries", tensor.uint64_data.len() as u64, self.elements)?;
+                let width = self.bits as usize / 8;
+                for &value in &tensor.uint64_data {
+                    if self.bits == 32 && u32::try_from(value).is_err() {
+                        return Err(self.range("uint64_data", value));
+                    }
+                    bytes.extend_from_slice(&value.to_le_bytes()[..width]);
+                }
+            }
+            // `int32_data` holds these one to an entry, `raw_data` four to three bytes. No operator produces them yet.
+            DataType::Float6e2m3 | DataType::Float6e3m2 => {
+                return Err(Problem::OtherType { found: self.data_type, expected: "raw_data for this type" });
+            }
+            _ => {
+                // Types below 8 bits come packed into entries of one byte.
+                let entries = if self.bits < 8 { self.bytes } else { self.elements };
+                self.expect("int32_data", "entries", tensor.int32_data.len() as u64, entries)?;
+                let bits = self.bits.max(8);
+                for &value in &tensor.int32_data {
+                    // Writers disagree on whether small types are sign-extended, so both forms are taken.
+                    let fits = (-(1_i64 << (bits - 1))..1_i64 << bits).contains(&i64::from(value));
+                    if !fits {
+                        return Err(self.range("int32_data", value));
+                    }
+                    bytes.extend_from_slice(&value.to_le_bytes()[..bits as usize / 8]);
+                }
+            }
+        }
+        Ok(bytes.into())
+    }
+
+    fn range(&self, field: &'static str, found: impl Into<i128>) -> Problem {
+        Problem::Range { field, found: found.into(), data_type: self.data_type }
+    }
+}

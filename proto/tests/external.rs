@@ -1,0 +1,277 @@
+//! Data in other files: read where it is honest, refused where it reaches out.
+
+use std::fs::{self, File};
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use isqrt_cov_proto::onnx::{
+    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+};
+use isqrt_cov_proto::{Error, Model};
+use tempfile::{TempDir, tempdir};
+
+/// A tensor's dims and its entries of `external_data`.
+type External<'a> = (&'a [i64], &'a [(&'a str, &'a str)]);
+
+/// A model of float32 tensors with the given dims and `external_data` entries, as if at `folder/model.onnx`.
+fn model(folder: &Path, tensors: &[External<'_>]) -> Model {
+    let entry = |(key, value): &(&str, &str)| StringStringEntryProto {
+        key: Some((*key).to_owned()),
+        value: Some((*value).to_owned()),
+    };
+    let tensor = |(index, (dims, entries)): (usize, &External<'_>)| TensorProto {
+        name: Some(format!("w{index}")),
+        dims: dims.to_vec(),
+        data_type: Some(1),
+        data_location: Some(1),
+        external_data: entries.iter().map(entry).collect(),
+        ..TensorProto::default()
+    };
+    let graph =
+        GraphProto { initializer: tensors.iter().enumerate().map(tensor).collect(), ..GraphProto::default() };
+    let proto = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto::new("", 17)],
+        graph: Some(graph),
+        ..ModelProto::default()
+    };
+    Model::new(proto, folder.join("model.onnx"))
+}
+
+fn read(model: &Model, index: usize) -> Result<Vec<f32>, Error> {
+    let tensor = &model.proto.graph.as_ref().unwrap().initializer[index];
+    model.tensor(tensor).map(|data| data.values().unwrap())
+}
+
+/// A folder `models` with a data file of the numbers 0 to 2047, beside a `secret` outside it.
+fn folder() -> (TempDir, std::path::PathBuf) {
+    let outside = tempdir().unwrap();
+    fs::write(outside.path().join("secret"), [7; 8192]).unwrap();
+    let folder = outside.path().join("models");
+    fs::create_dir(&folder).unwrap();
+    let numbers: Vec<u8> = (0..2048).flat_map(|number| (number as f32).to_le_bytes()).collect();
+    fs::write(folder.join("weights"), numbers).unwrap();
+    (outside, folder)
+}
+
+/// What reading a tensor of two numbers with these entries says.
+fn refusal(folder: &Path, entries: &[(&str, &str)]) -> String {
+    read(&model(folder, &[(&[2], entries)]), 0).unwrap_err().to_string()
+}
+
+#[test]
+fn ranges_are_read_from_where_they_are() {
+    let (_outside, folder) = folder();
+    fs::create_dir(folder.join("sub")).unwrap();
+    fs::copy(folder.join("weights"), folder.join("sub/weights")).unwrap();
+    let model = model(
+        &folder,
+        &[
+            (&[2], &[("location", "weights"), ("offset", "4096"), ("length", "8")]),
+            (&[2, 1], &[("location", "sub/weights"), ("checksum", "abc"), ("prepacked_0", "x|1|2")]),
+            (&[0], &[("location", "weights"), ("offset", "8192"), ("length", "0")]),
+        ],
+    );
+    assert_eq!(read(&model, 0).unwrap(), [1024.0, 1025.0]);
+    assert_eq!(read(&model, 1).unwrap(), [0.0, 1.0]);
+    assert_eq!(read(&model, 2).unwrap(), [0.0; 0]);
+    let inlined = model.inlined().unwrap().graph.unwrap();
+    assert_eq!(inlined.initializer[0].raw_data().len(), 8);
+    assert!(inlined.initializer[0].external_data.is_empty());
+}
+
+#[test]
+fn locations_that_reach_out_are_refused() {
+    let (outside, folder) = folder();
+    let absolute = outside.path().join("secret");
+    let absolute = absolute.to_str().unwrap();
+    for location in ["../secret", "sub/../../secret", "./weights", "..", "", "/", absolute] {
+        let error = refusal(&folder, &[("location", location)]);
+        assert!(error.contains("model.onnx: tensor `w0`"), "{error}");
+        assert!(error.contains("is not a plain relative path"), "{location}: {error}");
+    }
+    for location in ["missing", "weights/", "sub\0weights", "weights/deeper"] {
+        let error = refusal(&folder, &[("location", location)]);
+        assert!(error.contains("cannot be read"), "{location}: {error}");
+    }
+    fs::create_dir(folder.join("directory")).unwrap();
+    assert!(refusal(&folder, &[("location", "directory")]).contains("is not a regular file"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_out_are_refused() {
+    use std::os::unix::fs::symlink;
+
+    let (outside, folder) = folder();
+    symlink(outside.path().join("secret"), folder.join("absolute")).unwrap();
+    symlink("../secret", folder.join("relative")).unwrap();
+    symlink(outside.path(), folder.join("up")).unwrap();
+    symlink("absolute", folder.join("twice")).unwrap();
+    for location in ["absolute", "relative", "up/secret", "twice"] {
+        let error = refusal(&folder, &[("location", location)]);
+        assert!(error.contains("leads out of the model's folder"), "{location}: {error}");
+    }
+    symlink("loop", folder.join("loop")).unwrap();
+    assert!(refusal(&folder, &[("location", "loop")]).contains("cannot be read"));
+
+    fs::hard_link(outside.path().join("secret"), folder.join("hard")).unwrap();
+    assert!(refusal(&folder, &[("location", "hard")]).contains("is a hard link"));
+
+    symlink("weights", folder.join("alias")).unwrap();
+    assert_eq!(read(&model(&folder, &[(&[2], &[("location", "alias")])]), 0).unwrap(), [0.0, 1.0]);
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_refused_without_waiting() {
+    let (_outside, folder) = folder();
+    let made = std::process::Command::new("mkfifo").arg(folder.join("pipe")).status().unwrap();
+    assert!(made.success());
+    assert!(refusal(&folder, &[("location", "pipe")]).contains("is not a regular file"));
+}
+
+#[test]
+fn ranges_stay_inside_the_file() {
+    let (_outside, folder) = folder();
+    let at = |offset: &str, length: &str| {
+        refusal(&folder, &[("location", "weights"), ("offset", offset), ("length", length)])
+    };
+    assert!(at("8188", "8").contains("offset 8188 and length 8 end outside the file; it has 8192 bytes"));
+    assert!(at("18446744073709551615", "8").contains("end outside the file"));
+    assert!(
+        at("18446744073709551616", "8")
+            .contains("offset is `18446744073709551616`; expected a decimal number")
+    );
+    for offset in ["-8", "+8", " 8", "0x8", "8.0", ""] {
+        assert!(at(offset, "8").contains("expected a decimal number"), "{offset}");
+    }
+    assert!(at("0", "4").contains("external_data holds 4 bytes; expected 8 for FLOAT [2]"));
+    assert!(at("0", "8192").contains("external_data holds 8192 bytes; expected 8 for FLOAT [2]"));
+    assert!(refusal(&folder, &[("offset", "0")]).contains("location is missing"));
+    let twice = refusal(&folder, &[("location", "weights"), ("location", "../secret")]);
+    assert!(twice.contains("location is given twice"), "{twice}");
+    let huge = model(&folder, &[(&[1 << 40], &[("location", "weights")])]);
+    assert!(read(&huge, 0).unwrap_err().to_string().contains("end outside the file"));
+}
+
+#[test]
+fn files_beyond_two_gibibytes_are_mapped() {
+    let (_outside, folder) = folder();
+    let offset = (5_u64 << 30) + 4096;
+    let mut file = File::create(folder.join("large")).unwrap();
+    file.set_len(offset + 8).unwrap();
+    file.seek(SeekFrom::Start(offset)).unwrap();
+    file.write_all(&[0, 0, 0x80, 0x3f, 0, 0, 0, 0x40]).unwrap();
+    drop(file);
+    let offset = offset.to_string();
+    let elements = (3_i64 << 30) / 4;
+    let model = model(
+        &folder,
+        &[
+            (&[2], &[("location", "large"), ("offset", &offset), ("length", "8")]),
+            (&[elements], &[("location", "large")]),
+        ],
+    );
+    assert_eq!(read(&model, 0).unwrap(), [1.0, 2.0]);
+    let tensor = &model.proto.graph.as_ref().unwrap().initializer[1];
+    assert_eq!(model.tensor(tensor).unwrap().bytes().len() as u64, 3 << 30);
+}
+
+#[test]
+fn external_data_stays_external() {
+    let (outside, folder) = folder();
+    let first: &[(&str, &str)] = &[("location", "weights"), ("offset", "4096")];
+    let original = model(&folder, &[(&[2], first), (&[3], &[("location", "weights")]), (&[2], first)]);
+    let output = outside.path().join("out.onnx");
+    original.save(&output).unwrap();
+
+    let copy = Model::load(&output).unwrap();
+    for index in 0..3 {
+        assert_eq!(read(&copy, index).unwrap(), read(&original, index).unwrap());
+    }
+    let tensors = &copy.proto.graph.as_ref().unwrap().initializer;
+    let entries = |index: usize| -> Vec<&str> {
+        tensors[index].external_data.iter().map(StringStringEntryProto::value).collect()
+    };
+    assert_eq!(entries(0), ["out.onnx.data", "0", "8"]);
+    assert_eq!(entries(1), ["out.onnx.data", "4096", "12"]);
+    assert_eq!(entries(2), entries(0), "a range that two tensors share is written once");
+    assert_eq!(fs::metadata(outside.path().join("out.onnx.data")).unwrap().len(), 4096 + 12);
+}
+
+#[test]
+fn a_staged_model_runs_where_it_is_and_vanishes_unless_committed() {
+    let (outside, folder) = folder();
+    let original = model(&folder, &[(&[2], &[("location", "weights")])]);
+    let before = names(outside.path());
+    let staged = original.stage(outside.path().join("out.onnx")).unwrap();
+    assert_eq!(read(&Model::load(staged.path()).unwrap(), 0).unwrap(), [0.0, 1.0]);
+    drop(staged);
+    assert_eq!(names(outside.path()), before);
+}
+
+#[test]
+fn the_input_is_never_written_over() {
+    let (_outside, folder) = folder();
+    let output = folder.join("model.onnx");
+    model(&folder, &[(&[2], &[("location", "weights")])]).save(&output).unwrap();
+    let before = names(&folder);
+
+    let loaded = Model::load(&output).unwrap();
+    for same in ["model.onnx", "../models/model.onnx"] {
+        let error = loaded.save(folder.join(same)).unwrap_err();
+        assert!(matches!(error, Error::OverInput { .. }), "{error}");
+    }
+    // Here the model's own data would be replaced, not the model.
+    fs::rename(&output, folder.join("renamed.onnx")).unwrap();
+    let renamed = Model::load(folder.join("renamed.onnx")).unwrap();
+    let error = renamed.save(&output).unwrap_err();
+    assert!(
+        error.to_string().contains("model.onnx.data: is the input model or holds its tensors"),
+        "{error}"
+    );
+    fs::rename(folder.join("renamed.onnx"), &output).unwrap();
+    assert_eq!(names(&folder), before);
+}
+
+#[test]
+fn a_failure_leaves_nothing_behind() {
+    let (outside, folder) = folder();
+    let before = names(outside.path());
+    let good: &[(&str, &str)] = &[("location", "weights")];
+    let bad = model(&folder, &[(&[2], good), (&[2], &[("location", "missing")])]);
+    assert!(bad.save(outside.path().join("out.onnx")).is_err());
+    assert_eq!(names(outside.path()), before);
+
+    // The data can take its place, the model cannot.
+    let destination = outside.path().join("directory");
+    fs::create_dir(&destination).unwrap();
+    fs::write(destination.join("full"), "").unwrap();
+    fs::write(outside.path().join("directory.data"), "former").unwrap();
+    let before = names(outside.path());
+    let error = model(&folder, &[(&[2], good)]).save(&destination).unwrap_err().to_string();
+    assert!(error.contains("directory: cannot be written"), "{error}");
+    assert_eq!(names(outside.path()), before);
+    assert_eq!(fs::read(outside.path().join("directory.data")).unwrap(), b"former");
+
+    let error = model(&folder, &[]).save(outside.path().join("no/such/folder.onnx")).unwrap_err();
+    assert!(matches!(error, Error::Write { .. }));
+}
+
+#[test]
+fn overlapping_ranges_cannot_fill_the_disk() {
+    let (outside, folder) = folder();
+    let offsets: Vec<String> = (0..100).map(|index| (index * 4).to_string()).collect();
+    let entries: Vec<[(&str, &str); 2]> =
+        offsets.iter().map(|offset| [("location", "weights"), ("offset", offset.as_str())]).collect();
+    let tensors: Vec<External<'_>> = entries.iter().map(|entries| (&[1900][..], &entries[..])).collect();
+    let error = model(&folder, &tensors).save(outside.path().join("out.onnx")).unwrap_err().to_string();
+    assert!(error.contains("overlaps"), "{error}");
+}
+
+fn names(folder: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,161 @@
+//! Reading whole files, and writing what was read.
+
+use std::path::{Path, PathBuf};
+
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_proto,
+};
+use isqrt_cov_proto::{Bytes, Error, Model, TensorData};
+use prost::Message;
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn error(content: &[u8]) -> String {
+    Model::decode(Bytes::copy_from_slice(content), "m.onnx").unwrap_err().to_string()
+}
+
+#[test]
+fn models_of_every_exporter_are_written_as_they_were_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["torchscript.onnx", "dynamo.onnx", "every.onnx"] {
+        let copy = folder.path().join(name);
+        Model::load(data(name)).unwrap().save(&copy).unwrap();
+        assert_eq!(std::fs::read(data(name)).unwrap(), std::fs::read(copy).unwrap(), "{name}");
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3, "nothing but the models is left");
+}
+
+#[test]
+fn every_storage_form_is_read() {
+    let model = Model::load(data("every.onnx")).unwrap();
+    let initializers = &model.proto.graph.as_ref().unwrap().initializer;
+    let mut seen = 0;
+    for tensor in initializers.iter().filter(|tensor| tensor.name().ends_with("_typed")) {
+        let data = model.tensor(tensor).unwrap();
+        assert_eq!(data.dims(), [3], "{}", tensor.name());
+        match data.data_type() {
+            DataType::Int4 | DataType::Uint4 => assert_eq!(data.bytes()[..], [0x21, 0x03]),
+            DataType::Bool => assert_eq!(data.to_f64().unwrap(), [1.0, 0.0, 1.0]),
+            other => assert_eq!(data.to_f64().unwrap(), [1.0, 2.0, 3.0], "{other:?}"),
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 15);
+    let named = |name| initializers.iter().find(|tensor| tensor.name() == name).unwrap();
+    assert_eq!(model.tensor(named("negative")).unwrap().to_i64().unwrap(), [-1, -128]);
+    let error = model.tensor(named("strings")).unwrap_err().to_string();
+    assert!(error.contains("every.onnx: tensor `strings`: data_type is 8; expected"), "{error}");
+}
+
+#[test]
+fn raw_data_is_not_copied() {
+    let tensor = TensorProto::from_values("w", &[2], &[1.0_f32, 2.0]);
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![isqrt_cov_proto::onnx::OperatorSetIdProto::new("", 17)],
+        graph: Some(GraphProto { initializer: vec![tensor], ..GraphProto::default() }),
+        ..ModelProto::default()
+    };
+    let content = Bytes::from(model.encode_to_vec());
+    let model = Model::decode(content.clone(), "m.onnx").unwrap();
+    let tensor = model.tensor(&model.proto.graph.as_ref().unwrap().initializer[0]).unwrap();
+    assert!(content.as_ptr_range().contains(&tensor.bytes().as_ptr()));
+    assert_eq!(tensor.values::<f32>().unwrap(), [1.0, 2.0]);
+    assert_eq!(tensor.values::<f64>(), None);
+}
+
+#[test]
+fn what_is_not_a_model_is_refused_with_a_reason() {
+    assert_eq!(error(b""), "m.onnx: is not an ONNX model: the file is empty");
+    assert!(error(b"PK\x03\x04 a zip archive").contains("is not an ONNX model"));
+    // A well-formed message of one unknown field.
+    assert_eq!(error(&[0xa0, 0x06, 0x01]), "m.onnx: is not an ONNX model: it has no graph");
+    for (path, reason) in [("missing.onnx", "missing.onnx: cannot be read"), ("", "is not a regular file")] {
+        let error = Model::load(data(path)).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn truncated_files_are_refused_wherever_they_end() {
+    let whole = std::fs::read(data("dynamo.onnx")).unwrap();
+    for length in (1..whole.len()).step_by(97) {
+        assert!(error(&whole[..length]).contains("is not an ONNX model"), "at {length}");
+    }
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let whole = std::fs::read(data("every.onnx")).unwrap();
+    for position in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[position] ^= 0x55;
+        if let Ok(model) = Model::decode(damaged.into(), "m.onnx") {
+            for tensor in &model.proto.graph.as_ref().unwrap().initializer {
+                let _ = model.tensor(tensor);
+            }
+        }
+    }
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let mut graph = GraphProto::default();
+    for _ in 0..10_000 {
+        let attribute = AttributeProto {
+            r#type: Some(attribute_proto::AttributeType::Graph.into()),
+            g: Some(graph),
+            ..AttributeProto::default()
+        };
+        let mut outer = GraphProto::default();
+        outer.node.push(NodeProto { attribute: vec![attribute], ..NodeProto::default() });
+        graph = outer;
+        if graph.encoded_len() > 4000 {
+            break;
+        }
+    }
+    let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+    assert!(matches!(
+        Model::decode(model.encode_to_vec().into(), "m.onnx"),
+        Err(Error::Decode { source, .. }) if source.to_string().contains("recursion limit")
+    ));
+}
+
+#[test]
+fn data_must_have_the_size_of_its_shape() {
+    let problem = |change: &dyn Fn(&mut TensorProto)| {
+        let mut tensor = TensorProto::from_values("w", &[2, 2], &[1.0_f32; 4]);
+        change(&mut tensor);
+        TensorData::inline(&tensor).unwrap_err().to_string()
+    };
+    assert_eq!(
+        problem(&|tensor| tensor.dims = vec![2, 3]),
+        "tensor `w`: raw_data holds 16 bytes; expected 24 for FLOAT [2, 3]"
+    );
+    assert_eq!(
+        problem(&|tensor| tensor.raw_data = None),
+        "tensor `w`: float_data holds 0 entries; expected 4 for FLOAT [2, 2]"
+    );
+    assert!(
+        problem(&|tensor| tensor.dims = vec![-2, -2])
+            .contains("dims are [-2, -2]; expected sizes of 0 or more")
+    );
+    assert!(problem(&|tensor| tensor.dims = vec![1 << 31, 1 << 31]).contains("product fits in memory"));
+    assert!(problem(&|tensor| tensor.dims = vec![1 << 62, 4]).contains("product fits in memory"));
+    assert!(problem(&|tensor| tensor.data_type = Some(99)).contains("data_type is 99; expected"));
+    assert!(problem(&|tensor| tensor.data_type = None).contains("data_type is 0; expected"));
+    assert!(problem(&|tensor| tensor.data_location = Some(1)).contains("in another file"));
+    let range = problem(&|tensor| {
+        *tensor = TensorProto {
+            name: Some("w".to_owned()),
+            data_type: Some(DataType::Uint8.into()),
+            int32_data: vec![256],
+            dims: vec![1],
+            ..TensorProto::default()
+        }
+    });
+    assert_eq!(range, "tensor `w`: int32_data holds 256; expected values of UINT8");
+}
