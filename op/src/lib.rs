@@ -14,12 +14,14 @@
 //! Matrix Square Root Normalization", CVPR 2018.
 //!
 //! [`declaration`] declares the operators once; everything else is derived from it: [`layer`] checks attributes
-//! and shapes against it, [`reference`] says in float64 what the numbers are.
+//! and shapes against it, [`reference`] says in float64 what the numbers are, [`cpu`] computes them, and [`plugin`] hands
+//! them to ONNX Runtime.
 
 pub mod cpu;
 pub mod declaration;
 mod error;
 pub mod layer;
+pub mod plugin;
 pub mod reference;
 
 pub use declaration::{DOMAIN, OPERATORS, Operator, VERSION};
