@@ -1,1 +1,3 @@
 //! Recognition, rewriting and proof of iSQRT-COV layers in ONNX models.
+
+pub mod body;
