@@ -42,4 +42,17 @@ pub enum Error {
         /// What the operator takes.
         expected: String,
     },
+    /// No memory for what the kernel needs beside input and output.
+    #[error(
+        "{operator}: no memory for the workspace of a sample with {channels} channels and {positions} positions; expected \
+         room for some matrices of that size for each thread: run fewer threads, or reduce the channels before the layer"
+    )]
+    Memory {
+        /// The operator's name.
+        operator: &'static str,
+        /// C.
+        channels: usize,
+        /// M.
+        positions: usize,
+    },
 }

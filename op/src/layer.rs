@@ -214,7 +214,7 @@ impl Layer {
             OperatorKind::MatrixSqrt => dims[1].or(dims[2]),
             _ => dims[channel_axis],
         };
-        if side.is_some_and(|side| side.checked_mul(side + 1).is_none()) {
+        if side.is_some_and(|side| side.checked_add(1).and_then(|next| side.checked_mul(next)).is_none()) {
             return Err(self.shape_error(dims, "fewer channels"));
         }
         Ok(match self.vectorization {

@@ -1,61 +1,63 @@
 //! The CPU kernels.
 
-use half::{bf16, f16};
+// What is not inlined into a version's entry is compiled without that version's instructions.
+#![allow(clippy::inline_always)]
+// Tiles are indexed by row, panel and column side by side with the operands.
+#![allow(clippy::needless_range_loop)]
 
-use crate::{Error, Layer, reference};
+mod combine;
+mod covariance;
+mod element;
+mod executor;
+mod form;
+mod product;
+mod program;
+mod sample;
+mod shared;
+mod workspace;
+mod write;
 
-/// Runs independent tasks, perhaps on several threads.
-pub trait Executor: Sync {
-    /// Calls `task` once for each index below `tasks`, in any order and on any thread, and returns when all are done.
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
-}
+#[cfg(test)]
+mod tests;
 
-/// Runs the tasks one after another on the calling thread.
-#[derive(Debug, Clone, Copy)]
-pub struct Serial;
+use std::any::TypeId;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-impl Executor for Serial {
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        (0..tasks).for_each(task);
-    }
-}
+use crate::{Error, Layer};
 
-/// An element type that the kernels take.
-pub trait Element: Copy + Send + Sync + 'static {
-    /// The value in float64.
-    fn to_f64(self) -> f64;
-    /// The nearest value of this type.
-    fn from_f64(value: f64) -> Self;
-}
-
-macro_rules! element {
-    ($type:ty, $to:expr, $from:expr) => {
-        impl Element for $type {
-            fn to_f64(self) -> f64 {
-                $to(self)
-            }
-            fn from_f64(value: f64) -> Self {
-                $from(value)
-            }
-        }
-    };
-}
-element!(f32, f64::from, |value: f64| value as f32);
-element!(f64, |value: f64| value, |value: f64| value);
-element!(f16, f16::to_f64, f16::from_f64);
-element!(bf16, bf16::to_f64, bf16::from_f64);
+pub use element::{Element, Real};
+use executor::for_each_piece;
+pub use executor::{Executor, Serial};
+use form::{Form, Programs};
+use product::{Dispatch, Simd, Task, Version};
+use sample::Call;
+use workspace::Pools;
 
 /// A layer ready to run: shared by every thread that calls it.
 #[derive(Debug)]
 pub struct Kernel {
     layer: Layer,
+    version: Version,
+    exact: Programs,
+    rounded: Programs,
+    pools: Pools,
 }
 
 impl Kernel {
     /// A kernel for `layer`.
     #[must_use]
     pub fn new(layer: Layer) -> Self {
-        Self { layer }
+        Self::with_version(layer, Version::best())
+    }
+
+    fn with_version(layer: Layer, version: Version) -> Self {
+        Self {
+            layer,
+            version,
+            exact: Programs::exact(&layer),
+            rounded: Programs::rounded(&layer),
+            pools: Pools::default(),
+        }
     }
 
     /// The layer that it computes.
@@ -64,10 +66,12 @@ impl Kernel {
         &self.layer
     }
 
-    /// Computes the layer on `input` of shape `dims` into `output`. May be called from several threads at once.
+    /// Computes the layer on `input` of shape `dims` into `output`. May be called from several threads at once. The
+    /// result does not depend on the executor, nor a sample's result on the other samples.
     ///
     /// # Errors
-    /// A shape that the operator does not take.
+    /// A shape that the operator does not take; workspace that cannot be allocated, after which the output is
+    /// unspecified.
     ///
     /// # Panics
     /// If `input` or `output` does not have the number of elements that `dims` implies.
@@ -78,10 +82,74 @@ impl Kernel {
         output: &mut [T],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        let _ = executor;
-        let input: Vec<f64> = input.iter().map(|value| value.to_f64()).collect();
-        let result = reference::evaluate(&self.layer, &input, dims)?;
-        output.iter_mut().zip(result).for_each(|(to, from)| *to = T::from_f64(from));
-        Ok(())
+        let extent = self.layer.extent(dims)?;
+        let (from, to) = (extent.channels * extent.positions, self.layer.output_elements(extent.channels));
+        assert_eq!(
+            Some(input.len()),
+            extent.samples.checked_mul(from),
+            "the input's elements disagree with {dims:?}"
+        );
+        assert_eq!(
+            Some(output.len()),
+            extent.samples.checked_mul(to),
+            "the output's elements disagree with {dims:?}"
+        );
+        let programs =
+            if TypeId::of::<T::Real>() == TypeId::of::<f64>() { &self.exact } else { &self.rounded };
+        let form = Form::choose(&self.layer, extent, programs);
+        let call = Call { layer: &self.layer, extent, programs, form };
+        let batch = Batch { call, input, output, executor, pools: &self.pools };
+        if <T::Real as Dispatch>::dispatch(self.version, batch) {
+            Ok(())
+        } else {
+            Err(Error::Memory {
+                operator: self.layer.name(),
+                channels: extent.channels,
+                positions: extent.positions,
+            })
+        }
+    }
+}
+
+/// The samples of a call. The result says whether there was memory for them.
+struct Batch<'a, T: Element> {
+    call: Call<'a>,
+    input: &'a [T],
+    output: &'a mut [T],
+    executor: &'a dyn Executor,
+    pools: &'a Pools,
+}
+
+impl<T: Element> Task<T::Real> for Batch<'_, T> {
+    type Output = bool;
+
+    fn run<S: Simd<T::Real, W>, const W: usize, const MR: usize>(self, simd: S) -> bool {
+        let Self { call, input, output, executor, pools } = self;
+        let Some(workspace) = call.workspace::<W>() else { return false };
+        let samples = call.extent.samples;
+        if samples == 0 {
+            return true;
+        }
+        let (from, to) = (input.len() / samples, output.len() / samples);
+        let enough = AtomicBool::new(true);
+        let run = |index: usize, output: &mut [T], executor: &dyn Executor| {
+            let input = &input[index * from..(index + 1) * from];
+            let done = <T::Real as Real>::pool(pools).with(workspace, |memory| {
+                sample::run::<T, S, W, MR>(simd, &call, input, output, memory, executor);
+            });
+            if done.is_none() {
+                enough.store(false, Ordering::Relaxed);
+            }
+        };
+        // A thread for each sample as long as there is a sample for each thread; all threads on each of the rest.
+        let side_by_side = samples - samples % executor.threads().max(1);
+        let (first, rest) = output.split_at_mut(side_by_side * to);
+        for_each_piece(executor, first, side_by_side, &|index| index * to, &|index, output| {
+            run(index, output, &Serial);
+        });
+        for (index, output) in rest.chunks_exact_mut(to).enumerate() {
+            run(side_by_side + index, output, executor);
+        }
+        enough.into_inner()
     }
 }

@@ -1,0 +1,156 @@
+//! The element types of tensors and the types that the kernels compute in.
+
+use std::fmt::Debug;
+use std::ops::{Add, AddAssign, Mul, MulAssign, Sub};
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use super::product::Dispatch;
+use super::workspace::{Pool, Pools};
+
+/// A type that the kernels compute in: float32, or float64 for float64 tensors.
+pub trait Real:
+    Copy
+    + Debug
+    + Default
+    + Send
+    + Sync
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + AddAssign
+    + MulAssign
+    + Dispatch
+    + 'static
+{
+    /// The greatest e for which 2^e and 2^−e are both normal numbers.
+    const EXPONENTS: i32;
+
+    /// The value in float64.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this type.
+    fn from_f64(value: f64) -> Self;
+    /// Where the kernel keeps workspace of this type.
+    fn pool(pools: &Pools) -> &Pool<Self>;
+}
+
+macro_rules! real {
+    ($type:ty, $pool:ident) => {
+        impl Real for $type {
+            const EXPONENTS: i32 = 1 - <$type>::MIN_EXP;
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $type
+            }
+            fn pool(pools: &Pools) -> &Pool<Self> {
+                &pools.$pool
+            }
+        }
+    };
+}
+real!(f32, single);
+real!(f64, double);
+
+/// An element type that the kernels take.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// The type in which its sums run.
+    type Real: Real;
+
+    /// The value in float64.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this type.
+    fn from_f64(value: f64) -> Self;
+    /// Converts each element; both slices have the same length.
+    fn load(from: &[Self], to: &mut [Self::Real]);
+    /// Rounds each number to the nearest element; both slices have the same length.
+    fn store(from: &[Self::Real], to: &mut [Self]);
+    /// ⌊log₂⌋ of the greatest finite magnitude, subnormal numbers counting as the least normal one; none where every
+    /// element is zero or not finite.
+    fn greatest_exponent(elements: &[Self]) -> Option<i32>;
+}
+
+macro_rules! element {
+    ($type:ty, $real:ty, $bits:ty, $fraction:literal, $bias:literal, $to:expr, $from:expr, $load:expr, $store:expr) => {
+        impl Element for $type {
+            type Real = $real;
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                $to(self)
+            }
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                $from(value)
+            }
+            #[inline(always)]
+            fn load(from: &[Self], to: &mut [$real]) {
+                $load(from, to);
+            }
+            #[inline(always)]
+            fn store(from: &[$real], to: &mut [Self]) {
+                $store(from, to);
+            }
+            #[inline(always)]
+            fn greatest_exponent(elements: &[Self]) -> Option<i32> {
+                let infinity = <$type>::INFINITY.to_bits();
+                let greatest = elements.iter().fold(0, |greatest: $bits, element| {
+                    let magnitude = element.to_bits() & (<$bits>::MAX >> 1);
+                    greatest.max(if magnitude < infinity { magnitude } else { 0 })
+                });
+                let exponent = i32::try_from(greatest >> $fraction).unwrap_or(i32::MAX);
+                (greatest != 0).then_some(exponent.max(1) - $bias)
+            }
+        }
+    };
+}
+element!(
+    f32,
+    f32,
+    u32,
+    23,
+    127,
+    f64::from,
+    |value: f64| value as f32,
+    |from: &[f32], to: &mut [f32]| to.copy_from_slice(from),
+    |from: &[f32], to: &mut [f32]| to.copy_from_slice(from)
+);
+element!(
+    f64,
+    f64,
+    u64,
+    52,
+    1023,
+    |value| value,
+    |value| value,
+    |from: &[f64], to: &mut [f64]| to.copy_from_slice(from),
+    |from: &[f64], to: &mut [f64]| to.copy_from_slice(from)
+);
+element!(
+    f16,
+    f32,
+    u16,
+    10,
+    15,
+    f16::to_f64,
+    f16::from_f64,
+    |from: &[f16], to: &mut [f32]| from.convert_to_f32_slice(to),
+    |from: &[f32], to: &mut [f16]| to.convert_from_f32_slice(from)
+);
+element!(
+    bf16,
+    f32,
+    u16,
+    7,
+    127,
+    bf16::to_f64,
+    bf16::from_f64,
+    |from: &[bf16], to: &mut [f32]| from.convert_to_f32_slice(to),
+    |from: &[f32], to: &mut [bf16]| to.convert_from_f32_slice(from)
+);

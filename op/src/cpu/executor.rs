@@ -1,0 +1,63 @@
+//! Who runs the kernels' independent tasks.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::shared::Shared;
+
+/// Runs independent tasks, perhaps on several threads.
+pub trait Executor: Sync {
+    /// Calls `task` once for each index below `tasks`, in any order and on any thread, and returns when all are done.
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
+
+    /// The greatest number of tasks that may run at the same time, as far as it is known. It decides how the work is
+    /// divided, never the numbers that come out.
+    fn threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+}
+
+/// Runs the tasks one after another on the calling thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Serial;
+
+impl Executor for Serial {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(task);
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+}
+
+/// Runs `task` once for each index below `tasks`, in the order of the indices as far as threads allow.
+///
+/// An index is handed out once even by an executor that calls its task too often: what the tasks write may be shared
+/// out by index alone.
+pub(super) fn for_each(executor: &dyn Executor, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(0);
+    executor.run(tasks, &|_| {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        if index < tasks {
+            task(index);
+        }
+    });
+}
+
+/// Cuts `data` at `bound(0) ≤ bound(1) ≤ … ≤ bound(tasks)` and gives each task the piece that begins at its bound.
+pub(super) fn for_each_piece<T: Send + Sync>(
+    executor: &dyn Executor,
+    data: &mut [T],
+    tasks: usize,
+    bound: &(dyn Fn(usize) -> usize + Sync),
+    task: &(dyn Fn(usize, &mut [T]) + Sync),
+) {
+    let shared = Shared::new(data);
+    for_each(executor, tasks, &|index| {
+        // SAFETY: the bounds ascend, so pieces of different indices do not overlap, and `for_each` hands out each
+        // index once.
+        #[allow(unsafe_code)]
+        let piece = unsafe { shared.range(bound(index)..bound(index + 1)) };
+        task(index, piece);
+    });
+}

@@ -1,0 +1,82 @@
+//! Whether the iteration runs on the covariance or on the Gram matrix.
+
+use super::program::{Program, Target};
+use crate::layer::{Extent, Layer, OperatorKind};
+
+/// The matrix that the iteration runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The C×C covariance: S = √t · A q(A).
+    Direct,
+    /// The M×M Gram matrix G = X̄ᵀX̄/f, where f = (M−δ) t: S = √t · X̄ q(G) X̄ᵀ / f. It has the covariance's eigenvalues
+    /// but for zeros, and so the same trace and Frobenius norm.
+    Gram,
+}
+
+impl Form {
+    /// The cheaper form by the multiplications of its products, triangles counted by half.
+    ///
+    /// With ε > 0 the covariance's zero eigenvalues become ε, which the Gram matrix knows nothing of.
+    pub(super) fn choose(layer: &Layer, extent: Extent, programs: &Programs) -> Self {
+        if layer.operator != OperatorKind::IsqrtCov || layer.epsilon > 0.0 {
+            return Self::Direct;
+        }
+        let (c, m) = (extent.channels as f64, extent.positions as f64);
+        let (q, y) = (programs.factor.product_count() as f64, programs.iterate.product_count() as f64);
+        let direct = c * c * m / 2.0 + y * c * c * c / 2.0;
+        let gram = m * m * c / 2.0 + q * m * m * m / 2.0 + m * m * c + c * c * m / 2.0;
+        if gram < direct { Self::Gram } else { Self::Direct }
+    }
+}
+
+/// The programs of one layer for one type.
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// For the Gram form.
+    pub factor: Program,
+    /// For the direct form.
+    pub iterate: Program,
+}
+
+impl Programs {
+    /// Exact programs, for float64.
+    pub(super) fn exact(layer: &Layer) -> Self {
+        Self {
+            factor: Program::exact(layer.iterations, Target::Factor),
+            iterate: Program::exact(layer.iterations, Target::Iterate),
+        }
+    }
+
+    /// Programs that agree with the exact ones to float32 rounding.
+    ///
+    /// The matrix that `MatrixSqrt` is given need not be positive semi-definite, which is what fitted programs need.
+    pub(super) fn rounded(layer: &Layer) -> Self {
+        let exact = Self::exact(layer);
+        if layer.operator == OperatorKind::MatrixSqrt {
+            return exact;
+        }
+        Self {
+            factor: Program::fitted(layer.iterations, Target::Factor).unwrap_or(exact.factor),
+            iterate: Program::fitted(layer.iterations, Target::Iterate).unwrap_or(exact.iterate),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gram_matrix_is_chosen_where_it_is_cheaper() {
+        let mut layer = Layer::new(OperatorKind::IsqrtCov);
+        let form = |layer: &Layer, channels, positions| {
+            Form::choose(layer, Extent { samples: 1, channels, positions }, &Programs::rounded(layer))
+        };
+        assert_eq!(form(&layer, 256, 196), Form::Gram);
+        assert_eq!(form(&layer, 2048, 49), Form::Gram);
+        assert_eq!(form(&layer, 128, 196), Form::Direct);
+        assert_eq!(form(&layer, 256, 250), Form::Direct);
+        layer.epsilon = 1e-5;
+        assert_eq!(form(&layer, 256, 49), Form::Direct);
+    }
+}

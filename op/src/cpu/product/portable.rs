@@ -1,0 +1,38 @@
+//! Vectors that the compiler makes of arrays: what every CPU has.
+
+use super::Simd;
+use crate::cpu::element::Real;
+
+/// No instructions beyond what the program was compiled for.
+#[derive(Debug, Clone, Copy)]
+pub struct Portable;
+
+impl<R: Real, const W: usize> Simd<R, W> for Portable {
+    type Vector = [R; W];
+
+    #[inline(always)]
+    fn vectorize<O>(self, function: impl FnOnce() -> O) -> O {
+        function()
+    }
+
+    #[inline(always)]
+    fn splat(self, number: R) -> [R; W] {
+        [number; W]
+    }
+
+    #[inline(always)]
+    fn load(self, numbers: &[R; W]) -> [R; W] {
+        *numbers
+    }
+
+    #[inline(always)]
+    fn store(self, vector: [R; W], numbers: &mut [R; W]) {
+        *numbers = vector;
+    }
+
+    /// Rounds twice: without an instruction for it a fused product is a call into the mathematics library.
+    #[inline(always)]
+    fn multiply_add(self, a: [R; W], b: [R; W], c: [R; W]) -> [R; W] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+}

@@ -1,0 +1,295 @@
+//! The Newton–Schulz polynomial as a straight-line program of matrix products.
+//!
+//! K coupled steps from Y₀ = A, Z₀ = I compute Y_K = A q(A) with one polynomial,
+//!
+//! ```text
+//! q = t₀ t₁ … t_{K−1},    t_k = (3 − m_k)/2,    m₀ = A,    m_{k+1} = m_k t_k²
+//! ```
+//!
+//! so that any program for q computes the layer, and every matrix in it is a polynomial in A: symmetric, and commuting
+//! with the others. Y is always made from A itself: other ways to write it lose the small eigenvalues.
+
+mod fitted;
+
+/// c₀ I + Σ c_i B_i over matrices B_i.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Combination {
+    /// c₀.
+    pub identity: f64,
+    /// The matrices' places and their factors c_i.
+    pub terms: Vec<(usize, f64)>,
+}
+
+/// The product of two combinations.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Product {
+    /// The left factor.
+    pub left: Combination,
+    /// The right factor; none where the left one is squared.
+    pub right: Option<Combination>,
+}
+
+/// A way to compute q(A) or A q(A). The matrix A is in place 0.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Program {
+    /// The products and the places that they go to. A place may be one that the product reads.
+    pub products: Vec<(Product, usize)>,
+    /// The result.
+    pub result: Outcome,
+    /// The number of places.
+    pub places: usize,
+}
+
+/// The result of a program.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Outcome {
+    /// q(A).
+    Factor(Combination),
+    /// A q(A), as one more product.
+    Iterate(Product),
+}
+
+/// What a program is to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// q(A).
+    Factor,
+    /// A q(A).
+    Iterate,
+}
+
+impl Program {
+    /// K steps exactly, for any A.
+    ///
+    /// The m_k are carried on by themselves: made from Y and Z they are unstable when products are made symmetric by
+    /// computing one triangle, because an error in Y then comes back multiplied by Z's condition.
+    pub(super) fn exact(iterations: u32, target: Target) -> Self {
+        let mut program = Builder::default();
+        // m_k, and the product of A (for an iterate) and the steps so far; none while that is the identity.
+        let mut m = 0;
+        let mut result = match target {
+            Target::Iterate => Some(matrix(0)),
+            Target::Factor => None,
+        };
+        let mut done = 0;
+        loop {
+            let steps = if iterations - done >= 2 {
+                done += 2;
+                // Two steps at once: t_k t_{k+1} = [(m² − 4.5 m + 3.375)² − 8.625 m + 24.609375] / 16.
+                let square = program.square(matrix(m));
+                let inner = program.square(combination(3.375, &[(square, 1.0), (m, -4.5)]));
+                combination(24.609_375 / 16.0, &[(inner, 1.0 / 16.0), (m, -8.625 / 16.0)])
+            } else {
+                done += 1;
+                combination(1.5, &[(m, -0.5)])
+            };
+            if done == iterations && target == Target::Iterate {
+                let left = result.unwrap_or_else(|| matrix(0));
+                return program.finish(Outcome::Iterate(Product { left, right: Some(steps) }));
+            }
+            let next = match result {
+                None => steps.clone(),
+                Some(result) => matrix(program.product(result, steps.clone())),
+            };
+            if done == iterations {
+                return program.finish(Outcome::Factor(next));
+            }
+            let square = program.square(steps);
+            m = program.product(matrix(m), matrix(square));
+            result = Some(next);
+        }
+    }
+
+    /// K steps to float32 rounding for A whose eigenvalues lie in [0, 1], if there is a program for this K.
+    pub(super) fn fitted(iterations: u32, target: Target) -> Option<Self> {
+        let fitted = fitted::PROGRAMS.iter().find(|program| program.iterations == iterations)?;
+        let mut program = Builder::default();
+        let mut places = vec![program.square(matrix(0))];
+        // B₁ = 2A − I and B₂ = 2B₁² − I = 8A² − 8A + I.
+        let expand = |factors: &[f64], places: &[usize]| {
+            let b = |index: usize| factors.get(index).copied().unwrap_or(0.0);
+            let mut terms = vec![(0, 2.0 * b(1) - 8.0 * b(2)), (places[0], 8.0 * b(2))];
+            terms.extend(
+                places[1..].iter().zip(factors.iter().skip(3)).map(|(&place, &factor)| (place, factor)),
+            );
+            Combination { identity: b(0) - b(1) + b(2), terms }
+        };
+        for (left, right) in fitted.factors {
+            let left = expand(left, &places);
+            let right = expand(right, &places);
+            places.push(program.product(left, right));
+        }
+        let q = expand(fitted.result, &places);
+        Some(program.finish(match target {
+            Target::Factor => Outcome::Factor(q),
+            Target::Iterate => Outcome::Iterate(Product { left: matrix(0), right: Some(q) }),
+        }))
+    }
+
+    /// The matrix products of the program, the last one of an iterate included.
+    pub(super) fn product_count(&self) -> usize {
+        self.products.len() + usize::from(matches!(self.result, Outcome::Iterate(_)))
+    }
+}
+
+fn matrix(place: usize) -> Combination {
+    combination(0.0, &[(place, 1.0)])
+}
+
+fn combination(identity: f64, terms: &[(usize, f64)]) -> Combination {
+    Combination { identity, terms: terms.to_vec() }
+}
+
+/// A program each of whose products has a place of its own.
+#[derive(Default)]
+struct Builder {
+    products: Vec<Product>,
+}
+
+impl Builder {
+    fn push(&mut self, product: Product) -> usize {
+        self.products.push(product);
+        self.products.len()
+    }
+
+    fn product(&mut self, left: Combination, right: Combination) -> usize {
+        self.push(Product { left, right: Some(right) })
+    }
+
+    fn square(&mut self, left: Combination) -> usize {
+        self.push(Product { left, right: None })
+    }
+
+    /// Lets a product take the place of a matrix that nothing reads any more.
+    fn finish(self, mut result: Outcome) -> Program {
+        let count = self.products.len();
+        let mut last_use = vec![0; count + 1];
+        let mut products = self.products;
+        for (time, product) in products.iter_mut().enumerate() {
+            product.for_each_place(&mut |place| last_use[*place] = time);
+        }
+        result.for_each_place(&mut |place| last_use[*place] = count);
+
+        let mut place_of = vec![0];
+        let mut free = Vec::new();
+        let mut places = 1;
+        for (time, product) in products.iter_mut().enumerate() {
+            let free_now = (0..=time).filter(|&value| last_use[value] == time).map(|value| place_of[value]);
+            free.extend(free_now);
+            product.for_each_place(&mut |place| *place = place_of[*place]);
+            place_of.push(free.pop().unwrap_or_else(|| {
+                places += 1;
+                places - 1
+            }));
+        }
+        result.for_each_place(&mut |place| *place = place_of[*place]);
+        Program { products: products.into_iter().zip(place_of.into_iter().skip(1)).collect(), result, places }
+    }
+}
+
+impl Product {
+    fn for_each_place(&mut self, visit: &mut impl FnMut(&mut usize)) {
+        let right = self.right.iter_mut().flat_map(|right| &mut right.terms);
+        self.left.terms.iter_mut().chain(right).for_each(|(place, _)| visit(place));
+    }
+}
+
+impl Outcome {
+    fn for_each_place(&mut self, visit: &mut impl FnMut(&mut usize)) {
+        match self {
+            Self::Factor(q) => q.terms.iter_mut().for_each(|(place, _)| visit(place)),
+            Self::Iterate(product) => product.for_each_place(visit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Combination {
+        fn at(&self, matrices: &[f64]) -> f64 {
+            self.identity + self.terms.iter().map(|&(place, factor)| factor * matrices[place]).sum::<f64>()
+        }
+    }
+
+    impl Product {
+        fn at(&self, matrices: &[f64]) -> f64 {
+            let left = self.left.at(matrices);
+            left * self.right.as_ref().map_or(left, |right| right.at(matrices))
+        }
+    }
+
+    impl Program {
+        /// The program on the 1×1 matrix a.
+        fn at(&self, a: f64) -> f64 {
+            let mut matrices = vec![f64::NAN; self.places];
+            matrices[0] = a;
+            for (product, place) in &self.products {
+                matrices[*place] = product.at(&matrices);
+            }
+            match &self.result {
+                Outcome::Factor(q) => q.at(&matrices),
+                Outcome::Iterate(product) => product.at(&matrices),
+            }
+        }
+    }
+
+    /// y and z of the coupled iteration from y = a, z = 1: z is q(a) before the last step's rounding.
+    fn iterate(a: f64, iterations: u32) -> (f64, f64) {
+        (0..iterations).fold((a, 1.0), |(y, z), _| {
+            let t = 0.5 * (3.0 - z * y);
+            (y * t, t * z)
+        })
+    }
+
+    fn eigenvalues() -> impl Iterator<Item = f64> {
+        (0..=4000).map(|i| f64::from(i) / 4000.0).chain((1..60).map(|i| 0.5_f64.powi(i)))
+    }
+
+    #[test]
+    fn exact_programs_are_the_iteration() {
+        for iterations in 1..=25 {
+            let factor = Program::exact(iterations, Target::Factor);
+            let root = Program::exact(iterations, Target::Iterate);
+            for a in eigenvalues() {
+                let (y, z) = iterate(a, iterations);
+                assert!((factor.at(a) - z).abs() <= 1e-13 * z.abs(), "K = {iterations}, a = {a}");
+                assert!((root.at(a) - y).abs() <= 1e-13 * y.abs(), "K = {iterations}, a = {a}");
+            }
+        }
+    }
+
+    #[test]
+    fn exact_programs_hold_outside_the_unit_interval() {
+        for iterations in 1..=6 {
+            for a in [-1.5, -0.3, 1.7, 2.9] {
+                let (y, _) = iterate(a, iterations);
+                let found = Program::exact(iterations, Target::Iterate).at(a);
+                assert!((found - y).abs() <= 1e-12 * y.abs(), "K = {iterations}, a = {a}: {found} for {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn fitted_programs_agree_with_the_iteration_to_float32_rounding() {
+        for fitted in &fitted::PROGRAMS {
+            let factor = Program::fitted(fitted.iterations, Target::Factor).unwrap();
+            let root = Program::fitted(fitted.iterations, Target::Iterate).unwrap();
+            assert_eq!(factor.product_count(), fitted.factors.len() + 1);
+            for a in eigenvalues() {
+                let (y, z) = iterate(a, fitted.iterations);
+                assert!((factor.at(a) / z - 1.0).abs() < 1.5e-7, "K = {}, a = {a}", fitted.iterations);
+                assert!((root.at(a) - y).abs() <= 1.5e-7 * y, "K = {}, a = {a}", fitted.iterations);
+            }
+        }
+    }
+
+    #[test]
+    fn five_steps_take_ten_products_exactly_and_five_fitted() {
+        assert_eq!(Program::exact(5, Target::Factor).product_count(), 10);
+        assert_eq!(Program::exact(5, Target::Iterate).product_count(), 11);
+        assert_eq!(Program::fitted(5, Target::Factor).unwrap().product_count(), 5);
+        assert!(Program::fitted(6, Target::Factor).is_none());
+    }
+}

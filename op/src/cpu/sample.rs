@@ -1,0 +1,453 @@
+//! One sample, from its elements to its output.
+
+use super::combine::combine;
+use super::covariance::{Reading, read};
+use super::element::{Element, Real};
+use super::executor::{Executor, for_each_piece};
+use super::form::{Form, Programs};
+use super::product::{Operand, Part, Side, Simd, TILE_PANELS, product, triangle_panel};
+use super::program::{Outcome, Product, Program};
+use super::write::Writing;
+use crate::layer::{Extent, Layer, Normalization, OperatorKind};
+
+/// The rows of a result that one task computes and writes.
+const ROWS: usize = 48;
+
+/// What every sample of a call has in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub layer: &'a Layer,
+    pub extent: Extent,
+    pub programs: &'a Programs,
+    pub form: Form,
+}
+
+/// How the workspace of a sample is divided, in numbers.
+#[derive(Debug, Clone, Copy)]
+struct Division {
+    /// X̄ᵀ.
+    transposed: usize,
+    /// X̄, and after it q(G) X̄ᵀ.
+    straight: usize,
+    /// The program's matrices, an upper triangle each.
+    triangles: usize,
+    /// Each of the two factors of a product.
+    factor: usize,
+}
+
+impl Call<'_> {
+    /// The numbers of workspace that a sample needs; none where that is beyond all memory.
+    pub(super) fn workspace<const W: usize>(&self) -> Option<usize> {
+        let Division { transposed, straight, triangles, factor } = self.division::<W>()?;
+        transposed.checked_add(straight)?.checked_add(triangles)?.checked_add(factor.checked_mul(2)?)
+    }
+
+    fn division<const W: usize>(&self) -> Option<Division> {
+        let Extent { channels, positions, .. } = self.extent;
+        let padded = |len: usize| len.checked_next_multiple_of(W);
+        let sample = padded(channels)?.checked_mul(padded(positions)?)?;
+        let root = |len: usize, program: &Program| {
+            let whole = padded(len)?.checked_mul(padded(len)?)?;
+            let triangle = (whole / 2).checked_add(padded(len)?.checked_mul(W)? / 2)?;
+            Some((triangle.checked_mul(program.places)?, whole))
+        };
+        let (triangles, factor) = match (self.layer.operator, self.form) {
+            (OperatorKind::CovariancePooling, _) => (0, 0),
+            (_, Form::Direct) => root(channels, &self.programs.iterate)?,
+            (_, Form::Gram) => root(positions, &self.programs.factor)?,
+        };
+        Some(Division {
+            transposed: if self.layer.operator == OperatorKind::MatrixSqrt { 0 } else { sample },
+            straight: if self.form == Form::Gram { sample } else { 0 },
+            triangles,
+            factor,
+        })
+    }
+
+    /// M − δ.
+    fn divisor(&self) -> f64 {
+        self.extent.positions as f64 - f64::from(self.layer.correction)
+    }
+}
+
+/// Computes one sample. `memory` has the numbers that [`Call::workspace`] says.
+pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize>(
+    simd: S,
+    call: &Call<'_>,
+    input: &[T],
+    output: &mut [T],
+    memory: &mut [T::Real],
+    executor: &dyn Executor,
+) {
+    let Some(division) = call.division::<W>() else { return };
+    let (transposed, memory) = memory.split_at_mut(division.transposed);
+    let (straight, memory) = memory.split_at_mut(division.straight);
+    let (triangles, factors) = memory.split_at_mut(division.triangles);
+    let (left, right) = factors.split_at_mut(division.factor);
+    let sample = Sample::<T, S, W, MR> {
+        simd,
+        call,
+        executor,
+        input,
+        channels: Side::new::<W>(call.extent.channels),
+        positions: Side::new::<W>(call.extent.positions),
+    };
+    let transposed = transposed.as_chunks_mut().0;
+    let straight = straight.as_chunks_mut().0;
+    let factors = Factors { left: left.as_chunks_mut().0, right: right.as_chunks_mut().0 };
+    match (call.layer.operator, call.form) {
+        (OperatorKind::CovariancePooling, _) => sample.covariance(output, transposed),
+        (OperatorKind::MatrixSqrt, _) => sample.square_root(output, triangles, factors),
+        (OperatorKind::IsqrtCov, Form::Direct) => sample.direct(output, transposed, triangles, factors),
+        (OperatorKind::IsqrtCov, Form::Gram) => sample.gram(output, transposed, straight, triangles, factors),
+    }
+}
+
+/// The two factors of a product, in panels.
+struct Factors<'a, R, const W: usize> {
+    left: &'a mut [[R; W]],
+    right: &'a mut [[R; W]],
+}
+
+struct Sample<'a, T: Element, S, const W: usize, const MR: usize> {
+    simd: S,
+    call: &'a Call<'a>,
+    executor: &'a dyn Executor,
+    input: &'a [T],
+    channels: Side,
+    positions: Side,
+}
+
+impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_, T, S, W, MR> {
+    fn covariance(&self, output: &mut [T], transposed: &mut [[T::Real; W]]) {
+        let layer = self.call.layer;
+        let exponent = self.exponent(0.0);
+        self.read(exponent, transposed, None);
+        let operand = Operand { lines: transposed, rows: self.positions };
+        let mut writing = Writing::plain(layer, self.channels);
+        writing.factor = T::Real::from_f64(1.0 / self.call.divisor());
+        writing.powers = [power(exponent); 2];
+        writing.diagonal = T::Real::from_f64(layer.epsilon.into());
+        self.write(operand, operand, writing, output);
+    }
+
+    fn direct(
+        &self,
+        output: &mut [T],
+        transposed: &mut [[T::Real; W]],
+        triangles: &mut [T::Real],
+        factors: Factors<'_, T::Real, W>,
+    ) {
+        let epsilon = f64::from(self.call.layer.epsilon);
+        let exponent = self.exponent(epsilon);
+        self.read(exponent, transposed, None);
+        let operand = Operand { lines: transposed, rows: self.positions };
+        self.triangle(operand, operand, self.channels, first_triangle(triangles, self.channels));
+        let divisor = self.call.divisor();
+        let shift = epsilon * 2.0_f64.powi(-2 * exponent) * divisor;
+        self.root(self.channels, shift, divisor, exponent, output, triangles, factors);
+    }
+
+    fn square_root(&self, output: &mut [T], triangles: &mut [T::Real], factors: Factors<'_, T::Real, W>) {
+        let side = self.channels;
+        let upper = (0..side.len).map(|row| &self.input[row * side.len + row..(row + 1) * side.len]);
+        let epsilon = f64::from(self.call.layer.epsilon);
+        let entries = upper.filter_map(T::greatest_exponent).max();
+        let greatest = entries.max((epsilon > 0.0).then(|| epsilon.log2().ceil() as i32)).unwrap_or(0);
+        // The root of 2^2h A is 2^h times that of A.
+        let half = (greatest.div_euclid(2)).clamp(-T::Real::EXPONENTS / 2, T::Real::EXPONENTS / 2);
+        let scale: T::Real = power(-2 * half);
+        let lines = first_triangle(triangles, side).as_chunks_mut::<W>().0;
+        for panel in 0..side.panels {
+            let pad = if panel == 0 { side.pad } else { 0 };
+            for row in 0..(panel + 1) * W {
+                let line = &mut lines[triangle_panel::<W>(panel) + row];
+                *line = [T::Real::default(); W];
+                if row >= side.pad {
+                    let start = (row - side.pad) * side.len + panel * W + pad - side.pad;
+                    T::load(&self.input[start..start + W - pad], &mut line[pad..]);
+                    line.iter_mut().for_each(|entry| *entry *= scale);
+                }
+            }
+        }
+        let shift = epsilon * 2.0_f64.powi(-2 * half);
+        self.root(side, shift, 1.0, half, output, triangles, factors);
+    }
+
+    /// S = √(f/divisor) A q(A), where A = (P + shift I)/f and P is the first triangle.
+    #[allow(clippy::too_many_arguments)]
+    fn root(
+        &self,
+        side: Side,
+        shift: f64,
+        divisor: f64,
+        exponent: i32,
+        output: &mut [T],
+        triangles: &mut [T::Real],
+        factors: Factors<'_, T::Real, W>,
+    ) {
+        let f = self.norm(first_triangle(triangles, side), side, shift);
+        if degenerate(f, output) {
+            return;
+        }
+        self.normalize(first_triangle(triangles, side), side, shift, f);
+        let mut writing = Writing::plain(self.call.layer, side);
+        if self.call.layer.compensated {
+            writing.factor = T::Real::from_f64((f / divisor).sqrt());
+            writing.powers[0] = power(exponent);
+        }
+        let Factors { left, right } = factors;
+        let program = &self.call.programs.iterate;
+        self.products(program, side, triangles, left, right);
+        if let Outcome::Iterate(product) = &program.result {
+            let [left, right] = self.factors(product, side, triangles, left, right);
+            self.write(left, right, writing, output);
+        }
+    }
+
+    fn gram(
+        &self,
+        output: &mut [T],
+        transposed: &mut [[T::Real; W]],
+        straight: &mut [[T::Real; W]],
+        triangles: &mut [T::Real],
+        factors: Factors<'_, T::Real, W>,
+    ) {
+        let (layer, side) = (self.call.layer, self.positions);
+        let exponent = self.exponent(0.0);
+        self.read(exponent, transposed, Some(straight));
+        let operand = Operand { lines: straight, rows: self.channels };
+        self.triangle(operand, operand, side, first_triangle(triangles, side));
+        let f = self.norm(first_triangle(triangles, side), side, 0.0);
+        if degenerate(f, output) {
+            return;
+        }
+        self.normalize(first_triangle(triangles, side), side, 0.0, f);
+        let mut writing = Writing::plain(layer, self.channels);
+        writing.factor = T::Real::from_f64(1.0 / f);
+        if layer.compensated {
+            writing.factor = T::Real::from_f64(1.0 / (f * self.call.divisor()).sqrt());
+            writing.powers[0] = power(exponent);
+        }
+        let Factors { left, right } = factors;
+        let program = &self.call.programs.factor;
+        self.products(program, side, triangles, left, right);
+        if let Outcome::Factor(q) = &program.result {
+            combine(self.simd, self.executor, q, triangles, side, left);
+            let transposed = Operand { lines: transposed, rows: side };
+            self.whole(Operand { lines: left, rows: side }, transposed, straight);
+            self.write(transposed, Operand { lines: straight, rows: side }, writing, output);
+        }
+    }
+
+    /// The exponent by whose power of two the sample is divided, so that neither its squares nor ε overflow or vanish.
+    fn exponent(&self, epsilon: f64) -> i32 {
+        let greatest = self.simd.vectorize(|| T::greatest_exponent(self.input));
+        let epsilon = (epsilon > 0.0).then(|| (epsilon.log2() / 2.0).ceil() as i32);
+        greatest.max(epsilon).unwrap_or(0).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS)
+    }
+
+    fn read(&self, exponent: i32, transposed: &mut [[T::Real; W]], straight: Option<&mut [[T::Real; W]]>) {
+        let reading = Reading {
+            layout: self.call.layer.layout,
+            centered: self.call.layer.centered,
+            scale: power(-exponent),
+            channels: self.channels,
+            positions: self.positions,
+        };
+        read(self.simd, self.executor, reading, self.input, transposed, straight);
+    }
+
+    /// f = t · divisor: the trace or the Frobenius norm of P + shift I.
+    fn norm(&self, triangle: &[T::Real], side: Side, shift: f64) -> f64 {
+        let lines = triangle.as_chunks::<W>().0;
+        let rows = side.pad..side.padded;
+        let diagonal =
+            rows.clone().map(|row| lines[triangle_panel::<W>(row / W) + row][row % W].to_f64() + shift);
+        match self.call.layer.normalization {
+            Normalization::Trace => diagonal.sum(),
+            Normalization::Frobenius => {
+                let squares: f64 = diagonal.map(|entry| entry * entry).sum();
+                let mut above = 0.0;
+                for panel in 0..side.panels {
+                    for row in side.pad..(panel + 1) * W {
+                        let line = &lines[triangle_panel::<W>(panel) + row];
+                        let from = (row + 1).max(side.pad).saturating_sub(panel * W);
+                        above += line[from..].iter().map(|entry| entry.to_f64().powi(2)).sum::<f64>();
+                    }
+                }
+                (squares + 2.0 * above).sqrt()
+            }
+        }
+    }
+
+    /// A = (P + shift I)/f.
+    fn normalize(&self, triangle: &mut [T::Real], side: Side, shift: f64, f: f64) {
+        let inverse = T::Real::from_f64(1.0 / f);
+        let shift = T::Real::from_f64(shift / f);
+        self.simd.vectorize(|| triangle.iter_mut().for_each(|entry| *entry *= inverse));
+        let lines = triangle.as_chunks_mut::<W>().0;
+        for row in 0..side.padded {
+            lines[triangle_panel::<W>(row / W) + row][row % W] += shift;
+        }
+    }
+
+    /// The program's products.
+    fn products(
+        &self,
+        program: &Program,
+        side: Side,
+        triangles: &mut [T::Real],
+        left: &mut [[T::Real; W]],
+        right: &mut [[T::Real; W]],
+    ) {
+        let len = side.triangle_lines::<W>() * W;
+        for (product, place) in &program.products {
+            let [left, right] = self.factors(product, side, triangles, left, right);
+            self.triangle(left, right, side, &mut triangles[place * len..][..len]);
+        }
+    }
+
+    /// Makes the factors of a product in `left` and `right`.
+    fn factors<'b>(
+        &self,
+        product: &Product,
+        side: Side,
+        triangles: &[T::Real],
+        left: &'b mut [[T::Real; W]],
+        right: &'b mut [[T::Real; W]],
+    ) -> [Operand<'b, T::Real, W>; 2] {
+        combine(self.simd, self.executor, &product.left, triangles, side, left);
+        let left = Operand { lines: left, rows: side };
+        let Some(combination) = &product.right else { return [left, left] };
+        combine(self.simd, self.executor, combination, triangles, side, right);
+        [left, Operand { lines: right, rows: side }]
+    }
+
+    /// The upper triangle of a product.
+    fn triangle(
+        &self,
+        left: Operand<'_, T::Real, W>,
+        right: Operand<'_, T::Real, W>,
+        side: Side,
+        triangle: &mut [T::Real],
+    ) {
+        let first_line = |panel: usize| triangle_panel::<W>(panel);
+        self.store(left, right, Part::Upper, [side; 2], &first_line, triangle.as_chunks_mut().0);
+    }
+
+    /// A product of which every entry is wanted, in panels.
+    fn whole(
+        &self,
+        left: Operand<'_, T::Real, W>,
+        right: Operand<'_, T::Real, W>,
+        result: &mut [[T::Real; W]],
+    ) {
+        let first_line = |panel: usize| panel * self.positions.padded;
+        self.store(left, right, Part::Whole, [self.positions, self.channels], &first_line, result);
+    }
+
+    /// Computes a product of the given rows and columns in which panel p has the lines from `first_line(p)` to `first_line(p + 1)`.
+    fn store(
+        &self,
+        left: Operand<'_, T::Real, W>,
+        right: Operand<'_, T::Real, W>,
+        part: Part,
+        [rows, columns]: [Side; 2],
+        first_line: &(dyn Fn(usize) -> usize + Sync),
+        result: &mut [[T::Real; W]],
+    ) {
+        let width = match self.executor.threads() {
+            1 => TILE_PANELS,
+            threads => (columns.panels / (2 * threads)).clamp(1, TILE_PANELS),
+        };
+        let groups = columns.panels.div_ceil(width);
+        let panel = |group: usize| columns.panels.saturating_sub((groups - group) * width);
+        let bound = |group: usize| first_line(panel(group));
+        for_each_piece(self.executor, result, groups, &bound, &|group, lines| {
+            self.simd.vectorize(|| {
+                let panels = panel(group)..panel(group + 1);
+                let base = bound(group);
+                let rows = first_row::<MR>(rows)..match part {
+                    Part::Upper => panels.end * W,
+                    Part::Whole | Part::Lower => rows.padded,
+                };
+                product::<_, S, W, MR>(
+                    self.simd,
+                    left,
+                    right,
+                    part,
+                    rows,
+                    panels,
+                    |row, panel, count, tile| {
+                        for v in 0..count {
+                            let to = &mut lines[first_line(panel + v) - base + row..][..MR];
+                            to.iter_mut().zip(tile).for_each(|(to, from)| *to = from[v]);
+                        }
+                    },
+                );
+            });
+        });
+    }
+
+    /// Computes the product that is the result and writes it.
+    fn write(
+        &self,
+        left: Operand<'_, T::Real, W>,
+        right: Operand<'_, T::Real, W>,
+        writing: Writing<T::Real>,
+        output: &mut [T],
+    ) {
+        let side = writing.side;
+        let tasks = side.padded.div_ceil(ROWS);
+        let bound = |task: usize| writing.row_start((task * ROWS).clamp(side.pad, side.padded) - side.pad).0;
+        for_each_piece(self.executor, output, tasks, &bound, &|task, output| {
+            self.simd.vectorize(|| {
+                let rows = (task * ROWS).max(first_row::<MR>(side))..side.padded.min((task + 1) * ROWS);
+                let part = writing.part();
+                product::<_, S, W, MR>(
+                    self.simd,
+                    left,
+                    right,
+                    part,
+                    rows,
+                    0..side.panels,
+                    |row, panel, count, tile| {
+                        for (r, entries) in tile.iter().enumerate() {
+                            let entries: &[[T::Real; W]; TILE_PANELS] = entries;
+                            writing.row(row + r, panel * W, entries, count * W, output, bound(task));
+                        }
+                    },
+                );
+            });
+        });
+        writing.mirror(output);
+    }
+}
+
+/// The place of the matrix A.
+fn first_triangle<R: Real>(triangles: &mut [R], side: Side) -> &mut [R] {
+    let len = side.padded * (side.panels + 1) * side.padded / side.panels / 2;
+    &mut triangles[..len]
+}
+
+/// Writes what a sample without a proper norm gives: zeros where it is zero, as the limit is, and NaN where it is not a
+/// number.
+fn degenerate<T: Element>(f: f64, output: &mut [T]) -> bool {
+    if f == 0.0 {
+        output.fill(T::from_f64(0.0));
+    } else if !f.is_finite() {
+        output.fill(T::from_f64(f64::NAN));
+    }
+    f == 0.0 || !f.is_finite()
+}
+
+/// The first row, rounded down to the tile's.
+fn first_row<const MR: usize>(rows: Side) -> usize {
+    rows.pad / MR * MR
+}
+
+/// 2^exponent.
+fn power<R: Real>(exponent: i32) -> R {
+    R::from_f64(2.0_f64.powi(exponent))
+}

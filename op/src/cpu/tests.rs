@@ -1,0 +1,386 @@
+//! The kernels against the float64 reference.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use half::{bf16, f16};
+
+use super::*;
+use crate::layer::{Layout, Normalization, OperatorKind, Vectorization};
+use crate::reference;
+
+/// Runs tasks on threads of its own, the last first.
+struct Threads(usize);
+
+impl Executor for Threads {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let left = AtomicUsize::new(tasks);
+        std::thread::scope(|scope| {
+            for _ in 0..self.0 {
+                scope.spawn(|| {
+                    while let Ok(index) =
+                        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                    {
+                        task(index - 1);
+                    }
+                });
+            }
+        });
+    }
+
+    fn threads(&self) -> usize {
+        self.0
+    }
+}
+
+/// Numbers that look random and are the same every time (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// Between −1 and 1.
+    fn number(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    }
+
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// How a sample's singular values fall: not at all, by a factor, or all to the first at once.
+fn sample(random: &mut Random, channels: usize, positions: usize, decay: f64) -> Vec<f64> {
+    let rank = channels.min(positions);
+    let mut x = vec![0.0; channels * positions];
+    let mut size = 1.0;
+    for _ in 0..rank {
+        let left: Vec<f64> = (0..channels).map(|_| random.number()).collect();
+        let right: Vec<f64> = (0..positions).map(|_| random.number()).collect();
+        for (row, factor) in x.chunks_exact_mut(positions).zip(&left) {
+            row.iter_mut().zip(&right).for_each(|(entry, term)| *entry += size * factor * term);
+        }
+        size *= decay;
+        if size < 1e-12 {
+            break;
+        }
+    }
+    let offset = random.number();
+    x.iter_mut().for_each(|entry| *entry += offset);
+    x
+}
+
+fn layer(random: &mut Random, operator: OperatorKind) -> Layer {
+    let mut layer = Layer::new(operator);
+    if operator != OperatorKind::MatrixSqrt {
+        layer.centered = random.below(3) > 0;
+        layer.correction = random.below(2) as u32;
+        layer.vectorization =
+            random.pick(&[Vectorization::Upper, Vectorization::UpperColumnMajor, Vectorization::None]);
+        layer.off_diagonal_scale = random.pick(&[1.0, std::f32::consts::SQRT_2, 0.0]);
+        layer.layout = random.pick(&[Layout::ChannelsFirst, Layout::ChannelsLast]);
+    }
+    if operator != OperatorKind::CovariancePooling {
+        layer.iterations = random.pick(&[1, 2, 3, 4, 5, 5, 5, 6, 7, 9, 12]);
+        layer.normalization = random.pick(&[Normalization::Trace, Normalization::Frobenius]);
+        layer.compensated = random.below(3) > 0;
+    }
+    layer.epsilon = random.pick(&[0.0, 0.0, 0.0, 1e-5, 0.3]);
+    layer
+}
+
+struct Case {
+    layer: Layer,
+    dims: Vec<usize>,
+    input: Vec<f64>,
+}
+
+fn case(random: &mut Random, greatest: usize) -> Case {
+    let operator = random.pick(&[
+        OperatorKind::IsqrtCov,
+        OperatorKind::IsqrtCov,
+        OperatorKind::CovariancePooling,
+        OperatorKind::MatrixSqrt,
+    ]);
+    let mut layer = layer(random, operator);
+    let samples = random.below(4);
+    let channels = 1 + random.below(greatest);
+    let mut spatial: Vec<usize> = (0..=random.below(3)).map(|_| 1 + random.below(9)).collect();
+    spatial[0] = 1 + random.below(greatest);
+    let positions: usize = spatial.iter().product();
+    if positions == 1 {
+        layer.correction = 0;
+    }
+    let mut input = Vec::new();
+    for _ in 0..samples {
+        let decay = random.pick(&[1.0, 0.9, 0.5, 0.0]);
+        if operator == OperatorKind::MatrixSqrt {
+            let x = sample(random, channels, channels, decay);
+            let mut pooling = Layer::new(OperatorKind::CovariancePooling);
+            pooling.centered = false;
+            let covariance = reference::covariance(&pooling, &x, channels);
+            // The lower triangle is not read.
+            input.extend(
+                covariance
+                    .entries
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &entry)| if i / channels > i % channels { f64::NAN } else { entry }),
+            );
+        } else {
+            let mut x = sample(random, channels, positions, decay);
+            if layer.layout == Layout::ChannelsLast {
+                x = (0..x.len()).map(|i| x[i % channels * positions + i / channels]).collect();
+            }
+            input.extend(x);
+        }
+    }
+    let dims = match (operator, layer.layout) {
+        (OperatorKind::MatrixSqrt, _) => vec![samples, channels, channels],
+        (_, Layout::ChannelsFirst) => [&[samples, channels], &spatial[..]].concat(),
+        (_, Layout::ChannelsLast) => [&[samples], &spatial[..], &[channels]].concat(),
+    };
+    Case { layer, dims, input }
+}
+
+/// The greatest difference from the reference, sample by sample, relative to its greatest entry. Where the input itself is
+/// rounded the reference sees the rounded one.
+fn error<T: Element>(kernel: &Kernel, case: &Case, executor: &dyn Executor) -> f64 {
+    let input: Vec<T> = case.input.iter().map(|&value| T::from_f64(value)).collect();
+    let seen: Vec<f64> = input.iter().map(|value| value.to_f64()).collect();
+    let expected = reference::evaluate(&case.layer, &seen, &case.dims).unwrap();
+    let mut output = vec![T::from_f64(f64::NAN); expected.len()];
+    kernel.run(&input, &case.dims, &mut output, executor).unwrap();
+    let len = expected.len() / case.dims[0].max(1);
+    let samples = expected.chunks_exact(len.max(1)).zip(output.chunks_exact(len.max(1)));
+    samples.map(|(expected, output)| difference(expected, output)).fold(0.0, f64::max)
+}
+
+fn difference<T: Element>(expected: &[f64], output: &[T]) -> f64 {
+    let scale = expected.iter().fold(0.0, |greatest: f64, entry| greatest.max(entry.abs()));
+    let difference = expected.iter().zip(output).fold(0.0, |greatest: f64, (expected, found)| {
+        let difference = (expected - found.to_f64()).abs();
+        if difference.is_nan() { f64::INFINITY } else { greatest.max(difference) }
+    });
+    if scale == 0.0 { difference } else { difference / scale }
+}
+
+#[test]
+fn every_operator_type_and_version_agrees_with_the_reference() {
+    let mut random = Random(1);
+    for round in 0..600 {
+        let case = case(&mut random, if round % 20 == 0 { 80 } else { 24 });
+        for version in Version::available() {
+            let kernel = Kernel::with_version(case.layer, version);
+            let check = |error: f64, bound: f64, name: &str| {
+                assert!(
+                    error <= bound,
+                    "round {round}, {name}, {version:?}, {:?}, {:?}: error {error:e}",
+                    case.dims,
+                    case.layer
+                );
+            };
+            // The smallest eigenvalues, and the errors in them, grow by half at each step.
+            let growth = match case.layer.operator {
+                OperatorKind::CovariancePooling => 1.0,
+                _ => 1.5_f64.powi(case.layer.iterations as i32),
+            };
+            // The reference's own sums over the positions are plain ones.
+            let reference = 2e-16 * (case.input.len() as f64).sqrt();
+            check(error::<f64>(&kernel, &case, &Serial), 1e-15 * growth + reference, "float64");
+            check(error::<f32>(&kernel, &case, &Serial), 5e-7 * growth + 5e-7, "float32");
+            check(error::<f16>(&kernel, &case, &Serial), 5e-7 * growth + 6e-4, "float16");
+            check(error::<bf16>(&kernel, &case, &Serial), 5e-7 * growth + 4e-3, "bfloat16");
+        }
+    }
+}
+
+/// What the layer gives for `case`, as bits.
+fn bits(kernel: &Kernel, input: &[f32], dims: &[usize], executor: &dyn Executor) -> Vec<u32> {
+    let extent = kernel.layer.extent(dims).unwrap();
+    let mut output = vec![f32::NAN; extent.samples * kernel.layer.output_elements(extent.channels)];
+    kernel.run(input, dims, &mut output, executor).unwrap();
+    output.iter().map(|value| value.to_bits()).collect()
+}
+
+#[test]
+fn threads_and_batch_change_no_bit() {
+    let mut random = Random(2);
+    for round in 0..40 {
+        let mut case = case(&mut random, 130);
+        if case.layer.operator == OperatorKind::MatrixSqrt {
+            case.input.iter_mut().for_each(|value| *value = if value.is_nan() { 0.0 } else { *value });
+        }
+        let input: Vec<f32> = case.input.iter().map(|&value| value as f32).collect();
+        let kernel = Kernel::new(case.layer);
+        let expected = bits(&kernel, &input, &case.dims, &Serial);
+        for threads in [2, 3, 7] {
+            let found = bits(&kernel, &input, &case.dims, &Threads(threads));
+            assert_eq!(
+                found, expected,
+                "round {round}, {threads} threads, {:?}, {:?}",
+                case.dims, case.layer
+            );
+        }
+        if let Some(len) = input.len().checked_div(case.dims[0]) {
+            let one = [&[1], &case.dims[1..]].concat();
+            let samples = input.chunks_exact(len);
+            let alone: Vec<u32> =
+                samples.flat_map(|sample| bits(&kernel, sample, &one, &Threads(2))).collect();
+            assert_eq!(alone, expected, "round {round}, alone, {:?}", case.layer);
+        }
+    }
+}
+
+#[test]
+fn a_kernel_serves_several_threads_at_once() {
+    let mut random = Random(3);
+    let kernel = Kernel::new(Layer::new(OperatorKind::IsqrtCov));
+    let cases: Vec<_> = [(64, 49), (20, 100), (30, 7)]
+        .map(|(channels, positions)| {
+            let x = sample(&mut random, channels, positions, 0.9);
+            let input: Vec<f32> = x.iter().map(|&value| value as f32).collect();
+            let dims = [1, channels, positions];
+            let expected = bits(&kernel, &input, &dims, &Serial);
+            (input, dims, expected)
+        })
+        .into();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for (input, dims, expected) in cases.iter().cycle().take(30) {
+                    assert_eq!(&bits(&kernel, input, dims, &Serial), expected);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_constant_map_gives_zeros_in_every_type_and_form() {
+    fn zeros<T: Element>(layer: Layer, dims: &[usize], value: f64) {
+        let input = vec![T::from_f64(value); dims.iter().product()];
+        let len = layer.output_elements(layer.extent(dims).unwrap().channels);
+        let mut output = vec![T::from_f64(f64::NAN); len];
+        Kernel::new(layer).run(&input, dims, &mut output, &Serial).unwrap();
+        assert!(output.iter().all(|entry| entry.to_f64() == 0.0), "{dims:?}, {value}");
+    }
+    for (channels, positions) in [(3, 49), (70, 49), (17, 1), (5, 784)] {
+        for value in [0.0, 0.1, -7.3e-5, 2.9e4] {
+            for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+                let mut layer = Layer::new(OperatorKind::IsqrtCov);
+                layer.layout = layout;
+                layer.compensated = positions == 49;
+                let dims = match layout {
+                    Layout::ChannelsFirst => [1, channels, positions],
+                    Layout::ChannelsLast => [1, positions, channels],
+                };
+                zeros::<f32>(layer, &dims, value);
+                zeros::<f64>(layer, &dims, value);
+                zeros::<f16>(layer, &dims, value);
+                zeros::<bf16>(layer, &dims, value);
+            }
+        }
+    }
+    zeros::<f32>(Layer::new(OperatorKind::MatrixSqrt), &[1, 4, 4], 0.0);
+}
+
+#[test]
+fn nan_and_infinity_stay_in_their_sample() {
+    let mut random = Random(4);
+    for operator in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling, OperatorKind::MatrixSqrt] {
+        for (channels, positions) in [(20, 20), (40, 9), (9, 40)] {
+            let positions = if operator == OperatorKind::MatrixSqrt { channels } else { positions };
+            let kernel = Kernel::new(Layer::new(operator));
+            let len = channels * positions;
+            let mut input: Vec<f32> = (0..3 * len).map(|_| random.number() as f32).collect();
+            if operator == OperatorKind::MatrixSqrt {
+                for sample in input.chunks_exact_mut(len) {
+                    sample.iter_mut().step_by(channels + 1).for_each(|entry| *entry += 20.0);
+                }
+            }
+            let dims = [3, channels, positions];
+            let clean = bits(&kernel, &input, &dims, &Serial);
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut input = input.clone();
+                input[len + 3] = bad;
+                let dirty = bits(&kernel, &input, &dims, &Serial);
+                let third = clean.len() / 3;
+                assert_eq!(dirty[..third], clean[..third]);
+                assert_eq!(dirty[2 * third..], clean[2 * third..]);
+                assert!(dirty[third..2 * third].iter().any(|&bits| !f32::from_bits(bits).is_finite()));
+                // Nor does it stay in the workspace.
+                assert_eq!(bits(&kernel, &input, &dims, &Threads(2)), dirty);
+            }
+        }
+    }
+}
+
+#[test]
+fn scales_from_tiny_to_huge_lose_nothing() {
+    let mut random = Random(5);
+    for (channels, positions) in [(12, 30), (30, 12)] {
+        let x = sample(&mut random, channels, positions, 0.9);
+        for exponent in [-140, -126, -100, -60, -30, 0, 30, 60, 100, 124] {
+            let scale = 2.0_f64.powi(exponent);
+            let input: Vec<f64> = x.iter().map(|value| f64::from((value * scale) as f32)).collect();
+            for operator in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling] {
+                if operator == OperatorKind::CovariancePooling && exponent.abs() > 60 {
+                    continue;
+                }
+                let layer = Layer::new(operator);
+                let case = Case { layer, dims: vec![1, channels, positions], input: input.clone() };
+                let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+                assert!(
+                    found < 4e-6 || exponent < -130 && found < 1e-2,
+                    "2^{exponent}, {operator:?}: {found:e}"
+                );
+            }
+            let layer = Layer::new(OperatorKind::MatrixSqrt);
+            let a: Vec<f64> = (0..channels * channels)
+                .map(|i| if i % (channels + 1) == 0 { scale } else { 0.01 * scale })
+                .map(|entry| f64::from(entry as f32))
+                .collect();
+            let case = Case { layer, dims: vec![1, channels, channels], input: a };
+            let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+            assert!(found < 2e-6, "2^{exponent}, MatrixSqrt: {found:e}");
+        }
+    }
+    // ε far above or below the covariance.
+    for (scale, epsilon) in [(1e-18, 1.0), (1e-30, 1e-38), (1e18, 1e-3), (1e18, 3e38)] {
+        let mut layer = Layer::new(OperatorKind::IsqrtCov);
+        layer.epsilon = epsilon;
+        let input =
+            sample(&mut random, 6, 20, 0.8).iter().map(|value| f64::from((value * scale) as f32)).collect();
+        let case = Case { layer, dims: vec![1, 6, 20], input };
+        let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+        assert!(found < 4e-6, "scale {scale}, ε = {epsilon}: {found:e}");
+    }
+}
+
+#[test]
+fn empty_batches_and_impossible_workspaces_are_no_panic() {
+    let kernel = Kernel::new(Layer::new(OperatorKind::IsqrtCov));
+    kernel.run::<f32>(&[], &[0, 3, 4], &mut [], &Threads(2)).unwrap();
+    kernel.run::<f16>(&[], &[0, 1 << 20, 1 << 20], &mut [], &Serial).unwrap();
+    assert!(kernel.run::<f32>(&[], &[0, 3], &mut [], &Serial).is_err());
+    assert!(kernel.run::<f32>(&[], &[1, usize::MAX, 4], &mut [], &Serial).is_err());
+    let mut layer = Layer::new(OperatorKind::IsqrtCov);
+    layer.epsilon = 1e-3;
+    let call = Call {
+        layer: &layer,
+        extent: crate::layer::Extent { samples: 1, channels: 1 << 33, positions: 1 },
+        programs: &Programs::exact(&layer),
+        form: Form::Direct,
+    };
+    assert_eq!(call.workspace::<16>(), None);
+}
