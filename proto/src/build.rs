@@ -87,6 +87,13 @@ impl AttributeProto {
         Self { s: Some(Bytes::copy_from_slice(value.as_bytes())), ..Self::of(name, AttributeType::String) }
     }
 
+    /// A `STRINGS`.
+    #[must_use]
+    pub fn strings(name: &str, values: &[&str]) -> Self {
+        let strings = values.iter().map(|value| Bytes::copy_from_slice(value.as_bytes())).collect();
+        Self { strings, ..Self::of(name, AttributeType::Strings) }
+    }
+
     /// A `TENSOR`.
     #[must_use]
     pub fn tensor(name: &str, value: TensorProto) -> Self {
@@ -140,10 +147,17 @@ impl ValueInfoProto {
     /// A tensor's name, type and shape.
     #[must_use]
     pub fn tensor(name: &str, data_type: DataType, dims: impl IntoIterator<Item = Dimension>) -> Self {
-        let tensor = type_proto::Tensor {
-            elem_type: Some(data_type.into()),
-            shape: Some(TensorShapeProto { dim: dims.into_iter().collect() }),
-        };
+        Self::of(name, data_type, Some(TensorShapeProto { dim: dims.into_iter().collect() }))
+    }
+
+    /// A tensor's name and type, where not even the rank is known.
+    #[must_use]
+    pub fn of_any_shape(name: &str, data_type: DataType) -> Self {
+        Self::of(name, data_type, None)
+    }
+
+    fn of(name: &str, data_type: DataType, shape: Option<TensorShapeProto>) -> Self {
+        let tensor = type_proto::Tensor { elem_type: Some(data_type.into()), shape };
         let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
         Self { name: Some(name.to_owned()), r#type: Some(r#type), ..Self::default() }
     }
