@@ -1,6 +1,6 @@
 """Verifies the committed files against `manifest.json` with onnxruntime and numpy alone.
 
-    pip install numpy onnxruntime && python check.py
+pip install numpy onnxruntime && python check.py
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def failures():
     images, labels, expected = tensors["input"], tensors["labels"], tensors["expected"]
     largest = np.abs(expected).max()
     if accuracy(expected, labels) != manifest["pytorch"]["accuracy"]:
-        yield f"test.npz: expected holds {accuracy(expected, labels)}, manifest.json says {manifest['pytorch']['accuracy']}"
+        yield f"test.npz: {accuracy(expected, labels)}, manifest.json says {manifest['pytorch']['accuracy']}"
     for name, graph in manifest["graphs"].items():
         logits = run_graph(HERE / name, images)
         found = accuracy(logits, labels)

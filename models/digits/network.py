@@ -1,9 +1,9 @@
 """The digit classifier: a small convolutional trunk, the iSQRT-COV layer, a linear classifier.
 
 The layer follows Li, Xie, Wang, Gao, "Towards Faster Training of Global Covariance Pooling Networks by Iterative Matrix
-Square Root Normalization", CVPR 2018. It is written the way people write it for training, with an explicit backward pass
-and in-place writes into buffers made beforehand, because that is what TorchScript's exporter cannot follow: this model
-shows what happens to a real one.
+Square Root Normalization", CVPR 2018. It is written the way people write it for training, with an explicit backward
+pass and in-place writes into buffers made beforehand, because that is what TorchScript's exporter cannot follow: this
+model shows what happens to a real one.
 """
 
 import torch
