@@ -5,7 +5,7 @@
 //! [`attributes`] reads a node's attributes, and [`kernel`] runs it. [`api`] turns errors and panics into statuses:
 //! nothing unwinds into the host. Nothing is linked from ONNX Runtime, so one library serves every release from 1.17 on.
 //!
-//! Who may call: ONNX Runtime calls one kernel from several threads at once, and creates kernels of several sessions at once.
+//! Once loaded, the library stays (see `build.rs`). Who may call: ONNX Runtime calls one kernel from several threads at once, and creates kernels of several sessions at once.
 #![allow(unsafe_code)]
 
 mod api;

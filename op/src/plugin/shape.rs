@@ -1,7 +1,7 @@
 //! Shape inference: the batch axis keeps its size or its name, the rest follows from the channels.
 //!
-//! ONNX Runtime drops an error from here, and shows an unknown rank as rank 0. So this only ever adds knowledge; the
-//! kernel checks the shape again.
+//! ONNX Runtime drops an error from here without freeing it, and shows an unknown rank as rank 0. So this only ever adds
+//! knowledge; the kernel checks attributes and shape.
 
 use std::ffi::{CString, c_void};
 use std::ptr;
@@ -43,12 +43,9 @@ pub(super) unsafe extern "system" fn infer(
     let custom_op = unsafe { CustomOp::behind(table) };
     let node = Node { api: custom_op.api(), context };
     custom_op.api().guard(|| {
-        let (element, dims) = node.input()?;
-        if dims.is_empty() {
-            return Ok(());
-        }
-        let layer = node.layer(custom_op.operator())?;
-        node.set_output(element, &output(&layer, &dims)?)
+        // A shape or an attribute that is wrong: see above.
+        let _ = node.infer(custom_op.operator());
+        Ok(())
     })
 }
 
@@ -77,6 +74,15 @@ struct Node {
 }
 
 impl Node {
+    fn infer(&self, operator: &'static Operator) -> Result<(), Failure> {
+        let (element, dims) = self.input()?;
+        if dims.is_empty() {
+            return Ok(());
+        }
+        let layer = self.layer(operator)?;
+        self.set_output(element, &output(&layer, &dims)?)
+    }
+
     /// The input's element type and shape; the latter empty where nothing is known of it.
     fn input(&self) -> Result<(ONNXTensorElementDataType, Vec<Option<Dim>>), Failure> {
         let api = self.api;
