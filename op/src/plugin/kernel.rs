@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::slice;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ort_sys::ONNXTensorElementDataType::{
@@ -236,6 +236,13 @@ impl Executor for Threads {
         if let Err(failure) = done {
             panic!("ParallelFor: {}", failure.message);
         }
+    }
+
+    fn threads(&self) -> usize {
+        // The session does not say how many it has. Asking the system opens files, which is not for every call.
+        static PROCESSORS: LazyLock<usize> =
+            LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+        *PROCESSORS
     }
 }
 
