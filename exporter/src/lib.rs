@@ -1,3 +1,13 @@
 //! Recognition, rewriting and proof of iSQRT-COV layers in ONNX models.
 
 pub mod body;
+pub mod constants;
+pub mod expand;
+pub mod extract;
+pub mod functions;
+pub mod fused;
+pub mod graph;
+pub mod recognize;
+pub mod rewrite;
+pub mod runtime;
+pub mod tensor;

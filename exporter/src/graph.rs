@@ -1,0 +1,299 @@
+//! A graph as data flow: who makes a value, who reads it, and through which values all of its data comes.
+
+use std::collections::HashMap;
+
+use isqrt_cov_proto::onnx::attribute_proto::AttributeType;
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto};
+
+use crate::constants::Constants;
+
+/// A value of the graph, by its place in [`Flow::names`].
+pub type ValueId = usize;
+
+/// A node of the graph, by its place in `graph.node`.
+pub type NodeId = usize;
+
+/// What a value depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Constants alone.
+    Constant,
+    /// Constants and the shapes of other values, never their elements.
+    Shape,
+    /// The elements of graph inputs.
+    Data,
+}
+
+/// The data flow of one graph.
+#[derive(Debug)]
+pub struct Flow<'a> {
+    /// The graph.
+    pub graph: &'a GraphProto,
+    /// Every value's name.
+    pub names: Vec<&'a str>,
+    ids: HashMap<&'a str, ValueId>,
+    /// The node that makes each value, none for graph inputs, initializers and values from outside.
+    pub producer: Vec<Option<NodeId>>,
+    /// The nodes that read each value, each once, in graph order.
+    pub consumers: Vec<Vec<NodeId>>,
+    /// Whether each value is an output of the graph.
+    pub is_output: Vec<bool>,
+    /// What each value depends on.
+    pub kind: Vec<Kind>,
+    /// Whether a trained weight goes into the making of each [`Kind::Constant`] value.
+    trained: Vec<bool>,
+    /// Each data value's immediate dominator: the nearest value through which all of its data comes.
+    dominator: Vec<Option<ValueId>>,
+    /// Distance from the root of the dominator tree.
+    depth: Vec<usize>,
+    /// What each node reads, including what its subgraphs read from this graph.
+    reads: Vec<Vec<ValueId>>,
+    /// The nodes in an order in which every value is made before it is read.
+    pub order: Vec<NodeId>,
+}
+
+/// Inputs of which an operator uses the shape or the type, not the elements.
+fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
+    matches!((node.op_type(), input), ("Shape" | "Size" | "EyeLike", 0) | ("CastLike", 1))
+}
+
+/// Calls `visit` for every name that `graph`'s nodes read and do not make themselves.
+fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)) {
+    let mut local: std::collections::HashSet<&str> = graph
+        .input
+        .iter()
+        .map(|value| value.name())
+        .chain(graph.initializer.iter().map(|t| t.name()))
+        .collect();
+    for node in &graph.node {
+        local.extend(node.output.iter().map(String::as_str));
+    }
+    let mut from_outside = |name: &'a str| {
+        if !name.is_empty() && !local.contains(name) {
+            visit(name);
+        }
+    };
+    for node in &graph.node {
+        node.input.iter().for_each(|name| from_outside(name));
+        for subgraph in subgraphs(node) {
+            captured(subgraph, &mut from_outside);
+        }
+    }
+    graph.output.iter().for_each(|value| from_outside(value.name()));
+}
+
+/// The graphs in a node's attributes.
+pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute: &AttributeProto| {
+        let one = (attribute.r#type() == AttributeType::Graph).then_some(attribute.g.as_ref()).flatten();
+        one.into_iter().chain(&attribute.graphs)
+    })
+}
+
+/// The node that makes each value of a graph.
+#[must_use]
+pub fn producers(graph: &GraphProto) -> HashMap<&str, &NodeProto> {
+    graph.node.iter().flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node))).collect()
+}
+
+impl<'a> Flow<'a> {
+    /// Reads the data flow off a graph. Cyclic parts, which no runtime can evaluate, are left out of `order`.
+    #[must_use]
+    pub fn new(graph: &'a GraphProto) -> Self {
+        let mut flow = Self {
+            graph,
+            names: Vec::new(),
+            ids: HashMap::new(),
+            producer: Vec::new(),
+            consumers: Vec::new(),
+            is_output: Vec::new(),
+            kind: Vec::new(),
+            trained: Vec::new(),
+            dominator: Vec::new(),
+            depth: Vec::new(),
+            reads: Vec::with_capacity(graph.node.len()),
+            order: Vec::with_capacity(graph.node.len()),
+        };
+        let constants = Constants::new(graph);
+        for tensor in &graph.initializer {
+            let id = flow.intern(tensor.name());
+            flow.kind[id] = Kind::Constant;
+            flow.trained[id] = constants.looks_trained(tensor.name());
+        }
+        for value in &graph.input {
+            flow.intern(value.name());
+        }
+        for (index, node) in graph.node.iter().enumerate() {
+            for name in node.output.iter().filter(|name| !name.is_empty()) {
+                let id = flow.intern(name);
+                flow.producer[id] = Some(index);
+            }
+        }
+        for node in &graph.node {
+            let mut reads: Vec<ValueId> =
+                node.input.iter().filter(|name| !name.is_empty()).map(|name| flow.intern(name)).collect();
+            for subgraph in subgraphs(node) {
+                captured(subgraph, &mut |name| reads.push(flow.intern(name)));
+            }
+            reads.sort_unstable();
+            reads.dedup();
+            flow.reads.push(reads);
+        }
+        for (index, reads) in flow.reads.iter().enumerate() {
+            reads.iter().for_each(|&value| flow.consumers[value].push(index));
+        }
+        for value in &graph.output {
+            let id = flow.intern(value.name());
+            flow.is_output[id] = true;
+        }
+        flow.sort();
+        flow.classify(&constants);
+        flow
+    }
+
+    fn intern(&mut self, name: &'a str) -> ValueId {
+        let next = self.names.len();
+        let id = *self.ids.entry(name).or_insert(next);
+        if id == next {
+            self.names.push(name);
+            self.producer.push(None);
+            self.consumers.push(Vec::new());
+            self.is_output.push(false);
+            self.kind.push(Kind::Data);
+            self.trained.push(false);
+            self.dominator.push(None);
+            self.depth.push(0);
+        }
+        id
+    }
+
+    /// Kahn's algorithm: graphs in files need not be sorted, and hostile ones need not be acyclic.
+    fn sort(&mut self) {
+        let mut missing: Vec<usize> = self
+            .reads
+            .iter()
+            .map(|reads| reads.iter().filter(|&&value| self.producer[value].is_some()).count())
+            .collect();
+        let mut ready: std::collections::BTreeSet<NodeId> =
+            (0..missing.len()).filter(|&node| missing[node] == 0).collect();
+        while let Some(node) = ready.pop_first() {
+            self.order.push(node);
+            for value in self.outputs(node) {
+                for &reader in &self.consumers[value] {
+                    missing[reader] -= 1;
+                    if missing[reader] == 0 {
+                        ready.insert(reader);
+                    }
+                }
+            }
+        }
+    }
+
+    fn classify(&mut self, constants: &Constants) {
+        for position in 0..self.order.len() {
+            let node = self.order[position];
+            let proto = &self.graph.node[node];
+            let own_constant = proto.op_type() == "Constant"
+                && proto.output.first().is_some_and(|name| constants.looks_trained(name));
+            let mut kind = Kind::Constant;
+            let mut trained = own_constant;
+            let mut dominator: Option<Option<ValueId>> = None;
+            for &value in &self.reads[node] {
+                let by_shape = proto
+                    .input
+                    .iter()
+                    .enumerate()
+                    .any(|(input, name)| name == self.names[value] && reads_shape_only(proto, input));
+                if by_shape && self.kind[value] == Kind::Data {
+                    kind = kind.max(Kind::Shape);
+                    continue;
+                }
+                kind = kind.max(self.kind[value]);
+                match self.kind[value] {
+                    Kind::Data => {
+                        dominator = Some(match dominator {
+                            None => Some(value),
+                            Some(other) => other.and_then(|other| self.common_dominator(other, value)),
+                        });
+                    }
+                    Kind::Constant | Kind::Shape => trained |= self.trained[value],
+                }
+            }
+            let outputs: Vec<ValueId> = self.outputs(node).collect();
+            for value in outputs {
+                self.kind[value] = kind;
+                self.trained[value] = trained && kind != Kind::Data;
+                if kind == Kind::Data {
+                    self.dominator[value] = dominator.flatten();
+                    self.depth[value] = self.dominator[value].map_or(1, |parent| self.depth[parent] + 1);
+                }
+            }
+        }
+    }
+
+    fn common_dominator(&self, left: ValueId, right: ValueId) -> Option<ValueId> {
+        let (mut left, mut right) = (left, right);
+        while left != right {
+            if self.depth[left] >= self.depth[right] {
+                left = self.dominator[left]?;
+            } else {
+                right = self.dominator[right]?;
+            }
+        }
+        Some(left)
+    }
+
+    /// The value called `name`.
+    #[must_use]
+    pub fn id(&self, name: &str) -> Option<ValueId> {
+        self.ids.get(name).copied()
+    }
+
+    /// The values that a node makes.
+    pub fn outputs(&self, node: NodeId) -> impl Iterator<Item = ValueId> + '_ {
+        let names = self.graph.node[node].output.iter();
+        names.filter(|name| !name.is_empty()).map(|name| self.ids[name.as_str()])
+    }
+
+    /// The values that a node reads, including what its subgraphs read from this graph.
+    #[must_use]
+    pub fn reads(&self, node: NodeId) -> &[ValueId] {
+        &self.reads[node]
+    }
+
+    /// The data values that a node reads.
+    pub fn data_reads(&self, node: NodeId) -> impl Iterator<Item = ValueId> + '_ {
+        self.reads[node].iter().copied().filter(|&value| self.kind[value] == Kind::Data)
+    }
+
+    /// Whether a node uses a trained weight.
+    #[must_use]
+    pub fn has_weights(&self, node: NodeId) -> bool {
+        self.reads[node].iter().any(|&value| self.trained[value])
+    }
+
+    /// The values through which all data of `value` comes, nearest first.
+    pub fn dominators(&self, value: ValueId) -> impl Iterator<Item = ValueId> + '_ {
+        std::iter::successors(self.dominator[value], |&value| self.dominator[value])
+    }
+
+    /// The nodes that would have nothing to do if nobody made `value`: those that make it, and those that only they read.
+    /// `keep` stays needed.
+    #[must_use]
+    pub fn needed_only_for(&self, value: ValueId, keep: ValueId) -> Vec<NodeId> {
+        let mut dead = std::collections::BTreeSet::new();
+        let mut pending: Vec<NodeId> = self.producer[value].into_iter().collect();
+        while let Some(node) = pending.pop() {
+            let needed = self.outputs(node).any(|output| {
+                output != value
+                    && (self.is_output[output]
+                        || self.consumers[output].iter().any(|reader| !dead.contains(reader)))
+            });
+            if needed || self.outputs(node).any(|output| output == keep) || !dead.insert(node) {
+                continue;
+            }
+            pending.extend(self.reads[node].iter().filter_map(|&read| self.producer[read]));
+        }
+        dead.into_iter().collect()
+    }
+}

@@ -1,0 +1,66 @@
+//! Layers that an exporter broke: the iteration's in-place writes are gone, and the output no longer depends on the input.
+
+use isqrt_cov_proto::onnx::ValueInfoProto;
+use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
+
+use super::Lost;
+use super::region::{Region, is_matrix_product};
+use crate::graph::{Flow, Kind, ValueId};
+use crate::tensor::Tensor;
+
+/// Whether a value comes out the same, and finite, whatever went in.
+#[must_use]
+pub fn is_constant(outputs: &[Tensor]) -> bool {
+    outputs[0].to_f64().iter().all(|value| value.is_finite())
+        && outputs.iter().all(|output| *output == outputs[0])
+}
+
+/// The finding for a constant value in a region that should depend on its input.
+#[must_use]
+pub fn describe(flow: &Flow, region: &Region, value: ValueId, outputs: &[Tensor]) -> Lost {
+    let products = region.nodes.iter().filter(|&&node| is_matrix_product(&flow.graph.node[node])).count();
+    let is_zero = outputs[0].to_f64().iter().all(|&value| value == 0.0);
+    let what = if is_zero { "all zeros" } else { "the same" };
+    Lost {
+        input: flow.names[region.input].to_owned(),
+        output: flow.names[value].to_owned(),
+        reason: format!(
+            "`{}` is {what} for every input tried ({} inputs), and {products} matrix products stand where a layer of K steps \
+             has 3K − 1 and the covariance's",
+            flow.names[value],
+            outputs.len()
+        ),
+    }
+}
+
+/// Graph outputs with a triangle's or a matrix's shape that no input reaches: a layer that the exporter folded away.
+#[must_use]
+pub fn constant_outputs(flow: &Flow) -> Vec<Lost> {
+    flow.graph
+        .output
+        .iter()
+        .filter(|output| flow.id(output.name()).is_some_and(|id| flow.kind[id] == Kind::Constant))
+        .filter(|output| per_sample(output).is_some_and(is_triangular_or_square))
+        .map(|output| Lost {
+            input: String::new(),
+            output: output.name().to_owned(),
+            reason: format!("the graph output `{}` is a constant: no input reaches it", output.name()),
+        })
+        .collect()
+}
+
+fn per_sample(output: &ValueInfoProto) -> Option<u64> {
+    let shape = output.tensor_type()?.shape.as_ref()?;
+    shape.dim.get(1..)?.iter().try_fold(1_u64, |product, dim| match dim.value {
+        Some(dimension::Value::DimValue(value)) => product.checked_mul(u64::try_from(value).ok()?),
+        _ => None,
+    })
+}
+
+fn is_triangular_or_square(elements: u64) -> bool {
+    let triangle = ((8.0 * elements as f64 + 1.0).sqrt() as u64).saturating_sub(1) / 2;
+    let square = (elements as f64).sqrt() as u64;
+    elements > 1
+        && ((triangle..=triangle + 1).any(|c| c * (c + 1) / 2 == elements)
+            || (square..=square + 1).any(|c| c * c == elements))
+}

@@ -1,0 +1,30 @@
+//! Runtimes that evaluate models: tract, embedded; ONNX Runtime, loaded where the user has one.
+
+pub mod tract;
+
+use anyhow::Result;
+use isqrt_cov_proto::onnx::ModelProto;
+
+use crate::tensor::Tensor;
+
+/// Something that evaluates ONNX models.
+pub trait Runtime {
+    /// The runtime's name and version, for reports.
+    fn name(&self) -> String;
+
+    /// Prepares `model`, whose tensors are all inline, for inputs of exactly these shapes (in the order of
+    /// `graph.input`, initializers left out).
+    ///
+    /// # Errors
+    /// A model that the runtime cannot load.
+    fn prepare(&self, model: &ModelProto, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>>;
+}
+
+/// A model that is ready to run.
+pub trait Session {
+    /// Evaluates the model: one tensor for each input in, one for each `graph.output` out, in the graph's order.
+    ///
+    /// # Errors
+    /// What the runtime reports.
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
+}

@@ -1,0 +1,117 @@
+//! tract, the embedded runtime: no ONNX Runtime needs to be installed to convert and prove a model.
+
+mod mend;
+mod operator;
+
+use anyhow::{Context, Result, ensure};
+use isqrt_cov_proto::onnx::ModelProto;
+use prost::Message;
+use tract_onnx::Onnx;
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
+    TypedRunnableModel,
+};
+use tract_onnx::tract_hir::infer::Factoid;
+
+use super::{Runtime, Session};
+use crate::tensor::Tensor;
+
+pub use operator::register;
+
+/// tract with the operators of `ai.isqrtcov` registered.
+pub struct Tract {
+    onnx: Onnx,
+}
+
+impl Default for Tract {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tract {
+    /// The version of tract that is built in.
+    pub const VERSION: &'static str = "0.23.9";
+
+    /// tract, ready to load models.
+    #[must_use]
+    pub fn new() -> Self {
+        // Exporters leave value infos with symbolic or stale shapes that clash with concrete inputs.
+        let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        register(&mut onnx);
+        Self { onnx }
+    }
+}
+
+impl Runtime for Tract {
+    fn name(&self) -> String {
+        format!("tract {}", Self::VERSION)
+    }
+
+    fn prepare(&self, model: &ModelProto, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
+        let mended = mend::mend(model);
+        let bytes = prost::bytes::Bytes::from(mended.encode_to_vec());
+        drop(mended);
+        let proto = tract_onnx::pb::ModelProto::decode(bytes).context("tract could not decode the model")?;
+        let mut model = self.onnx.model_for_proto_model(&proto).context("tract could not load the model")?;
+        drop(proto);
+        let inputs = model.inputs.clone();
+        ensure!(
+            inputs.len() == shapes.len(),
+            "the model has {} inputs, {} shapes were given",
+            inputs.len(),
+            shapes.len()
+        );
+        for (index, (outlet, shape)) in inputs.iter().zip(shapes).enumerate() {
+            let element = model.outlet_fact(*outlet)?.datum_type.concretize();
+            let element = element.with_context(|| format!("input {index} has no element type"))?;
+            model.set_input_fact(index, InferenceFact::dt_shape(element, shape))?;
+        }
+        let runnable = model.into_optimized().and_then(|model| model.into_runnable());
+        Ok(Box::new(TractSession { runnable: runnable.context("tract could not prepare the model")? }))
+    }
+}
+
+struct TractSession {
+    runnable: std::sync::Arc<TypedRunnableModel>,
+}
+
+impl Session for TractSession {
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let inputs: TVec<TValue> = inputs.iter().map(to_tract).collect::<Result<_>>()?;
+        let outputs = self.runnable.run(inputs).context("tract could not run the model")?;
+        outputs.iter().map(from_tract).collect()
+    }
+}
+
+fn to_tract(tensor: &Tensor) -> Result<TValue> {
+    let value: tract_onnx::prelude::Tensor = match tensor {
+        Tensor::F32(array) => array.clone().into(),
+        Tensor::F64(array) => array.clone().into(),
+        Tensor::F16(array) => array.clone().into(),
+        Tensor::BF16(_) => anyhow::bail!("tract has no bfloat16; use `--runtime ort`"),
+        Tensor::I64(array) => array.clone().into(),
+        Tensor::I32(array) => array.clone().into(),
+        Tensor::U8(array) => array.clone().into(),
+        Tensor::I8(array) => array.clone().into(),
+        Tensor::Bool(array) => array.clone().into(),
+    };
+    Ok(value.into_tvalue())
+}
+
+fn from_tract(value: &TValue) -> Result<Tensor> {
+    Ok(match value.datum_type() {
+        DatumType::F32 => Tensor::F32(value.to_plain_array_view()?.to_owned()),
+        DatumType::F64 => Tensor::F64(value.to_plain_array_view()?.to_owned()),
+        DatumType::F16 => Tensor::F16(value.to_plain_array_view()?.to_owned()),
+        DatumType::I32 => Tensor::I32(value.to_plain_array_view()?.to_owned()),
+        DatumType::U8 => Tensor::U8(value.to_plain_array_view()?.to_owned()),
+        DatumType::I8 => Tensor::I8(value.to_plain_array_view()?.to_owned()),
+        DatumType::Bool => Tensor::Bool(value.to_plain_array_view()?.to_owned()),
+        // Shapes are symbolic dimensions inside tract and come out as such.
+        DatumType::I64 | DatumType::TDim => {
+            Tensor::I64(value.cast_to::<i64>()?.to_plain_array_view()?.to_owned())
+        }
+        other => anyhow::bail!("an output of type {other:?} cannot be compared"),
+    })
+}

@@ -1,0 +1,221 @@
+//! Values that go into and come out of a runtime.
+
+use half::{bf16, f16};
+use isqrt_cov_proto::onnx::TensorProto;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use ndarray::ArrayD;
+
+/// A dense tensor of one of the element types that models hold.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tensor {
+    /// float32
+    F32(ArrayD<f32>),
+    /// float64
+    F64(ArrayD<f64>),
+    /// float16
+    F16(ArrayD<f16>),
+    /// bfloat16
+    BF16(ArrayD<bf16>),
+    /// int64
+    I64(ArrayD<i64>),
+    /// int32
+    I32(ArrayD<i32>),
+    /// uint8
+    U8(ArrayD<u8>),
+    /// int8
+    I8(ArrayD<i8>),
+    /// bool
+    Bool(ArrayD<bool>),
+}
+
+/// The element type of a tensor, with ONNX's number for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ElementType {
+    /// float32
+    F32 = 1,
+    /// uint8
+    U8 = 2,
+    /// int8
+    I8 = 3,
+    /// int32
+    I32 = 6,
+    /// int64
+    I64 = 7,
+    /// bool
+    Bool = 9,
+    /// float16
+    F16 = 10,
+    /// float64
+    F64 = 11,
+    /// bfloat16
+    BF16 = 16,
+}
+
+impl From<ElementType> for DataType {
+    fn from(element: ElementType) -> Self {
+        match element {
+            ElementType::F32 => Self::Float,
+            ElementType::U8 => Self::Uint8,
+            ElementType::I8 => Self::Int8,
+            ElementType::I32 => Self::Int32,
+            ElementType::I64 => Self::Int64,
+            ElementType::Bool => Self::Bool,
+            ElementType::F16 => Self::Float16,
+            ElementType::F64 => Self::Double,
+            ElementType::BF16 => Self::Bfloat16,
+        }
+    }
+}
+
+impl ElementType {
+    /// The type with this number in `TensorProto.DataType`, if a [`Tensor`] can hold it.
+    #[must_use]
+    pub fn from_onnx(number: i32) -> Option<Self> {
+        use ElementType::{BF16, Bool, F16, F32, F64, I8, I32, I64, U8};
+        [F32, U8, I8, I32, I64, Bool, F16, F64, BF16].into_iter().find(|element| element.onnx() == number)
+    }
+
+    /// Its number in `TensorProto.DataType`.
+    #[must_use]
+    pub fn onnx(self) -> i32 {
+        self as i32
+    }
+
+    /// Whether it is a floating-point type.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64 | Self::F16 | Self::BF16)
+    }
+
+    /// The type's name as ONNX's documentation spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float",
+            Self::U8 => "uint8",
+            Self::I8 => "int8",
+            Self::I32 => "int32",
+            Self::I64 => "int64",
+            Self::Bool => "bool",
+            Self::F16 => "float16",
+            Self::F64 => "double",
+            Self::BF16 => "bfloat16",
+        }
+    }
+}
+
+/// Evaluates an expression for the array inside, whatever its element type.
+#[macro_export]
+macro_rules! with_array {
+    ($tensor:expr, $array:ident => $body:expr) => {
+        match $tensor {
+            $crate::tensor::Tensor::F32($array) => $body,
+            $crate::tensor::Tensor::F64($array) => $body,
+            $crate::tensor::Tensor::F16($array) => $body,
+            $crate::tensor::Tensor::BF16($array) => $body,
+            $crate::tensor::Tensor::I64($array) => $body,
+            $crate::tensor::Tensor::I32($array) => $body,
+            $crate::tensor::Tensor::U8($array) => $body,
+            $crate::tensor::Tensor::I8($array) => $body,
+            $crate::tensor::Tensor::Bool($array) => $body,
+        }
+    };
+}
+
+impl Tensor {
+    /// The sizes along each axis.
+    #[must_use]
+    pub fn dims(&self) -> &[usize] {
+        with_array!(self, array => array.shape())
+    }
+
+    /// The element type.
+    #[must_use]
+    pub fn element_type(&self) -> ElementType {
+        match self {
+            Self::F32(_) => ElementType::F32,
+            Self::F64(_) => ElementType::F64,
+            Self::F16(_) => ElementType::F16,
+            Self::BF16(_) => ElementType::BF16,
+            Self::I64(_) => ElementType::I64,
+            Self::I32(_) => ElementType::I32,
+            Self::U8(_) => ElementType::U8,
+            Self::I8(_) => ElementType::I8,
+            Self::Bool(_) => ElementType::Bool,
+        }
+    }
+
+    /// Every element as float64, in row-major order (integers beyond 2^53 lose bits, booleans are 0 and 1).
+    #[must_use]
+    pub fn to_f64(&self) -> Vec<f64> {
+        match self {
+            Self::F32(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::F64(array) => array.iter().copied().collect(),
+            Self::F16(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::BF16(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::I64(array) => array.iter().map(|&value| value as f64).collect(),
+            Self::I32(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::U8(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::I8(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::Bool(array) => array.iter().map(|&value| f64::from(u8::from(value))).collect(),
+        }
+    }
+
+    /// A floating-point tensor of type `element` with these values, rounded to it.
+    ///
+    /// # Panics
+    /// If `element` is not a floating-point type, or the number of values is not what `dims` says.
+    #[must_use]
+    pub fn from_f64(element: ElementType, dims: &[usize], values: &[f64]) -> Self {
+        fn array<T>(dims: &[usize], values: &[f64], convert: impl Fn(f64) -> T) -> ArrayD<T> {
+            let values = values.iter().map(|&value| convert(value)).collect();
+            ArrayD::from_shape_vec(dims, values).expect("as many values as the shape says")
+        }
+        match element {
+            ElementType::F32 => Self::F32(array(dims, values, |value| value as f32)),
+            ElementType::F64 => Self::F64(array(dims, values, |value| value)),
+            ElementType::F16 => Self::F16(array(dims, values, f16::from_f64)),
+            ElementType::BF16 => Self::BF16(array(dims, values, bf16::from_f64)),
+            other => panic!("{} is not a floating-point type", other.name()),
+        }
+    }
+
+    /// Zeros, or false, of this type and shape.
+    #[must_use]
+    pub fn zeros(element: ElementType, dims: &[usize]) -> Self {
+        match element {
+            ElementType::F32 => Self::F32(ArrayD::default(dims)),
+            ElementType::F64 => Self::F64(ArrayD::default(dims)),
+            ElementType::F16 => Self::F16(ArrayD::default(dims)),
+            ElementType::BF16 => Self::BF16(ArrayD::default(dims)),
+            ElementType::I64 => Self::I64(ArrayD::default(dims)),
+            ElementType::I32 => Self::I32(ArrayD::default(dims)),
+            ElementType::U8 => Self::U8(ArrayD::default(dims)),
+            ElementType::I8 => Self::I8(ArrayD::default(dims)),
+            ElementType::Bool => Self::Bool(ArrayD::default(dims)),
+        }
+    }
+
+    /// The tensor as ONNX stores it, under `name`.
+    #[must_use]
+    pub fn to_proto(&self, name: &str) -> TensorProto {
+        let raw: Vec<u8> = match self {
+            Self::F32(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::F64(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::F16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::BF16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::I64(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::I32(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::U8(array) => array.iter().copied().collect(),
+            Self::I8(array) => array.iter().map(|&value| value as u8).collect(),
+            Self::Bool(array) => array.iter().map(|&value| u8::from(value)).collect(),
+        };
+        TensorProto {
+            name: Some(name.to_owned()),
+            dims: self.dims().iter().map(|&dim| dim as i64).collect(),
+            data_type: Some(self.element_type().onnx()),
+            raw_data: Some(raw.into()),
+            ..TensorProto::default()
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Every graph of the corpus: found, left or refused as it must be, and still the same function once rewritten.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use isqrt_cov::recognize::{Findings, recognize};
+use isqrt_cov::rewrite;
+use isqrt_cov::runtime::Runtime;
+use isqrt_cov::runtime::tract::Tract;
+use isqrt_cov::tensor::{ElementType, Tensor};
+use isqrt_cov_op::{DOMAIN, OperatorKind};
+use isqrt_cov_proto::Model;
+use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
+use ndarray::ArrayD;
+use ndarray_npy::NpzReader;
+use serde_json::Value;
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus")
+}
+
+fn cases(folder: &Path) -> Vec<Value> {
+    serde_json::from_reader(File::open(folder.join("cases.json")).unwrap()).unwrap()
+}
+
+fn load(path: &Path) -> ModelProto {
+    Model::load(path).unwrap().inlined().unwrap()
+}
+
+/// The arrays of an archive, float32 all of them.
+fn arrays(path: &Path) -> HashMap<String, ArrayD<f32>> {
+    let mut archive = NpzReader::new(File::open(path).unwrap()).unwrap();
+    let names = archive.names().unwrap();
+    names.into_iter().filter_map(|name| Some((name.clone(), archive.by_name(&name).ok()?))).collect()
+}
+
+/// max|Δ| / max|expected| of the model's first output, on the arrays named after its inputs.
+fn distance(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &str) -> f64 {
+    let expected = &arrays[&format!("expected{suffix}")];
+    let graph = model.graph.as_ref().unwrap();
+    let inputs: Vec<Tensor> = graph
+        .input
+        .iter()
+        .map(|input| {
+            let values: Vec<f64> =
+                arrays[&format!("{}{suffix}", input.name())].iter().map(|&v| v.into()).collect();
+            let element = ElementType::from_onnx(input.tensor_type().unwrap().elem_type()).unwrap();
+            Tensor::from_f64(element, arrays[&format!("{}{suffix}", input.name())].shape(), &values)
+        })
+        .collect();
+    let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.dims().to_vec()).collect();
+    let output = Tract::new().prepare(model, &shapes).unwrap().run(&inputs).unwrap().remove(0);
+    assert_eq!(output.dims(), expected.shape());
+    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let far = output
+        .to_f64()
+        .into_iter()
+        .zip(expected)
+        .map(|(found, &expected)| (found - f64::from(expected)).abs());
+    far.fold(0.0, f64::max) / f64::from(largest)
+}
+
+/// What the replacement must not touch: every node that is left, every initializer that is left, and all the rest.
+fn check_untouched(original: &ModelProto, rewritten: &ModelProto, name: &str) {
+    let (before, after) = (original.graph.as_ref().unwrap(), rewritten.graph.as_ref().unwrap());
+    let ours = |node: &&NodeProto| node.domain() == DOMAIN || node.name().ends_with("/reshape");
+    let mut remaining = before.node.iter();
+    for node in after.node.iter().filter(|node| !ours(node)) {
+        assert!(remaining.any(|other| other == node), "{name}: node `{}` changed", node.name());
+    }
+    let mut remaining = before.initializer.iter();
+    for tensor in after.initializer.iter().filter(|tensor| !tensor.name().ends_with("/shape")) {
+        assert!(remaining.any(|other| other == tensor), "{name}: initializer `{}` changed", tensor.name());
+    }
+    assert_eq!(before.input, after.input, "{name}");
+    assert_eq!(before.output, after.output, "{name}");
+    assert_eq!(original.metadata_props, rewritten.metadata_props, "{name}");
+    assert_eq!(original.producer_name, rewritten.producer_name, "{name}");
+    let imports: Vec<_> = rewritten.opset_import.iter().filter(|import| import.domain() != DOMAIN).collect();
+    assert_eq!(imports, original.opset_import.iter().collect::<Vec<_>>(), "{name}");
+}
+
+fn rewritten(model: &ModelProto, findings: &Findings) -> ModelProto {
+    let mut rewritten = model.clone();
+    rewrite::apply(&mut rewritten, &findings.layers, true).unwrap();
+    rewritten
+}
+
+#[test]
+fn every_case_is_found_left_or_refused() {
+    let corpus = corpus();
+    let cases = cases(&corpus);
+    assert_eq!(cases.len(), 90);
+    for case in cases {
+        let name = case["model"].as_str().unwrap();
+        let model = load(&corpus.join(name));
+        let findings = recognize(&model, &Tract::new()).unwrap();
+        let operators: Vec<OperatorKind> = findings.layers.iter().map(|found| found.layer.operator).collect();
+        match case["expect"].as_str().unwrap() {
+            "fuse" => {
+                let layers = case["layers"].as_u64().unwrap() as usize;
+                assert_eq!(operators, vec![OperatorKind::IsqrtCov; layers], "{name}: {findings:?}");
+                assert!(findings.lost.is_empty(), "{name}");
+                if let Some(iterations) = case["parameters"]["iterN"].as_u64() {
+                    assert_eq!(u64::from(findings.layers[0].layer.iterations), iterations, "{name}");
+                }
+            }
+            "leave" => {
+                assert!(!operators.contains(&OperatorKind::IsqrtCov), "{name}: {findings:?}");
+                assert!(findings.lost.is_empty(), "{name}");
+                assert_eq!(findings.misses.len(), 1, "{name}: the near miss is explained");
+            }
+            "lost-iteration" => {
+                assert!(operators.is_empty() && !findings.lost.is_empty(), "{name}: {findings:?}");
+                continue;
+            }
+            other => panic!("{name}: {other}"),
+        }
+        let rewritten = rewritten(&model, &findings);
+        check_untouched(&model, &rewritten, name);
+        let again = recognize(&rewritten, &Tract::new()).unwrap();
+        assert!(again.layers.is_empty(), "{name}: a converted model has nothing left to convert: {again:?}");
+        let arrays = arrays(&corpus.join(case["tensors"].as_str().unwrap()));
+        let tolerance = f64::max(1e-5, 4.0 * case["export_max_rel_error"].as_f64().unwrap());
+        let distance = distance(&rewritten, &arrays, "");
+        assert!(distance <= tolerance, "{name}: {distance:.1e} off, {tolerance:.1e} allowed");
+    }
+}
