@@ -16,40 +16,64 @@ pub(super) fn combine<R: Real, S: Simd<R, W>, const W: usize>(
     side: Side,
     whole: &mut [[R; W]],
 ) {
-    let lines = side.triangle_lines::<W>();
     let triangles = triangles.as_chunks::<W>().0;
     let whole = Shared::new(whole);
-    let identity = R::from_f64(combination.identity);
     for_each(executor, side.panels, &|panel| {
-        simd.vectorize(|| {
-            for block in 0..=panel {
-                let start = triangle_panel::<W>(panel) + block * W;
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                for block in 0..panel {
+                    let (upper, lower) = (panel * side.padded + block * W, block * side.padded + panel * W);
+                    // SAFETY: a block above the diagonal in this task's panel, and its mirror image: no other task
+                    // writes either.
+                    let (upper, lower) =
+                        unsafe { (whole.range(upper..upper + W), whole.range(lower..lower + W)) };
+                    if let (Some(upper), Some(lower)) = (upper.first_chunk_mut(), lower.first_chunk_mut()) {
+                        add(simd, combination, triangles, side, [block, panel], upper);
+                        simd.transpose(upper, lower);
+                    }
+                }
                 let mut upper = [[R::default(); W]; W];
-                for (i, line) in upper.iter_mut().enumerate() {
-                    let mut sum = simd.splat(R::default());
-                    for &(place, factor) in &combination.terms {
-                        let term = simd.load(&triangles[place * lines + start + i]);
-                        sum = simd.multiply_add(simd.splat(R::from_f64(factor)), term, sum);
-                    }
-                    simd.store(sum, line);
-                }
-                if block == panel {
-                    upper.iter_mut().enumerate().for_each(|(i, line)| line[i] += identity);
-                }
-                let mut lower = simd.transpose(&upper);
-                if block == panel {
+                add(simd, combination, triangles, side, [panel, panel], &mut upper);
+                upper
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, line)| line[i] += R::from_f64(combination.identity));
+                let at = panel * side.padded + panel * W;
+                // SAFETY: the block on the diagonal: no other task writes it.
+                if let Some(block) = unsafe { whole.range(at..at + W) }.first_chunk_mut() {
+                    simd.transpose(&upper, block);
                     for i in 0..W {
-                        lower[i][i..].copy_from_slice(&upper[i][i..]);
+                        block[i][i..].copy_from_slice(&upper[i][i..]);
                     }
-                } else {
-                    let at = panel * side.padded + block * W;
-                    // SAFETY: this block lies above the diagonal in `panel`, and no other task writes it.
-                    unsafe { whole.range(at..at + W) }.copy_from_slice(&upper);
                 }
-                let at = block * side.padded + panel * W;
-                // SAFETY: the block's mirror image, or the block on the diagonal: no other task writes it.
-                unsafe { whole.range(at..at + W) }.copy_from_slice(&lower);
-            }
-        });
+            },
+        );
     });
+}
+
+/// Σ c_i B_i in one block. On the diagonal its upper triangle alone has a meaning.
+#[inline(always)]
+fn add<R: Real, S: Simd<R, W>, const W: usize>(
+    simd: S,
+    combination: &Combination,
+    triangles: &[[R; W]],
+    side: Side,
+    [row, panel]: [usize; 2],
+    block: &mut [[R; W]; W],
+) {
+    let lines = side.triangle_lines::<W>();
+    let start = triangle_panel::<W>(panel) + row * W;
+    let zero = simd.splat(R::default());
+    let mut sums = [zero; W];
+    for &(place, factor) in &combination.terms {
+        let factor = simd.splat(R::from_f64(factor));
+        let terms = &triangles[place * lines + start..][..W];
+        for (sum, term) in sums.iter_mut().zip(terms) {
+            *sum = simd.multiply_add(factor, simd.load(term), *sum);
+        }
+    }
+    for (sum, line) in sums.into_iter().zip(block) {
+        simd.store(sum, line);
+    }
 }

@@ -39,30 +39,40 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
     let transposed = Shared::new(transposed);
     let straight = straight.map(Shared::new);
     for_each(executor, channels.panels, &|panel| {
-        simd.vectorize(|| {
-            let source = Source { reading, sample, panel };
-            let means = if reading.centered { source.means() } else { [T::Real::default(); W] };
-            for block in 0..positions.panels {
-                let (by_position, by_channel) = match reading.layout {
-                    Layout::ChannelsFirst => {
-                        let by_channel = source.channel_rows(block, &means);
-                        (simd.transpose(&by_channel), by_channel)
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let source = Source { reading, sample, panel };
+                let means = if reading.centered { source.means() } else { [T::Real::default(); W] };
+                let mut unused = [[T::Real::default(); W]; W];
+                for block in 0..positions.panels {
+                    let at = panel * positions.padded + block * W;
+                    // SAFETY: a block of this panel of channels; every task has another panel.
+                    let by_position = unsafe { transposed.range(at..at + W) }.first_chunk_mut();
+                    let by_channel = match &straight {
+                        Some(straight) => {
+                            let at = block * channels.padded + panel * W;
+                            // SAFETY: as above.
+                            unsafe { straight.range(at..at + W) }.first_chunk_mut()
+                        }
+                        None => Some(&mut unused),
+                    };
+                    let (Some(by_position), Some(by_channel)) = (by_position, by_channel) else { return };
+                    match reading.layout {
+                        Layout::ChannelsFirst => {
+                            source.channel_rows(block, &means, by_channel);
+                            simd.transpose(by_channel, by_position);
+                        }
+                        Layout::ChannelsLast => {
+                            source.position_rows(block, &means, by_position);
+                            if straight.is_some() {
+                                simd.transpose(by_position, by_channel);
+                            }
+                        }
                     }
-                    Layout::ChannelsLast => {
-                        let by_position = source.position_rows(block, &means);
-                        (by_position, simd.transpose(&by_position))
-                    }
-                };
-                let at = panel * positions.padded + block * W;
-                // SAFETY: the blocks of this panel of channels; every task has another panel.
-                unsafe { transposed.range(at..at + W) }.copy_from_slice(&by_position);
-                if let Some(straight) = &straight {
-                    let at = block * channels.padded + panel * W;
-                    // SAFETY: as above.
-                    unsafe { straight.range(at..at + W) }.copy_from_slice(&by_channel);
                 }
-            }
-        });
+            },
+        );
     });
 }
 
@@ -77,7 +87,13 @@ impl<T: Element> Source<'_, T> {
     /// Loads the elements at `index`, scaled, into the end of `to` after its first `pad`.
     #[inline(always)]
     fn load<const W: usize>(&self, index: usize, pad: usize, to: &mut [T::Real; W]) {
-        T::load(&self.sample[index..index + W - pad], &mut to[pad..]);
+        if pad == 0 {
+            // A length known beforehand is copied without a call.
+            T::load(&self.sample[index..index + W], to);
+        } else {
+            T::load(&self.sample[index..index + W - pad], &mut to[pad..]);
+            to[..pad].fill(T::Real::default());
+        }
         to.iter_mut().for_each(|value| *value *= self.reading.scale);
     }
 
@@ -89,30 +105,36 @@ impl<T: Element> Source<'_, T> {
 
     /// Sample[channel][position] for the panel's channels and the block's positions, less the means.
     #[inline(always)]
-    fn channel_rows<const W: usize>(&self, block: usize, means: &[T::Real; W]) -> [[T::Real; W]; W] {
+    fn channel_rows<const W: usize>(&self, block: usize, means: &[T::Real; W], rows: &mut [[T::Real; W]; W]) {
         let Reading { channels, positions, .. } = self.reading;
-        let mut rows = [[T::Real::default(); W]; W];
         let pad = Self::pad(positions, block);
-        for i in Self::pad(channels, self.panel)..W {
+        let skipped = Self::pad(channels, self.panel);
+        rows[..skipped].fill([T::Real::default(); W]);
+        for i in skipped..W {
             let channel = self.panel * W + i - channels.pad;
             let position = block * W + pad - positions.pad;
             self.load(channel * positions.len + position, pad, &mut rows[i]);
-            rows[i][pad..].iter_mut().for_each(|value| *value = *value - means[i]);
+            rows[i].iter_mut().for_each(|value| *value = *value - means[i]);
+            rows[i][..pad].fill(T::Real::default());
         }
-        rows
     }
 
     /// Sample[position][channel] for the block's positions and the panel's channels, less the means.
     #[inline(always)]
-    fn position_rows<const W: usize>(&self, block: usize, means: &[T::Real; W]) -> [[T::Real; W]; W] {
-        let mut rows = [[T::Real::default(); W]; W];
-        for i in Self::pad(self.reading.positions, block)..W {
+    fn position_rows<const W: usize>(
+        &self,
+        block: usize,
+        means: &[T::Real; W],
+        rows: &mut [[T::Real; W]; W],
+    ) {
+        let skipped = Self::pad(self.reading.positions, block);
+        rows[..skipped].fill([T::Real::default(); W]);
+        for i in skipped..W {
             rows[i] = self.position(block * W + i - self.reading.positions.pad);
             for (value, mean) in rows[i].iter_mut().zip(means) {
                 *value = *value - *mean;
             }
         }
-        rows
     }
 
     /// The panel's channels at one position of a sample whose channels are last.
@@ -163,7 +185,14 @@ impl<T: Element> Source<'_, T> {
                 for (sum, value) in sums.iter_mut().zip(&values[..rest.len()]) {
                     *sum += *value * self.reading.scale - first;
                 }
-                sum += sums.iter().map(|sum| sum.to_f64()).sum::<f64>();
+                let mut width = W;
+                while width > 1 {
+                    width /= 2;
+                    for i in 0..width {
+                        sums[i] += sums[i + width];
+                    }
+                }
+                sum += sums[0].to_f64();
             }
             means[i] = T::Real::from_f64(first.to_f64() + sum / positions.len as f64);
         }

@@ -99,11 +99,19 @@ macro_rules! element {
             }
             #[inline(always)]
             fn greatest_exponent(elements: &[Self]) -> Option<i32> {
-                let infinity = <$type>::INFINITY.to_bits();
-                let greatest = elements.iter().fold(0, |greatest: $bits, element| {
+                let magnitude = |element: &Self| {
                     let magnitude = element.to_bits() & (<$bits>::MAX >> 1);
-                    greatest.max(if magnitude < infinity { magnitude } else { 0 })
-                });
+                    if magnitude < <$type>::INFINITY.to_bits() { magnitude } else { 0 }
+                };
+                // Many maxima side by side, which the compiler makes vectors of.
+                let (chunks, rest) = elements.as_chunks::<64>();
+                let mut greatest: [$bits; 64] = [0; 64];
+                for chunk in chunks {
+                    greatest.iter_mut().zip(chunk).for_each(|(greatest, element)| {
+                        *greatest = (*greatest).max(magnitude(element));
+                    });
+                }
+                let greatest = greatest.into_iter().chain(rest.iter().map(magnitude)).max().unwrap_or(0);
                 let exponent = i32::try_from(greatest >> $fraction).unwrap_or(i32::MAX);
                 (greatest != 0).then_some(exponent.max(1) - $bias)
             }

@@ -242,7 +242,10 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
 
     /// The exponent by whose power of two the sample is divided, so that neither its squares nor ε overflow or vanish.
     fn exponent(&self, epsilon: f64) -> i32 {
-        let greatest = self.simd.vectorize(|| T::greatest_exponent(self.input));
+        let greatest = self.simd.vectorize(
+            #[inline(always)]
+            || T::greatest_exponent(self.input),
+        );
         let epsilon = (epsilon > 0.0).then(|| (epsilon.log2() / 2.0).ceil() as i32);
         greatest.max(epsilon).unwrap_or(0).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS)
     }
@@ -285,7 +288,10 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
     fn normalize(&self, triangle: &mut [T::Real], side: Side, shift: f64, f: f64) {
         let inverse = T::Real::from_f64(1.0 / f);
         let shift = T::Real::from_f64(shift / f);
-        self.simd.vectorize(|| triangle.iter_mut().for_each(|entry| *entry *= inverse));
+        self.simd.vectorize(
+            #[inline(always)]
+            || triangle.iter_mut().for_each(|entry| *entry *= inverse),
+        );
         let lines = triangle.as_chunks_mut::<W>().0;
         for row in 0..side.padded {
             lines[triangle_panel::<W>(row / W) + row][row % W] += shift;
@@ -358,35 +364,40 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         result: &mut [[T::Real; W]],
     ) {
         let width = match self.executor.threads() {
-            1 => TILE_PANELS,
+            1 => columns.panels,
             threads => (columns.panels / (2 * threads)).clamp(1, TILE_PANELS),
         };
         let groups = columns.panels.div_ceil(width);
         let panel = |group: usize| columns.panels.saturating_sub((groups - group) * width);
         let bound = |group: usize| first_line(panel(group));
         for_each_piece(self.executor, result, groups, &bound, &|group, lines| {
-            self.simd.vectorize(|| {
-                let panels = panel(group)..panel(group + 1);
-                let base = bound(group);
-                let rows = first_row::<MR>(rows)..match part {
-                    Part::Upper => panels.end * W,
-                    Part::Whole | Part::Lower => rows.padded,
-                };
-                product::<_, S, W, MR>(
-                    self.simd,
-                    left,
-                    right,
-                    part,
-                    rows,
-                    panels,
-                    |row, panel, count, tile| {
-                        for v in 0..count {
-                            let to = &mut lines[first_line(panel + v) - base + row..][..MR];
-                            to.iter_mut().zip(tile).for_each(|(to, from)| *to = from[v]);
-                        }
-                    },
-                );
-            });
+            self.simd.vectorize(
+                #[inline(always)]
+                || {
+                    let panels = panel(group)..panel(group + 1);
+                    let base = bound(group);
+                    let wanted = first_row::<MR>(rows)..match part {
+                        Part::Upper => panels.end * W,
+                        Part::Whole | Part::Lower => rows.padded,
+                    };
+                    product::<_, S, W, MR>(
+                        self.simd,
+                        left,
+                        right,
+                        part,
+                        rows,
+                        wanted,
+                        panels,
+                        #[inline(always)]
+                        |row, panel, count, tile| {
+                            for v in 0..count {
+                                let to = &mut lines[first_line(panel + v) - base + row..][..MR];
+                                to.iter_mut().zip(tile).for_each(|(to, from)| *to = from[v]);
+                            }
+                        },
+                    );
+                },
+            );
         });
     }
 
@@ -402,24 +413,37 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         let tasks = side.padded.div_ceil(ROWS);
         let bound = |task: usize| writing.row_start((task * ROWS).clamp(side.pad, side.padded) - side.pad).0;
         for_each_piece(self.executor, output, tasks, &bound, &|task, output| {
-            self.simd.vectorize(|| {
-                let rows = (task * ROWS).max(first_row::<MR>(side))..side.padded.min((task + 1) * ROWS);
-                let part = writing.part();
-                product::<_, S, W, MR>(
-                    self.simd,
-                    left,
-                    right,
-                    part,
-                    rows,
-                    0..side.panels,
-                    |row, panel, count, tile| {
-                        for (r, entries) in tile.iter().enumerate() {
-                            let entries: &[[T::Real; W]; TILE_PANELS] = entries;
-                            writing.row(row + r, panel * W, entries, count * W, output, bound(task));
-                        }
-                    },
-                );
-            });
+            self.simd.vectorize(
+                #[inline(always)]
+                || {
+                    let rows = (task * ROWS).max(first_row::<MR>(side))..side.padded.min((task + 1) * ROWS);
+                    let part = writing.part();
+                    product::<_, S, W, MR>(
+                        self.simd,
+                        left,
+                        right,
+                        part,
+                        side,
+                        rows,
+                        0..side.panels,
+                        #[inline(always)]
+                        |row, panel, count, tile| {
+                            for (r, entries) in tile.iter().enumerate() {
+                                let entries: &[[T::Real; W]; TILE_PANELS] = entries;
+                                writing.row(row + r, panel * W, entries, count * W, output, bound(task));
+                                if let Some(next) = writing.place(row + r, (panel + count) * W) {
+                                    let line = 64 / size_of::<T>();
+                                    let places = (next - bound(task)..).step_by(line);
+                                    let places = places
+                                        .take(count * W / line + 1)
+                                        .map_while(|place| output.get(place));
+                                    places.for_each(|place| self.simd.prefetch(place));
+                                }
+                            }
+                        },
+                    );
+                },
+            );
         });
         writing.mirror(output);
     }

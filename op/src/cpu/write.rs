@@ -56,6 +56,14 @@ impl<R: Real> Writing<R> {
         }
     }
 
+    /// The place in the output of the entry in row `row` and column `column` of the padded matrix.
+    #[inline(always)]
+    pub(super) fn place(&self, row: usize, column: usize) -> Option<usize> {
+        let (row, column) = (row.checked_sub(self.side.pad)?, column.checked_sub(self.side.pad)?);
+        let (start, first) = self.row_start(row);
+        Some(start + column.checked_sub(first)?)
+    }
+
     /// Writes a stretch of the row `row`, which in the padded matrix begins at `column`, into `output`, which begins at
     /// `offset` in the whole output. Entries outside the matrix and outside [`Self::part`] are left out.
     #[inline(always)]
@@ -80,20 +88,27 @@ impl<R: Real> Writing<R> {
         if from >= to {
             return;
         }
-        let mut entries = *entries;
-        let entries = entries.as_flattened_mut();
-        let diagonal = row.wrapping_sub(column);
-        let scale = |entry: R| entry * self.factor * self.powers[0] * self.powers[1];
-        let on_diagonal = entries.get(diagonal).map(|&entry| scale(entry) + self.diagonal);
-        for entry in &mut *entries {
-            *entry = scale(*entry) * self.off_diagonal;
-        }
-        if let Some(entry) = on_diagonal {
-            entries[diagonal] = entry;
-        }
         let (start, first) = self.row_start(row - pad);
-        let start = start + (from - pad - first) - offset;
-        T::store(&entries[from - column..to - column], &mut output[start..start + to - from]);
+        let output = &mut output[start + (from - pad - first) - offset..];
+        let scale = |entry: R| entry * self.factor * self.powers[0] * self.powers[1];
+        let mut scaled = [[R::default(); W]; TILE_PANELS];
+        for (scaled, entries) in scaled.iter_mut().zip(entries) {
+            for (scaled, entry) in scaled.iter_mut().zip(entries) {
+                *scaled = scale(*entry) * self.off_diagonal;
+            }
+        }
+        if to - from == count && !(column..column + count).contains(&row) {
+            // The common case: lengths known beforehand are copied without a call.
+            for (scaled, output) in scaled.iter().zip(output[..count].as_chunks_mut::<W>().0) {
+                T::store(scaled, output);
+            }
+            return;
+        }
+        let scaled = scaled.as_flattened_mut();
+        if let Some(entry) = scaled.get_mut(row.wrapping_sub(column)) {
+            *entry = scale(entries.as_flattened()[row - column]) + self.diagonal;
+        }
+        T::store(&scaled[from - column..to - column], &mut output[..to - from]);
     }
 
     /// Copies the upper triangle of a matrix that is written whole into the lower one.

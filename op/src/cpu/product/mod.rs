@@ -31,12 +31,16 @@ pub(super) const TILE_PANELS: usize = 3;
 /// The terms after which a sum is put aside and a new one begun: sums of sums lose less than one long sum.
 const TERMS: usize = 256;
 
+/// The bytes of the right operand that all rows are multiplied with before the rest comes: about half of a common L2 cache.
+const NEAR: usize = 400 << 10;
+
 /// A set of vector instructions for numbers of type R, W at a time. A value proves that the CPU has them.
 pub trait Simd<R: Real, const W: usize>: Copy + Send + Sync {
     /// W numbers.
     type Vector: Copy;
 
-    /// Runs `function` compiled for these instructions, provided that it is inlined.
+    /// Runs `function` compiled for these instructions, as far as it is inlined: what the standard library's functions
+    /// are given as a closure may not be, so that vectors are worked on in plain loops.
     fn vectorize<O>(self, function: impl FnOnce() -> O) -> O;
     /// W times the same number.
     fn splat(self, number: R) -> Self::Vector;
@@ -47,16 +51,34 @@ pub trait Simd<R: Real, const W: usize>: Copy + Send + Sync {
     /// a·b + c, number by number.
     fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 
+    /// a₀ b₀ a₁ b₁ …, in two vectors.
+    fn interleave(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
+
+    /// Has the cache line of `place` brought near, where the CPU knows how.
+    #[inline(always)]
+    fn prefetch<T>(self, place: &T) {
+        let _ = place;
+    }
+
     /// The transpose of a W×W block.
     #[inline(always)]
-    fn transpose(self, block: &[[R; W]; W]) -> [[R; W]; W] {
-        let mut transpose = [[R::default(); W]; W];
-        for (i, row) in block.iter().enumerate() {
-            for (j, &entry) in row.iter().enumerate() {
-                transpose[j][i] = entry;
-            }
+    fn transpose(self, block: &[[R; W]; W], transpose: &mut [[R; W]; W]) {
+        let mut rows = [self.splat(R::default()); W];
+        for i in 0..W {
+            rows[i] = self.load(&block[i]);
         }
-        transpose
+        // Each round shuffles the whole block, read as one row of cards, perfectly; log₂ W shuffles exchange the digits of
+        // row and column.
+        for _ in 0..W.ilog2() {
+            let mut shuffled = rows;
+            for i in 0..W / 2 {
+                [shuffled[2 * i], shuffled[2 * i + 1]] = self.interleave(rows[i], rows[i + W / 2]);
+            }
+            rows = shuffled;
+        }
+        for (row, numbers) in rows.iter().zip(transpose) {
+            self.store(*row, numbers);
+        }
     }
 }
 
@@ -122,80 +144,121 @@ pub(super) enum Part {
 pub(super) type Tile<R, const W: usize, const MR: usize> = [[[R; W]; TILE_PANELS]; MR];
 
 /// Computes the tiles in `rows` × `panels` of the product of `left` and `right` and hands each to `sink` with its first
-/// row, its first panel and its number of panels. `rows` begins at a multiple of MR.
+/// row, its first panel and its number of panels. `rows` are some of `output_rows` and begin at a multiple of MR.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     simd: S,
     left: Operand<'_, R, W>,
     right: Operand<'_, R, W>,
     part: Part,
+    output_rows: Side,
     rows: Range<usize>,
     panels: Range<usize>,
     mut sink: impl FnMut(usize, usize, usize, &Tile<R, W, MR>),
 ) {
     let mut tile: Tile<R, W, MR> = [[[R::default(); W]; TILE_PANELS]; MR];
-    // Groups are counted from the last panel, so that a narrow group is the one with the fewest rows.
-    let mut end = panels.end;
-    while end > panels.start {
-        let start = end.saturating_sub(TILE_PANELS).max(panels.start);
+    let near = (NEAR / size_of_val(right.panel(panels.start))).max(TILE_PANELS);
+    let mut from = panels.start;
+    while from < panels.end {
+        let to = panels.end.min(from + near);
         for row in rows.clone().step_by(MR) {
-            let wanted = match part {
-                Part::Whole => start..end,
-                Part::Upper => start.max(row / W)..end,
-                Part::Lower => start..end.min((row + MR - 1) / W + 1),
+            let mut wanted = match part {
+                Part::Whole => from..to,
+                Part::Upper => from.max(row / W)..to,
+                Part::Lower => from..to.min((row + MR - 1) / W + 1),
             };
-            match wanted.len() {
-                0 => continue,
-                1 => sums::<R, S, W, MR, 1>(simd, left, right, row, wanted.start, &mut tile),
-                2 => sums::<R, S, W, MR, 2>(simd, left, right, row, wanted.start, &mut tile),
-                _ => sums::<R, S, W, MR, 3>(simd, left, right, row, wanted.start, &mut tile),
+            while !wanted.is_empty() {
+                // The narrow tile comes first: for an upper triangle that is the one next to the diagonal.
+                let count = if wanted.len().is_multiple_of(TILE_PANELS) {
+                    TILE_PANELS
+                } else {
+                    wanted.len() % TILE_PANELS
+                };
+                let operands = Operands { left, right, row, panel: wanted.start };
+                // Few rows of the first tile may be more than padding.
+                match MR - output_rows.pad.saturating_sub(row) {
+                    1..=2 => operands.rows::<S, MR, 2>(simd, count, &mut tile),
+                    3..=4 => operands.rows::<S, MR, 4>(simd, count, &mut tile),
+                    _ => operands.rows::<S, MR, MR>(simd, count, &mut tile),
+                }
+                sink(row, wanted.start, count, &tile);
+                wanted.start += count;
             }
-            sink(row, wanted.start, wanted.len(), &tile);
         }
-        end = start;
+        from = to;
     }
 }
 
-/// One tile of V panels.
-#[inline(always)]
-fn sums<R: Real, S: Simd<R, W>, const W: usize, const MR: usize, const V: usize>(
-    simd: S,
-    left: Operand<'_, R, W>,
-    right: Operand<'_, R, W>,
+/// The operands of a tile.
+#[derive(Clone, Copy)]
+struct Operands<'a, R, const W: usize> {
+    left: Operand<'a, R, W>,
+    right: Operand<'a, R, W>,
     row: usize,
     panel: usize,
-    tile: &mut Tile<R, W, MR>,
-) {
-    let column = row % W;
-    let left_panel = left.panel(row / W);
-    let right_panels: [&[[R; W]]; V] = std::array::from_fn(|v| right.panel(panel + v));
-    let mut from = left.rows.pad;
-    let mut first = true;
-    while first || from < left.rows.padded {
-        let to = left.rows.padded.min(from + TERMS);
-        let left_lines = &left_panel[from..to];
-        let right_lines = right_panels.map(|lines| &lines[from..to]);
-        let mut total = [[simd.splat(R::default()); V]; MR];
-        for k in 0..left_lines.len() {
-            let factors: &[R; MR] = left_lines[k][column..].first_chunk().expect("MR divides W");
-            let terms: [S::Vector; V] = std::array::from_fn(|v| simd.load(&right_lines[v][k]));
-            for r in 0..MR {
-                let factor = simd.splat(factors[r]);
+}
+
+impl<R: Real, const W: usize> Operands<'_, R, W> {
+    /// The last N rows of a tile.
+    #[inline(always)]
+    fn rows<S: Simd<R, W>, const MR: usize, const N: usize>(
+        self,
+        simd: S,
+        panels: usize,
+        tile: &mut Tile<R, W, MR>,
+    ) {
+        let Some(rows) = tile.last_chunk_mut::<N>() else { return };
+        let operands = Self { row: self.row + MR - N, ..self };
+        // A function of its own, which every caller shares.
+        simd.vectorize(
+            #[inline(always)]
+            || match panels {
+                1 => operands.sums::<S, N, 1>(simd, rows),
+                2 => operands.sums::<S, N, 2>(simd, rows),
+                _ => operands.sums::<S, N, TILE_PANELS>(simd, rows),
+            },
+        );
+    }
+
+    /// N rows by V panels.
+    #[inline(always)]
+    fn sums<S: Simd<R, W>, const N: usize, const V: usize>(self, simd: S, tile: &mut Tile<R, W, N>) {
+        let column = self.row % W;
+        let left = self.left.panel(self.row / W);
+        let right: [&[[R; W]]; V] = std::array::from_fn(|v| self.right.panel(self.panel + v));
+        let depth = self.left.rows;
+        let mut from = depth.pad;
+        let mut first = true;
+        while first || from < depth.padded {
+            let to = depth.padded.min(from + TERMS);
+            let left = &left[from..to];
+            let right = right.map(|lines| &lines[from..to]);
+            let mut total = [[simd.splat(R::default()); V]; N];
+            for k in 0..left.len() {
+                let factors: &[R; N] = left[k][column..].first_chunk().expect("a tile's rows divide W");
+                let mut terms = [simd.splat(R::default()); V];
                 for v in 0..V {
-                    total[r][v] = simd.multiply_add(factor, terms[v], total[r][v]);
+                    terms[v] = simd.load(&right[v][k]);
+                }
+                for r in 0..N {
+                    let factor = simd.splat(factors[r]);
+                    for v in 0..V {
+                        total[r][v] = simd.multiply_add(factor, terms[v], total[r][v]);
+                    }
                 }
             }
-        }
-        for r in 0..MR {
-            for v in 0..V {
-                if !first {
-                    let before = simd.load(&tile[r][v]);
-                    total[r][v] = simd.multiply_add(simd.splat(R::from_f64(1.0)), before, total[r][v]);
+            for r in 0..N {
+                for v in 0..V {
+                    if !first {
+                        let before = simd.load(&tile[r][v]);
+                        total[r][v] = simd.multiply_add(simd.splat(R::from_f64(1.0)), before, total[r][v]);
+                    }
+                    simd.store(total[r][v], &mut tile[r][v]);
                 }
-                simd.store(total[r][v], &mut tile[r][v]);
             }
+            first = false;
+            from = to;
         }
-        first = false;
-        from = to;
     }
 }

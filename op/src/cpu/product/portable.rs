@@ -35,4 +35,10 @@ impl<R: Real, const W: usize> Simd<R, W> for Portable {
     fn multiply_add(self, a: [R; W], b: [R; W], c: [R; W]) -> [R; W] {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
     }
+
+    #[inline(always)]
+    fn interleave(self, a: [R; W], b: [R; W]) -> [[R; W]; 2] {
+        let pick = |i: usize| if i.is_multiple_of(2) { a[i / 2] } else { b[i / 2] };
+        [std::array::from_fn(pick), std::array::from_fn(|i| pick(i + W))]
+    }
 }

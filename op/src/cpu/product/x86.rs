@@ -2,9 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256, __m256d, __m512, __m512d, _mm256_fmadd_pd, _mm256_fmadd_ps, _mm256_loadu_pd, _mm256_loadu_ps,
-    _mm256_set1_pd, _mm256_set1_ps, _mm256_storeu_pd, _mm256_storeu_ps, _mm512_fmadd_pd, _mm512_fmadd_ps,
-    _mm512_loadu_pd, _mm512_loadu_ps, _mm512_set1_pd, _mm512_set1_ps, _mm512_storeu_pd, _mm512_storeu_ps,
+    __m256, __m256d, __m512, __m512d, _MM_HINT_T0, _mm_prefetch, _mm256_fmadd_pd, _mm256_fmadd_ps,
+    _mm256_loadu_pd, _mm256_loadu_ps, _mm256_permute2f128_pd, _mm256_permute2f128_ps, _mm256_set1_pd,
+    _mm256_set1_ps, _mm256_storeu_pd, _mm256_storeu_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
+    _mm256_unpacklo_pd, _mm256_unpacklo_ps, _mm512_fmadd_pd, _mm512_fmadd_ps, _mm512_loadu_pd,
+    _mm512_loadu_ps, _mm512_permutex2var_pd, _mm512_permutex2var_ps, _mm512_set1_pd, _mm512_set1_ps,
+    _mm512_setr_epi32, _mm512_setr_epi64, _mm512_storeu_pd, _mm512_storeu_ps,
 };
 
 use super::Simd;
@@ -47,7 +50,7 @@ fn with_avx512<O>(function: impl FnOnce() -> O) -> O {
 }
 
 macro_rules! simd {
-    ($simd:ty, $wrapper:ident, $real:ty, $width:literal, $vector:ty, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+    ($simd:ty, $wrapper:ident, $real:ty, $width:literal, $vector:ty, $splat:ident, $load:ident, $store:ident, $fma:ident, $interleave:expr) => {
         impl Simd<$real, $width> for $simd {
             type Vector = $vector;
 
@@ -80,14 +83,56 @@ macro_rules! simd {
                 // SAFETY: as in `vectorize`.
                 unsafe { $fma(a, b, c) }
             }
+
+            #[inline(always)]
+            fn interleave(self, a: $vector, b: $vector) -> [$vector; 2] {
+                // SAFETY: as in `vectorize`.
+                unsafe { $interleave(a, b) }
+            }
+
+            #[inline(always)]
+            fn prefetch<T>(self, place: &T) {
+                // SAFETY: a hint that reads and writes nothing; every x86-64 has it.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) }
+            }
         }
     };
 }
 #[rustfmt::skip]
-simd!(Avx2, with_avx2, f32, 8, __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+simd!(Avx2, with_avx2, f32, 8, __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, interleave_avx2_ps);
 #[rustfmt::skip]
-simd!(Avx2, with_avx2, f64, 4, __m256d, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd);
+simd!(Avx2, with_avx2, f64, 4, __m256d, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd, interleave_avx2_pd);
 #[rustfmt::skip]
-simd!(Avx512, with_avx512, f32, 16, __m512, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+simd!(Avx512, with_avx512, f32, 16, __m512, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, interleave_avx512_ps);
 #[rustfmt::skip]
-simd!(Avx512, with_avx512, f64, 8, __m512d, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd);
+simd!(Avx512, with_avx512, f64, 8, __m512d, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd, interleave_avx512_pd);
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn interleave_avx2_ps(a: __m256, b: __m256) -> [__m256; 2] {
+    let (even, odd) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    [_mm256_permute2f128_ps::<0x20>(even, odd), _mm256_permute2f128_ps::<0x31>(even, odd)]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn interleave_avx2_pd(a: __m256d, b: __m256d) -> [__m256d; 2] {
+    let (even, odd) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+    [_mm256_permute2f128_pd::<0x20>(even, odd), _mm256_permute2f128_pd::<0x31>(even, odd)]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleave_avx512_ps(a: __m512, b: __m512) -> [__m512; 2] {
+    let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    let second = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    [_mm512_permutex2var_ps(a, first, b), _mm512_permutex2var_ps(a, second, b)]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleave_avx512_pd(a: __m512d, b: __m512d) -> [__m512d; 2] {
+    let first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    let second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    [_mm512_permutex2var_pd(a, first, b), _mm512_permutex2var_pd(a, second, b)]
+}
