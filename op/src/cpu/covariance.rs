@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::element::{Element, Real};
-use super::executor::{Executor, for_each};
+use super::executor::{Executor, for_each_piece};
 use super::product::{Side, Simd};
 use super::shared::Shared;
 use crate::layer::Layout;
@@ -36,44 +36,71 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
     straight: Option<&mut [[T::Real; W]]>,
 ) {
     let Reading { channels, positions, .. } = reading;
-    let transposed = Shared::new(transposed);
     let straight = straight.map(Shared::new);
-    for_each(executor, channels.panels, &|panel| {
+    let bound = |panel: usize| panel * positions.padded;
+    for_each_piece(executor, transposed, channels.panels, &bound, &|panel, lines| {
         simd.vectorize(
             #[inline(always)]
             || {
                 let source = Source { reading, sample, panel };
-                let means = if reading.centered { source.means() } else { [T::Real::default(); W] };
-                let mut unused = [[T::Real::default(); W]; W];
-                for block in 0..positions.panels {
-                    let at = panel * positions.padded + block * W;
-                    // SAFETY: a block of this panel of channels; every task has another panel.
-                    let by_position = unsafe { transposed.range(at..at + W) }.first_chunk_mut();
-                    let by_channel = match &straight {
-                        Some(straight) => {
-                            let at = block * channels.padded + panel * W;
-                            // SAFETY: as above.
-                            unsafe { straight.range(at..at + W) }.first_chunk_mut()
-                        }
-                        None => Some(&mut unused),
-                    };
-                    let (Some(by_position), Some(by_channel)) = (by_position, by_channel) else { return };
-                    match reading.layout {
-                        Layout::ChannelsFirst => {
-                            source.channel_rows(block, &means, by_channel);
-                            simd.transpose(by_channel, by_position);
-                        }
-                        Layout::ChannelsLast => {
-                            source.position_rows(block, &means, by_position);
-                            if straight.is_some() {
-                                simd.transpose(by_position, by_channel);
-                            }
-                        }
+                match reading.layout {
+                    Layout::ChannelsFirst => source.load_channels(simd, lines),
+                    Layout::ChannelsLast => source.load_positions(lines),
+                }
+                if reading.centered {
+                    center(simd, &mut lines[positions.pad..]);
+                }
+                let Some(straight) = &straight else { return };
+                for (block, lines) in lines.as_chunks::<W>().0.iter().enumerate() {
+                    let at = block * channels.padded + panel * W;
+                    // SAFETY: a block of this panel's channels; every task has another panel.
+                    if let Some(to) = unsafe { straight.range(at..at + W) }.first_chunk_mut() {
+                        simd.transpose(lines, to);
                     }
                 }
             },
         );
     });
+}
+
+/// Subtracts the mean of the lines from each of them.
+///
+/// What is summed is the distance from the first line, so that the mean of a constant channel is that constant exactly.
+#[inline(always)]
+fn center<R: Real, S: Simd<R, W>, const W: usize>(simd: S, lines: &mut [[R; W]]) {
+    let (one, minus_one) = (simd.splat(R::from_f64(1.0)), simd.splat(R::from_f64(-1.0)));
+    let first = simd.load(&lines[0]);
+    let mut sum = [0.0; W];
+    for lines in lines.chunks(TERMS) {
+        // Several sums, so that no addition waits for the one before.
+        let mut parts = [simd.splat(R::default()); 4];
+        let (quads, rest) = lines.as_chunks::<4>();
+        for quad in quads {
+            for i in 0..4 {
+                let distance = simd.multiply_add(minus_one, first, simd.load(&quad[i]));
+                parts[i] = simd.multiply_add(one, distance, parts[i]);
+            }
+        }
+        for line in rest {
+            let distance = simd.multiply_add(minus_one, first, simd.load(line));
+            parts[0] = simd.multiply_add(one, distance, parts[0]);
+        }
+        for part in parts {
+            let mut numbers = [R::default(); W];
+            simd.store(part, &mut numbers);
+            for i in 0..W {
+                sum[i] += numbers[i].to_f64();
+            }
+        }
+    }
+    let mut mean = lines[0];
+    for i in 0..W {
+        mean[i] = R::from_f64(mean[i].to_f64() + sum[i] / lines.len() as f64);
+    }
+    let mean = simd.load(&mean);
+    for line in lines {
+        simd.store(simd.multiply_add(minus_one, mean, simd.load(line)), line);
+    }
 }
 
 /// The W channels of one panel in a sample.
@@ -84,7 +111,36 @@ struct Source<'a, T: Element> {
 }
 
 impl<T: Element> Source<'_, T> {
-    /// Loads the elements at `index`, scaled, into the end of `to` after its first `pad`.
+    /// Every position's line of a sample whose channels are first.
+    #[inline(always)]
+    fn load_channels<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, lines: &mut [[T::Real; W]]) {
+        let Reading { channels, positions, .. } = self.reading;
+        let mut rows = [[T::Real::default(); W]; W];
+        for (block, lines) in lines.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+            let pad = padding(positions, block);
+            let position = block * W + pad - positions.pad;
+            for i in padding(channels, self.panel)..W {
+                let channel = self.panel * W + i - channels.pad;
+                self.load(channel * positions.len + position, pad, &mut rows[i]);
+            }
+            simd.transpose(&rows, lines);
+        }
+    }
+
+    /// Every position's line of a sample whose channels are last.
+    #[inline(always)]
+    fn load_positions<const W: usize>(&self, lines: &mut [[T::Real; W]]) {
+        let Reading { channels, positions, .. } = self.reading;
+        let pad = padding(channels, self.panel);
+        let (padded, lines) = lines.split_at_mut(positions.pad);
+        padded.fill([T::Real::default(); W]);
+        let channel = self.panel * W + pad - channels.pad;
+        for (position, line) in lines.iter_mut().enumerate() {
+            self.load(position * channels.len + channel, pad, line);
+        }
+    }
+
+    /// Loads the elements from `index` on, scaled, after `pad` zeros.
     #[inline(always)]
     fn load<const W: usize>(&self, index: usize, pad: usize, to: &mut [T::Real; W]) {
         if pad == 0 {
@@ -94,126 +150,14 @@ impl<T: Element> Source<'_, T> {
             T::load(&self.sample[index..index + W - pad], &mut to[pad..]);
             to[..pad].fill(T::Real::default());
         }
-        to.iter_mut().for_each(|value| *value *= self.reading.scale);
-    }
-
-    /// The padding in front of a panel's or block's first column.
-    #[inline(always)]
-    fn pad(side: Side, panel: usize) -> usize {
-        if panel == 0 { side.pad } else { 0 }
-    }
-
-    /// Sample[channel][position] for the panel's channels and the block's positions, less the means.
-    #[inline(always)]
-    fn channel_rows<const W: usize>(&self, block: usize, means: &[T::Real; W], rows: &mut [[T::Real; W]; W]) {
-        let Reading { channels, positions, .. } = self.reading;
-        let pad = Self::pad(positions, block);
-        let skipped = Self::pad(channels, self.panel);
-        rows[..skipped].fill([T::Real::default(); W]);
-        for i in skipped..W {
-            let channel = self.panel * W + i - channels.pad;
-            let position = block * W + pad - positions.pad;
-            self.load(channel * positions.len + position, pad, &mut rows[i]);
-            rows[i].iter_mut().for_each(|value| *value = *value - means[i]);
-            rows[i][..pad].fill(T::Real::default());
+        for i in 0..W {
+            to[i] *= self.reading.scale;
         }
     }
+}
 
-    /// Sample[position][channel] for the block's positions and the panel's channels, less the means.
-    #[inline(always)]
-    fn position_rows<const W: usize>(
-        &self,
-        block: usize,
-        means: &[T::Real; W],
-        rows: &mut [[T::Real; W]; W],
-    ) {
-        let skipped = Self::pad(self.reading.positions, block);
-        rows[..skipped].fill([T::Real::default(); W]);
-        for i in skipped..W {
-            rows[i] = self.position(block * W + i - self.reading.positions.pad);
-            for (value, mean) in rows[i].iter_mut().zip(means) {
-                *value = *value - *mean;
-            }
-        }
-    }
-
-    /// The panel's channels at one position of a sample whose channels are last.
-    #[inline(always)]
-    fn position<const W: usize>(&self, position: usize) -> [T::Real; W] {
-        let channels = self.reading.channels;
-        let pad = Self::pad(channels, self.panel);
-        let mut row = [T::Real::default(); W];
-        self.load(position * channels.len + self.panel * W + pad - channels.pad, pad, &mut row);
-        row
-    }
-
-    /// The channels' means.
-    ///
-    /// What is summed is the distance from the channel's first element, so that the mean of a constant channel is that
-    /// constant exactly.
-    #[inline(always)]
-    fn means<const W: usize>(&self) -> [T::Real; W] {
-        match self.reading.layout {
-            Layout::ChannelsFirst => self.means_of_channel_rows(),
-            Layout::ChannelsLast => self.means_of_position_rows(),
-        }
-    }
-
-    #[inline(always)]
-    fn means_of_channel_rows<const W: usize>(&self) -> [T::Real; W] {
-        let Reading { channels, positions, .. } = self.reading;
-        let mut means = [T::Real::default(); W];
-        for i in Self::pad(channels, self.panel)..W {
-            let channel = self.panel * W + i - channels.pad;
-            let row = &self.sample[channel * positions.len..][..positions.len];
-            let mut first = [T::Real::default()];
-            T::load(&row[..1], &mut first);
-            let first = first[0] * self.reading.scale;
-            let mut sum = 0.0;
-            for terms in row.chunks(TERMS * W) {
-                let mut sums = [T::Real::default(); W];
-                let (whole, rest) = terms.as_chunks::<W>();
-                for elements in whole {
-                    let mut values = [T::Real::default(); W];
-                    T::load(elements, &mut values);
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum += value * self.reading.scale - first;
-                    }
-                }
-                let mut values = [T::Real::default(); W];
-                T::load(rest, &mut values[..rest.len()]);
-                for (sum, value) in sums.iter_mut().zip(&values[..rest.len()]) {
-                    *sum += *value * self.reading.scale - first;
-                }
-                let mut width = W;
-                while width > 1 {
-                    width /= 2;
-                    for i in 0..width {
-                        sums[i] += sums[i + width];
-                    }
-                }
-                sum += sums[0].to_f64();
-            }
-            means[i] = T::Real::from_f64(first.to_f64() + sum / positions.len as f64);
-        }
-        means
-    }
-
-    #[inline(always)]
-    fn means_of_position_rows<const W: usize>(&self) -> [T::Real; W] {
-        let positions = self.reading.positions.len;
-        let first: [T::Real; W] = self.position(0);
-        let mut sum = [0.0; W];
-        for start in (0..positions).step_by(TERMS) {
-            let mut sums = [T::Real::default(); W];
-            for position in start..positions.min(start + TERMS) {
-                let row: [T::Real; W] = self.position(position);
-                for ((sum, value), first) in sums.iter_mut().zip(row).zip(first) {
-                    *sum += value - first;
-                }
-            }
-            sum.iter_mut().zip(sums).for_each(|(sum, part)| *sum += part.to_f64());
-        }
-        std::array::from_fn(|i| T::Real::from_f64(first[i].to_f64() + sum[i] / positions as f64))
-    }
+/// The padding in front of a panel's first column, or a block's first row.
+#[inline(always)]
+fn padding(side: Side, panel: usize) -> usize {
+    if panel == 0 { side.pad } else { 0 }
 }

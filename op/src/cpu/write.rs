@@ -91,18 +91,20 @@ impl<R: Real> Writing<R> {
         let (start, first) = self.row_start(row - pad);
         let output = &mut output[start + (from - pad - first) - offset..];
         let scale = |entry: R| entry * self.factor * self.powers[0] * self.powers[1];
-        let mut scaled = [[R::default(); W]; TILE_PANELS];
-        for (scaled, entries) in scaled.iter_mut().zip(entries) {
-            for (scaled, entry) in scaled.iter_mut().zip(entries) {
-                *scaled = scale(*entry) * self.off_diagonal;
-            }
-        }
         if to - from == count && !(column..column + count).contains(&row) {
             // The common case: lengths known beforehand are copied without a call.
-            for (scaled, output) in scaled.iter().zip(output[..count].as_chunks_mut::<W>().0) {
-                T::store(scaled, output);
+            for (entries, output) in entries.iter().zip(output[..count].as_chunks_mut::<W>().0) {
+                let mut scaled = *entries;
+                for entry in &mut scaled {
+                    *entry = scale(*entry) * self.off_diagonal;
+                }
+                T::store(&scaled, output);
             }
             return;
+        }
+        let mut scaled = *entries;
+        for entry in scaled.as_flattened_mut() {
+            *entry = scale(*entry) * self.off_diagonal;
         }
         let scaled = scaled.as_flattened_mut();
         if let Some(entry) = scaled.get_mut(row.wrapping_sub(column)) {

@@ -34,23 +34,31 @@ const TERMS: usize = 256;
 /// The bytes of the right operand that all rows are multiplied with before the rest comes: about half of a common L2 cache.
 const NEAR: usize = 400 << 10;
 
-/// A set of vector instructions for numbers of type R, W at a time. A value proves that the CPU has them.
-pub trait Simd<R: Real, const W: usize>: Copy + Send + Sync {
-    /// W numbers.
+/// Arithmetic on lines of W numbers of type R. A value proves that the CPU has the instructions.
+pub trait Lanes<R: Real, const W: usize>: Copy + Send + Sync {
+    /// The numbers of a line.
     type Vector: Copy;
 
+    /// The same number everywhere.
+    fn splat(self, number: R) -> Self::Vector;
+    /// Reads a line.
+    fn load(self, line: &[R; W]) -> Self::Vector;
+    /// Writes a line.
+    fn store(self, vector: Self::Vector, line: &mut [R; W]);
+    /// a·b + c, number by number.
+    fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+}
+
+/// A set of vector instructions for numbers of type R, W at a time.
+pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
+    /// The second half of each line, or all of it where half a line takes as long.
+    type Half: Lanes<R, W>;
+
+    /// The same instructions for the second half of each line.
+    fn half(self) -> Self::Half;
     /// Runs `function` compiled for these instructions, as far as it is inlined: what the standard library's functions
     /// are given as a closure may not be, so that vectors are worked on in plain loops.
     fn vectorize<O>(self, function: impl FnOnce() -> O) -> O;
-    /// W times the same number.
-    fn splat(self, number: R) -> Self::Vector;
-    /// Reads W numbers.
-    fn load(self, numbers: &[R; W]) -> Self::Vector;
-    /// Writes W numbers.
-    fn store(self, vector: Self::Vector, numbers: &mut [R; W]);
-    /// a·b + c, number by number.
-    fn multiply_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
-
     /// a₀ b₀ a₁ b₁ …, in two vectors.
     fn interleave(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
 
@@ -168,6 +176,12 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
                 Part::Upper => from.max(row / W)..to,
                 Part::Lower => from..to.min((row + MR - 1) / W + 1),
             };
+            if part == Part::Upper && row % W >= W / 2 && wanted.start == row / W {
+                // The panel on the diagonal, of which the first half lies below.
+                Operands { left, right, row, panel: wanted.start }.half::<S, MR>(simd, &mut tile);
+                sink(row, wanted.start, 1, &tile);
+                wanted.start += 1;
+            }
             while !wanted.is_empty() {
                 // The narrow tile comes first: for an upper triangle that is the one next to the diagonal.
                 let count = if wanted.len().is_multiple_of(TILE_PANELS) {
@@ -221,9 +235,18 @@ impl<R: Real, const W: usize> Operands<'_, R, W> {
         );
     }
 
+    /// The second half of one panel.
+    #[inline(always)]
+    fn half<S: Simd<R, W>, const MR: usize>(self, simd: S, tile: &mut Tile<R, W, MR>) {
+        simd.vectorize(
+            #[inline(always)]
+            || self.sums::<S::Half, MR, 1>(simd.half(), tile),
+        );
+    }
+
     /// N rows by V panels.
     #[inline(always)]
-    fn sums<S: Simd<R, W>, const N: usize, const V: usize>(self, simd: S, tile: &mut Tile<R, W, N>) {
+    fn sums<S: Lanes<R, W>, const N: usize, const V: usize>(self, simd: S, tile: &mut Tile<R, W, N>) {
         let column = self.row % W;
         let left = self.left.panel(self.row / W);
         let right: [&[[R; W]]; V] = std::array::from_fn(|v| self.right.panel(self.panel + v));

@@ -1,19 +1,14 @@
 //! Vectors that the compiler makes of arrays: what every CPU has.
 
-use super::Simd;
+use super::{Lanes, Simd};
 use crate::cpu::element::Real;
 
 /// No instructions beyond what the program was compiled for.
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
 
-impl<R: Real, const W: usize> Simd<R, W> for Portable {
+impl<R: Real, const W: usize> Lanes<R, W> for Portable {
     type Vector = [R; W];
-
-    #[inline(always)]
-    fn vectorize<O>(self, function: impl FnOnce() -> O) -> O {
-        function()
-    }
 
     #[inline(always)]
     fn splat(self, number: R) -> [R; W] {
@@ -34,6 +29,20 @@ impl<R: Real, const W: usize> Simd<R, W> for Portable {
     #[inline(always)]
     fn multiply_add(self, a: [R; W], b: [R; W], c: [R; W]) -> [R; W] {
         std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+}
+
+impl<R: Real, const W: usize> Simd<R, W> for Portable {
+    type Half = Self;
+
+    #[inline(always)]
+    fn half(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn vectorize<O>(self, function: impl FnOnce() -> O) -> O {
+        function()
     }
 
     #[inline(always)]

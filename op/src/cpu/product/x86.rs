@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm512_setr_epi32, _mm512_setr_epi64, _mm512_storeu_pd, _mm512_storeu_ps,
 };
 
-use super::Simd;
+use super::{Lanes, Simd};
 
 /// AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
@@ -49,39 +49,66 @@ fn with_avx512<O>(function: impl FnOnce() -> O) -> O {
     function()
 }
 
-macro_rules! simd {
-    ($simd:ty, $wrapper:ident, $real:ty, $width:literal, $vector:ty, $splat:ident, $load:ident, $store:ident, $fma:ident, $interleave:expr) => {
-        impl Simd<$real, $width> for $simd {
+/// The second half of lines of 16 float32, for AVX-512: a half register takes half a cycle where the CPU splits whole ones.
+#[derive(Debug, Clone, Copy)]
+pub struct HalfAvx512(());
+
+macro_rules! lanes {
+    ($lanes:ty, $real:ty, $width:literal, $range:expr, $vector:ty, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+        impl Lanes<$real, $width> for $lanes {
             type Vector = $vector;
+
+            #[inline(always)]
+            fn splat(self, number: $real) -> $vector {
+                // SAFETY: a value of this type was made after `detect`, so the CPU has the instructions.
+                unsafe { $splat(number) }
+            }
+
+            #[inline(always)]
+            fn load(self, line: &[$real; $width]) -> $vector {
+                // SAFETY: as in `splat`; the range is as long as the vector, and the load need not be aligned.
+                unsafe { $load(line[$range].as_ptr()) }
+            }
+
+            #[inline(always)]
+            fn store(self, vector: $vector, line: &mut [$real; $width]) {
+                // SAFETY: as in `load`.
+                unsafe { $store(line[$range].as_mut_ptr(), vector) }
+            }
+
+            #[inline(always)]
+            fn multiply_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
+                // SAFETY: as in `splat`.
+                unsafe { $fma(a, b, c) }
+            }
+        }
+    };
+}
+#[rustfmt::skip]
+lanes!(Avx2, f32, 8, .., __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+#[rustfmt::skip]
+lanes!(Avx2, f64, 4, .., __m256d, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd);
+#[rustfmt::skip]
+lanes!(Avx512, f32, 16, .., __m512, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+#[rustfmt::skip]
+lanes!(Avx512, f64, 8, .., __m512d, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd);
+#[rustfmt::skip]
+lanes!(HalfAvx512, f32, 16, 8.., __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+
+macro_rules! simd {
+    ($simd:ty, $real:ty, $width:literal, $half:ty, $to_half:expr, $vector:ty, $wrapper:ident, $interleave:ident) => {
+        impl Simd<$real, $width> for $simd {
+            type Half = $half;
+
+            #[inline(always)]
+            fn half(self) -> $half {
+                $to_half(self)
+            }
 
             #[inline(always)]
             fn vectorize<O>(self, function: impl FnOnce() -> O) -> O {
                 // SAFETY: `self` was made by `detect`, so the CPU has the instructions.
                 unsafe { $wrapper(function) }
-            }
-
-            #[inline(always)]
-            fn splat(self, number: $real) -> $vector {
-                // SAFETY: as in `vectorize`.
-                unsafe { $splat(number) }
-            }
-
-            #[inline(always)]
-            fn load(self, numbers: &[$real; $width]) -> $vector {
-                // SAFETY: as in `vectorize`; the array is as long as the vector, and the load need not be aligned.
-                unsafe { $load(numbers.as_ptr()) }
-            }
-
-            #[inline(always)]
-            fn store(self, vector: $vector, numbers: &mut [$real; $width]) {
-                // SAFETY: as in `load`.
-                unsafe { $store(numbers.as_mut_ptr(), vector) }
-            }
-
-            #[inline(always)]
-            fn multiply_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
-                // SAFETY: as in `vectorize`.
-                unsafe { $fma(a, b, c) }
             }
 
             #[inline(always)]
@@ -98,14 +125,19 @@ macro_rules! simd {
         }
     };
 }
-#[rustfmt::skip]
-simd!(Avx2, with_avx2, f32, 8, __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps, interleave_avx2_ps);
-#[rustfmt::skip]
-simd!(Avx2, with_avx2, f64, 4, __m256d, _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_fmadd_pd, interleave_avx2_pd);
-#[rustfmt::skip]
-simd!(Avx512, with_avx512, f32, 16, __m512, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps, interleave_avx512_ps);
-#[rustfmt::skip]
-simd!(Avx512, with_avx512, f64, 8, __m512d, _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_fmadd_pd, interleave_avx512_pd);
+simd!(Avx2, f32, 8, Self, |simd| simd, __m256, with_avx2, interleave_avx2_ps);
+simd!(Avx2, f64, 4, Self, |simd| simd, __m256d, with_avx2, interleave_avx2_pd);
+simd!(
+    Avx512,
+    f32,
+    16,
+    HalfAvx512,
+    |Self(proof)| HalfAvx512(proof),
+    __m512,
+    with_avx512,
+    interleave_avx512_ps
+);
+simd!(Avx512, f64, 8, Self, |simd| simd, __m512d, with_avx512, interleave_avx512_pd);
 
 #[inline]
 #[target_feature(enable = "avx2")]
