@@ -28,23 +28,26 @@ pub(super) fn combine<R: Real, S: Simd<R, W>, const W: usize>(
                     // writes either.
                     let (upper, lower) =
                         unsafe { (whole.range(upper..upper + W), whole.range(lower..lower + W)) };
-                    if let (Some(upper), Some(lower)) = (upper.first_chunk_mut(), lower.first_chunk_mut()) {
-                        add(simd, combination, triangles, side, [block, panel], upper);
-                        simd.transpose(upper, lower);
+                    if let (Some(upper), Some(lower)) =
+                        (upper.first_chunk_mut::<W>(), lower.first_chunk_mut())
+                    {
+                        let sums = add(simd, combination, triangles, side, [block, panel]);
+                        for i in 0..W {
+                            simd.store(sums[i], &mut upper[i]);
+                        }
+                        simd.transpose(sums, lower);
                     }
                 }
-                let mut upper = [[R::default(); W]; W];
-                add(simd, combination, triangles, side, [panel, panel], &mut upper);
-                upper
-                    .iter_mut()
-                    .enumerate()
-                    .for_each(|(i, line)| line[i] += R::from_f64(combination.identity));
                 let at = panel * side.padded + panel * W;
                 // SAFETY: the block on the diagonal: no other task writes it.
                 if let Some(block) = unsafe { whole.range(at..at + W) }.first_chunk_mut() {
-                    simd.transpose(&upper, block);
+                    let sums = add(simd, combination, triangles, side, [panel, panel]);
+                    simd.transpose(sums, block);
                     for i in 0..W {
-                        block[i][i..].copy_from_slice(&upper[i][i..]);
+                        let mut upper = [R::default(); W];
+                        simd.store(sums[i], &mut upper);
+                        block[i][i..].copy_from_slice(&upper[i..]);
+                        block[i][i] += R::from_f64(combination.identity);
                     }
                 }
             },
@@ -60,20 +63,16 @@ fn add<R: Real, S: Simd<R, W>, const W: usize>(
     triangles: &[[R; W]],
     side: Side,
     [row, panel]: [usize; 2],
-    block: &mut [[R; W]; W],
-) {
+) -> [S::Vector; W] {
     let lines = side.triangle_lines::<W>();
     let start = triangle_panel::<W>(panel) + row * W;
-    let zero = simd.splat(R::default());
-    let mut sums = [zero; W];
+    let mut sums = [simd.splat(R::default()); W];
     for &(place, factor) in &combination.terms {
         let factor = simd.splat(R::from_f64(factor));
         let terms = &triangles[place * lines + start..][..W];
-        for (sum, term) in sums.iter_mut().zip(terms) {
-            *sum = simd.multiply_add(factor, simd.load(term), *sum);
+        for i in 0..W {
+            sums[i] = simd.multiply_add(factor, simd.load(&terms[i]), sums[i]);
         }
     }
-    for (sum, line) in sums.into_iter().zip(block) {
-        simd.store(sum, line);
-    }
+    sums
 }

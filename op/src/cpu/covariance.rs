@@ -26,7 +26,7 @@ pub(super) struct Reading<R> {
 }
 
 /// Writes X̄ᵀ (M rows in panels of channels) and, where it is wanted, X̄ (C rows in panels of positions). What pads
-/// them is zero.
+/// them is unspecified: it reaches nothing but the padding of products.
 pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
     simd: S,
     executor: &dyn Executor,
@@ -45,7 +45,7 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
                 let source = Source { reading, sample, panel };
                 match reading.layout {
                     Layout::ChannelsFirst => source.load_channels(simd, lines),
-                    Layout::ChannelsLast => source.load_positions(lines),
+                    Layout::ChannelsLast => source.load_positions(simd, lines),
                 }
                 if reading.centered {
                     center(simd, &mut lines[positions.pad..]);
@@ -55,7 +55,7 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
                     let at = block * channels.padded + panel * W;
                     // SAFETY: a block of this panel's channels; every task has another panel.
                     if let Some(to) = unsafe { straight.range(at..at + W) }.first_chunk_mut() {
-                        simd.transpose(lines, to);
+                        simd.transpose(simd.lines(lines), to);
                     }
                 }
             },
@@ -115,44 +115,39 @@ impl<T: Element> Source<'_, T> {
     #[inline(always)]
     fn load_channels<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, lines: &mut [[T::Real; W]]) {
         let Reading { channels, positions, .. } = self.reading;
-        let mut rows = [[T::Real::default(); W]; W];
         for (block, lines) in lines.as_chunks_mut::<W>().0.iter_mut().enumerate() {
             let pad = padding(positions, block);
             let position = block * W + pad - positions.pad;
+            let mut rows = [simd.splat(T::Real::default()); W];
             for i in padding(channels, self.panel)..W {
                 let channel = self.panel * W + i - channels.pad;
-                self.load(channel * positions.len + position, pad, &mut rows[i]);
+                rows[i] = self.load(simd, channel * positions.len + position, pad);
             }
-            simd.transpose(&rows, lines);
+            simd.transpose(rows, lines);
         }
     }
 
     /// Every position's line of a sample whose channels are last.
     #[inline(always)]
-    fn load_positions<const W: usize>(&self, lines: &mut [[T::Real; W]]) {
+    fn load_positions<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, lines: &mut [[T::Real; W]]) {
         let Reading { channels, positions, .. } = self.reading;
         let pad = padding(channels, self.panel);
-        let (padded, lines) = lines.split_at_mut(positions.pad);
-        padded.fill([T::Real::default(); W]);
         let channel = self.panel * W + pad - channels.pad;
-        for (position, line) in lines.iter_mut().enumerate() {
-            self.load(position * channels.len + channel, pad, line);
+        for (position, line) in lines[positions.pad..].iter_mut().enumerate() {
+            simd.store(self.load(simd, position * channels.len + channel, pad), line);
         }
     }
 
-    /// Loads the elements from `index` on, scaled, after `pad` zeros.
+    /// The elements from `index` on, scaled, after `pad` others.
     #[inline(always)]
-    fn load<const W: usize>(&self, index: usize, pad: usize, to: &mut [T::Real; W]) {
-        if pad == 0 {
+    fn load<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, index: usize, pad: usize) -> S::Vector {
+        let mut line = [T::Real::default(); W];
+        match index.checked_sub(pad) {
             // A length known beforehand is copied without a call.
-            T::load(&self.sample[index..index + W], to);
-        } else {
-            T::load(&self.sample[index..index + W - pad], &mut to[pad..]);
-            to[..pad].fill(T::Real::default());
+            Some(start) => T::load(&self.sample[start..start + W], &mut line),
+            None => T::load(&self.sample[index..index + W - pad], &mut line[pad..]),
         }
-        for i in 0..W {
-            to[i] *= self.reading.scale;
-        }
+        simd.multiply_add(simd.splat(self.reading.scale), simd.load(&line), simd.splat(T::Real::default()))
     }
 }
 

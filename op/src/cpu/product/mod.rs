@@ -68,13 +68,9 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
         let _ = place;
     }
 
-    /// The transpose of a W×W block.
+    /// Writes the transpose of a block whose lines are `rows`.
     #[inline(always)]
-    fn transpose(self, block: &[[R; W]; W], transpose: &mut [[R; W]; W]) {
-        let mut rows = [self.splat(R::default()); W];
-        for i in 0..W {
-            rows[i] = self.load(&block[i]);
-        }
+    fn transpose(self, mut rows: [Self::Vector; W], transpose: &mut [[R; W]; W]) {
         // Each round shuffles the whole block, read as one row of cards, perfectly; log₂ W shuffles exchange the digits of
         // row and column.
         for _ in 0..W.ilog2() {
@@ -84,9 +80,19 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
             }
             rows = shuffled;
         }
-        for (row, numbers) in rows.iter().zip(transpose) {
-            self.store(*row, numbers);
+        for i in 0..W {
+            self.store(rows[i], &mut transpose[i]);
         }
+    }
+
+    /// The lines of a block.
+    #[inline(always)]
+    fn lines(self, block: &[[R; W]; W]) -> [Self::Vector; W] {
+        let mut rows = [self.splat(R::default()); W];
+        for i in 0..W {
+            rows[i] = self.load(&block[i]);
+        }
+        rows
     }
 }
 
