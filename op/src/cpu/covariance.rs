@@ -119,8 +119,9 @@ impl<T: Element> Source<'_, T> {
             let pad = padding(positions, block);
             let position = block * W + pad - positions.pad;
             let mut rows = [simd.splat(T::Real::default()); W];
-            for i in padding(channels, self.panel)..W {
-                let channel = self.panel * W + i - channels.pad;
+            for i in 0..W {
+                // The padding repeats the first channel.
+                let channel = (self.panel * W + i).saturating_sub(channels.pad);
                 rows[i] = self.load(simd, channel * positions.len + position, pad);
             }
             simd.transpose(rows, lines);

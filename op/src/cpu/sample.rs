@@ -417,7 +417,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
                 #[inline(always)]
                 || {
                     let rows = (task * ROWS).max(first_row::<MR>(side))..side.padded.min((task + 1) * ROWS);
-                    let part = writing.part();
+                    let (part, offset) = (writing.part(), bound(task));
                     product::<_, S, W, MR>(
                         self.simd,
                         left,
@@ -428,18 +428,8 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
                         0..side.panels,
                         #[inline(always)]
                         |row, panel, count, tile| {
-                            for (r, entries) in tile.iter().enumerate() {
-                                let entries: &[[T::Real; W]; TILE_PANELS] = entries;
-                                writing.row(row + r, panel * W, entries, count * W, output, bound(task));
-                                if let Some(next) = writing.place(row + r, (panel + count) * W) {
-                                    let line = 64 / size_of::<T>();
-                                    let places = (next - bound(task)..).step_by(line);
-                                    let places = places
-                                        .take(count * W / line + 1)
-                                        .map_while(|place| output.get(place));
-                                    places.for_each(|place| self.simd.prefetch(place));
-                                }
-                            }
+                            let output = (&mut *output, offset);
+                            writing.tile(self.simd, [row, panel * W], count, tile, output);
                         },
                     );
                 },

@@ -1,7 +1,7 @@
 //! Writing the result: the entries asked for, in the order asked for, scaled and rounded.
 
 use super::element::{Element, Real};
-use super::product::{Part, Side, TILE_PANELS};
+use super::product::{Part, Side, Simd, Tile};
 use crate::layer::{Layer, Vectorization};
 
 /// The rows and columns that are mirrored at a time: both blocks stay in the cache.
@@ -56,61 +56,80 @@ impl<R: Real> Writing<R> {
         }
     }
 
-    /// The place in the output of the entry in row `row` and column `column` of the padded matrix.
+    /// The place in the output of an entry that is written, by its row and column in the padded matrix.
     #[inline(always)]
-    pub(super) fn place(&self, row: usize, column: usize) -> Option<usize> {
-        let (row, column) = (row.checked_sub(self.side.pad)?, column.checked_sub(self.side.pad)?);
-        let (start, first) = self.row_start(row);
-        Some(start + column.checked_sub(first)?)
+    fn place(&self, row: usize, column: usize) -> usize {
+        let (start, first) = self.row_start(row - self.side.pad);
+        start + (column - self.side.pad - first)
     }
 
-    /// Writes a stretch of the row `row`, which in the padded matrix begins at `column`, into `output`, which begins at
-    /// `offset` in the whole output. Entries outside the matrix and outside [`Self::part`] are left out.
+    /// Writes a tile that begins at `row` and `column` in the padded matrix into `output`, which begins at `offset` in the
+    /// whole output. Entries outside the matrix and outside [`Self::part`] are left out.
     #[inline(always)]
-    pub(super) fn row<T: Element<Real = R>, const W: usize>(
+    pub(super) fn tile<T: Element<Real = R>, S: Simd<R, W>, const W: usize, const MR: usize>(
         &self,
-        row: usize,
-        column: usize,
-        entries: &[[R; W]; TILE_PANELS],
-        count: usize,
-        output: &mut [T],
-        offset: usize,
+        simd: S,
+        [row, column]: [usize; 2],
+        panels: usize,
+        tile: &Tile<R, W, MR>,
+        (output, offset): (&mut [T], usize),
     ) {
         let Side { pad, padded, .. } = self.side;
-        if row < pad {
-            return;
-        }
-        let (from, to) = match self.part() {
-            Part::Lower => (pad, row + 1),
-            Part::Upper | Part::Whole => (row, padded),
+        let count = panels * W;
+        let inside = match self.part() {
+            Part::Lower => column + count <= row,
+            Part::Upper | Part::Whole => row + MR <= column,
         };
-        let (from, to) = (from.max(column), to.min(column + count));
-        if from >= to {
-            return;
-        }
-        let (start, first) = self.row_start(row - pad);
-        let output = &mut output[start + (from - pad - first) - offset..];
-        let scale = |entry: R| entry * self.factor * self.powers[0] * self.powers[1];
-        if to - from == count && !(column..column + count).contains(&row) {
-            // The common case: lengths known beforehand are copied without a call.
-            for (entries, output) in entries.iter().zip(output[..count].as_chunks_mut::<W>().0) {
-                let mut scaled = *entries;
-                for entry in &mut scaled {
-                    *entry = scale(*entry) * self.off_diagonal;
+        if !inside || row < pad || column < pad {
+            for (r, entries) in tile.iter().enumerate().skip(pad.saturating_sub(row)) {
+                let row = row + r;
+                let (from, to) = match self.part() {
+                    Part::Lower => (column.max(pad), (row + 1).min(column + count)),
+                    Part::Upper | Part::Whole => (column.max(row), column + count),
+                };
+                if from < to {
+                    let entries = &entries.as_flattened()[from - column..to - column];
+                    let at = self.place(row, from) - offset;
+                    self.entries([row, from], entries, &mut output[at..at + entries.len()]);
                 }
-                T::store(&scaled, output);
             }
             return;
         }
-        let mut scaled = *entries;
-        for entry in scaled.as_flattened_mut() {
-            *entry = scale(*entry) * self.off_diagonal;
+        let factor = simd.splat(self.factor * self.off_diagonal);
+        let powers = [simd.splat(self.powers[0]), simd.splat(self.powers[1])];
+        let zero = simd.splat(R::default());
+        for r in 0..MR {
+            let at = self.place(row + r, column) - offset;
+            // Lengths known beforehand are copied without a call.
+            for (v, output) in output[at..at + count].as_chunks_mut::<W>().0.iter_mut().enumerate() {
+                let entries = simd.multiply_add(factor, simd.load(&tile[r][v]), zero);
+                let entries = simd.multiply_add(powers[0], entries, zero);
+                let mut scaled = [R::default(); W];
+                simd.store(simd.multiply_add(powers[1], entries, zero), &mut scaled);
+                T::store(&scaled, output);
+            }
+            // The next tile follows on the right.
+            let next = at + count;
+            for line in 0..(if column + count < padded { panels } else { 0 }) {
+                if let Some(place) = output.get(next + line * W) {
+                    simd.prefetch(place);
+                }
+            }
         }
-        let scaled = scaled.as_flattened_mut();
-        if let Some(entry) = scaled.get_mut(row.wrapping_sub(column)) {
-            *entry = scale(entries.as_flattened()[row - column]) + self.diagonal;
+    }
+
+    /// Writes a stretch of a row, shorter than a tile, that begins at `row` and `column`.
+    #[inline(always)]
+    fn entries<T: Element<Real = R>>(&self, [row, column]: [usize; 2], entries: &[R], output: &mut [T]) {
+        let mut scaled = [R::default(); 64];
+        let factor = self.factor * self.off_diagonal;
+        for (scaled, entry) in scaled.iter_mut().zip(entries) {
+            *scaled = *entry * factor * self.powers[0] * self.powers[1];
         }
-        T::store(&scaled[from - column..to - column], &mut output[..to - from]);
+        if let Some(entry) = entries.get(row.wrapping_sub(column)) {
+            scaled[row - column] = *entry * self.factor * self.powers[0] * self.powers[1] + self.diagonal;
+        }
+        T::store(&scaled[..entries.len()], output);
     }
 
     /// Copies the upper triangle of a matrix that is written whole into the lower one.
