@@ -286,13 +286,24 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
 
     /// A = (P + shift I)/f.
     fn normalize(&self, triangle: &mut [T::Real], side: Side, shift: f64, f: f64) {
+        // 1/f in two parts, so that its own rounding does not shift every entry the same way.
         let inverse = T::Real::from_f64(1.0 / f);
+        let rest = T::Real::from_f64(1.0 / f - inverse.to_f64());
         let shift = T::Real::from_f64(shift / f);
+        let lines = triangle.as_chunks_mut::<W>().0;
         self.simd.vectorize(
             #[inline(always)]
-            || triangle.iter_mut().for_each(|entry| *entry *= inverse),
+            || {
+                let simd = self.simd;
+                let (inverse, rest, zero) =
+                    (simd.splat(inverse), simd.splat(rest), simd.splat(T::Real::default()));
+                for line in lines.iter_mut() {
+                    let entries = simd.load(line);
+                    let small = simd.multiply_add(rest, entries, zero);
+                    simd.store(simd.multiply_add(inverse, entries, small), line);
+                }
+            },
         );
-        let lines = triangle.as_chunks_mut::<W>().0;
         for row in 0..side.padded {
             lines[triangle_panel::<W>(row / W) + row][row % W] += shift;
         }

@@ -384,3 +384,85 @@ fn empty_batches_and_impossible_workspaces_are_no_panic() {
     };
     assert_eq!(call.workspace::<16>(), None);
 }
+
+/// What a graph of standard operators computes in float32: centered, then K coupled steps, every sum in float32.
+fn decomposed(layer: &Layer, x: &[f32], channels: usize) -> Vec<f32> {
+    let positions = x.len() / channels;
+    let mut centered = x.to_vec();
+    for row in centered.chunks_exact_mut(positions) {
+        let mean = row.iter().sum::<f32>() / positions as f32;
+        row.iter_mut().for_each(|value| *value -= mean);
+    }
+    let mut transposed = vec![0.0; x.len()];
+    for (i, value) in centered.iter().enumerate() {
+        transposed[i % positions * channels + i / positions] = *value;
+    }
+    let product = |left: &[f32], right: &[f32], depth: usize| {
+        let mut result = vec![0.0_f32; channels * channels];
+        for (row, factors) in result.chunks_exact_mut(channels).zip(left.chunks_exact(depth)) {
+            for (factor, terms) in factors.iter().zip(right.chunks_exact(channels)) {
+                row.iter_mut().zip(terms).for_each(|(entry, term)| *entry += factor * term);
+            }
+        }
+        result
+    };
+    let covariance: Vec<f32> =
+        product(&centered, &transposed, positions).iter().map(|entry| entry / positions as f32).collect();
+    let trace: f32 = covariance.iter().step_by(channels + 1).sum();
+    let mut y: Vec<f32> = covariance.iter().map(|entry| entry / trace).collect();
+    let mut z = vec![0.0; channels * channels];
+    z.iter_mut().step_by(channels + 1).for_each(|entry| *entry = 1.0);
+    for _ in 0..layer.iterations {
+        let mut t: Vec<f32> = product(&z, &y, channels).iter().map(|entry| -0.5 * entry).collect();
+        t.iter_mut().step_by(channels + 1).for_each(|entry| *entry += 1.5);
+        y = product(&y, &t, channels);
+        z = product(&t, &z, channels);
+    }
+    let root = trace.sqrt();
+    layer.entries(channels).map(|(i, j)| y[i * channels + j] * root).collect()
+}
+
+#[test]
+fn float32_is_as_accurate_as_the_decomposed_graph_and_the_gram_form_to_a_millionth() {
+    let mut random = Random(6);
+    let sizes = [
+        (1, 2),
+        (5, 3),
+        (12, 40),
+        (40, 12),
+        (33, 30),
+        (64, 300),
+        (100, 49),
+        (128, 196),
+        (256, 49),
+        (300, 64),
+    ];
+    for iterations in [1, 3, 5, 7, 9] {
+        let mut layer = Layer::new(OperatorKind::IsqrtCov);
+        layer.iterations = iterations;
+        for (channels, positions) in sizes {
+            if channels > 50 && iterations != 5 {
+                continue;
+            }
+            let (mut ours, mut graphs): (f64, f64) = (0.0, 0.0);
+            for decay in [1.0, 0.97, 0.8, 0.5, 0.0] {
+                let x = sample(&mut random, channels, positions, decay);
+                let input: Vec<f64> = x.iter().map(|&value| f64::from(value as f32)).collect();
+                let expected = reference::evaluate(&layer, &input, &[1, channels, positions]).unwrap();
+                let single: Vec<f32> = input.iter().map(|&value| value as f32).collect();
+                graphs = graphs.max(difference(&expected, &decomposed(&layer, &single, channels)));
+                let case = Case { layer, dims: vec![1, channels, positions], input };
+                ours = ours.max(error::<f32>(&Kernel::new(layer), &case, &Serial));
+            }
+            let name =
+                format!("K = {iterations}, {channels}×{positions}: {ours:.1e}, the graph {graphs:.1e}");
+            // What a rounding of the covariance, which both have, can become in K steps.
+            let rounding = f64::from(f32::EPSILON) * 2.0 * (1.0 + 1.5_f64.powi(iterations as i32));
+            assert!(ours <= graphs.max(rounding), "{name}");
+            let programs = Programs::rounded(&layer);
+            let form =
+                Form::choose(&layer, crate::layer::Extent { samples: 1, channels, positions }, &programs);
+            assert!(form == Form::Direct || iterations > 5 || ours <= 1e-6, "{name}");
+        }
+    }
+}

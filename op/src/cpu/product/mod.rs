@@ -29,7 +29,7 @@ pub use version::{Dispatch, Task, Version};
 pub(super) const TILE_PANELS: usize = 3;
 
 /// The terms after which a sum is put aside and a new one begun: sums of sums lose less than one long sum.
-const TERMS: usize = 256;
+const TERMS: usize = 32;
 
 /// The bytes of the right operand that all rows are multiplied with before the rest comes: about half of a common L2 cache.
 const NEAR: usize = 400 << 10;
