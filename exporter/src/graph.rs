@@ -297,3 +297,89 @@ impl<'a> Flow<'a> {
         dead.into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::{TensorProto, ValueInfoProto};
+
+    use super::*;
+
+    fn graph(nodes: Vec<NodeProto>, input: &str, output: &str) -> GraphProto {
+        let named = |name: &str| ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() };
+        GraphProto {
+            node: nodes,
+            input: vec![named(input)],
+            output: vec![named(output)],
+            ..GraphProto::default()
+        }
+    }
+
+    /// x → (mean, x − mean) → centered → product, with a Shape on the side.
+    fn diamond() -> GraphProto {
+        graph(
+            vec![
+                NodeProto::new("ReduceMean", &["x"], &["mean"]),
+                NodeProto::new("Sub", &["x", "mean"], &["centered"]),
+                NodeProto::new("Transpose", &["centered"], &["transposed"]),
+                NodeProto::new("Shape", &["x"], &["shape"]),
+                NodeProto::new("Reshape", &["transposed", "shape"], &["reshaped"]),
+                NodeProto::new("MatMul", &["centered", "reshaped"], &["product"]),
+            ],
+            "x",
+            "product",
+        )
+    }
+
+    #[test]
+    fn all_data_of_a_value_comes_through_its_dominators() {
+        let graph = diamond();
+        let flow = Flow::new(&graph);
+        let names = |value: &str| -> Vec<&str> {
+            flow.dominators(flow.id(value).unwrap()).map(|dominator| flow.names[dominator]).collect()
+        };
+        assert_eq!(names("product"), ["centered", "x"]);
+        assert_eq!(names("mean"), ["x"]);
+        assert_eq!(flow.kind[flow.id("shape").unwrap()], Kind::Shape);
+        assert_eq!(flow.kind[flow.id("reshaped").unwrap()], Kind::Data);
+    }
+
+    #[test]
+    fn what_only_one_value_needs_is_dead_without_it() {
+        let graph = diamond();
+        let flow = Flow::new(&graph);
+        let (x, product) = (flow.id("x").unwrap(), flow.id("product").unwrap());
+        assert_eq!(flow.needed_only_for(product, x), [0, 1, 2, 3, 4, 5]);
+        // `centered` is also read by `transposed`, which stays.
+        let reshaped = flow.id("reshaped").unwrap();
+        assert_eq!(flow.needed_only_for(reshaped, x), [2, 3, 4]);
+    }
+
+    #[test]
+    fn weights_are_told_from_formulas() {
+        let weights: Vec<f32> = (0..64).map(|index| index as f32).collect();
+        let identity: Vec<f32> = (0..64).map(|index| f32::from(u8::from(index % 9 == 0))).collect();
+        let nodes = vec![
+            NodeProto::new("MatMul", &["x", "weights"], &["y"]),
+            NodeProto::new("Mul", &["y", "identity"], &["z"]),
+        ];
+        let mut graph = graph(nodes, "x", "z");
+        graph.initializer = vec![
+            TensorProto::from_values("weights", &[8, 8], &weights),
+            TensorProto::from_values("identity", &[8, 8], &identity),
+        ];
+        let flow = Flow::new(&graph);
+        assert!(flow.has_weights(0));
+        assert!(!flow.has_weights(1));
+    }
+
+    #[test]
+    fn a_cycle_is_left_out_of_the_order() {
+        let nodes = vec![
+            NodeProto::new("Add", &["x", "b"], &["a"]),
+            NodeProto::new("Add", &["x", "a"], &["b"]),
+            NodeProto::new("Relu", &["x"], &["c"]),
+        ];
+        let graph = graph(nodes, "x", "c");
+        assert_eq!(Flow::new(&graph).order, [2]);
+    }
+}

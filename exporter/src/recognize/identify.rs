@@ -403,3 +403,70 @@ fn sampled_entries(side: usize) -> Vec<(usize, usize)> {
     }
     entries
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recognize::probe::PROBES;
+
+    fn probed(operator: OperatorKind, dims: &[usize]) -> Probed {
+        let mut generator = Generator::new(5);
+        let values = PROBES.iter().map(|probe| match operator {
+            OperatorKind::MatrixSqrt => probe.matrices(&mut generator, dims),
+            _ => probe.features(&mut generator, dims),
+        });
+        Probed::new(values.map(|values| Tensor::from_f64(ElementType::F32, dims, &values)).collect())
+    }
+
+    fn outputs(layer: &Layer, probed: &Probed, distort: impl Fn(usize, f64) -> f64) -> Vec<Tensor> {
+        let samples = probed.dims()[0];
+        let output = |input: &Tensor| {
+            let values = reference::evaluate(layer, &input.to_f64(), input.dims()).unwrap();
+            let values: Vec<f64> =
+                values.iter().enumerate().map(|(index, &value)| distort(index, value)).collect();
+            Tensor::from_f64(ElementType::F32, &[samples, values.len() / samples], &values)
+        };
+        probed.inputs.iter().map(output).collect()
+    }
+
+    #[test]
+    fn every_attribute_is_found_from_the_numbers() {
+        let features = Layer::new(OperatorKind::IsqrtCov);
+        let layers = [
+            features,
+            Layer { iterations: 3, ..features },
+            Layer { iterations: 12, ..features },
+            Layer { centered: false, epsilon: 1e-3, ..features },
+            Layer { correction: 1, vectorization: Vectorization::UpperColumnMajor, ..features },
+            Layer { normalization: Normalization::Frobenius, vectorization: Vectorization::None, ..features },
+            Layer { compensated: false, off_diagonal_scale: std::f32::consts::SQRT_2, ..features },
+            Layer { layout: Layout::ChannelsLast, ..features },
+            Layer { correction: 1, ..Layer::new(OperatorKind::CovariancePooling) },
+            Layer { iterations: 4, ..Layer::new(OperatorKind::MatrixSqrt) },
+        ];
+        for layer in layers {
+            let dims: &[usize] =
+                if layer.operator == OperatorKind::MatrixSqrt { &[2, 7, 7] } else { &[2, 7, 5, 6] };
+            let probed = probed(layer.operator, dims);
+            let found =
+                identify(layer.operator, &probed, &outputs(&layer, &probed, |_, value| value), 0.05).unwrap();
+            assert_eq!(found.layer, layer);
+            assert!(found.is_certain(ElementType::F32), "{layer:?}: {:?}", found.evidence);
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_attributes_explain_are_not_certain() {
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        let probed = probed(layer.operator, &[2, 7, 5, 6]);
+        for distort in
+            [|_, value: f64| 1.001 * value, |index, value| if index == 30 { 0.9 * value } else { value }]
+        {
+            let outputs = outputs(&layer, &probed, distort);
+            let found = identify(layer.operator, &probed, &outputs, 0.05);
+            assert!(found.is_none_or(|found| !found.is_certain(ElementType::F32)));
+        }
+        let nan = outputs(&layer, &probed, |_, _| f64::NAN);
+        assert!(identify(layer.operator, &probed, &nan, 0.05).is_none());
+    }
+}
