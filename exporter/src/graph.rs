@@ -62,8 +62,8 @@ fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)) {
     let mut local: std::collections::HashSet<&str> = graph
         .input
         .iter()
-        .map(|value| value.name())
-        .chain(graph.initializer.iter().map(|t| t.name()))
+        .map(isqrt_cov_proto::onnx::ValueInfoProto::name)
+        .chain(graph.initializer.iter().map(isqrt_cov_proto::onnx::TensorProto::name))
         .collect();
     for node in &graph.node {
         local.extend(node.output.iter().map(String::as_str));

@@ -212,16 +212,16 @@ impl<'a> Search<'a> {
         let mut layers = vec![base];
         expand(&mut layers, has("centered"), &CENTERED, |layer, centered| layer.centered = centered);
         expand(&mut layers, has("correction"), &CORRECTION, |layer, correction| {
-            layer.correction = correction
+            layer.correction = correction;
         });
         expand(&mut layers, has("epsilon"), &EPSILON, |layer, epsilon| layer.epsilon = epsilon);
         expand(&mut layers, has("normalization"), &NORMALIZATION, |layer, norm| layer.normalization = norm);
         expand(&mut layers, has("compensated"), &COMPENSATED, |layer, compensated| {
-            layer.compensated = compensated
+            layer.compensated = compensated;
         });
         let iterations: Vec<u32> = ITERATIONS.collect();
         expand(&mut layers, has("iterations"), &iterations, |layer, iterations| {
-            layer.iterations = iterations
+            layer.iterations = iterations;
         });
         layers.retain(|layer| layer.extent(self.probed.dims()).is_ok());
         layers
@@ -236,7 +236,7 @@ impl<'a> Search<'a> {
         layers
     }
 
-    fn predict(&self, layer: &Layer, sample: &Sampled, entries: &[(usize, usize)]) -> Vec<f64> {
+    fn predict(layer: &Layer, sample: &Sampled, entries: &[(usize, usize)]) -> Vec<f64> {
         let spectra = sample.spectra;
         let spectrum = spectra.uncentered.as_ref().filter(|_| !layer.centered).unwrap_or(&spectra.centered);
         spectrum.predict(layer, entries)
@@ -259,7 +259,7 @@ impl<'a> Search<'a> {
         let few = FIRST_ENTRIES.min(self.entries.len());
         for sample in &self.samples {
             for part in [0..few, few..self.entries.len()] {
-                let predicted = self.predict(matrix, sample, &self.entries[part.clone()]);
+                let predicted = Self::predict(matrix, sample, &self.entries[part.clone()]);
                 alive.retain_mut(|candidate| {
                     let order = self.vectorizations.iter().position(|&v| v == candidate.layer.vectorization);
                     let found = &sample.found[order.unwrap_or(0)][part.clone()];
@@ -293,8 +293,8 @@ impl<'a> Search<'a> {
         }
         let mut worst: f64 = 0.0;
         for sample in &self.samples {
-            let left = self.predict(left, sample, &self.entries);
-            let right = self.predict(right, sample, &self.entries);
+            let left = Self::predict(left, sample, &self.entries);
+            let right = Self::predict(right, sample, &self.entries);
             for (left, right) in left.iter().zip(right) {
                 worst = worst.max((left - right).abs() / sample.largest);
             }
@@ -330,7 +330,7 @@ impl<'a> Search<'a> {
             candidate.distance <= 2.0 * best.distance.max(0.01 * tolerance(element))
                 && same(&candidate.layer, &best.layer)
         });
-        let layer = equal.map(|candidate| candidate.layer).min_by_key(|layer| simplicity(layer))?;
+        let layer = equal.map(|candidate| candidate.layer).min_by_key(simplicity)?;
         let runner_up = nearest.iter().find(|candidate| !same(&candidate.layer, &layer));
         // The plain iteration is slow on large matrices; what is far off already needs no second opinion.
         let error = if best.distance <= tolerance(element) { self.judge(&layer) } else { best.distance };

@@ -67,7 +67,7 @@ impl Runtime for Tract {
             let element = element.with_context(|| format!("input {index} has no element type"))?;
             model.set_input_fact(index, InferenceFact::dt_shape(element, shape))?;
         }
-        let runnable = model.into_optimized().and_then(|model| model.into_runnable());
+        let runnable = model.into_optimized().and_then(tract_onnx::prelude::IntoRunnable::into_runnable);
         Ok(Box::new(TractSession { runnable: runnable.context("tract could not prepare the model")? }))
     }
 }
