@@ -8,8 +8,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 use prost::Message;
 use tract_onnx::Onnx;
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
-    TypedRunnableModel,
+    DatumType, Framework, InferenceFact, InferenceModelExt, IntoTValue, TValue, TVec, TypedRunnableModel,
 };
 use tract_onnx::tract_hir::infer::Factoid;
 
