@@ -11,9 +11,8 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::prelude::{Datum, DatumType, TValue, TVec, Tensor, TractResult, TypedFact, tvec};
 use tract_onnx::tract_core::internal::{
-    DatumExt, DatumTypeExt, DimLike, ElementWiseMiniOp, EvalContext, EvalOp, Fact, IntoTValue, Op, OutletId,
-    Runnable, Runtime, SpecialOps, State, StaticName, TDim, ToDim, TractErrorContext, TypedModel, TypedOp,
-    args_1, as_op, bail, op_as_typed_op, op_out_of_plan,
+    DatumTypeExt, DimLike, EvalContext, EvalOp, IntoTValue, Op, OutletId, SpecialOps, StaticName, TDim,
+    ToDim, TractErrorContext, TypedModel, TypedOp, args_1, as_op, bail, op_as_typed_op, op_out_of_plan,
 };
 use tract_onnx::tract_hir::internal::{
     Expansion, InferenceOp, InferenceResult, Solver, TensorProxy, check_input_arity, check_output_arity,
