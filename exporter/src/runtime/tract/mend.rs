@@ -17,7 +17,7 @@ pub fn mend(model: &ModelProto) -> ModelProto {
         default_fill(graph);
         let bounds = Integers::new(graph).bounds();
         for (node, input, tensor) in bounds {
-            graph.node[node].input[input] = tensor.name().to_owned();
+            tensor.name().clone_into(&mut graph.node[node].input[input]);
             graph.initializer.push(tensor);
         }
     }
