@@ -10,6 +10,7 @@ mod covariance;
 mod element;
 mod executor;
 mod form;
+mod normalize;
 mod product;
 mod program;
 mod sample;

@@ -5,6 +5,7 @@ use super::covariance::{Reading, read};
 use super::element::{Element, Real};
 use super::executor::{Executor, for_each_piece};
 use super::form::{Form, Programs};
+use super::normalize::{degenerate, norm, normalize};
 use super::product::{Operand, Part, Side, Simd, TILE_PANELS, product, triangle_panel};
 use super::program::{Outcome, Product, Program};
 use super::write::Writing;
@@ -12,6 +13,9 @@ use crate::layer::{Extent, Layer, Normalization, OperatorKind};
 
 /// The rows of a result that one task computes and writes.
 const ROWS: usize = 48;
+
+/// A trace below 2^FAINT times the least normal number has lost terms to underflow.
+const FAINT: i32 = 40;
 
 /// What every sample of a call has in common.
 #[derive(Debug, Clone, Copy)]
@@ -98,8 +102,13 @@ pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usi
     match (call.layer.operator, call.form) {
         (OperatorKind::CovariancePooling, _) => sample.covariance(output, transposed),
         (OperatorKind::MatrixSqrt, _) => sample.square_root(output, triangles, factors),
-        (OperatorKind::IsqrtCov, Form::Direct) => sample.direct(output, transposed, triangles, factors),
-        (OperatorKind::IsqrtCov, Form::Gram) => sample.gram(output, transposed, straight, triangles, factors),
+        (OperatorKind::IsqrtCov, Form::Direct) => {
+            let exponent = sample.exponent(call.layer.epsilon.into());
+            sample.direct(output, transposed, triangles, factors, exponent);
+        }
+        (OperatorKind::IsqrtCov, Form::Gram) => {
+            sample.gram(output, transposed, straight, triangles, factors, sample.exponent(0.0));
+        }
     }
 }
 
@@ -137,14 +146,22 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         transposed: &mut [[T::Real; W]],
         triangles: &mut [T::Real],
         factors: Factors<'_, T::Real, W>,
+        exponent: i32,
     ) {
-        let epsilon = f64::from(self.call.layer.epsilon);
-        let exponent = self.exponent(epsilon);
         self.read(exponent, transposed, None);
         let operand = Operand { lines: transposed, rows: self.positions };
         self.triangle(operand, operand, self.channels, first_triangle(triangles, self.channels));
         let divisor = self.call.divisor();
-        let shift = epsilon * 2.0_f64.powi(-2 * exponent) * divisor;
+        let shift = f64::from(self.call.layer.epsilon) * 2.0_f64.powi(-2 * exponent) * divisor;
+        let trace = norm::<_, W>(
+            Normalization::Trace,
+            first_triangle(triangles, self.channels),
+            self.channels,
+            shift,
+        );
+        if let Some(exponent) = self.magnified(exponent, trace, transposed) {
+            return self.direct(output, transposed, triangles, factors, exponent);
+        }
         self.root(self.channels, shift, divisor, exponent, output, triangles, factors);
     }
 
@@ -186,11 +203,11 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         triangles: &mut [T::Real],
         factors: Factors<'_, T::Real, W>,
     ) {
-        let f = self.norm(first_triangle(triangles, side), side, shift);
+        let f = norm::<_, W>(self.call.layer.normalization, first_triangle(triangles, side), side, shift);
         if degenerate(f, output) {
             return;
         }
-        self.normalize(first_triangle(triangles, side), side, shift, f);
+        normalize(self.simd, first_triangle(triangles, side), side, shift, f);
         let mut writing = Writing::plain(self.call.layer, side);
         if self.call.layer.compensated {
             writing.factor = T::Real::from_f64((f / divisor).sqrt());
@@ -212,17 +229,21 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         straight: &mut [[T::Real; W]],
         triangles: &mut [T::Real],
         factors: Factors<'_, T::Real, W>,
+        exponent: i32,
     ) {
         let (layer, side) = (self.call.layer, self.positions);
-        let exponent = self.exponent(0.0);
         self.read(exponent, transposed, Some(straight));
         let operand = Operand { lines: straight, rows: self.channels };
         self.triangle(operand, operand, side, first_triangle(triangles, side));
-        let f = self.norm(first_triangle(triangles, side), side, 0.0);
+        let trace = norm::<_, W>(Normalization::Trace, first_triangle(triangles, side), side, 0.0);
+        if let Some(exponent) = self.magnified(exponent, trace, transposed) {
+            return self.gram(output, transposed, straight, triangles, factors, exponent);
+        }
+        let f = norm::<_, W>(layer.normalization, first_triangle(triangles, side), side, 0.0);
         if degenerate(f, output) {
             return;
         }
-        self.normalize(first_triangle(triangles, side), side, 0.0, f);
+        normalize(self.simd, first_triangle(triangles, side), side, 0.0, f);
         let mut writing = Writing::plain(layer, self.channels);
         writing.factor = T::Real::from_f64(1.0 / f);
         if layer.compensated {
@@ -250,6 +271,25 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         greatest.max(epsilon).unwrap_or(0).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS)
     }
 
+    /// The exponent to read the sample with once more where its centered elements are so much smaller than the elements
+    /// that their squares vanish.
+    fn magnified(&self, exponent: i32, trace: f64, transposed: &[[T::Real; W]]) -> Option<i32> {
+        if trace.is_nan() || trace > 2.0_f64.powi(FAINT - T::Real::EXPONENTS) {
+            return None;
+        }
+        let mut greatest = 0.0_f64;
+        for (panel, lines) in transposed.chunks_exact(self.positions.padded).enumerate() {
+            let pad = if panel == 0 { self.channels.pad } else { 0 };
+            for line in &lines[self.positions.pad..] {
+                greatest =
+                    line[pad..].iter().fold(greatest, |greatest, entry| greatest.max(entry.to_f64().abs()));
+            }
+        }
+        let more = (greatest > 0.0).then(|| greatest.log2().floor() as i32)?;
+        let magnified = (exponent + more).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS);
+        (magnified < exponent).then_some(magnified)
+    }
+
     fn read(&self, exponent: i32, transposed: &mut [[T::Real; W]], straight: Option<&mut [[T::Real; W]]>) {
         let reading = Reading {
             layout: self.call.layer.layout,
@@ -259,54 +299,6 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             positions: self.positions,
         };
         read(self.simd, self.executor, reading, self.input, transposed, straight);
-    }
-
-    /// f = t · divisor: the trace or the Frobenius norm of P + shift I.
-    fn norm(&self, triangle: &[T::Real], side: Side, shift: f64) -> f64 {
-        let lines = triangle.as_chunks::<W>().0;
-        let rows = side.pad..side.padded;
-        let diagonal =
-            rows.clone().map(|row| lines[triangle_panel::<W>(row / W) + row][row % W].to_f64() + shift);
-        match self.call.layer.normalization {
-            Normalization::Trace => diagonal.sum(),
-            Normalization::Frobenius => {
-                let squares: f64 = diagonal.map(|entry| entry * entry).sum();
-                let mut above = 0.0;
-                for panel in 0..side.panels {
-                    for row in side.pad..(panel + 1) * W {
-                        let line = &lines[triangle_panel::<W>(panel) + row];
-                        let from = (row + 1).max(side.pad).saturating_sub(panel * W);
-                        above += line[from..].iter().map(|entry| entry.to_f64().powi(2)).sum::<f64>();
-                    }
-                }
-                (squares + 2.0 * above).sqrt()
-            }
-        }
-    }
-
-    /// A = (P + shift I)/f.
-    fn normalize(&self, triangle: &mut [T::Real], side: Side, shift: f64, f: f64) {
-        // 1/f in two parts, so that its own rounding does not shift every entry the same way.
-        let inverse = T::Real::from_f64(1.0 / f);
-        let rest = T::Real::from_f64(1.0 / f - inverse.to_f64());
-        let shift = T::Real::from_f64(shift / f);
-        let lines = triangle.as_chunks_mut::<W>().0;
-        self.simd.vectorize(
-            #[inline(always)]
-            || {
-                let simd = self.simd;
-                let (inverse, rest, zero) =
-                    (simd.splat(inverse), simd.splat(rest), simd.splat(T::Real::default()));
-                for line in lines.iter_mut() {
-                    let entries = simd.load(line);
-                    let small = simd.multiply_add(rest, entries, zero);
-                    simd.store(simd.multiply_add(inverse, entries, small), line);
-                }
-            },
-        );
-        for row in 0..side.padded {
-            lines[triangle_panel::<W>(row / W) + row][row % W] += shift;
-        }
     }
 
     /// The program's products.
@@ -454,17 +446,6 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
 fn first_triangle<R: Real>(triangles: &mut [R], side: Side) -> &mut [R] {
     let len = side.padded * (side.panels + 1) * side.padded / side.panels / 2;
     &mut triangles[..len]
-}
-
-/// Writes what a sample without a proper norm gives: zeros where it is zero, as the limit is, and NaN where it is not a
-/// number.
-fn degenerate<T: Element>(f: f64, output: &mut [T]) -> bool {
-    if f == 0.0 {
-        output.fill(T::from_f64(0.0));
-    } else if !f.is_finite() {
-        output.fill(T::from_f64(f64::NAN));
-    }
-    f == 0.0 || !f.is_finite()
 }
 
 /// The first row, rounded down to the tile's.

@@ -355,6 +355,16 @@ fn scales_from_tiny_to_huge_lose_nothing() {
             assert!(found < 2e-6, "2^{exponent}, MatrixSqrt: {found:e}");
         }
     }
+    // One large channel that is constant beside small ones.
+    for (channels, positions) in [(12, 30), (30, 12)] {
+        let x = sample(&mut random, channels, positions, 0.9);
+        let scaled = x.iter().enumerate().map(|(i, value)| if i < positions { 3.0 } else { value * 1e-29 });
+        let input: Vec<f64> = scaled.map(|value| f64::from(value as f32)).collect();
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        let case = Case { layer, dims: vec![1, channels, positions], input };
+        let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+        assert!(found < 4e-6, "beside a large constant: {found:e}");
+    }
     // ε far above or below the covariance.
     for (scale, epsilon) in [(1e-18, 1.0), (1e-30, 1e-38), (1e18, 1e-3), (1e18, 3e38)] {
         let mut layer = Layer::new(OperatorKind::IsqrtCov);
