@@ -31,6 +31,15 @@ pub enum Error {
     /// The operators do not take this type.
     #[error("element type {}; expected FLOAT, DOUBLE, FLOAT16 or BFLOAT16", .0.as_str_name())]
     ElementType(DataType),
+    /// Without the type, the body needs an operator that came later.
+    #[error(
+        "the type of the input is not known, and operator set {found} has no `CastLike`; expected {CAST_LIKE} or \
+         later, or a value_info with the type: run onnx.shape_inference"
+    )]
+    UnknownType {
+        /// The model's operator set.
+        found: i64,
+    },
     /// The operator set lacks what the body needs.
     #[error("operator set {found}; expected {least} or later: convert the model with onnx.version_converter")]
     Opset {
@@ -58,13 +67,12 @@ pub enum Error {
 pub fn function_for(layers: &[Layer], element: Option<DataType>, opset: i64) -> Result<FunctionProto, Error> {
     let operator = Operator::of(layers[0].operator);
     assert!(layers.iter().all(|layer| layer.operator == operator.kind), "a function is of one operator");
-    let least = match element {
-        None => CAST_LIKE,
-        Some(_) if layers.len() > 1 => ATTRIBUTE_CONSTANTS,
-        Some(_) => OLDEST_OPSET,
-    };
+    let least = if layers.len() > 1 { ATTRIBUTE_CONSTANTS } else { OLDEST_OPSET };
     if opset < least {
         return Err(Error::Opset { found: opset, least });
+    }
+    if element.is_none() && opset < CAST_LIKE {
+        return Err(Error::UnknownType { found: opset });
     }
     let wide = match element {
         Some(DataType::Float | DataType::Float16 | DataType::Bfloat16) => DataType::Float,

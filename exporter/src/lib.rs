@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod constants;
+pub mod documentation;
 pub mod expand;
 pub mod extract;
 pub mod functions;

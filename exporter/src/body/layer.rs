@@ -149,9 +149,12 @@ impl Body {
     fn triangle(&mut self, mask: &str, matrix: &str, output: &str) -> String {
         let flat = self.integers("flat", &[-1]);
         let mask = self.add("entry_mask", "Reshape", &[mask, &flat]);
-        let rows = self.push("entries", NodeProto::new("Flatten", &[matrix], &[]));
+        // Not Compress, which tract takes only with a mask that is a constant of the model.
+        let places = self.add("entry_places", "NonZero", &[&mask]);
+        let places = self.add("entry_indices", "Reshape", &[&places, &flat]);
+        let rows = self.add("entries", "Flatten", &[matrix]);
         let axis = AttributeProto::int("axis", 1);
-        self.push(output, NodeProto::new("Compress", &[&rows, &mask], &[]).with(axis))
+        self.push(output, NodeProto::new("Gather", &[&rows, &places], &[]).with(axis))
     }
 }
 
