@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use isqrt_cov::recognize::{Findings, recognize};
+use isqrt_cov::recognize::{Findings, Found, recognize};
 use isqrt_cov::rewrite;
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::tract::Tract;
 use isqrt_cov::tensor::{ElementType, Tensor};
+use isqrt_cov_op::layer::Value as Attribute;
 use isqrt_cov_op::{DOMAIN, OperatorKind};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
@@ -126,4 +127,86 @@ fn every_case_is_found_left_or_refused() {
         let distance = distance(&rewritten, &arrays, "");
         assert!(distance <= tolerance, "{name}: {distance:.1e} off, {tolerance:.1e} allowed");
     }
+}
+
+/// Graphs of our own that hold a layer which is not found yet: in subgraphs and functions, behind operators that tract
+/// lacks, told with too little margin in float16, or with a trace that something else reads too.
+const NOT_FOUND_YET: [&str; 17] = [
+    "float16_network_dyn18_n.onnx",
+    "float16_network_ts17_b2.onnx",
+    "lower_by_indices_dyn20_n.onnx",
+    "lower_by_indices_ts11_n.onnx",
+    "plain_dyn18_n_function.onnx",
+    "plain_dyn18_n_ortextended.onnx",
+    "plain_dyn23_b1_inloop.onnx",
+    "plain_ts17_b2_function.onnx",
+    "plain_ts17_b2_inif.onnx",
+    "plain_ts17_b2_ortextended.onnx",
+    "scripted_loop_ts13_b2.onnx",
+    "scripted_loop_ts17_n.onnx",
+    "second_order_attention_ts17_b2_ortextended.onnx",
+    "shared_trace_dyn18_n.onnx",
+    "shared_trace_ts17_n.onnx",
+    "while_loop_dyn18_b2.onnx",
+    "while_loop_dyn18_n.onnx",
+];
+
+/// Whether what was found is what the case says: the operators, in any order, with its attributes.
+fn as_said(findings: &Findings, case: &Value) -> bool {
+    let said = case["operators"].as_array().unwrap();
+    let is = |found: &Found, said: &Value| {
+        let attributes = said["attributes"].as_object().unwrap();
+        found.layer.name() == said["operator"]
+            && attributes.iter().all(|(name, value)| {
+                found.layer.attributes().iter().any(|(own, found)| {
+                    own == name
+                        && match found {
+                            Attribute::Integer(found) => value.as_i64() == Some(*found),
+                            Attribute::Float(found) => {
+                                (value.as_f64().unwrap() - f64::from(*found)).abs() < 1e-6
+                            }
+                            Attribute::Word(found) => value == found,
+                        }
+                })
+            })
+    };
+    findings.layers.len() == said.len()
+        && said.iter().all(|said| findings.layers.iter().any(|found| is(found, said)))
+}
+
+/// Two thirds of the graphs that `models/exports` makes; the rest is held out of development.
+#[test]
+fn own_graphs_are_found_for_what_they_are() {
+    let folder = corpus().join("own");
+    let cases = cases(&folder);
+    let mut surprises = Vec::new();
+    for case in cases.iter().filter(|case| case["held_out"] == false) {
+        let name = case["model"].as_str().unwrap();
+        let model = load(&folder.join(name));
+        let findings = recognize(&model, &Tract::new()).unwrap_or_default();
+        match case["expect"].as_str().unwrap() {
+            "fuse" => {
+                if as_said(&findings, case) == NOT_FOUND_YET.contains(&name) {
+                    let found: Vec<_> = findings.layers.iter().map(|found| found.layer).collect();
+                    surprises.push(format!("{name}: {} said, {found:?} found", case["operators"]));
+                }
+                assert!(findings.lost.is_empty(), "{name}: {findings:?}");
+            }
+            "leave" => {
+                assert!(findings.lost.is_empty(), "{name}: {findings:?}");
+                if !findings.layers.is_empty() {
+                    let arrays = arrays(&folder.join(case["tensors"].as_str().unwrap()));
+                    let suffix = if name.contains("_n") { "_b3" } else { "" };
+                    let suffix = if arrays.contains_key(&format!("expected{suffix}")) { suffix } else { "" };
+                    let distance = distance(&rewritten(&model, &findings), &arrays, suffix);
+                    assert!(distance <= 1e-5, "{name}: what was replaced is {distance:.1e} off");
+                }
+            }
+            "lost-iteration" => {
+                assert!(findings.layers.is_empty() && !findings.lost.is_empty(), "{name}: {findings:?}");
+            }
+            other => panic!("{name}: {other}"),
+        }
+    }
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
 }
