@@ -32,6 +32,21 @@ pub fn corpus(name: &str) -> PathBuf {
     folder().join("corpus").join(name)
 }
 
+/// The graphs of a folder of the corpus that `cases.json` marks with `expect`.
+///
+/// # Panics
+/// If the list cannot be read, or marks none.
+#[must_use]
+pub fn cases(folder: &str, expect: &str) -> Vec<String> {
+    let list = std::fs::read(corpus("cases.json")).expect("the list is in the corpus");
+    let list: Vec<serde_json::Value> = serde_json::from_slice(&list).expect("the list is JSON");
+    let marked = list.iter().filter(|case| case["expect"] == expect);
+    let models = marked.filter_map(|case| case["model"].as_str());
+    let found: Vec<_> = models.filter(|model| model.starts_with(folder)).map(str::to_owned).collect();
+    assert!(!found.is_empty(), "no graph of {folder} is marked {expect}");
+    found
+}
+
 /// A graph with an operator and no body, from `models/make.py`.
 #[must_use]
 pub fn model(name: &str) -> PathBuf {
@@ -75,7 +90,8 @@ fn convert(name: &str, options: &[&str]) -> PathBuf {
         .arg(&output)
         .output()
         .expect("the exporter starts");
-    assert!(run.status.success(), "isqrt-cov convert {name}: {}", String::from_utf8_lossy(&run.stderr));
+    let done = run.status.success() && output.exists();
+    assert!(done, "isqrt-cov convert {name}: {}: {}", run.status, String::from_utf8_lossy(&run.stderr));
     known.insert(key, output.clone());
     output
 }
@@ -96,13 +112,19 @@ pub fn raw_input(archive: &str, array: &str) -> (PathBuf, Vec<f32>, Vec<usize>) 
     (path, numbers, shape)
 }
 
-/// A file of this test's process alone, in the build folder.
-fn scratch(name: &str) -> PathBuf {
+/// A path for a file of this test's process alone, in the build folder. An older file there is removed.
+///
+/// # Panics
+/// If the build folder cannot be written to.
+#[must_use]
+pub fn scratch(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
     let stem = test.file_stem().expect("a path to a file").to_owned();
     let folder = profile_folder().join("end-to-end").join(stem);
     std::fs::create_dir_all(&folder).expect("the build folder can be written to");
-    folder.join(name)
+    let path = folder.join(name);
+    let _ = std::fs::remove_file(&path);
+    path
 }
 
 fn built(name: &str) -> PathBuf {

@@ -7,7 +7,9 @@ mod artefacts;
 mod node;
 mod python;
 
-pub use artefacts::{converted, converted_without_body, corpus, exporter, library, model, raw_input};
+pub use artefacts::{
+    cases, converted, converted_without_body, corpus, exporter, library, model, raw_input, scratch,
+};
 pub use node::Node;
 pub use python::{Answer, Python};
 

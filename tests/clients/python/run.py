@@ -88,7 +88,10 @@ def run(args, session, answer):
         return session.run(None, {port.name: x})[0]
 
     if args.images:
-        logits = call(np.load(args.images))
+        images = np.load(args.images)
+        batch = port.shape[0] if isinstance(port.shape[0], int) else len(images)
+        batches = np.split(images, range(batch, len(images), batch))
+        logits = np.concatenate([call(images) for images in batches])
         answer["correct"] = int((logits.argmax(axis=1) == np.load(args.labels)).sum())
         answer["samples"] = len(logits)
         return

@@ -1,0 +1,95 @@
+//! What the exporter makes of the digit classifier in its exports, right and wrong, and what the results are worth.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use isqrt_cov_tests::{Python, cases, corpus, exporter, library, scratch};
+use serde_json::{Value, json};
+
+/// The release that reads every graph of the corpus.
+const RELEASE: &str = "1.32.0";
+
+fn convert(input: &Path, output: &Path) -> Output {
+    let mut command = Command::new(exporter());
+    command.args(["convert", "--json"]).arg(input).arg("-o").arg(output);
+    command.output().expect("the exporter starts")
+}
+
+fn report(run: &Output) -> Value {
+    serde_json::from_slice(&run.stdout).expect("one JSON object on standard output")
+}
+
+#[test]
+fn every_export_with_the_layer_becomes_one_node_and_reads_every_digit() {
+    let mut jobs = Vec::new();
+    let names = cases("digits", "fuse");
+    for name in &names {
+        let output = scratch(&name.replace('/', "-"));
+        let run = convert(&corpus(name), &output);
+        assert_eq!(run.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&run.stderr));
+        let report = report(&run);
+        let layers = report["layers"].as_array().expect("a list of layers");
+        assert_eq!(layers.len(), 1, "{name}: {report}");
+        assert_eq!(layers[0]["operator"], "IsqrtCov", "{name}");
+        assert_eq!(layers[0]["attributes"]["iterations"], 5, "{name}");
+        assert_eq!(layers[0]["attributes"]["vectorization"], "upper", "{name}");
+        let (before, after) = (report["nodes_before"].as_u64(), report["nodes_after"].as_u64());
+        let replaced = layers[0]["nodes_replaced"].as_u64();
+        assert!(before > after && before >= replaced && replaced > Some(30), "{name}: {report}");
+
+        let classify = ["--images", "digits/test_images.npy", "--labels", "digits/test_labels.npy"];
+        let classify =
+            classify.map(|word| if word.starts_with("--") { word.into() } else { corpus(word).into() });
+        let mut without: Vec<_> = vec![output.into()];
+        without.extend(classify);
+        let mut with = without.clone();
+        with.extend(["--plugin".into(), library().into()]);
+        jobs.extend([with, without]);
+    }
+
+    let Some(python) = Python::installed(RELEASE) else { return };
+    for (answers, name) in python.run(&jobs).chunks(2).zip(&names) {
+        for answer in answers {
+            assert_eq!(answer.done().field("correct"), &json!(360), "{name}");
+        }
+        assert!(answers[0].kernels().contains_key("IsqrtCov"), "{name}");
+        assert!(!answers[1].kernels().contains_key("IsqrtCov"), "{name}");
+    }
+}
+
+#[test]
+fn an_export_that_lost_its_iteration_is_named_and_refused() {
+    for name in cases("digits", "lost-iteration") {
+        let output = scratch(&name.replace('/', "-"));
+        let run = convert(&corpus(&name), &output);
+        assert_eq!(run.status.code(), Some(1), "{name}: {}", String::from_utf8_lossy(&run.stderr));
+        let report = report(&run);
+        assert_eq!(report["reason"], "lost-iteration", "{name}: {report}");
+        assert!(
+            report["message"].as_str().is_some_and(|text| text.contains("dynamo=True")),
+            "{name}: {report}"
+        );
+        assert!(!output.exists(), "{name}: a file is left");
+    }
+}
+
+#[test]
+fn a_broken_file_is_one_clear_line_and_leaves_nothing() {
+    let whole = std::fs::read(corpus(&cases("digits", "fuse")[0])).expect("the graph is in the corpus");
+    let broken = scratch("broken.onnx");
+    let output = scratch("broken-converted.onnx");
+    let wrong: [&[u8]; 4] = [&whole[..whole.len() / 2], b"not a model", b"", &whole[7..]];
+    for bytes in wrong {
+        std::fs::write(&broken, bytes).expect("the scratch folder can be written to");
+        let run = Command::new(exporter()).arg("convert").arg(&broken).arg("-o").arg(&output).output();
+        let run = run.expect("the exporter starts");
+        let error = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{} bytes: {error}", bytes.len());
+        assert!(
+            error.lines().count() == 1 && error.contains("broken.onnx"),
+            "{} bytes: {error}",
+            bytes.len()
+        );
+        assert!(!output.exists(), "{} bytes: a file is left", bytes.len());
+    }
+}
