@@ -2,13 +2,18 @@
 
 pub mod body;
 pub mod constants;
+pub mod data;
 pub mod documentation;
 pub mod expand;
 pub mod extract;
 pub mod functions;
 pub mod fused;
 pub mod graph;
+pub mod progress;
+pub mod proof;
 pub mod recognize;
 pub mod rewrite;
 pub mod runtime;
+pub mod signature;
+mod table;
 pub mod tensor;

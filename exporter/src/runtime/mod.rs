@@ -1,6 +1,8 @@
 //! Runtimes that evaluate models: tract, embedded; ONNX Runtime, loaded where the user has one.
 
+pub mod ort;
 pub mod tract;
+mod version;
 
 use anyhow::Result;
 use isqrt_cov_proto::onnx::ModelProto;

@@ -1,0 +1,228 @@
+//! How far apart two tensors are, gathered over many runs.
+
+// Equal means equal to the last bit here; how near is near enough is judged by who asks.
+#![allow(clippy::float_cmp)]
+
+use crate::tensor::Tensor;
+
+/// The difference between an output of the reference and the same of the candidate, over all runs.
+#[derive(Debug, Clone)]
+pub struct Difference {
+    /// The greatest max|Δ| / max|reference| of a run.
+    pub max: f64,
+    /// Where it was.
+    pub worst: Option<Place>,
+    /// Elements that are NaN on one side only, or infinite on one side only.
+    pub lone: u64,
+    /// Elements that are finite on both sides.
+    pub finite: u64,
+    /// Whether any two elements of the reference's output differ, in one run or between runs.
+    pub varies: bool,
+    sum: f64,
+    histogram: Vec<u64>,
+    sample: Option<f64>,
+}
+
+/// An element on which the models differ.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// In which run.
+    pub run: String,
+    /// Its indices.
+    pub index: Vec<usize>,
+    /// Its value in the reference.
+    pub reference: f64,
+    /// Its value in the candidate.
+    pub candidate: f64,
+}
+
+/// Buckets per factor of ten: quantiles are exact to 2 %.
+const RESOLUTION: f64 = 100.0;
+/// log₁₀ of the least and the greatest error that have a bucket of their own.
+const RANGE: (f64, f64) = (-20.0, 6.0);
+
+impl Difference {
+    /// Nothing compared so far.
+    #[must_use]
+    pub fn new() -> Self {
+        let buckets = ((RANGE.1 - RANGE.0) * RESOLUTION) as usize + 2;
+        Self {
+            max: 0.0,
+            worst: None,
+            lone: 0,
+            finite: 0,
+            varies: false,
+            sum: 0.0,
+            histogram: vec![0; buckets],
+            sample: None,
+        }
+    }
+
+    /// Compares one more run. NaN on both sides counts as equal; so do equal infinities.
+    ///
+    /// # Panics
+    /// If the two have different shapes.
+    pub fn add(&mut self, reference: &Tensor, candidate: &Tensor, run: &str) {
+        assert_eq!(reference.dims(), candidate.dims(), "shapes are compared first");
+        let (expected, found) = (reference.to_f64(), candidate.to_f64());
+        let magnitude = |largest: f64, value: &f64| {
+            if value.is_finite() { largest.max(value.abs()) } else { largest }
+        };
+        let scale = expected.iter().fold(0.0, magnitude);
+        for (position, (&expected, &found)) in expected.iter().zip(&found).enumerate() {
+            self.note_variation(expected);
+            let same = expected == found || (expected.is_nan() && found.is_nan());
+            let error = if same {
+                0.0
+            } else if expected.is_finite() && found.is_finite() && scale > 0.0 {
+                (expected - found).abs() / scale
+            } else {
+                self.lone += u64::from(!(expected.is_finite() && found.is_finite()));
+                f64::INFINITY
+            };
+            if expected.is_finite() && found.is_finite() {
+                self.finite += 1;
+                self.sum += error;
+                self.histogram[bucket(error)] += 1;
+            }
+            if error > self.max {
+                self.max = error;
+                let index = unravel(position, reference.dims());
+                self.worst =
+                    Some(Place { run: run.to_owned(), index, reference: expected, candidate: found });
+            }
+        }
+    }
+
+    /// Mean |Δ| / max|reference| over all finite elements.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        if self.finite == 0 { 0.0 } else { self.sum / self.finite as f64 }
+    }
+
+    /// The error that 99.9 % of the finite elements do not exceed, to 2 %.
+    #[must_use]
+    pub fn quantile_999(&self) -> f64 {
+        let beyond = self.finite / 1000;
+        let mut above = 0;
+        for (index, &count) in self.histogram.iter().enumerate().rev() {
+            above += count;
+            if above > beyond {
+                return if index == 0 { 0.0 } else { upper_edge(index).min(self.max) };
+            }
+        }
+        0.0
+    }
+
+    fn note_variation(&mut self, value: f64) {
+        match self.sample {
+            None => self.sample = Some(value),
+            Some(sample) => self.varies |= sample != value && !(sample.is_nan() && value.is_nan()),
+        }
+    }
+}
+
+impl Default for Difference {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Bucket 0 holds errors of 0; the last one everything beyond the range.
+fn bucket(error: f64) -> usize {
+    if error == 0.0 {
+        return 0;
+    }
+    let last = ((RANGE.1 - RANGE.0) * RESOLUTION) as usize + 1;
+    let position = (error.log10() - RANGE.0) * RESOLUTION;
+    // `as` clamps what lies below the range to 0 and what lies beyond to the greatest integer.
+    (position as usize).saturating_add(1).min(last)
+}
+
+fn upper_edge(bucket: usize) -> f64 {
+    10_f64.powf(RANGE.0 + bucket as f64 / RESOLUTION)
+}
+
+fn unravel(mut position: usize, dims: &[usize]) -> Vec<usize> {
+    let mut index: Vec<usize> = dims
+        .iter()
+        .rev()
+        .map(|&dim| {
+            let along = position % dim;
+            position /= dim;
+            along
+        })
+        .collect();
+    index.reverse();
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::ElementType;
+
+    fn tensor(values: &[f64]) -> Tensor {
+        Tensor::from_f64(ElementType::F64, &[values.len()], values)
+    }
+
+    #[test]
+    fn errors_are_relative_to_the_greatest_value() {
+        let mut difference = Difference::new();
+        difference.add(&tensor(&[10.0, 1.0, -2.0]), &tensor(&[10.0, 1.5, -2.0]), "seed 1");
+        assert!((difference.max - 0.05).abs() < 1e-15);
+        let worst = difference.worst.clone().unwrap();
+        assert_eq!((worst.index, worst.reference, worst.candidate), (vec![1], 1.0, 1.5));
+        assert!((difference.mean() - 0.05 / 3.0).abs() < 1e-15);
+        assert!(difference.varies);
+    }
+
+    #[test]
+    fn nan_must_stand_on_both_sides() {
+        let mut difference = Difference::new();
+        difference.add(&tensor(&[f64::NAN, 1.0]), &tensor(&[f64::NAN, 1.0]), "");
+        assert_eq!((difference.max, difference.lone, difference.finite), (0.0, 0, 1));
+        difference.add(&tensor(&[1.0, 1.0]), &tensor(&[f64::NAN, 1.0]), "");
+        assert_eq!((difference.max, difference.lone), (f64::INFINITY, 1));
+        let mut difference = Difference::new();
+        difference.add(&tensor(&[f64::INFINITY]), &tensor(&[f64::NEG_INFINITY]), "");
+        assert_eq!((difference.max, difference.lone), (f64::INFINITY, 1));
+    }
+
+    #[test]
+    fn a_reference_of_zeros_allows_no_difference() {
+        let mut difference = Difference::new();
+        difference.add(&tensor(&[0.0, 0.0]), &tensor(&[0.0, 0.0]), "");
+        assert_eq!(difference.max, 0.0);
+        assert!(!difference.varies);
+        difference.add(&tensor(&[0.0, 0.0]), &tensor(&[0.0, 1e-30]), "");
+        assert_eq!(difference.max, f64::INFINITY);
+    }
+
+    #[test]
+    fn the_quantile_leaves_one_in_a_thousand_out() {
+        let reference = vec![1.0; 10_000];
+        let mut candidate = reference.clone();
+        candidate[..10].fill(1.5);
+        candidate[10..20].fill(1.001);
+        let mut difference = Difference::new();
+        difference.add(&tensor(&reference), &tensor(&candidate), "");
+        let quantile = difference.quantile_999();
+        assert!((quantile / 0.001 - 1.0).abs() < 0.03, "{quantile}");
+    }
+
+    #[test]
+    fn extreme_errors_have_a_bucket() {
+        assert_eq!(bucket(0.0), 0);
+        assert_eq!(bucket(1e-300), 1);
+        let last = Difference::new().histogram.len() - 1;
+        assert_eq!(bucket(f64::INFINITY), last);
+        assert_eq!(bucket(1e300), last);
+    }
+
+    #[test]
+    fn positions_unravel_row_by_row() {
+        assert_eq!(unravel(7, &[2, 3, 2]), [1, 0, 1]);
+        assert_eq!(unravel(0, &[]), [0_usize; 0]);
+    }
+}

@@ -1,0 +1,398 @@
+//! Do two models compute the same function? Both are run on the same inputs, whole, in the same runtime: random ones
+//! under several seeds and batch sizes, and the user's own where there are any.
+
+mod difference;
+mod report;
+mod samples;
+mod shapes;
+
+use anyhow::{Context, Result};
+use isqrt_cov_proto::onnx::ModelProto;
+
+pub use self::difference::{Difference, Place};
+pub use self::samples::SampleProof;
+pub use self::shapes::{Alignment, Shapes};
+use crate::data::Samples;
+use crate::progress::Progress;
+use crate::runtime::{Runtime, Session};
+use crate::signature::Signature;
+use crate::tensor::{ElementType, Tensor};
+
+/// Batch sizes tried where the model leaves them open: alone, a pair, and an odd number larger than both.
+const BATCHES: [usize; 3] = [1, 2, 5];
+/// Samples of the user's data that run at once, beyond the batch sizes above.
+const CHUNK: usize = 32;
+/// Sizes tried for the open axes of images, until the reference runs: one that five halvings leave 2×2, then the usual.
+const IMAGES: [usize; 4] = [64, 224, 32, 299];
+/// The same for feature maps and sequences. Graphs may hold a centering matrix of M×M, so they start small.
+const FEATURES: [usize; 5] = [14, 7, 32, 64, 1];
+
+/// What to run, and how much may differ.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Number of seeds.
+    pub seeds: usize,
+    /// The greatest max|Δ| / max|reference| that counts as equal; [`tolerance`] where nothing is said.
+    pub tolerance: Option<f64>,
+    /// The user's data.
+    pub samples: Option<Samples>,
+}
+
+/// What was run and how far apart the models were.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    /// The runtime's name and version.
+    pub runtime: String,
+    /// The greatest error that counted as equal.
+    pub tolerance: f64,
+    /// Number of seeds.
+    pub seeds: usize,
+    /// The batch sizes.
+    pub batches: Vec<usize>,
+    /// Runs of each model.
+    pub runs: usize,
+    /// Each output of the reference with its difference.
+    pub outputs: Vec<(String, Difference)>,
+    /// On the user's data.
+    pub samples: Option<SampleProof>,
+    /// The greatest error of the operators' bodies in standard operators, where the operators themselves ran first.
+    pub body_error: Option<f64>,
+    /// What was assumed or left out, for people.
+    pub notes: Vec<String>,
+    /// Why the models do not compute the same function; nothing where they do.
+    pub failure: Option<String>,
+}
+
+/// The greatest error that counts as equal where the user says nothing, from the least precise floating-point type in
+/// either model. Two orders of magnitude above what reordered sums make of a layer, because the layers behind it
+/// amplify that; two below what a wrong attribute does to it.
+#[must_use]
+pub fn tolerance(models: [&ModelProto; 2]) -> f64 {
+    let of = |element: ElementType| match element {
+        ElementType::BF16 => 5e-2,
+        ElementType::F16 => 1e-2,
+        ElementType::F64 => 1e-9,
+        _ => 1e-4,
+    };
+    let graphs = models.into_iter().filter_map(|model| model.graph.as_ref());
+    let types = graphs.flat_map(|graph| {
+        let ports = graph.input.iter().chain(&graph.output).filter_map(|value| {
+            match value.r#type.as_ref()?.value.as_ref()? {
+                isqrt_cov_proto::onnx::type_proto::Value::TensorType(tensor) => Some(tensor.elem_type()),
+                _ => None,
+            }
+        });
+        ports.chain(graph.initializer.iter().filter_map(|tensor| tensor.data_type))
+    });
+    let floats = types.filter_map(ElementType::from_onnx).filter(|element| element.is_float());
+    floats.map(of).fold(of(ElementType::F64), f64::max)
+}
+
+/// What else to try where a runtime does not run a model.
+fn advice(runtime: &dyn Runtime) -> &'static str {
+    if runtime.name().starts_with("tract") {
+        ", or try ONNX Runtime: --runtime ort --onnxruntime PATH"
+    } else {
+        ""
+    }
+}
+
+/// One shape of the inputs with what is run on it.
+struct Case {
+    shapes: Vec<Vec<usize>>,
+    batch: usize,
+    work: Vec<Work>,
+}
+
+/// One run of both models.
+enum Work {
+    Seed(usize),
+    Rows { start: usize, valid: usize },
+}
+
+/// Runs both models and compares every output. Tensors are all inline.
+///
+/// # Errors
+/// A reference that does not run at all; a model whose inputs cannot be made up.
+pub fn compare(
+    reference: &ModelProto,
+    candidate: &ModelProto,
+    runtime: &dyn Runtime,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<Proof> {
+    let signatures = [Signature::of(reference)?, Signature::of(candidate)?];
+    let mut proof = Proof {
+        runtime: runtime.name(),
+        tolerance: plan.tolerance.unwrap_or_else(|| tolerance([reference, candidate])),
+        seeds: plan.seeds,
+        batches: Vec::new(),
+        runs: 0,
+        outputs: signatures[0].outputs.iter().map(|port| (port.name.clone(), Difference::new())).collect(),
+        samples: plan.samples.as_ref().map(SampleProof::new),
+        body_error: None,
+        notes: Vec::new(),
+        failure: None,
+    };
+    let alignment = match Alignment::of(&signatures[0], &signatures[1]) {
+        Ok(alignment) => alignment,
+        Err(reason) => return Ok(Proof { failure: Some(reason), ..proof }),
+    };
+    proof.notes.clone_from(&alignment.notes);
+    let known = plan.samples.as_ref().map(Samples::shapes);
+    let shapes = match Shapes::agreed(&signatures[0], &signatures[1], &alignment, known.as_deref())? {
+        Ok(shapes) => shapes,
+        Err(reason) => return Ok(Proof { failure: Some(reason), ..proof }),
+    };
+    let pair = Pair { reference, candidate, runtime, alignment };
+    let extents = pair.extents(&shapes)?;
+    let cases = cases(&shapes, &extents, plan);
+    progress.begin("proving", cases.iter().map(|case| case.work.len()).sum());
+    let mut refused = None;
+    for case in &cases {
+        let original = match runtime.prepare(reference, &case.shapes).and_then(|session| {
+            // Some exports declare an open batch but hold its size somewhere inside.
+            session.run(&shapes.random(&case.shapes, 0)).map(|_| session)
+        }) {
+            Ok(session) => session,
+            Err(error) => {
+                proof
+                    .notes
+                    .push(format!("left out: the reference does not run on {:?}: {error:#}", case.shapes));
+                refused = Some(error);
+                continue;
+            }
+        };
+        pair.run(case, &*original, &shapes, plan, &mut proof, progress)?;
+        if proof.failure.is_some() {
+            break;
+        }
+    }
+    progress.end();
+    if proof.runs == 0
+        && proof.failure.is_none()
+        && let Some(error) = refused
+    {
+        return Err(error.context(format!(
+            "{} does not run the reference{}",
+            runtime.name(),
+            advice(runtime)
+        )));
+    }
+    proof.conclude();
+    Ok(proof)
+}
+
+/// The shapes to try, each with the seeds and the user's samples that run on it.
+fn cases(shapes: &Shapes, extents: &[usize], plan: &Plan) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    let batches = if shapes.open_batch() { BATCHES.to_vec() } else { vec![shapes.fixed_batch()] };
+    let seeds = || (1..=plan.seeds).map(Work::Seed).collect();
+    let mut seeded = |batch, extent| {
+        cases.push(Case { shapes: shapes.sized(batch, extent), batch, work: seeds() });
+    };
+    batches.iter().for_each(|&batch| seeded(batch, extents[0]));
+    extents[1..].iter().for_each(|&extent| seeded(batches[0], extent));
+    let count = plan.samples.as_ref().map_or(0, |samples| samples.count);
+    let mut sizes = batches.into_iter().chain(std::iter::repeat(CHUNK));
+    let mut start = 0;
+    while start < count {
+        let (batch, valid) = if shapes.open_batch() {
+            let size = sizes.next().unwrap_or(CHUNK).min(count - start);
+            (size, size)
+        } else {
+            (shapes.fixed_batch(), shapes.fixed_batch().min(count - start))
+        };
+        let work = Work::Rows { start, valid };
+        let sized = shapes.sized(batch, extents[0]);
+        match cases.iter_mut().find(|case| case.shapes == sized) {
+            Some(case) => case.work.push(work),
+            None => cases.push(Case { shapes: sized, batch, work: vec![work] }),
+        }
+        start += valid;
+    }
+    cases
+}
+
+/// Two models to be compared in a runtime.
+struct Pair<'a> {
+    reference: &'a ModelProto,
+    candidate: &'a ModelProto,
+    runtime: &'a dyn Runtime,
+    alignment: Alignment,
+}
+
+impl Pair<'_> {
+    /// Sizes for the open axes other than the batch: one on which the reference gives numbers, and one more.
+    fn extents(&self, shapes: &Shapes) -> Result<Vec<usize>> {
+        if !shapes.open_extent() {
+            return Ok(vec![1]);
+        }
+        let batch = if shapes.open_batch() { 1 } else { shapes.fixed_batch() };
+        let attempt = |extent: usize| -> Result<bool> {
+            let sized = shapes.sized(batch, extent);
+            let outputs = self.runtime.prepare(self.reference, &sized)?.run(&shapes.random(&sized, 1))?;
+            Ok(outputs
+                .iter()
+                .any(|output| output.to_f64().iter().any(|value| value.is_finite() && *value != 0.0)))
+        };
+        let mut last = None;
+        let candidates: &[usize] = if shapes.looks_like_images() { &IMAGES } else { &FEATURES };
+        for &extent in candidates {
+            match attempt(extent) {
+                Ok(true) => {
+                    let more = extent + extent.div_ceil(2);
+                    return Ok(if attempt(more).unwrap_or(false) {
+                        vec![extent, more]
+                    } else {
+                        vec![extent]
+                    });
+                }
+                Ok(false) => {}
+                Err(error) => last = Some(error),
+            }
+        }
+        let tried: Vec<_> = candidates.iter().map(usize::to_string).collect();
+        let headline = format!(
+            "the model leaves sizes open, and gives no numbers for any of {} in {}; give data of the right shape \
+             with --inputs{}",
+            tried.join(", "),
+            self.runtime.name(),
+            advice(self.runtime)
+        );
+        Err(match last {
+            Some(error) => error.context(headline),
+            None => anyhow::Error::msg(headline),
+        })
+    }
+
+    /// Runs everything in `case`, until the models differ in more than numbers.
+    fn run(
+        &self,
+        case: &Case,
+        original: &dyn Session,
+        shapes: &Shapes,
+        plan: &Plan,
+        proof: &mut Proof,
+        progress: &Progress,
+    ) -> Result<()> {
+        let order = &self.alignment.inputs;
+        let fed: Vec<_> = order.iter().map(|&index| case.shapes[index].clone()).collect();
+        let converted = match self.runtime.prepare(self.candidate, &fed) {
+            Ok(session) => session,
+            Err(error) => {
+                proof.failure = Some(format!("the candidate does not load on {:?}: {error:#}", case.shapes));
+                return Ok(());
+            }
+        };
+        for work in &case.work {
+            let (inputs, name) = match (work, &plan.samples) {
+                (Work::Rows { start, valid }, Some(samples)) => {
+                    (samples.cut(*start, case.batch), format!("samples {start} to {}", start + valid - 1))
+                }
+                (Work::Seed(seed) | Work::Rows { start: seed, .. }, _) => (
+                    shapes.random(&case.shapes, *seed as u64),
+                    format!("seed {seed}, inputs {:?}", case.shapes),
+                ),
+            };
+            let before = original.run(&inputs).with_context(|| format!("the reference fails on {name}"))?;
+            let fed: Vec<_> = order.iter().map(|&index| inputs[index].clone()).collect();
+            let after = match converted.run(&fed) {
+                Ok(after) => after,
+                Err(error) => {
+                    proof.failure = Some(format!("the candidate fails on {name}: {error:#}"));
+                    return Ok(());
+                }
+            };
+            let after: Vec<_> = self.alignment.outputs.iter().map(|&index| &after[index]).collect();
+            if let Err(reason) = proof.add(&before, &after, &name) {
+                proof.failure = Some(reason);
+                return Ok(());
+            }
+            if let (Work::Rows { start, valid }, Some(samples)) = (work, &mut proof.samples) {
+                samples.add(*start, *valid, &before[0], after[0])?;
+            }
+            progress.step();
+        }
+        if !proof.batches.contains(&case.batch) {
+            proof.batches.push(case.batch);
+        }
+        Ok(())
+    }
+}
+
+impl Proof {
+    /// The greatest error over all outputs.
+    #[must_use]
+    pub fn max_error(&self) -> f64 {
+        self.outputs.iter().map(|(_, difference)| difference.max).fold(0.0, f64::max)
+    }
+
+    /// Adds what running the operators' bodies gave.
+    pub fn join_body(&mut self, body: &Self) {
+        match &body.failure {
+            Some(failure) if body.runs == 0 => {
+                self.notes.push(format!("the function body could not be tried: {failure}"));
+            }
+            failure => {
+                self.body_error = Some(body.max_error());
+                self.failure = failure.as_ref().map(|failure| format!("with the function body, {failure}"));
+            }
+        }
+    }
+
+    /// Takes in the outputs of one run.
+    fn add(&mut self, reference: &[Tensor], candidate: &[&Tensor], run: &str) -> Result<(), String> {
+        for ((expected, found), (name, difference)) in reference.iter().zip(candidate).zip(&mut self.outputs)
+        {
+            if expected.dims() != found.dims() || expected.element_type() != found.element_type() {
+                let describe =
+                    |tensor: &Tensor| format!("{} {:?}", tensor.element_type().name(), tensor.dims());
+                return Err(format!(
+                    "on {run}, output `{name}` is {} in the reference and {} in the candidate",
+                    describe(expected),
+                    describe(found)
+                ));
+            }
+            difference.add(expected, found, run);
+        }
+        self.runs += 1;
+        Ok(())
+    }
+
+    /// Judges what was gathered.
+    fn conclude(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        for (name, difference) in &self.outputs {
+            if difference.max > self.tolerance {
+                let place = difference.worst.as_ref().map_or_else(String::new, |worst| {
+                    format!(
+                        "; worst on {} at {:?}: {:e} in the reference, {:e} in the candidate",
+                        worst.run, worst.index, worst.reference, worst.candidate
+                    )
+                });
+                self.failure = Some(format!(
+                    "output `{name}` differs by {:.2e} of its greatest value (at most {:.0e} counts as equal){place}",
+                    difference.max, self.tolerance
+                ));
+                return;
+            }
+        }
+        if self.runs > 0 && self.outputs.iter().all(|(_, difference)| difference.finite == 0) {
+            self.failure = Some(
+                "every output is NaN or infinite on every input tried, so the runs prove nothing; give data of your \
+                 own with --inputs"
+                    .to_owned(),
+            );
+            return;
+        }
+        for (name, difference) in &self.outputs {
+            if !difference.varies {
+                self.notes
+                    .push(format!("output `{name}` is the same number on every input: it proves nothing"));
+            }
+        }
+    }
+}

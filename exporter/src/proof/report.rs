@@ -1,0 +1,139 @@
+//! The proof for machines and for people.
+
+use serde_json::{Value, json};
+
+use super::Proof;
+use crate::table::Table;
+
+impl Proof {
+    /// The proof as a JSON object. Errors that are infinite (a NaN on one side only) are `null`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let outputs: Vec<Value> = self
+            .outputs
+            .iter()
+            .map(|(name, difference)| {
+                json!({
+                    "name": name,
+                    "max_error": difference.max,
+                    "mean_error": difference.mean(),
+                    "p999_error": difference.quantile_999(),
+                    "nan_on_one_side": difference.lone,
+                })
+            })
+            .collect();
+        json!({
+            "passed": self.failure.is_none(),
+            "runtime": self.runtime,
+            "max_error": self.max_error(),
+            "mean_error": self.mean_error(),
+            "tolerance": self.tolerance,
+            "seeds": self.seeds,
+            "batches": self.batches,
+            "runs": self.runs,
+            "outputs": outputs,
+            "function_body_max_error": self.body_error,
+            "samples": self.samples.as_ref().map(|samples| samples.count),
+            "notes": self.notes,
+        })
+    }
+
+    /// What the user's `expected` and `labels` say, as JSON; nothing where they were not given.
+    #[must_use]
+    pub fn samples_json(&self) -> [(&'static str, Option<Value>); 2] {
+        let samples = self.samples.as_ref();
+        let expected = samples.and_then(|samples| samples.distance);
+        let expected =
+            expected.map(|[before, after]| json!({ "error_before": before, "error_after": after }));
+        let accuracy =
+            samples.and_then(|samples| Some((samples.count, samples.accuracy()?, samples.correct?)));
+        let accuracy = accuracy.map(|(count, accuracy, correct)| {
+            json!({
+                "samples": count,
+                "before": accuracy[0],
+                "after": accuracy[1],
+                "correct_before": correct[0],
+                "correct_after": correct[1],
+            })
+        });
+        [("expected", expected), ("accuracy", accuracy)]
+    }
+
+    /// The rows of a report: each a name and what there is to say. `sides` names the two models.
+    pub fn describe(&self, table: &mut Table, sides: [&str; 2]) {
+        if self.runs == 0 {
+            table.row(["proof".to_owned(), format!("NONE: nothing ran in {}", self.runtime)]);
+            return;
+        }
+        let verdict = if self.failure.is_none() { "same function" } else { "DIFFERENT" };
+        table.row([
+            "proof".to_owned(),
+            format!(
+                "{verdict}: max error {}, mean {} of the output's greatest value (at most {:.0e} counts as equal)",
+                number(self.max_error()),
+                number(self.mean_error()),
+                self.tolerance
+            ),
+        ]);
+        let batches: Vec<_> = self.batches.iter().map(usize::to_string).collect();
+        table.row([
+            String::new(),
+            format!(
+                "{} seeds, batch {}: {} runs of each model in {}",
+                self.seeds,
+                if batches.is_empty() { "-".to_owned() } else { batches.join(", ") },
+                self.runs,
+                self.runtime
+            ),
+        ]);
+        if let Some(error) = self.body_error {
+            table.row([
+                String::new(),
+                format!("function body, without the operators: max error {}", number(error)),
+            ]);
+        }
+        if self.outputs.len() > 1 {
+            for (name, difference) in &self.outputs {
+                table.row([String::new(), format!("output {name}: max error {}", number(difference.max))]);
+            }
+        }
+        if let Some(samples) = &self.samples {
+            if let Some([before, after]) = samples.distance {
+                table.row([
+                    "expected".to_owned(),
+                    format!("{}: {} away; {}: {} away", sides[0], number(before), sides[1], number(after)),
+                ]);
+            }
+            if let (Some(accuracy), Some(correct)) = (samples.accuracy(), samples.correct) {
+                let side = |index: usize| {
+                    let (percent, correct) = (100.0 * accuracy[index], correct[index]);
+                    format!("{}: {percent:.2} % ({correct} of {})", sides[index], samples.count)
+                };
+                table.row(["accuracy".to_owned(), format!("{}; {}", side(0), side(1))]);
+            }
+            if !samples.unused.is_empty() {
+                let unused = samples.unused.join("`, `");
+                table.row(["note".to_owned(), format!("arrays not used: `{unused}`")]);
+            }
+        }
+        for note in &self.notes {
+            table.row(["note".to_owned(), note.clone()]);
+        }
+    }
+
+    /// Mean error of the output where it is greatest.
+    fn mean_error(&self) -> f64 {
+        self.outputs.iter().map(|(_, difference)| difference.mean()).fold(0.0, f64::max)
+    }
+}
+
+/// An error for people.
+fn number(error: f64) -> String {
+    if error == 0.0 {
+        "0".to_owned()
+    } else if error.is_finite() {
+        format!("{error:.1e}")
+    } else {
+        "infinite".to_owned()
+    }
+}

@@ -1,0 +1,167 @@
+//! The proof on the user's own data: how near both models come to the outputs and classes that the user knows.
+
+use std::cmp::Ordering;
+
+use anyhow::{Result, ensure};
+
+use crate::data::Samples;
+use crate::tensor::Tensor;
+
+/// What the user's data say about both models.
+#[derive(Debug, Clone)]
+pub struct SampleProof {
+    /// Number of samples.
+    pub count: usize,
+    /// max|Δ| / max|expected| of the reference and of the candidate, where `expected` was given.
+    pub distance: Option<[f64; 2]>,
+    /// Samples that the reference and the candidate class as `labels` says, where those were given.
+    pub correct: Option<[usize; 2]>,
+    /// Arrays that the model has no use for.
+    pub unused: Vec<String>,
+    expected: Option<Expected>,
+    labels: Option<Vec<i64>>,
+}
+
+#[derive(Debug, Clone)]
+struct Expected {
+    values: Vec<f64>,
+    per_sample: usize,
+    scale: f64,
+}
+
+impl SampleProof {
+    /// Nothing run so far.
+    #[must_use]
+    pub fn new(samples: &Samples) -> Self {
+        let expected = samples.expected.as_ref().map(|expected| {
+            let values = expected.to_f64();
+            let scale = values.iter().filter(|value| value.is_finite()).fold(0.0, |a: f64, b| a.max(b.abs()));
+            Expected { per_sample: values.len() / samples.count, values, scale }
+        });
+        Self {
+            count: samples.count,
+            distance: expected.as_ref().map(|_| [0.0; 2]),
+            correct: samples.labels.as_ref().map(|_| [0; 2]),
+            unused: samples.unused.clone(),
+            expected,
+            labels: samples.labels.clone(),
+        }
+    }
+
+    /// The share of samples that both models class as `labels` says.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<[f64; 2]> {
+        Some(self.correct?.map(|correct| correct as f64 / self.count as f64))
+    }
+
+    /// Takes in the first outputs for the samples from `start` on; rows beyond `valid` are padding.
+    pub(super) fn add(
+        &mut self,
+        start: usize,
+        valid: usize,
+        reference: &Tensor,
+        candidate: &Tensor,
+    ) -> Result<()> {
+        if self.expected.is_none() && self.labels.is_none() {
+            return Ok(());
+        }
+        let dims = reference.dims();
+        ensure!(
+            dims.first().is_some_and(|&rows| rows >= valid),
+            "`expected` and `labels` need a first output with a row for each sample; its shape is {dims:?}"
+        );
+        let per_sample: usize = dims[1..].iter().product();
+        for (model, output) in [reference, candidate].into_iter().enumerate() {
+            let rows = &output.to_f64()[..valid * per_sample];
+            if let (Some(expected), Some(distance)) = (&self.expected, &mut self.distance) {
+                ensure!(
+                    expected.per_sample == per_sample,
+                    "`expected` has {} numbers for each sample; the first output has {per_sample}",
+                    expected.per_sample
+                );
+                let expected_rows = &expected.values[start * per_sample..][..rows.len()];
+                for (found, right) in rows.iter().zip(expected_rows) {
+                    // Zeros of either sign, NaN and equal infinities have a difference of NaN or none.
+                    if found.partial_cmp(right) == Some(Ordering::Equal) || (found.is_nan() && right.is_nan())
+                    {
+                        continue;
+                    }
+                    let error = (found - right).abs() / expected.scale;
+                    // A lone NaN must not vanish in `max`.
+                    distance[model] = distance[model].max(if error.is_nan() { f64::INFINITY } else { error });
+                }
+            }
+            if let (Some(labels), Some(correct)) = (&self.labels, &mut self.correct) {
+                ensure!(
+                    dims.len() == 2 && per_sample > 1,
+                    "`labels` need a first output of shape [N, classes]; its shape is {dims:?}"
+                );
+                for (scores, &label) in rows.chunks_exact(per_sample).zip(&labels[start..]) {
+                    correct[model] += usize::from(greatest(scores) == usize::try_from(label).ok());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The position of the greatest number; nothing if one is NaN.
+fn greatest(scores: &[f64]) -> Option<usize> {
+    if scores.iter().any(|score| score.is_nan()) {
+        return None;
+    }
+    (0..scores.len()).reduce(|best, index| if scores[index] > scores[best] { index } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::ElementType;
+
+    fn tensor(dims: &[usize], values: &[f64]) -> Tensor {
+        Tensor::from_f64(ElementType::F32, dims, values)
+    }
+
+    fn samples() -> Samples {
+        Samples {
+            inputs: vec![],
+            count: 3,
+            expected: Some(tensor(&[3, 2], &[1.0, 0.0, 0.0, 2.0, 1.0, 0.0])),
+            labels: Some(vec![0, 1, 1]),
+            unused: vec![],
+        }
+    }
+
+    #[test]
+    fn accuracy_and_distance_are_counted_for_both_models() {
+        let mut proof = SampleProof::new(&samples());
+        let first = tensor(&[2, 2], &[1.0, 0.0, 0.0, 2.0]);
+        proof.add(0, 2, &first, &tensor(&[2, 2], &[0.0, 1.0, 0.0, 2.0])).unwrap();
+        let padded = tensor(&[2, 2], &[1.0, 0.0, 9.0, 9.0]);
+        proof.add(2, 1, &padded, &padded).unwrap();
+        assert_eq!(proof.correct, Some([2, 1]));
+        assert_eq!(proof.distance, Some([0.0, 0.5]));
+    }
+
+    #[test]
+    fn outputs_that_are_no_scores_are_refused() {
+        let mut proof = SampleProof::new(&samples());
+        let output = tensor(&[3, 2, 1], &[0.0; 6]);
+        assert!(proof.add(0, 3, &output, &output).unwrap_err().to_string().contains("[N, classes]"));
+        let narrow = tensor(&[3, 1], &[0.0; 3]);
+        assert!(
+            proof.add(0, 3, &narrow, &narrow).unwrap_err().to_string().contains("2 numbers for each sample")
+        );
+    }
+
+    #[test]
+    fn a_nan_is_no_class_and_an_infinite_distance() {
+        assert_eq!(greatest(&[0.0, f64::NAN]), None);
+        assert_eq!(greatest(&[0.0, 3.0, 3.0]), Some(1));
+        let mut proof = SampleProof::new(&samples());
+        let nan = tensor(&[3, 2], &[f64::NAN; 6]);
+        proof.add(0, 3, &nan, &nan).unwrap();
+        assert_eq!(proof.distance, Some([f64::INFINITY; 2]));
+        assert_eq!(proof.accuracy(), Some([0.0; 2]));
+    }
+}

@@ -1,0 +1,305 @@
+//! The shapes on which two models are compared: what both agree to take, with sizes for the axes left open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+
+use crate::recognize::probe::Generator;
+use crate::signature::{Dim, Port, Signature};
+use crate::tensor::{ElementType, Tensor};
+
+/// How the inputs and outputs of two models correspond.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alignment {
+    /// For each input of the candidate, the reference's input that it is fed with.
+    pub inputs: Vec<usize>,
+    /// For each output of the reference, the candidate's output that it is compared with.
+    pub outputs: Vec<usize>,
+    /// What was assumed, for people.
+    pub notes: Vec<String>,
+}
+
+impl Alignment {
+    /// Matches inputs and outputs by name, or by position where the names differ.
+    ///
+    /// # Errors
+    /// For people: why no model that computes the same function could look like this.
+    pub fn of(reference: &Signature, candidate: &Signature) -> Result<Self, String> {
+        let mut notes = Vec::new();
+        let inputs = align(&candidate.inputs, &reference.inputs, "input", &mut notes)?;
+        let outputs = align(&reference.outputs, &candidate.outputs, "output", &mut notes)?;
+        Ok(Self { inputs, outputs, notes })
+    }
+}
+
+/// For each port of `from`, the index of the port in `to` that corresponds.
+fn align(from: &[Port], to: &[Port], what: &str, notes: &mut Vec<String>) -> Result<Vec<usize>, String> {
+    let names = |ports: &[Port]| ports.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
+    if from.len() != to.len() {
+        let (from, to) = (names(from).join("`, `"), names(to).join("`, `"));
+        return Err(format!("one model has the {what}s `{from}`, the other `{to}`"));
+    }
+    let by_name: Option<Vec<usize>> =
+        from.iter().map(|port| to.iter().position(|other| other.name == port.name)).collect();
+    let matched = by_name.unwrap_or_else(|| {
+        notes.push(format!(
+            "the {what}s are named differently (`{}` and `{}`) and were matched by position",
+            names(from).join("`, `"),
+            names(to).join("`, `")
+        ));
+        (0..from.len()).collect()
+    });
+    for (port, &index) in from.iter().zip(&matched) {
+        if let (Some(one), Some(other)) = (port.element, to[index].element)
+            && one != other
+        {
+            return Err(format!(
+                "{what} `{}` is {} in one model and {} in the other",
+                port.name,
+                one.name(),
+                other.name()
+            ));
+        }
+    }
+    Ok(matched)
+}
+
+/// The inputs that both models take, some axes still open.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shapes {
+    inputs: Vec<Input>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Input {
+    name: String,
+    element: ElementType,
+    dims: Vec<Axis>,
+}
+
+/// An axis: of a given size, or open under a key that all axes of the same size share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Axis {
+    Size(usize),
+    Open(String),
+}
+
+impl Shapes {
+    /// What `reference` and `candidate` both take, in the order of the reference's inputs. `known` gives the shapes of
+    /// the user's data, where there are any: they settle every axis but the first.
+    ///
+    /// # Errors
+    /// An input without element type or rank. The inner error, for people: two sizes that no input can both have.
+    pub fn agreed(
+        reference: &Signature,
+        candidate: &Signature,
+        alignment: &Alignment,
+        known: Option<&[Vec<usize>]>,
+    ) -> Result<Result<Self, String>> {
+        let mut inputs = Vec::new();
+        let mut settled: BTreeMap<String, usize> = BTreeMap::new();
+        for (index, port) in reference.inputs.iter().enumerate() {
+            let twin = alignment.inputs.iter().position(|&fed| fed == index).map(|at| &candidate.inputs[at]);
+            let name = &port.name;
+            let element = port.element.or(twin.and_then(|twin| twin.element));
+            let element = element.with_context(|| format!("input `{name}` has no element type"))?;
+            let known = known.map(|known| &known[index]);
+            let dims = port.dims.clone().or_else(|| known.map(|dims| vec![Dim::Unknown; dims.len()]));
+            let dims = dims.with_context(|| {
+                format!(
+                    "input `{name}` has no shape, not even a rank; give data of the right shape with --inputs"
+                )
+            })?;
+            let twin_dims = twin.and_then(|twin| twin.dims.as_deref());
+            if let Some(twin_dims) = twin_dims
+                && twin_dims.len() != dims.len()
+            {
+                return Ok(Err(format!(
+                    "input `{name}` has rank {} in one model and {} in the other",
+                    dims.len(),
+                    twin_dims.len()
+                )));
+            }
+            let mut axes = Vec::new();
+            for (axis, dim) in dims.iter().enumerate() {
+                let other = match twin_dims.map(|dims| &dims[axis]) {
+                    Some(Dim::Fixed(size)) => Some(*size),
+                    _ => known.filter(|_| axis > 0).map(|dims| dims[axis]),
+                };
+                axes.push(match (dim, other) {
+                    (Dim::Fixed(size), Some(other)) if *size != other => {
+                        return Ok(Err(format!(
+                            "axis {axis} of input `{name}` is {size} in one model and {other} in the other"
+                        )));
+                    }
+                    (Dim::Fixed(size), _) => Axis::Size(*size),
+                    (Dim::Named(key), other) => {
+                        settled.extend(other.map(|other| (key.clone(), other)));
+                        Axis::Open(key.clone())
+                    }
+                    (Dim::Unknown, Some(other)) => Axis::Size(other),
+                    (Dim::Unknown, None) => Axis::Open(format!("{name}.{axis}")),
+                });
+            }
+            inputs.push(Input { name: name.clone(), element, dims: axes });
+        }
+        for axis in inputs.iter_mut().flat_map(|input| &mut input.dims) {
+            if let Axis::Open(key) = axis
+                && let Some(&size) = settled.get(key)
+            {
+                *axis = Axis::Size(size);
+            }
+        }
+        Ok(Ok(Self { inputs }))
+    }
+
+    /// The keys of open first axes: the batch.
+    fn batch_keys(&self) -> BTreeSet<&str> {
+        let first = self.inputs.iter().filter_map(|input| input.dims.first());
+        first.filter_map(|axis| if let Axis::Open(key) = axis { Some(key.as_str()) } else { None }).collect()
+    }
+
+    /// Whether the number of samples is open.
+    #[must_use]
+    pub fn open_batch(&self) -> bool {
+        !self.batch_keys().is_empty()
+    }
+
+    /// Whether an axis other than the batch is open.
+    #[must_use]
+    pub fn open_extent(&self) -> bool {
+        let batch = self.batch_keys();
+        let mut axes = self.inputs.iter().flat_map(|input| &input.dims);
+        axes.any(|axis| matches!(axis, Axis::Open(key) if !batch.contains(key.as_str())))
+    }
+
+    /// Whether every input that leaves such an axis open looks like an image: rank 4 with at most 4 channels.
+    #[must_use]
+    pub fn looks_like_images(&self) -> bool {
+        let open = |input: &&Input| input.dims.iter().skip(1).any(|axis| matches!(axis, Axis::Open(_)));
+        let image = |input: &Input| input.dims.len() == 4 && matches!(input.dims[1], Axis::Size(1..=4));
+        self.inputs.iter().filter(open).all(image)
+    }
+
+    /// The size of the first axis where it is fixed: the first input's that has axes.
+    #[must_use]
+    pub fn fixed_batch(&self) -> usize {
+        let mut first = self.inputs.iter().filter_map(|input| input.dims.first());
+        first.find_map(|axis| if let Axis::Size(size) = axis { Some(*size) } else { None }).unwrap_or(1)
+    }
+
+    /// The shape of each input with `batch` samples and `extent` along every other open axis.
+    #[must_use]
+    pub fn sized(&self, batch: usize, extent: usize) -> Vec<Vec<usize>> {
+        let keys = self.batch_keys();
+        let size = |axis: &Axis| match axis {
+            Axis::Size(size) => *size,
+            Axis::Open(key) if keys.contains(key.as_str()) => batch,
+            Axis::Open(_) => extent,
+        };
+        self.inputs.iter().map(|input| input.dims.iter().map(size).collect()).collect()
+    }
+
+    /// Random inputs of these shapes: standard normal numbers, bytes over their whole range, other integers from 0 to
+    /// 3 (small enough for an index), either truth value.
+    #[must_use]
+    pub fn random(&self, shapes: &[Vec<usize>], seed: u64) -> Vec<Tensor> {
+        let tensor = |(input, dims): (&Input, &Vec<usize>)| {
+            // Each input its own stream, so that two inputs of one shape differ.
+            let mut random = Generator::new(input.name.bytes().fold(seed, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
+            }));
+            random_tensor(input.element, dims, &mut random)
+        };
+        self.inputs.iter().zip(shapes).map(tensor).collect()
+    }
+}
+
+fn random_tensor(element: ElementType, dims: &[usize], random: &mut Generator) -> Tensor {
+    fn array<T>(dims: &[usize], value: impl FnMut() -> T) -> ndarray::ArrayD<T> {
+        let values = std::iter::repeat_with(value).take(dims.iter().product()).collect();
+        ndarray::ArrayD::from_shape_vec(dims, values).expect("as many values as the shape says")
+    }
+    let below = |random: &mut Generator, bound: u32| (random.uniform() * f64::from(bound)) as i64;
+    match element {
+        ElementType::I64 => Tensor::I64(array(dims, || below(random, 4))),
+        ElementType::I32 => Tensor::I32(array(dims, || below(random, 4) as i32)),
+        ElementType::U8 => Tensor::U8(array(dims, || below(random, 256) as u8)),
+        ElementType::I8 => Tensor::I8(array(dims, || below(random, 256) as u8 as i8)),
+        ElementType::Bool => Tensor::Bool(array(dims, || below(random, 2) == 1)),
+        ElementType::F32 | ElementType::F64 | ElementType::F16 | ElementType::BF16 => {
+            let values: Vec<f64> =
+                std::iter::repeat_with(|| random.normal()).take(dims.iter().product()).collect();
+            Tensor::from_f64(element, dims, &values)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(name: &str, element: ElementType, dims: &[Dim]) -> Port {
+        Port { name: name.to_owned(), element: Some(element), dims: Some(dims.to_vec()) }
+    }
+
+    fn signature(dims: &[Dim]) -> Signature {
+        Signature {
+            inputs: vec![port("x", ElementType::F32, dims)],
+            outputs: vec![port("y", ElementType::F32, &[])],
+        }
+    }
+
+    fn agreed(reference: &Signature, candidate: &Signature) -> Result<Shapes, String> {
+        let alignment = Alignment::of(reference, candidate).unwrap();
+        Shapes::agreed(reference, candidate, &alignment, None).unwrap()
+    }
+
+    #[test]
+    fn open_axes_take_the_sizes_asked_for() {
+        let model = signature(&[Dim::Named("n".into()), Dim::Fixed(3), Dim::Unknown, Dim::Unknown]);
+        let shapes = agreed(&model, &model).unwrap();
+        assert!(shapes.open_batch() && shapes.open_extent());
+        assert_eq!(shapes.sized(2, 64), [[2, 3, 64, 64]]);
+    }
+
+    #[test]
+    fn a_fixed_candidate_settles_the_axis() {
+        let open = signature(&[Dim::Named("n".into()), Dim::Named("c".into())]);
+        let fixed = signature(&[Dim::Fixed(8), Dim::Named("c".into())]);
+        let shapes = agreed(&open, &fixed).unwrap();
+        assert!(!shapes.open_batch());
+        assert_eq!(shapes.fixed_batch(), 8);
+        assert_eq!(shapes.sized(1, 4), [[8, 4]]);
+        let other = signature(&[Dim::Fixed(7), Dim::Named("c".into())]);
+        assert!(agreed(&fixed, &other).unwrap_err().contains("is 8 in one model and 7"));
+    }
+
+    #[test]
+    fn names_match_before_positions() {
+        let f32 = ElementType::F32;
+        let one = Signature { inputs: vec![port("a", f32, &[]), port("b", f32, &[])], outputs: vec![] };
+        let swapped = Signature { inputs: vec![port("b", f32, &[]), port("a", f32, &[])], outputs: vec![] };
+        assert_eq!(Alignment::of(&one, &swapped).unwrap().inputs, [1, 0]);
+        let renamed = Signature { inputs: vec![port("c", f32, &[]), port("a", f32, &[])], outputs: vec![] };
+        let alignment = Alignment::of(&one, &renamed).unwrap();
+        assert_eq!(alignment.inputs, [0, 1]);
+        assert_eq!(alignment.notes.len(), 1);
+        let fewer = Signature { inputs: vec![port("a", f32, &[])], outputs: vec![] };
+        assert!(Alignment::of(&one, &fewer).is_err());
+        let double = Signature {
+            inputs: vec![port("a", ElementType::F64, &[]), port("b", f32, &[])],
+            outputs: vec![],
+        };
+        assert!(Alignment::of(&one, &double).unwrap_err().contains("is double in one model and float"));
+    }
+
+    #[test]
+    fn random_inputs_follow_the_seed() {
+        let model = signature(&[Dim::Fixed(2), Dim::Fixed(3)]);
+        let shapes = agreed(&model, &model).unwrap();
+        let sized = shapes.sized(1, 1);
+        assert_eq!(shapes.random(&sized, 1), shapes.random(&sized, 1));
+        assert_ne!(shapes.random(&sized, 1), shapes.random(&sized, 2));
+    }
+}
