@@ -1,6 +1,8 @@
 //! Recognition, rewriting and proof of iSQRT-COV layers in ONNX models.
 
 pub mod body;
+pub mod cli;
+mod commands;
 pub mod constants;
 pub mod data;
 pub mod documentation;

@@ -1,2 +1,7 @@
 //! The `isqrt-cov` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    isqrt_cov::cli::run(std::env::args_os()).into()
+}

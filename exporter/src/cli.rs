@@ -1,0 +1,263 @@
+//! The command line: what can be asked, and how the answer leaves.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Result, bail};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use serde_json::{Map, Value, json};
+
+use crate::commands;
+use crate::runtime::Runtime;
+use crate::runtime::ort::{self, Ort};
+use crate::runtime::tract::Tract;
+
+/// Finds iSQRT-COV layers in trained graphs, replaces each by a single operator, and proves that the model still
+/// computes the same function.
+#[derive(Debug, Parser)]
+#[command(name = "isqrt-cov", version, arg_required_else_help = true, after_help = EXIT_STATUS, after_long_help = MAIN_EXAMPLES)]
+pub(crate) struct Cli {
+    /// Print one JSON object on standard output, and nothing else there
+    #[arg(long, global = true, help_heading = "Output")]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Convert(commands::convert::Arguments),
+    Inspect(commands::inspect::Arguments),
+    Validate(commands::validate::Arguments),
+    Expand(commands::expand::Arguments),
+    Bench(commands::bench::Arguments),
+    Doctor(commands::doctor::Arguments),
+    Completions(commands::completions::Arguments),
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 done and proven, 1 the answer is no, 2 an error.";
+
+const MAIN_EXAMPLES: &str = "\
+Examples:
+  isqrt-cov inspect model.onnx                      What is in it?
+  isqrt-cov convert model.onnx -o fused.onnx        One node for each layer, proven
+  isqrt-cov validate model.onnx fused.onnx          Do they compute the same function?
+  isqrt-cov expand fused.onnx -o plain.onnx         Back to standard operators
+  isqrt-cov bench model.onnx fused.onnx             How much faster?
+  isqrt-cov doctor                                  Which runtime and which operator library are there?
+
+Exit status:
+  0  done and proven
+  1  the answer is no: nothing to convert, a proof failed, a graph that lost its iteration; no output file is written
+  2  an error: input that cannot be read, bad usage";
+
+/// How a command ended, as the shell sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// Done and proven.
+    Done = 0,
+    /// The answer is no.
+    No = 1,
+    /// An error.
+    Error = 2,
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status as u8)
+    }
+}
+
+/// What a command has to say.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// For machines.
+    pub fields: Map<String, Value>,
+    /// For people.
+    pub text: String,
+    /// Why the answer is no; nothing where it is yes.
+    pub refusal: Option<Refusal>,
+}
+
+/// A no.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// A fixed word.
+    pub reason: &'static str,
+    /// For people: what was found, and what to do next.
+    pub message: String,
+}
+
+/// Where models are run.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Runtime")]
+pub(crate) struct RuntimeOptions {
+    /// The runtime that evaluates models [default: tract; ort where one of the paths below is given]
+    #[arg(long, value_enum)]
+    pub runtime: Option<RuntimeKind>,
+    /// ONNX Runtime's shared library, or a folder that holds it such as the `capi` folder of the Python package
+    /// [default: $ORT_DYLIB_PATH]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub onnxruntime: Option<PathBuf>,
+    /// The operator library to register with ONNX Runtime [default: $ISQRT_COV_OP_LIBRARY, or
+    /// `libisqrt_cov_op.so` beside this program]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub op_library: Option<PathBuf>,
+}
+
+/// A runtime that models can be evaluated in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuntimeKind {
+    /// tract, built into this program
+    Tract,
+    /// ONNX Runtime, loaded from where you have it
+    Ort,
+}
+
+impl RuntimeOptions {
+    /// The runtime meant: where only paths are given, the one that they are for.
+    pub fn kind(&self) -> RuntimeKind {
+        let paths = self.onnxruntime.is_some() || self.op_library.is_some();
+        self.runtime.unwrap_or(if paths { RuntimeKind::Ort } else { RuntimeKind::Tract })
+    }
+
+    /// Whether the runtime knows the operators, and does not run their function bodies instead.
+    pub fn has_operators(&self) -> bool {
+        self.kind() == RuntimeKind::Tract || ort::find_operators(self.op_library.as_deref()).is_some()
+    }
+
+    /// Loads the runtime.
+    pub fn open(&self) -> Result<Box<dyn Runtime>> {
+        self.open_with(None)
+    }
+
+    /// Loads the runtime to run on `threads` threads.
+    pub fn open_with(&self, threads: Option<usize>) -> Result<Box<dyn Runtime>> {
+        match self.kind() {
+            RuntimeKind::Tract if self.onnxruntime.is_some() || self.op_library.is_some() => {
+                bail!("--onnxruntime and --op-library are for `--runtime ort`; tract needs neither")
+            }
+            RuntimeKind::Tract if threads.is_some() => {
+                bail!("--threads is for `--runtime ort`; tract runs on one thread")
+            }
+            RuntimeKind::Tract => Ok(Box::new(Tract::new())),
+            RuntimeKind::Ort => {
+                let library = ort::find_runtime(self.onnxruntime.as_deref())?;
+                let operators = ort::find_operators(self.op_library.as_deref());
+                Ok(Box::new(Ort::load(&library, operators.as_deref(), threads)?))
+            }
+        }
+    }
+}
+
+/// Runs the command line `arguments` and writes the answer.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Cli::try_parse_from(&arguments) {
+        Ok(cli) => {
+            let outcome = guarded(cli.command);
+            deliver(outcome, cli.json)
+        }
+        Err(error) => reject(&error, arguments.iter().any(|argument| argument == "--json")),
+    }
+}
+
+/// Runs a command; a panic (a defect here, or in a runtime on a model it did not foresee) becomes an error.
+fn guarded(command: Command) -> Result<Answer> {
+    static LAST: Mutex<Option<String>> = Mutex::new(None);
+    panic::set_hook(Box::new(|info| {
+        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.to_string().replace('\n', " "));
+    }));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| match command {
+        Command::Convert(arguments) => commands::convert::run(&arguments),
+        Command::Inspect(arguments) => commands::inspect::run(&arguments),
+        Command::Validate(arguments) => commands::validate::run(&arguments),
+        Command::Expand(arguments) => commands::expand::run(&arguments),
+        Command::Bench(arguments) => commands::bench::run(&arguments),
+        Command::Doctor(arguments) => commands::doctor::run(&arguments),
+        Command::Completions(arguments) => commands::completions::run(&arguments),
+    }));
+    drop(panic::take_hook());
+    outcome.unwrap_or_else(|_| {
+        let place = LAST.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        bail!("internal error; please report it with the model: {place}")
+    })
+}
+
+/// Writes a command's answer or error.
+fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
+    let (status, answer) = match outcome {
+        Ok(answer) => (if answer.refusal.is_some() { ExitStatus::No } else { ExitStatus::Done }, answer),
+        Err(error) => {
+            let causes = causes(&error);
+            if json {
+                print(
+                    &json!({ "status": "error", "reason": "error", "message": causes.join(": ") })
+                        .to_string(),
+                );
+            } else {
+                complain(&format!("error: {}", causes.join("\n  cause: ")));
+            }
+            return ExitStatus::Error;
+        }
+    };
+    if json {
+        let mut object = Map::new();
+        let word = if status == ExitStatus::Done { "done" } else { "no" };
+        object.insert("status".to_owned(), word.into());
+        if let Some(refusal) = answer.refusal {
+            object.insert("reason".to_owned(), refusal.reason.into());
+            object.insert("message".to_owned(), refusal.message.into());
+        }
+        object.extend(answer.fields);
+        print(&Value::Object(object).to_string());
+    } else {
+        if !answer.text.is_empty() {
+            print(answer.text.trim_end());
+        }
+        if let Some(refusal) = answer.refusal {
+            complain(&format!("no ({}): {}", refusal.reason, refusal.message));
+        }
+    }
+    status
+}
+
+/// Answers a command line that asks for help, or that cannot be understood.
+fn reject(error: &clap::Error, json: bool) -> ExitStatus {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if json && !asked {
+        let message = error.render().to_string();
+        let message = message.trim().trim_start_matches("error: ");
+        print(&json!({ "status": "error", "reason": "usage", "message": message }).to_string());
+    } else {
+        // Nothing can be done where the terminal is gone.
+        let _ = error.print();
+    }
+    if asked { ExitStatus::Done } else { ExitStatus::Error }
+}
+
+/// The headline and its causes, without those that the line above already tells.
+fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if causes.last().is_none_or(|last| !last.contains(&cause)) {
+            causes.push(cause);
+        }
+    }
+    causes
+}
+
+/// Writes a line to standard output; where the reader has gone there is no one left to tell.
+fn print(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

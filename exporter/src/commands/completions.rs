@@ -1,0 +1,31 @@
+//! `isqrt-cov completions`.
+
+use anyhow::Result;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::cli::{Answer, Cli};
+
+/// Print the completion script of a shell
+///
+/// The script completes commands, options and file names.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  isqrt-cov completions bash > ~/.local/share/bash-completion/completions/isqrt-cov
+  isqrt-cov completions zsh > \"${fpath[1]}/_isqrt-cov\"
+  isqrt-cov completions fish > ~/.config/fish/completions/isqrt-cov.fish")]
+pub struct Arguments {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "isqrt-cov", &mut script);
+    let text = String::from_utf8(script)?;
+    let mut answer = Answer::default();
+    answer.fields.insert("script".to_owned(), text.clone().into());
+    answer.text = text;
+    Ok(answer)
+}

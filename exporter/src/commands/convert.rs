@@ -1,0 +1,189 @@
+//! `isqrt-cov convert`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueHint};
+use isqrt_cov_proto::Model;
+use isqrt_cov_proto::onnx::{ModelProto, TypeProto, ValueInfoProto, type_proto};
+use serde_json::{Map, Value, json};
+
+use super::output::{self, Written};
+use super::{ProofOptions, layers};
+use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::expand;
+use crate::progress::Progress;
+use crate::proof::{Plan, Proof, compare, tolerance};
+use crate::recognize::{Findings, Found, recognize};
+use crate::rewrite;
+use crate::runtime::Runtime;
+use crate::signature::Signature;
+use crate::table::Table;
+
+/// Replace each covariance layer by a single operator, and prove that the model computes the same function
+///
+/// Layers are found by what they compute. Each becomes one node of the domain `ai.isqrtcov`; beside it stands an ONNX
+/// function with the same meaning in standard operators, so that runtimes without the operator library run the file
+/// too. Everything else in the model stays as it was. The original and the file written are then run on the same
+/// inputs, and OUTPUT appears only if they agree: a model that cannot be converted, or whose proof fails, leaves no
+/// file and exit status 1. An existing OUTPUT is replaced; the input never is.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  isqrt-cov convert model.onnx -o fused.onnx
+  isqrt-cov convert model.onnx -o fused.onnx --inputs test.npz     Accuracy before and after on your own data
+  isqrt-cov convert model.onnx -o fused.onnx --onnxruntime /usr/lib/libonnxruntime.so
+  isqrt-cov convert model.onnx --dry-run --json | jq .proof")]
+pub struct Arguments {
+    /// The model to convert: an .onnx file
+    #[arg(value_hint = ValueHint::FilePath)]
+    input: PathBuf,
+    /// Where to write the converted model
+    #[arg(short, long, value_name = "OUTPUT", value_hint = ValueHint::FilePath, required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
+    /// Leave out the function body: the file is smaller, but runs only where the operator library is loaded
+    #[arg(long)]
+    no_function: bool,
+    /// Convert and prove, but write nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    proof: ProofOptions,
+    #[command(flatten)]
+    runtime: RuntimeOptions,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    output::refuse_checkpoint(&arguments.input)?;
+    let destination = arguments.output.as_ref().filter(|_| !arguments.dry_run);
+    if let Some(destination) = destination {
+        output::check(&arguments.input, destination)?;
+    }
+    let runtime = arguments.runtime.open()?;
+    let mut model = Model::load(&arguments.input)?;
+    let original = model.inlined()?;
+    let mut plan = arguments.proof.plan(&Signature::of(&original)?)?;
+
+    let progress = Progress::on_terminal();
+    progress.spin("looking for layers");
+    let findings = recognize(&original, &*runtime)?;
+    progress.end();
+    let nodes_before = layers::node_count(&original);
+    if let Some(refusal) = layers::refusal(&findings, &original, &runtime.name()) {
+        let mut answer = describe(arguments, &findings, nodes_before, None);
+        answer.refusal = Some(refusal);
+        return Ok(answer);
+    }
+
+    rewrite::apply(&mut model.proto, &findings.layers, !arguments.no_function)?;
+    let nodes_after = layers::node_count(&model.proto);
+    if plan.tolerance.is_none() {
+        // The original cannot be nearer to the truth, nor the converted model nearer to the original, than its layers
+        // are to the float64 reference.
+        let strayed = findings.layers.iter().map(|found| 4.0 * found.evidence.error).fold(0.0, f64::max);
+        plan.tolerance = Some(tolerance([&original, &model.proto]).max(strayed));
+    }
+    let written = Written::stage(&model, destination)?;
+    let mut proof = compare(&original, &written.proto, &*runtime, &plan, &progress)?;
+    if let Some(failure) = &mut proof.failure {
+        failure.push_str(&locate(&original, &written.proto, &findings.layers, &*runtime, &plan));
+    } else if !arguments.no_function && arguments.runtime.has_operators() {
+        // Only the operators have run so far; where the library is absent, their bodies will.
+        let expanded = expand::inline(&written.proto)?;
+        let body =
+            compare(&original, &expanded, &*runtime, &Plan { seeds: 1, samples: None, ..plan }, &progress)?;
+        proof.join_body(&body);
+    }
+    if proof.failure.is_none() {
+        written.commit()?;
+    }
+    let mut answer = describe(arguments, &findings, nodes_before, Some((nodes_after, &proof)));
+    answer.refusal = proof.failure.map(|failure| Refusal {
+        reason: "proof-failed",
+        message: format!(
+            "the converted model does not compute the same function, and was not written: {failure}"
+        ),
+    });
+    Ok(answer)
+}
+
+/// Where original and converted model part: at the layers themselves, or only behind them.
+fn locate(
+    original: &ModelProto,
+    converted: &ModelProto,
+    layers: &[Found],
+    runtime: &dyn Runtime,
+    plan: &Plan,
+) -> String {
+    let at_layers = |model: &ModelProto| {
+        let mut model = model.clone();
+        if let Some(graph) = &mut model.graph {
+            graph.output = layers.iter().map(layer_output).collect();
+        }
+        model
+    };
+    let plan = Plan { seeds: 1, samples: None, ..plan.clone() };
+    let proof = compare(&at_layers(original), &at_layers(converted), runtime, &plan, &Progress::hidden());
+    let Ok(proof) = proof else { return String::new() };
+    let parting = proof.outputs.iter().find(|(_, difference)| difference.max > proof.tolerance);
+    match parting {
+        Some((name, difference)) => {
+            format!("; they part at the layer's output `{name}` ({:.1e})", difference.max)
+        }
+        None if proof.runs > 0 => format!(
+            "; the layers themselves agree to {:.1e}: what lies behind them amplifies that, and --tolerance decides \
+             how much may be",
+            proof.max_error()
+        ),
+        None => String::new(),
+    }
+}
+
+/// A layer's output as an output of the model.
+fn layer_output(found: &Found) -> ValueInfoProto {
+    let tensor = type_proto::Tensor { elem_type: Some(found.element.onnx()), shape: None };
+    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
+    ValueInfoProto { name: Some(found.output.clone()), r#type: Some(r#type), ..ValueInfoProto::default() }
+}
+
+fn describe(
+    arguments: &Arguments,
+    findings: &Findings,
+    nodes_before: usize,
+    converted: Option<(usize, &Proof)>,
+) -> Answer {
+    let proven = converted.filter(|(_, proof)| proof.failure.is_none());
+    let written = arguments.output.as_ref().filter(|_| proven.is_some() && !arguments.dry_run);
+    let mut fields = Map::new();
+    let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+    field("input", json!(arguments.input));
+    field("output", json!(written));
+    field("layers", findings.layers.iter().map(layers::layer_json).collect());
+    field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
+    field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());
+    field("nodes_before", nodes_before.into());
+    field("nodes_after", converted.map_or(nodes_before, |(after, _)| after).into());
+    field("function", (converted.is_some() && !arguments.no_function).into());
+    field("proof", converted.map_or(Value::Null, |(_, proof)| proof.to_json()));
+    for (name, value) in converted.iter().flat_map(|(_, proof)| proof.samples_json()) {
+        if let Some(value) = value {
+            field(name, value);
+        }
+    }
+
+    let mut text = String::new();
+    if !findings.layers.is_empty() {
+        text.push_str(&layers::layer_table(&findings.layers));
+        text.push('\n');
+    }
+    text.push_str(&layers::others_text(findings));
+    if let Some((nodes_after, proof)) = converted {
+        let mut table = Table::pairs();
+        table.row(["nodes".to_owned(), format!("{nodes_before} before, {nodes_after} after")]);
+        proof.describe(&mut table, ["before", "after"]);
+        if let Some(written) = written {
+            table.row(["written".to_owned(), written.display().to_string()]);
+        }
+        text.push_str(&table.render());
+    }
+    Answer { fields, text, refusal: None }
+}

@@ -1,0 +1,278 @@
+//! `isqrt-cov doctor`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueHint};
+use isqrt_cov_op::{DOMAIN, Layer, OperatorKind, VERSION, reference};
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+use serde_json::{Map, Value, json};
+
+use crate::body;
+use crate::cli::{Answer, Refusal};
+use crate::recognize::probe::Generator;
+use crate::runtime::Runtime;
+use crate::runtime::ort::{self, Ort};
+use crate::runtime::tract::Tract;
+use crate::table::Table;
+use crate::tensor::{ElementType, Tensor};
+
+/// Check which runtime and which operator library there are, whether they load, and which kernel runs
+///
+/// A model of one node is run: in tract, in ONNX Runtime with the operator library (its profile tells whose kernel
+/// ran) and without it (the function body runs), each compared with the float64 reference. Exit status 0: everything
+/// that was named, or found, works; 1: something does not. Without an ONNX Runtime only tract is checked.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  isqrt-cov doctor
+  isqrt-cov doctor --onnxruntime $(python3 -c 'import onnxruntime; print(onnxruntime.__path__[0])')
+  isqrt-cov doctor --onnxruntime libonnxruntime.so --op-library libisqrt_cov_op.so --json")]
+pub struct Arguments {
+    /// ONNX Runtime's shared library, or a folder that holds it [default: $ORT_DYLIB_PATH]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    onnxruntime: Option<PathBuf>,
+    /// The operator library [default: $ISQRT_COV_OP_LIBRARY, or `libisqrt_cov_op.so` beside this program]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    op_library: Option<PathBuf>,
+}
+
+/// The shape of the model's input: two samples of 6 channels with 5×7 positions.
+const DIMS: [usize; 4] = [2, 6, 5, 7];
+/// max|Δ| / max|reference| that float32 arithmetic may leave.
+const TOLERANCE: f64 = 1e-5;
+/// The model's operator set of the standard domain: one that every supported runtime knows.
+const OPSET: i64 = 17;
+
+/// What was checked.
+struct Check {
+    name: &'static str,
+    outcome: Result<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    let probe = Probe::new()?;
+    let mut fields = Map::new();
+    let mut checks = Vec::new();
+    let mut table = Table::pairs();
+    table.row(["isqrt-cov".to_owned(), env!("CARGO_PKG_VERSION").to_owned()]);
+    table.row(["operators".to_owned(), format!("{DOMAIN} version {VERSION}")]);
+    fields.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
+    fields.insert("domain_version".to_owned(), VERSION.into());
+
+    checks.push(Check { name: "tract", outcome: probe.in_tract() });
+    let operators = ort::find_operators(arguments.op_library.as_deref());
+    let named = arguments.onnxruntime.is_some() || std::env::var_os(ort::RUNTIME_VARIABLE).is_some();
+    let library = ort::find_runtime(arguments.onnxruntime.as_deref());
+    let mut note = None;
+    fields.insert("op_library".to_owned(), json!(operators));
+    match library {
+        Ok(library) => check_ort(&probe, &library, operators.as_deref(), &mut checks, &mut fields),
+        Err(error) if named || arguments.op_library.is_some() => {
+            checks.push(Check { name: "ONNX Runtime", outcome: Err(error) });
+        }
+        Err(error) => note = Some(format!("{error:#}")),
+    }
+    fields.entry("onnxruntime").or_insert(Value::Null);
+
+    let mut failed = Vec::new();
+    let mut results = Map::new();
+    for Check { name, outcome } in checks {
+        let (works, text) = match outcome {
+            Ok(text) => (true, text),
+            Err(error) => {
+                failed.push(format!("{name}: {error:#}"));
+                (false, format!("FAILS: {error:#}"))
+            }
+        };
+        results.insert(name.to_owned(), json!({ "works": works, "result": text }));
+        table.row([name.to_owned(), text]);
+    }
+    fields.insert("checks".to_owned(), Value::Object(results));
+    if let Some(note) = note {
+        table.row(["ONNX Runtime".to_owned(), format!("not checked: {note}")]);
+        fields.insert("note".to_owned(), note.into());
+    }
+    let refusal = (!failed.is_empty()).then(|| Refusal { reason: "not-working", message: failed.join("; ") });
+    Ok(Answer { fields, text: table.render(), refusal })
+}
+
+fn check_ort(
+    probe: &Probe,
+    library: &Path,
+    operators: Option<&Path>,
+    checks: &mut Vec<Check>,
+    fields: &mut Map<String, Value>,
+) {
+    let plain = match Ort::load(library, None, None) {
+        Ok(plain) => plain,
+        Err(error) => {
+            checks.push(Check { name: "ONNX Runtime", outcome: Err(error) });
+            return;
+        }
+    };
+    let found = format!("{} at {}", plain.version(), plain.library().display());
+    fields.insert(
+        "onnxruntime".to_owned(),
+        json!({ "version": plain.version(), "path": plain.library(), "build": ::ort::info() }),
+    );
+    checks.push(Check { name: "ONNX Runtime", outcome: Ok(found) });
+    checks.push(Check { name: "function body", outcome: probe.in_ort(&plain, None).map(|ran| ran.text()) });
+    let Some(operators) = operators else {
+        let outcome = "not checked: none given; name it with --op-library or ISQRT_COV_OP_LIBRARY";
+        checks.push(Check { name: "operator library", outcome: Ok(outcome.to_owned()) });
+        return;
+    };
+    let outcome = Ort::load(library, Some(operators), None)
+        .and_then(|runtime| probe.in_ort(&runtime, Some("IsqrtCov")))
+        .map(|ran| {
+            fields.insert("kernel_provider".to_owned(), json!(ran.provider));
+            format!("{}: {}", operators.display(), ran.text())
+        });
+    checks.push(Check { name: "operator library", outcome });
+}
+
+/// A model of one node with an input and what the float64 reference makes of it.
+struct Probe {
+    model: ModelProto,
+    input: Tensor,
+    expected: Vec<f64>,
+}
+
+/// What ran in ONNX Runtime.
+struct Ran {
+    error: f64,
+    kernels: Vec<String>,
+    provider: Option<String>,
+}
+
+impl Ran {
+    fn text(&self) -> String {
+        let error = format!("max error {:.0e} from the float64 reference", self.error);
+        match &self.provider {
+            Some(provider) => format!("{error}; the profile shows IsqrtCov's kernel on {provider}"),
+            None => format!("{error}; {} standard operators ran", self.kernels.len()),
+        }
+    }
+}
+
+impl Probe {
+    fn new() -> Result<Self> {
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        let mut random = Generator::new(1);
+        let values: Vec<f64> =
+            (0..DIMS.iter().product::<usize>()).map(|_| f64::from(random.normal() as f32)).collect();
+        let expected = reference::evaluate(&layer, &values, &DIMS)?;
+        let width = expected.len() / DIMS[0];
+        let mut node = NodeProto::new(layer.name(), &["x"], &["y"]).in_domain(DOMAIN).named("layer");
+        node.attribute = body::attributes_of(&layer);
+        let graph = GraphProto {
+            name: Some("doctor".to_owned()),
+            node: vec![node],
+            input: vec![ValueInfoProto::tensor("x", DataType::Float, DIMS.map(Into::into))],
+            output: vec![ValueInfoProto::tensor("y", DataType::Float, [DIMS[0].into(), width.into()])],
+            ..GraphProto::default()
+        };
+        let model = ModelProto {
+            ir_version: Some(8),
+            opset_import: vec![OperatorSetIdProto::new("", OPSET), OperatorSetIdProto::new(DOMAIN, VERSION)],
+            functions: vec![body::function_for(&[layer], Some(DataType::Float), OPSET)?],
+            graph: Some(graph),
+            ..ModelProto::default()
+        };
+        Ok(Self { model, input: Tensor::from_f64(ElementType::F32, &DIMS, &values), expected })
+    }
+
+    fn in_tract(&self) -> Result<String> {
+        let tract = Tract::new();
+        let outputs = tract.prepare(&self.model, &[DIMS.to_vec()])?.run(std::slice::from_ref(&self.input))?;
+        let error = self.judge(&outputs)?;
+        Ok(format!("{}: max error {error:.0e} from the float64 reference", tract.name()))
+    }
+
+    /// Runs the model; with `kernel`, the profile must show it.
+    fn in_ort(&self, runtime: &Ort, kernel: Option<&str>) -> Result<Ran> {
+        let folder = tempfile::tempdir()?;
+        let mut builder = runtime.builder()?;
+        builder = builder.with_profiling(folder.path().join("profile")).map_err(::ort::Error::<()>::from)?;
+        let mut session = runtime.session(&mut builder, &self.model)?;
+        let outputs = ort::run(&mut session, std::slice::from_ref(&self.input))?;
+        let profile =
+            std::fs::read_to_string(session.end_profiling()?).context("ONNX Runtime left no profile")?;
+        let error = self.judge(&outputs)?;
+        let kernels = kernels(&profile)?;
+        let Some(kernel) = kernel else {
+            let kernels = kernels.into_iter().map(|(name, _)| name).collect();
+            return Ok(Ran { error, kernels, provider: None });
+        };
+        let provider = kernels.iter().find(|(name, _)| name == kernel).map(|(_, provider)| provider.clone());
+        let kernels: Vec<_> = kernels.into_iter().map(|(name, _)| name).collect();
+        ensure!(
+            provider.is_some(),
+            "the profile shows no {kernel} kernel, but {}; the function body ran instead",
+            kernels.join(", ")
+        );
+        Ok(Ran { error, kernels, provider })
+    }
+
+    /// max|Δ| / max|reference| of the model's output.
+    fn judge(&self, outputs: &[Tensor]) -> Result<f64> {
+        let output = outputs.first().context("the model gave no output")?.to_f64();
+        ensure!(
+            output.len() == self.expected.len(),
+            "the output has {} elements; expected {}",
+            output.len(),
+            self.expected.len()
+        );
+        let scale = self.expected.iter().fold(0.0, |scale: f64, value| scale.max(value.abs()));
+        let distances = output.iter().zip(&self.expected).map(|(found, expected)| (found - expected).abs());
+        let error = distances.fold(0.0, f64::max) / scale;
+        let finite = output.iter().all(|value| value.is_finite());
+        ensure!(
+            finite && error <= TOLERANCE,
+            "the output is {error:.1e} away from the float64 reference; expected at most {TOLERANCE:.0e}"
+        );
+        Ok(error)
+    }
+}
+
+/// The operators whose kernels a profile shows, each with its execution provider.
+fn kernels(profile: &str) -> Result<Vec<(String, String)>> {
+    let events: Vec<Value> = serde_json::from_str(profile).context("the profile is not JSON")?;
+    let kernel = |event: &Value| {
+        let name = event["name"].as_str()?;
+        let (operator, provider) = (event["args"]["op_name"].as_str()?, event["args"]["provider"].as_str()?);
+        name.ends_with("_kernel_time").then(|| (operator.to_owned(), provider.to_owned()))
+    };
+    Ok(events.iter().filter_map(kernel).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_read_from_the_profile() {
+        let profile = r#"[
+            {"cat":"Session","name":"model_loading","args":{}},
+            {"cat":"Node","name":"layer_fence_before","args":{"op_name":"IsqrtCov"}},
+            {"cat":"Node","name":"layer_kernel_time","args":{"op_name":"IsqrtCov","provider":"CPUExecutionProvider"}}
+        ]"#;
+        let expected = [("IsqrtCov".to_owned(), "CPUExecutionProvider".to_owned())];
+        assert_eq!(kernels(profile).unwrap(), expected);
+        assert!(kernels("[{").is_err());
+    }
+
+    #[test]
+    fn a_wrong_output_is_not_passed() {
+        let probe = Probe::new().unwrap();
+        let right = Tensor::from_f64(ElementType::F32, &[2, 21], &probe.expected);
+        assert!(probe.judge(&[right]).unwrap() < 1e-6);
+        let mut wrong = probe.expected.clone();
+        wrong[3] *= 1.01;
+        assert!(probe.judge(&[Tensor::from_f64(ElementType::F32, &[2, 21], &wrong)]).is_err());
+        wrong[3] = f64::NAN;
+        assert!(probe.judge(&[Tensor::from_f64(ElementType::F32, &[2, 21], &wrong)]).is_err());
+        assert!(probe.judge(&[]).is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! `isqrt-cov expand`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueHint};
+use isqrt_cov_proto::Model;
+use serde_json::{Map, json};
+
+use super::output::{self, Written};
+use super::{ProofOptions, layers};
+use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::expand;
+use crate::progress::Progress;
+use crate::proof::compare;
+use crate::signature::Signature;
+use crate::table::Table;
+
+/// Replace the operators of `ai.isqrtcov` by standard ones, for runtimes that know neither them nor model functions
+///
+/// The reverse of convert, proven and written the same way.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  isqrt-cov expand fused.onnx -o plain.onnx")]
+pub struct Arguments {
+    /// The model to expand: an .onnx file
+    #[arg(value_hint = ValueHint::FilePath)]
+    input: PathBuf,
+    /// Where to write the expanded model
+    #[arg(short, long, value_name = "OUTPUT", value_hint = ValueHint::FilePath)]
+    output: PathBuf,
+    #[command(flatten)]
+    proof: ProofOptions,
+    #[command(flatten)]
+    runtime: RuntimeOptions,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    output::refuse_checkpoint(&arguments.input)?;
+    output::check(&arguments.input, &arguments.output)?;
+    let runtime = arguments.runtime.open()?;
+    let mut model = Model::load(&arguments.input)?;
+    let original = model.inlined()?;
+    let plan = arguments.proof.plan(&Signature::of(&original)?)?;
+    let nodes_before = layers::node_count(&original);
+    let fused = layers::fused(&original);
+    let mut fields = Map::new();
+    fields.insert("input".to_owned(), json!(arguments.input));
+    fields.insert("operators".to_owned(), json!(fused));
+    fields.insert("nodes_before".to_owned(), nodes_before.into());
+    if fused.is_empty() {
+        let refusal = Refusal {
+            reason: "no-layer-found",
+            message: "the model holds no operator of ai.isqrtcov; there is nothing to expand".to_owned(),
+        };
+        return Ok(Answer { fields, text: String::new(), refusal: Some(refusal) });
+    }
+    model.proto = expand::inline(&model.proto)?;
+    let nodes_after = layers::node_count(&model.proto);
+    let written = Written::stage(&model, Some(&arguments.output))?;
+    let proof = compare(&original, &written.proto, &*runtime, &plan, &Progress::on_terminal())?;
+    if proof.failure.is_none() {
+        written.commit()?;
+    }
+    let mut table = Table::pairs();
+    table.row(["operators".to_owned(), fused.join(", ")]);
+    table.row(["nodes".to_owned(), format!("{nodes_before} before, {nodes_after} after")]);
+    proof.describe(&mut table, ["before", "after"]);
+    fields.insert("nodes_after".to_owned(), nodes_after.into());
+    fields.insert("proof".to_owned(), proof.to_json());
+    if proof.failure.is_none() {
+        table.row(["written".to_owned(), arguments.output.display().to_string()]);
+        fields.insert("output".to_owned(), json!(arguments.output));
+    }
+    let refusal = proof.failure.map(|failure| Refusal {
+        reason: "proof-failed",
+        message: format!(
+            "the expanded model does not compute the same function, and was not written: {failure}"
+        ),
+    });
+    Ok(Answer { fields, text: table.render(), refusal })
+}

@@ -1,0 +1,114 @@
+//! `isqrt-cov inspect`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueHint};
+use isqrt_cov_proto::Model;
+use serde_json::{Value, json};
+
+use super::{layers, output};
+use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::progress::Progress;
+use crate::recognize::recognize;
+use crate::signature::{Port, Signature};
+use crate::table::Table;
+
+/// Show what is in a model: the layers found with their parameters, and why near misses are none
+///
+/// Regions of the graph are evaluated, not compared with patterns of nodes: what is reported is what they compute.
+/// Nothing is written. The exit status is 0 if the model holds a layer, fused already or not, and 1 if it holds none
+/// or lost one.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  isqrt-cov inspect model.onnx
+  isqrt-cov inspect model.onnx --json | jq .layers")]
+pub struct Arguments {
+    /// The model: an .onnx file
+    #[arg(value_hint = ValueHint::FilePath)]
+    input: PathBuf,
+    #[command(flatten)]
+    runtime: RuntimeOptions,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    output::refuse_checkpoint(&arguments.input)?;
+    let runtime = arguments.runtime.open()?;
+    let model = Model::load(&arguments.input)?;
+    let progress = Progress::on_terminal();
+    progress.spin("looking for layers");
+    let findings = recognize(&model.inlined()?, &*runtime)?;
+    progress.end();
+    let proto = &model.proto;
+    let signature = Signature::of(proto)?;
+    let fused = layers::fused(proto);
+    let opsets = proto.opset_import.iter().map(|set| (domain_name(set.domain()), set.version()));
+    let opsets: Vec<_> = opsets.collect();
+
+    let mut table = Table::pairs();
+    table.row(["model".to_owned(), arguments.input.display().to_string()]);
+    let sets: Vec<_> = opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
+    table.row(["format".to_owned(), format!("IR {}, opset {}", proto.ir_version(), sets.join(", "))]);
+    if !proto.producer_name().is_empty() {
+        table.row(["producer".to_owned(), format!("{} {}", proto.producer_name(), proto.producer_version())]);
+    }
+    for port in &signature.inputs {
+        table.row(["input".to_owned(), format!("{}: {port}", port.name)]);
+    }
+    for port in &signature.outputs {
+        table.row(["output".to_owned(), format!("{}: {port}", port.name)]);
+    }
+    table.row(["nodes".to_owned(), layers::node_count(proto).to_string()]);
+    if !fused.is_empty() {
+        table.row(["fused".to_owned(), fused.join(", ")]);
+    }
+    let mut text = table.render();
+    if !findings.layers.is_empty() {
+        text.push('\n');
+        text.push_str(&layers::layer_table(&findings.layers));
+    }
+    let others = layers::others_text(&findings);
+    if !others.is_empty() {
+        text.push('\n');
+        text.push_str(&others);
+    }
+
+    let fields = json!({
+        "model": arguments.input.display().to_string(),
+        "ir_version": proto.ir_version(),
+        "opsets": opsets.iter().map(|&(domain, version)| (domain.to_owned(), version.into()))
+            .collect::<serde_json::Map<String, Value>>(),
+        "producer": proto.producer_name(),
+        "inputs": signature.inputs.iter().map(port_json).collect::<Vec<_>>(),
+        "outputs": signature.outputs.iter().map(port_json).collect::<Vec<_>>(),
+        "nodes": layers::node_count(proto),
+        "fused": fused,
+        "layers": findings.layers.iter().map(layers::layer_json).collect::<Vec<_>>(),
+        "near_misses": findings.misses.iter().map(layers::miss_json).collect::<Vec<_>>(),
+        "lost_iterations": findings.lost.iter().map(layers::lost_json).collect::<Vec<_>>(),
+        "runtime": runtime.name(),
+    });
+    let Value::Object(fields) = fields else { unreachable!("`json!({{…}})` is an object") };
+    let refusal = layers::refusal(&findings, proto, &runtime.name());
+    let refusal = refusal.filter(|refusal: &Refusal| refusal.reason == "lost-iteration" || fused.is_empty());
+    Ok(Answer { fields, text, refusal })
+}
+
+/// The default domain has an empty name; ONNX's documents call it `ai.onnx`.
+fn domain_name(domain: &str) -> &str {
+    if domain.is_empty() { "ai.onnx" } else { domain }
+}
+
+fn port_json(port: &Port) -> Value {
+    use crate::signature::Dim;
+    let dim = |dim: &Dim| match dim {
+        Dim::Fixed(size) => json!(size),
+        Dim::Named(name) => json!(name),
+        Dim::Unknown => Value::Null,
+    };
+    json!({
+        "name": port.name,
+        "element_type": port.element.map(crate::tensor::ElementType::name),
+        "shape": port.dims.as_ref().map(|dims| dims.iter().map(dim).collect::<Vec<_>>()),
+    })
+}

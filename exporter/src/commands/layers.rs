@@ -1,0 +1,166 @@
+//! What recognition found, for machines and for people.
+
+use isqrt_cov_op::layer::Value as AttributeValue;
+use isqrt_cov_op::{DOMAIN, Layer, Operator};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto};
+use serde_json::{Map, Value, json};
+
+use crate::cli::Refusal;
+use crate::recognize::{Findings, Found, Lost, Miss};
+use crate::table::Table;
+
+/// A layer found, as JSON; every attribute is listed, defaults too.
+pub fn layer_json(found: &Found) -> Value {
+    json!({
+        "operator": found.layer.name(),
+        "attributes": attributes_json(&found.layer),
+        "input": found.input,
+        "output": found.output,
+        "element_type": found.element.name(),
+        "nodes_replaced": found.nodes.len(),
+        "evidence": {
+            "error": found.evidence.error,
+            "runner_up_error": found.evidence.runner_up,
+            "runner_up": found.evidence.runner_up_layer.as_ref().map(|layer| difference(layer, &found.layer)),
+            "probes": found.evidence.probes,
+        },
+    })
+}
+
+/// A near miss, as JSON.
+pub fn miss_json(miss: &Miss) -> Value {
+    json!({
+        "input": miss.input,
+        "output": miss.output,
+        "reason": miss.reason,
+        "closest_operator": miss.closest.as_ref().map(Layer::name),
+        "closest_attributes": miss.closest.as_ref().map(attributes_json),
+        "error": miss.error,
+    })
+}
+
+/// A layer that lost its iteration, as JSON.
+pub fn lost_json(lost: &Lost) -> Value {
+    json!({ "input": lost.input, "output": lost.output, "reason": lost.reason })
+}
+
+/// The layers found, as a table with the columns that people compare.
+pub fn layer_table(layers: &[Found]) -> String {
+    let mut table = Table::new(&["layer", "attributes", "input", "output", "nodes", "error", "next best"]);
+    for found in layers {
+        let evidence = &found.evidence;
+        let next = evidence.runner_up_layer.as_ref().map_or_else(
+            || "-".to_owned(),
+            |layer| format!("{:.0e} ({})", evidence.runner_up, difference(layer, &found.layer)),
+        );
+        table.row([
+            found.layer.name().to_owned(),
+            attributes_text(&found.layer),
+            found.input.clone(),
+            found.output.clone(),
+            found.nodes.len().to_string(),
+            format!("{:.0e}", evidence.error),
+            next,
+        ]);
+    }
+    table.render()
+}
+
+/// Near misses and lost iterations, a paragraph each.
+pub fn others_text(findings: &Findings) -> String {
+    let lost = findings.lost.iter().map(|lost| ("lost iteration", &lost.input, &lost.output, &lost.reason));
+    let misses = findings.misses.iter().map(|miss| ("not a layer", &miss.input, &miss.output, &miss.reason));
+    let line = |(what, input, output, reason)| format!("{what}: `{input}` → `{output}`: {reason}\n");
+    lost.chain(misses).map(line).collect()
+}
+
+/// Why a model with these findings cannot be converted; nothing where it can.
+pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option<Refusal> {
+    if let Some(lost) = findings.lost.first() {
+        return Some(Refusal {
+            reason: "lost-iteration",
+            message: format!(
+                "the exporter dropped the iteration of the layer that reads `{}`: {}. The model does not compute what \
+                 was trained. Export it again with torch.onnx.export(…, dynamo=True)",
+                lost.input, lost.reason
+            ),
+        });
+    }
+    if !findings.layers.is_empty() {
+        return None;
+    }
+    let fused = fused(model);
+    let message = if let Some(miss) = findings.misses.first() {
+        format!(
+            "the model holds no layer that an operator computes (evaluated in {runtime}); the nearest, from `{}` to \
+             `{}`: {}",
+            miss.input, miss.output, miss.reason
+        )
+    } else if fused.is_empty() {
+        format!("the model holds no covariance layer (evaluated in {runtime})")
+    } else {
+        format!("the model is converted already: it holds {}", fused.join(", "))
+    };
+    Some(Refusal { reason: "no-layer-found", message })
+}
+
+/// The operators of our domain that a model holds already, with how many of each.
+pub fn fused(model: &ModelProto) -> Vec<String> {
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    let bodies = model.functions.iter().filter(|function| function.domain() != DOMAIN);
+    let nodes = model.graph.iter().flat_map(all_nodes).chain(bodies.flat_map(|function| &function.node));
+    for node in nodes.filter(|node| node.domain() == DOMAIN) {
+        *counts.entry(node.op_type()).or_default() += 1;
+    }
+    counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect()
+}
+
+/// Number of nodes in the graph and every graph inside it.
+pub fn node_count(model: &ModelProto) -> usize {
+    model.graph.as_ref().map_or(0, |graph| all_nodes(graph).len())
+}
+
+fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
+    let mut nodes = Vec::new();
+    let mut graphs = vec![graph];
+    while let Some(graph) = graphs.pop() {
+        nodes.extend(&graph.node);
+        let attributes = graph.node.iter().flat_map(|node| &node.attribute);
+        graphs.extend(attributes.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs)));
+    }
+    nodes
+}
+
+fn attributes_json(layer: &Layer) -> Value {
+    let value = |value: AttributeValue| match value {
+        AttributeValue::Integer(value) => value.into(),
+        AttributeValue::Float(value) => f64::from(value).into(),
+        AttributeValue::Word(word) => word.into(),
+    };
+    let attributes = layer.attributes().into_iter().map(|(name, given)| (name.to_owned(), value(given)));
+    Value::Object(attributes.collect::<Map<_, _>>())
+}
+
+/// The attributes that differ from their defaults, and always the number of iterations where there is one.
+fn attributes_text(layer: &Layer) -> String {
+    let operator = Operator::of(layer.operator);
+    let differs = |name: &str, value: &AttributeValue| {
+        operator.attribute(name).is_none_or(|declared| declared.domain.default() != *value)
+    };
+    let listed = layer.attributes().into_iter();
+    let listed = listed.filter(|(name, value)| *name == "iterations" || differs(name, value));
+    let listed: Vec<_> = listed.map(|(name, value)| format!("{name}={value}")).collect();
+    if listed.is_empty() { "defaults".to_owned() } else { listed.join(" ") }
+}
+
+/// The attributes in which `layer` differs from `other`.
+fn difference(layer: &Layer, other: &Layer) -> String {
+    let mine = layer.attributes();
+    let theirs = other.attributes();
+    let differing = mine.into_iter().filter(|pair| !theirs.contains(pair));
+    let mut parts: Vec<_> = differing.map(|(name, value)| format!("{name}={value}")).collect();
+    if layer.operator != other.operator {
+        parts.insert(0, layer.name().to_owned());
+    }
+    parts.join(" ")
+}

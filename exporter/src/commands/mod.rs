@@ -1,0 +1,60 @@
+//! The commands, one a file, and what several of them share.
+
+pub mod bench;
+pub mod completions;
+pub mod convert;
+pub mod doctor;
+pub mod expand;
+pub mod inspect;
+pub mod layers;
+pub mod output;
+pub mod validate;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueHint};
+
+use crate::data::{Data, Samples};
+use crate::proof::Plan;
+use crate::signature::Signature;
+
+/// How two models are compared.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Proof")]
+pub struct ProofOptions {
+    /// Data of your own to compare on, beside random inputs
+    ///
+    /// A .npz archive with an array for each input of the model, named like it (`input` will do where there is only
+    /// one), samples along the first axis. An array `expected` (the outputs you know to be right) and an array
+    /// `labels` (the class of each sample) are reported on, before and after. A .npy file is the only input's array.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub inputs: Option<PathBuf>,
+    /// Number of random seeds
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub seeds: u32,
+    /// The greatest difference that counts as equal, as a share of the output's greatest value
+    ///
+    /// [default: 1e-4 for float32 models, 1e-9 for float64, 1e-2 for float16, 5e-2 for bfloat16; more where the
+    /// original layer itself strays from the float64 reference]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub tolerance: Option<f64>,
+}
+
+impl ProofOptions {
+    /// The plan for comparing with a model of this signature.
+    pub fn plan(&self, signature: &Signature) -> Result<Plan> {
+        Ok(Plan { seeds: self.seeds as usize, tolerance: self.tolerance, samples: self.samples(signature)? })
+    }
+
+    fn samples(&self, signature: &Signature) -> Result<Option<Samples>> {
+        self.inputs.as_deref().map(|path| Data::read(path)?.fit(signature)).transpose()
+    }
+}
+
+/// A tolerance: a number above 0.
+fn share(text: &str) -> Result<f64> {
+    let value: f64 = text.parse()?;
+    ensure!(value > 0.0 && value.is_finite(), "expected a number above 0");
+    Ok(value)
+}

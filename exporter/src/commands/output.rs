@@ -1,0 +1,120 @@
+//! Writing a model only once it is proven.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use isqrt_cov_proto::onnx::ModelProto;
+use isqrt_cov_proto::{Model, Staged};
+
+/// Checks, before any long work, that `output` may be written.
+///
+/// # Errors
+/// An output that is the input, under whatever name; one that is a folder, or whose folder does not exist.
+pub fn check(input: &Path, output: &Path) -> Result<()> {
+    ensure!(
+        !same_file(input, output),
+        "{}: is the input itself; name another file with -o",
+        output.display()
+    );
+    ensure!(!output.is_dir(), "{}: is a folder; name a file in it with -o", output.display());
+    let folder = match output.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    ensure!(folder.is_dir(), "{}: the folder {} does not exist", output.display(), folder.display());
+    Ok(())
+}
+
+/// Whether two paths lead to one file: through links of either kind, too.
+fn same_file(one: &Path, other: &Path) -> bool {
+    if let (Ok(one), Ok(other)) = (one.canonicalize(), other.canonicalize())
+        && one == other
+    {
+        return true;
+    }
+    hard_linked(one, other)
+}
+
+#[cfg(unix)]
+fn hard_linked(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &Path| path.metadata().ok().map(|data| (data.dev(), data.ino()));
+    identity(one).is_some_and(|one| Some(one) == identity(other))
+}
+
+#[cfg(not(unix))]
+fn hard_linked(_: &Path, _: &Path) -> bool {
+    false
+}
+
+/// A model written beside its destination, to be proven before it takes its place. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Written {
+    /// The model as the file holds it, all tensors inline: the proof is of that, not of what was meant to be in it.
+    pub proto: ModelProto,
+    staged: Option<Staged>,
+}
+
+impl Written {
+    /// Writes `model` beside `output`; nowhere without an `output`.
+    ///
+    /// # Errors
+    /// A file that cannot be written or read again.
+    pub fn stage(model: &Model, output: Option<&PathBuf>) -> Result<Self> {
+        let Some(output) = output else { return Ok(Self { proto: model.inlined()?, staged: None }) };
+        let staged = model.stage(output)?;
+        let written = Model::load(staged.path()).context("the model written cannot be read again")?;
+        Ok(Self { proto: written.inlined()?, staged: Some(staged) })
+    }
+
+    /// Moves the model to its destination.
+    ///
+    /// # Errors
+    /// A destination that cannot be replaced.
+    pub fn commit(self) -> Result<()> {
+        self.staged.map_or(Ok(()), Staged::commit)?;
+        Ok(())
+    }
+}
+
+/// Refuses extensions that promise something else than an ONNX model.
+///
+/// # Errors
+/// A checkpoint's extension.
+pub fn refuse_checkpoint(path: &Path) -> Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_lowercase();
+    if [".pth", ".pt", ".pth.tar", ".tar", ".safetensors"].iter().any(|end| name.ends_with(end)) {
+        bail!(
+            "{}: this version reads .onnx files only; export the checkpoint with torch.onnx.export(…, dynamo=True)",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_input_is_refused_under_every_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("model.onnx");
+        std::fs::write(&model, b"x").unwrap();
+        assert!(check(&model, &model).is_err());
+        assert!(check(&model, &folder.path().join(".").join("model.onnx")).is_err());
+        let hard = folder.path().join("hard.onnx");
+        std::fs::hard_link(&model, &hard).unwrap();
+        assert!(check(&model, &hard).is_err());
+        #[cfg(unix)]
+        {
+            let soft = folder.path().join("soft.onnx");
+            std::os::unix::fs::symlink(&model, &soft).unwrap();
+            assert!(check(&model, &soft).is_err());
+        }
+        assert!(check(&model, &folder.path().join("other.onnx")).is_ok());
+        assert!(check(&model, folder.path()).unwrap_err().to_string().contains("is a folder"));
+        let nowhere = folder.path().join("nowhere/out.onnx");
+        assert!(check(&model, &nowhere).unwrap_err().to_string().contains("does not exist"));
+    }
+}

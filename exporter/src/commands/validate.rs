@@ -1,0 +1,60 @@
+//! `isqrt-cov validate`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, ValueHint};
+use isqrt_cov_proto::Model;
+use serde_json::{Map, Value, json};
+
+use super::{ProofOptions, output};
+use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::progress::Progress;
+use crate::proof::compare;
+use crate::signature::Signature;
+use crate::table::Table;
+
+/// Say whether two models compute the same function, on what, and how far apart they are
+///
+/// Both are run on the same inputs, random ones and your own. Inputs and outputs correspond by name, or by position
+/// where the names differ. Exit status 0: the same; 1: they differ.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  isqrt-cov validate model.onnx fused.onnx
+  isqrt-cov validate model.onnx fused.onnx --inputs test.npz --tolerance 1e-5
+  isqrt-cov validate model.onnx fused.onnx --runtime ort --op-library libisqrt_cov_op.so")]
+pub struct Arguments {
+    /// The model to compare with: an .onnx file
+    #[arg(value_hint = ValueHint::FilePath)]
+    reference: PathBuf,
+    /// The model to judge: an .onnx file
+    #[arg(value_hint = ValueHint::FilePath)]
+    candidate: PathBuf,
+    #[command(flatten)]
+    proof: ProofOptions,
+    #[command(flatten)]
+    runtime: RuntimeOptions,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    output::refuse_checkpoint(&arguments.reference)?;
+    output::refuse_checkpoint(&arguments.candidate)?;
+    let runtime = arguments.runtime.open()?;
+    let reference = Model::load(&arguments.reference)?.inlined()?;
+    let candidate = Model::load(&arguments.candidate)?.inlined()?;
+    let plan = arguments.proof.plan(&Signature::of(&reference)?)?;
+    let proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())?;
+
+    let mut table = Table::pairs();
+    table.row(["reference".to_owned(), arguments.reference.display().to_string()]);
+    table.row(["candidate".to_owned(), arguments.candidate.display().to_string()]);
+    proof.describe(&mut table, ["reference", "candidate"]);
+    let mut fields = Map::new();
+    fields.insert("reference".to_owned(), json!(arguments.reference));
+    fields.insert("candidate".to_owned(), json!(arguments.candidate));
+    fields.insert("proof".to_owned(), proof.to_json());
+    let samples = proof.samples_json().into_iter();
+    fields.extend(samples.filter_map(|(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?))));
+    let refusal = proof.failure.map(|message| Refusal { reason: "different", message });
+    Ok(Answer { fields, text: table.render(), refusal })
+}

@@ -1,0 +1,366 @@
+//! The command line from outside: exit statuses, what stands on standard output, what is left behind.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use isqrt_cov_proto::Model;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A graph whose layer can be replaced, with a dynamic batch, and one whose exporter dropped the iteration.
+const FUSE: &str = "digits/digits_isqrt_official_noDotData_dyn18_dynbatch";
+const LOST: &str = "digits/digits_isqrt_official_noDotData_ts17_dynbatch";
+/// A graph that computes something else than the layer, from a covariance.
+const MISS: &str = "variants/near_R21_ts17_dynbatch";
+
+fn corpus(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus").join(name)
+}
+
+fn graph(name: &str) -> PathBuf {
+    corpus(&format!("{name}.onnx"))
+}
+
+/// Runs the program with none of the caller's settings.
+fn isqrt_cov<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_isqrt-cov"))
+        .args(arguments)
+        .env_remove("ORT_DYLIB_PATH")
+        .env_remove("ISQRT_COV_OP_LIBRARY")
+        .output()
+        .unwrap()
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("killed: {output:?}"))
+}
+
+/// The one JSON object on standard output.
+fn object(output: &Output) -> Value {
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{output:?}");
+    let value: Value = serde_json::from_str(text).unwrap();
+    assert!(value.is_object());
+    value
+}
+
+fn error_text(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn files(folder: &TempDir) -> Vec<String> {
+    let names =
+        folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+/// A model that holds no covariance: y = max(x, 0).
+fn without_a_layer(folder: &TempDir) -> PathBuf {
+    let port = |name| ValueInfoProto::tensor(name, DataType::Float, [2.into(), 3.into()]);
+    let graph = GraphProto {
+        name: Some("relu".to_owned()),
+        node: vec![NodeProto::new("Relu", &["x"], &["y"])],
+        input: vec![port("x")],
+        output: vec![port("y")],
+        ..GraphProto::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto::new("", 17)],
+        graph: Some(graph),
+        ..ModelProto::default()
+    };
+    let path = folder.path().join("relu.onnx");
+    Model::new(model, &path).save(&path).unwrap();
+    path
+}
+
+macro_rules! arguments {
+    ($($argument:expr),+ $(,)?) => {
+        [$(AsRef::<std::ffi::OsStr>::as_ref(&$argument).to_owned()),+]
+    };
+}
+
+#[test]
+fn a_model_is_converted_and_proven() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("fused.onnx");
+    let data = corpus(&format!("{FUSE}.npz"));
+    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, "--inputs", data, "--json"]);
+    assert_eq!(status(&ran), 0, "{ran:?}");
+    let answer = object(&ran);
+    assert_eq!(answer["status"], "done");
+    let layers = answer["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 1);
+    assert_eq!(layers[0]["operator"], "IsqrtCov");
+    assert_eq!(layers[0]["attributes"]["iterations"], 5);
+    assert_eq!(layers[0]["attributes"]["vectorization"], "upper");
+    let replaced = layers[0]["nodes_replaced"].as_u64().unwrap();
+    let nodes = |name: &str| answer[name].as_u64().unwrap();
+    assert_eq!(nodes("nodes_before"), 103);
+    assert!(replaced > 40 && nodes("nodes_after") <= 103 - replaced + 2, "{answer}");
+    assert_eq!(answer["proof"]["passed"], true);
+    assert_eq!(answer["proof"]["batches"], serde_json::json!([1, 2, 5]));
+    assert!(answer["proof"]["max_error"].as_f64().unwrap() < 1e-5);
+    assert!(answer["expected"]["error_after"].as_f64().unwrap() < 1e-5);
+    assert_eq!(files(&folder), ["fused.onnx"]);
+
+    let again = isqrt_cov(&arguments!["inspect", output, "--json"]);
+    assert_eq!(status(&again), 0);
+    assert_eq!(object(&again)["fused"], serde_json::json!(["1 IsqrtCov"]));
+    let same = isqrt_cov(&arguments!["validate", graph(FUSE), output, "--json"]);
+    assert_eq!((status(&same), object(&same)["proof"]["passed"].as_bool()), (0, Some(true)));
+    let twice = folder.path().join("twice.onnx");
+    let converted = isqrt_cov(&arguments!["convert", output, "-o", twice, "--json"]);
+    assert_eq!((status(&converted), &object(&converted)["reason"]), (1, &"no-layer-found".into()));
+    assert!(object(&converted)["message"].as_str().unwrap().contains("converted already"));
+
+    let plain = folder.path().join("plain.onnx");
+    let expanded = isqrt_cov(&arguments!["expand", output, "-o", plain, "--json"]);
+    assert_eq!(status(&expanded), 0, "{expanded:?}");
+    assert_eq!(object(&expanded)["proof"]["passed"], true);
+    let inspected = isqrt_cov(&arguments!["inspect", plain, "--json"]);
+    assert_eq!(object(&inspected)["fused"], serde_json::json!([]));
+}
+
+#[test]
+fn people_get_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("fused.onnx");
+    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output]);
+    assert_eq!(status(&ran), 0, "{ran:?}");
+    let text = String::from_utf8(ran.stdout).unwrap();
+    for expected in
+        ["IsqrtCov", "iterations=5", "103 before", "same function", "5 seeds, batch 1, 2, 5", "fused.onnx"]
+    {
+        assert!(text.contains(expected), "`{expected}` is missing in:\n{text}");
+    }
+    assert!(ran.stderr.is_empty(), "nothing disturbs where no terminal looks");
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("fused.onnx");
+    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, "--dry-run", "--json"]);
+    assert_eq!(status(&ran), 0, "{ran:?}");
+    assert_eq!(object(&ran)["output"], Value::Null);
+    assert!(files(&folder).is_empty());
+}
+
+#[test]
+fn no_layer_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = without_a_layer(&folder);
+    let output = folder.path().join("out.onnx");
+    for command in ["convert", "expand"] {
+        let ran = isqrt_cov(&arguments![command, input, "-o", output, "--json"]);
+        assert_eq!(status(&ran), 1, "{ran:?}");
+        let answer = object(&ran);
+        assert_eq!(
+            (answer["status"].as_str(), answer["reason"].as_str()),
+            (Some("no"), Some("no-layer-found"))
+        );
+        assert_eq!(files(&folder), ["relu.onnx"]);
+    }
+    let inspected = isqrt_cov(&arguments!["inspect", input, "--json"]);
+    assert_eq!((status(&inspected), &object(&inspected)["reason"]), (1, &"no-layer-found".into()));
+    assert_eq!(object(&inspected)["inputs"][0]["shape"], serde_json::json!([2, 3]));
+}
+
+#[test]
+fn a_near_miss_is_told_with_its_reason() {
+    let ran = isqrt_cov(&arguments!["inspect", graph(MISS), "--json"]);
+    let answer = object(&ran);
+    let layers = answer["layers"].as_array().unwrap();
+    assert!(layers.iter().all(|layer| layer["operator"] != "IsqrtCov"), "{answer}");
+    let misses = answer["near_misses"].as_array().unwrap();
+    assert!(misses.iter().any(|miss| miss["closest_operator"] == "IsqrtCov" && miss["reason"].is_string()));
+}
+
+#[test]
+fn a_lost_iteration_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let ran = isqrt_cov(&arguments!["convert", graph(LOST), "-o", output, "--json"]);
+    assert_eq!(status(&ran), 1, "{ran:?}");
+    let answer = object(&ran);
+    assert_eq!(answer["reason"], "lost-iteration");
+    assert!(answer["message"].as_str().unwrap().contains("dynamo=True"));
+    assert!(files(&folder).is_empty());
+    let ran = isqrt_cov(&arguments!["convert", graph(LOST), "-o", output]);
+    assert_eq!(status(&ran), 1);
+    assert!(error_text(&ran).starts_with("no (lost-iteration): "), "{ran:?}");
+}
+
+#[test]
+fn an_impossible_tolerance_fails_the_proof_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    std::fs::write(&output, b"of an earlier run").unwrap();
+    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, "--tolerance", "1e-30", "--json"]);
+    assert_eq!(status(&ran), 1, "{ran:?}");
+    let answer = object(&ran);
+    assert_eq!((answer["reason"].as_str(), &answer["output"]), (Some("proof-failed"), &Value::Null));
+    assert!(answer["message"].as_str().unwrap().contains("output `output` differs"), "{answer}");
+    assert_eq!(files(&folder), ["out.onnx"]);
+    assert_eq!(std::fs::read(&output).unwrap(), b"of an earlier run");
+}
+
+#[test]
+fn models_that_differ_are_told_apart() {
+    let ran = isqrt_cov(&arguments!["validate", graph(FUSE), graph(LOST), "--json"]);
+    assert_eq!(status(&ran), 1, "{ran:?}");
+    let answer = object(&ran);
+    assert_eq!(
+        (answer["reason"].as_str(), answer["proof"]["passed"].as_bool()),
+        (Some("different"), Some(false))
+    );
+    let other = isqrt_cov(&arguments!["validate", graph(FUSE), graph(MISS), "--json"]);
+    assert_eq!((status(&other), &object(&other)["reason"]), (1, &"different".into()));
+}
+
+#[test]
+fn broken_files_give_one_clear_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let whole = std::fs::read(graph(FUSE)).unwrap();
+    let mut inputs = vec![("truncated", whole[..whole.len() / 2].to_vec()), ("empty", Vec::new())];
+    inputs.push(("text", b"not a model at all, but text".to_vec()));
+    for (name, content) in inputs {
+        let input = folder.path().join(format!("{name}.onnx"));
+        std::fs::write(&input, content).unwrap();
+        for command in ["convert", "inspect", "validate", "expand"] {
+            let mut line = arguments![command, input].to_vec();
+            match command {
+                "convert" | "expand" => line.extend(arguments!["-o", output]),
+                "validate" => line.extend(arguments![graph(FUSE)]),
+                _ => {}
+            }
+            let ran = isqrt_cov(&line);
+            assert_eq!(status(&ran), 2, "{ran:?}");
+            let text = error_text(&ran);
+            assert!(text.starts_with("error: ") && text.contains(&format!("{name}.onnx")), "{text}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+            assert!(ran.stdout.is_empty());
+            line.extend(arguments!["--json"]);
+            let ran = isqrt_cov(&line);
+            let answer = object(&ran);
+            assert_eq!((status(&ran), answer["status"].as_str()), (2, Some("error")));
+            assert!(answer["message"].as_str().unwrap().contains(&format!("{name}.onnx")));
+        }
+        std::fs::remove_file(input).unwrap();
+    }
+    assert!(files(&folder).is_empty());
+}
+
+#[test]
+fn the_input_is_never_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("model.onnx");
+    std::fs::copy(graph(FUSE), &input).unwrap();
+    let linked = folder.path().join("linked.onnx");
+    std::fs::hard_link(&input, &linked).unwrap();
+    for output in [&input, &linked] {
+        let ran = isqrt_cov(&arguments!["convert", input, "-o", output]);
+        assert_eq!(status(&ran), 2, "{ran:?}");
+        assert!(error_text(&ran).contains("is the input itself"), "{ran:?}");
+    }
+    assert_eq!(std::fs::read(&input).unwrap(), std::fs::read(graph(FUSE)).unwrap());
+    assert_eq!(files(&folder), ["linked.onnx", "model.onnx"]);
+}
+
+#[test]
+fn bad_usage_is_an_error_in_either_form() {
+    let missing = isqrt_cov(&["convert", "model.onnx"]);
+    assert_eq!(status(&missing), 2);
+    assert!(error_text(&missing).contains("--output"), "{missing:?}");
+    for line in [
+        vec!["convert", "model.onnx", "--json"],
+        vec!["--json"],
+        vec!["--json", "frobnicate"],
+        vec!["inspect", "--json", "--runtime", "abacus", "model.onnx"],
+        vec!["convert", "model.onnx", "-o", "out.onnx", "--tolerance", "-1", "--json"],
+        vec!["convert", "model.onnx", "-o", "out.onnx", "--seeds", "0", "--json"],
+    ] {
+        let ran = isqrt_cov(&line);
+        assert_eq!((status(&ran), &object(&ran)["reason"]), (2, &"usage".into()), "{line:?}");
+    }
+    let absent = isqrt_cov(&["inspect", "no-such-model.onnx", "--json"]);
+    assert_eq!(status(&absent), 2);
+    assert!(object(&absent)["message"].as_str().unwrap().contains("no-such-model.onnx"));
+    let checkpoint = isqrt_cov(&["convert", "model.pth.tar", "-o", "out.onnx"]);
+    assert_eq!(status(&checkpoint), 2);
+    assert!(error_text(&checkpoint).contains("reads .onnx files only"), "{checkpoint:?}");
+    let mixed = isqrt_cov(&arguments!["inspect", graph(FUSE), "--runtime", "tract", "--op-library", "x.so"]);
+    assert_eq!(status(&mixed), 2);
+    assert!(error_text(&mixed).contains("for `--runtime ort`"), "{mixed:?}");
+}
+
+#[test]
+fn a_runtime_that_is_not_there_is_named() {
+    let ran = isqrt_cov(&arguments!["inspect", graph(FUSE), "--runtime", "ort"]);
+    assert_eq!(status(&ran), 2);
+    assert!(error_text(&ran).contains("--onnxruntime or ORT_DYLIB_PATH"), "{ran:?}");
+    let ran = isqrt_cov(&arguments!["inspect", graph(FUSE), "--onnxruntime", "/nowhere/libonnxruntime.so"]);
+    assert_eq!(status(&ran), 2);
+    assert!(error_text(&ran).contains("/nowhere/libonnxruntime.so: no such file"), "{ran:?}");
+    let doctor = isqrt_cov(&["doctor", "--onnxruntime", "/nowhere/libonnxruntime.so", "--json"]);
+    assert_eq!((status(&doctor), &object(&doctor)["reason"]), (1, &"not-working".into()));
+}
+
+#[test]
+fn the_doctor_checks_tract_where_there_is_nothing_else() {
+    let ran = isqrt_cov(&["doctor", "--json"]);
+    assert_eq!(status(&ran), 0, "{ran:?}");
+    let answer = object(&ran);
+    assert_eq!((&answer["checks"]["tract"]["works"], &answer["onnxruntime"]), (&true.into(), &Value::Null));
+}
+
+#[test]
+fn data_that_does_not_fit_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.onnx");
+    let data = corpus(&format!("{MISS}.npz"));
+    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, "--inputs", data]);
+    assert_eq!(status(&ran), 2, "{ran:?}");
+    assert!(
+        error_text(&ran).contains("array `input`") && error_text(&ran).contains("[batch, 1, 8, 8]"),
+        "{ran:?}"
+    );
+    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, "--inputs", graph(FUSE)]);
+    assert_eq!(status(&ran), 2, "{ran:?}");
+    assert!(files(&folder).is_empty());
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for command in ["convert", "inspect", "validate", "expand", "bench", "doctor", "completions"] {
+        let ran = isqrt_cov(&[command, "--help"]);
+        assert_eq!(status(&ran), 0);
+        let text = String::from_utf8(ran.stdout).unwrap();
+        assert!(text.contains("Examples:") && text.contains(&format!("isqrt-cov {command}")), "{text}");
+        assert!(text.contains("--json"), "{text}");
+    }
+    let ran = isqrt_cov(&["--help"]);
+    assert!(String::from_utf8(ran.stdout).unwrap().contains("Exit status"));
+    let version = isqrt_cov(&["--version"]);
+    assert_eq!(version.stdout, format!("isqrt-cov {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+    let script = isqrt_cov(&["completions", "bash"]);
+    assert!(String::from_utf8(script.stdout).unwrap().contains("complete -F"));
+}
+
+#[test]
+fn a_model_is_measured() {
+    let ran =
+        isqrt_cov(&arguments!["bench", graph(FUSE), graph(FUSE), "--batch", "2", "--rounds", "3", "--json"]);
+    assert_eq!(status(&ran), 0, "{ran:?}");
+    let answer = object(&ran);
+    assert_eq!(answer["models"].as_array().unwrap().len(), 2);
+    assert!(answer["ratio"].as_f64().unwrap() > 0.0);
+    assert_eq!(answer["models"][0]["batch"], 2);
+}
