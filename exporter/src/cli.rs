@@ -37,6 +37,7 @@ enum Command {
     Expand(commands::expand::Arguments),
     Bench(commands::bench::Arguments),
     Doctor(commands::doctor::Arguments),
+    Operators(commands::operators::Arguments),
     Completions(commands::completions::Arguments),
 }
 
@@ -180,6 +181,7 @@ fn guarded(command: Command) -> Result<Answer> {
         Command::Expand(arguments) => commands::expand::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Doctor(arguments) => commands::doctor::run(&arguments),
+        Command::Operators(_) => Ok(commands::operators::run()),
         Command::Completions(arguments) => commands::completions::run(&arguments),
     }));
     drop(panic::take_hook());

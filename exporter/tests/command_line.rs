@@ -339,7 +339,8 @@ fn data_that_does_not_fit_is_named() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["convert", "inspect", "validate", "expand", "bench", "doctor", "completions"] {
+    for command in ["convert", "inspect", "validate", "expand", "bench", "doctor", "operators", "completions"]
+    {
         let ran = isqrt_cov(&[command, "--help"]);
         assert_eq!(status(&ran), 0);
         let text = String::from_utf8(ran.stdout).unwrap();
@@ -350,6 +351,11 @@ fn every_command_explains_itself() {
     assert!(String::from_utf8(ran.stdout).unwrap().contains("Exit status"));
     let version = isqrt_cov(&["--version"]);
     assert_eq!(version.stdout, format!("isqrt-cov {}\n", env!("CARGO_PKG_VERSION")).as_bytes());
+    let page = String::from_utf8(isqrt_cov(&["operators"]).stdout).unwrap();
+    assert!(
+        page.contains("# Operators") && page.contains("IsqrtCov") && page.contains("off_diagonal_scale"),
+        "{page}"
+    );
     let script = isqrt_cov(&["completions", "bash"]);
     assert!(String::from_utf8(script.stdout).unwrap().contains("complete -F"));
 }

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod expand;
 pub mod inspect;
 pub mod layers;
+pub mod operators;
 pub mod output;
 pub mod validate;
 

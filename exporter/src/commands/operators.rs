@@ -1,0 +1,22 @@
+//! `isqrt-cov operators`.
+
+use clap::Args;
+
+use crate::cli::Answer;
+use crate::documentation;
+
+/// Print the documentation of the operators, in Markdown
+///
+/// Inputs, outputs, attributes, types, shape inference and bodies, in the form of ONNX's Operators.md.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  isqrt-cov operators > docs/Operators.md")]
+pub struct Arguments {}
+
+pub(crate) fn run() -> Answer {
+    let text = documentation::operators();
+    let mut answer = Answer::default();
+    answer.fields.insert("markdown".to_owned(), text.clone().into());
+    answer.text = text;
+    answer
+}
