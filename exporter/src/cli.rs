@@ -161,30 +161,35 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
-            let outcome = guarded(cli.command);
+            let outcome = guarded(|| answer(&cli.command));
             deliver(outcome, cli.json)
         }
         Err(error) => reject(&error, arguments.iter().any(|argument| argument == "--json")),
     }
 }
 
-/// Runs a command; a panic (a defect here, or in a runtime on a model it did not foresee) becomes an error.
-fn guarded(command: Command) -> Result<Answer> {
+fn answer(command: &Command) -> Result<Answer> {
+    match command {
+        Command::Convert(arguments) => commands::convert::run(arguments),
+        Command::Inspect(arguments) => commands::inspect::run(arguments),
+        Command::Validate(arguments) => commands::validate::run(arguments),
+        Command::Expand(arguments) => commands::expand::run(arguments),
+        Command::Bench(arguments) => commands::bench::run(arguments),
+        Command::Doctor(arguments) => commands::doctor::run(arguments),
+        Command::Operators(_) => Ok(commands::operators::run()),
+        Command::Completions(arguments) => commands::completions::run(arguments),
+    }
+}
+
+/// Does the work; a panic (a defect here, or in a runtime on a model that it did not foresee) becomes an error.
+fn guarded(work: impl FnOnce() -> Result<Answer>) -> Result<Answer> {
     static LAST: Mutex<Option<String>> = Mutex::new(None);
+    let previous = panic::take_hook();
     panic::set_hook(Box::new(|info| {
         *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.to_string().replace('\n', " "));
     }));
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| match command {
-        Command::Convert(arguments) => commands::convert::run(&arguments),
-        Command::Inspect(arguments) => commands::inspect::run(&arguments),
-        Command::Validate(arguments) => commands::validate::run(&arguments),
-        Command::Expand(arguments) => commands::expand::run(&arguments),
-        Command::Bench(arguments) => commands::bench::run(&arguments),
-        Command::Doctor(arguments) => commands::doctor::run(&arguments),
-        Command::Operators(_) => Ok(commands::operators::run()),
-        Command::Completions(arguments) => commands::completions::run(&arguments),
-    }));
-    drop(panic::take_hook());
+    let outcome = panic::catch_unwind(AssertUnwindSafe(work));
+    panic::set_hook(previous);
     outcome.unwrap_or_else(|_| {
         let place = LAST.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
         bail!("internal error; please report it with the model: {place}")
@@ -262,4 +267,47 @@ fn print(text: &str) {
 
 fn complain(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_panic_becomes_one_line() {
+        let error = guarded(|| panic!("a tensor\nof rank 7")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("internal error; please report it") && error.ends_with("a tensor of rank 7"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = || anyhow::anyhow!("no such file");
+        let error = cause().context("x.onnx: cannot be read: no such file").context("nothing was converted");
+        assert_eq!(causes(&error), ["nothing was converted", "x.onnx: cannot be read: no such file"]);
+    }
+
+    #[test]
+    fn paths_choose_the_runtime() {
+        let kind = |line: &[&str]| {
+            let line = [&["isqrt-cov", "inspect", "m.onnx"], line].concat();
+            let Command::Inspect(arguments) = Cli::try_parse_from(line).unwrap().command else {
+                panic!("inspect was asked for")
+            };
+            arguments.runtime.kind()
+        };
+        assert_eq!(kind(&[]), RuntimeKind::Tract);
+        assert_eq!(kind(&["--onnxruntime", "x.so"]), RuntimeKind::Ort);
+        assert_eq!(kind(&["--runtime", "ort"]), RuntimeKind::Ort);
+        assert_eq!(kind(&["--op-library", "x.so", "--runtime", "tract"]), RuntimeKind::Tract);
+    }
 }

@@ -309,6 +309,18 @@ fn a_runtime_that_is_not_there_is_named() {
     let ran = isqrt_cov(&arguments!["inspect", graph(FUSE), "--onnxruntime", "/nowhere/libonnxruntime.so"]);
     assert_eq!(status(&ran), 2);
     assert!(error_text(&ran).contains("/nowhere/libonnxruntime.so: no such file"), "{ran:?}");
+    let ran = isqrt_cov(&arguments![
+        "convert",
+        graph(FUSE),
+        "--dry-run",
+        "--no-function",
+        "--onnxruntime",
+        "/nowhere/libonnxruntime.so",
+        "--op-library",
+        "/nowhere/libisqrt_cov_op.so",
+        "--json"
+    ]);
+    assert_eq!(status(&ran), 2);
     let doctor = isqrt_cov(&["doctor", "--onnxruntime", "/nowhere/libonnxruntime.so", "--json"]);
     assert_eq!((status(&doctor), &object(&doctor)["reason"]), (1, &"not-working".into()));
 }
@@ -319,6 +331,49 @@ fn the_doctor_checks_tract_where_there_is_nothing_else() {
     assert_eq!(status(&ran), 0, "{ran:?}");
     let answer = object(&ran);
     assert_eq!((&answer["checks"]["tract"]["works"], &answer["onnxruntime"]), (&true.into(), &Value::Null));
+}
+
+#[test]
+fn accuracy_is_told_before_and_after() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("fused.onnx");
+    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/digits");
+    let (model, data) = (digits.join("digits.onnx"), digits.join("test.npz"));
+    let ran = isqrt_cov(&arguments!["convert", model, "-o", output, "--inputs", data, "--json"]);
+    assert_eq!(status(&ran), 0, "{ran:?}");
+    let accuracy = &object(&ran)["accuracy"];
+    assert_eq!(accuracy["samples"], 360);
+    assert!(accuracy["before"].as_f64().unwrap() > 0.98, "{accuracy}");
+    assert_eq!(accuracy["before"], accuracy["after"]);
+    assert_eq!(object(&ran)["proof"]["batches"], serde_json::json!([1, 2, 5, 32]));
+}
+
+#[test]
+fn data_is_cut_to_a_fixed_batch() {
+    // 360 images do not fill the last batch of a model that takes 7 at once.
+    let folder = tempfile::tempdir().unwrap();
+    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/digits");
+    let mut model = Model::load(digits.join("digits.onnx")).unwrap();
+    let graph = model.proto.graph.as_mut().unwrap();
+    for value in graph.input.iter_mut().chain(&mut graph.output) {
+        let Some(isqrt_cov_proto::onnx::type_proto::Value::TensorType(tensor)) =
+            value.r#type.as_mut().and_then(|kind| kind.value.as_mut())
+        else {
+            panic!("a tensor")
+        };
+        tensor.shape.as_mut().unwrap().dim[0] = 7.into();
+    }
+    let fixed = folder.path().join("fixed.onnx");
+    model.save(&fixed).unwrap();
+    let data = digits.join("test.npz");
+    let ran =
+        isqrt_cov(&arguments!["validate", fixed, digits.join("digits.onnx"), "--inputs", data, "--json"]);
+    assert_eq!(status(&ran), 0, "{ran:?}");
+    let answer = object(&ran);
+    assert_eq!(answer["proof"]["batches"], serde_json::json!([7]));
+    assert_eq!(answer["accuracy"]["samples"], 360);
+    assert!(answer["accuracy"]["before"].as_f64().unwrap() > 0.98, "{answer}");
+    assert!(answer["expected"]["error_before"].as_f64().unwrap() < 1e-5, "{answer}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::{ModelProto, TypeProto, ValueInfoProto, type_proto};
@@ -17,6 +17,7 @@ use crate::proof::{Plan, Proof, compare, tolerance};
 use crate::recognize::{Findings, Found, recognize};
 use crate::rewrite;
 use crate::runtime::Runtime;
+use crate::runtime::ort::OPERATORS_VARIABLE;
 use crate::signature::Signature;
 use crate::table::Table;
 
@@ -58,6 +59,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if let Some(destination) = destination {
         output::check(&arguments.input, destination)?;
     }
+    let runs_operators = arguments.runtime.has_operators();
+    ensure!(
+        runs_operators || !arguments.no_function,
+        "without function bodies the converted model runs only with the operator library; name it with --op-library \
+         or {OPERATORS_VARIABLE}"
+    );
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
     let original = model.inlined()?;
@@ -86,7 +93,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut proof = compare(&original, &written.proto, &*runtime, &plan, &progress)?;
     if let Some(failure) = &mut proof.failure {
         failure.push_str(&locate(&original, &written.proto, &findings.layers, &*runtime, &plan));
-    } else if !arguments.no_function && arguments.runtime.has_operators() {
+    } else if !runs_operators {
+        let note = "the function bodies ran, not the operators: no operator library was found".to_owned();
+        proof.notes.push(note);
+    } else if !arguments.no_function {
         // Only the operators have run so far; where the library is absent, their bodies will.
         let expanded = expand::inline(&written.proto)?;
         let body =
@@ -100,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     answer.refusal = proof.failure.map(|failure| Refusal {
         reason: "proof-failed",
         message: format!(
-            "the converted model does not compute the same function, and was not written: {failure}"
+            "the converted model is not proven to compute the same function, and was not written: {failure}"
         ),
     });
     Ok(answer)

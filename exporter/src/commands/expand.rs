@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let refusal = proof.failure.map(|failure| Refusal {
         reason: "proof-failed",
         message: format!(
-            "the expanded model does not compute the same function, and was not written: {failure}"
+            "the expanded model is not proven to compute the same function, and was not written: {failure}"
         ),
     });
     Ok(Answer { fields, text: table.render(), refusal })

@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(value_hint = ValueHint::FilePath)]
     input: PathBuf,
     #[command(flatten)]
-    runtime: RuntimeOptions,
+    pub(crate) runtime: RuntimeOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
