@@ -53,7 +53,7 @@ pub enum Error {
 /// The function that computes every one of `layers` on elements of type `element` in standard operators of version
 /// `opset`. They are of one operator; which of them a node asks for, its attributes say.
 ///
-/// A model holds one function of a name, since an `overload` is ignored by ONNX Runtime before 1.21: there the last one
+/// A model holds one function of a name, since an `overload` is ignored by ONNX Runtime 1.17 and 1.20 (not by 1.32): there the last one
 /// silently serves all nodes. So where layers differ, one body holds them all and chooses by the attributes that differ.
 ///
 /// Where `element` is not known, or not the same everywhere, the body computes in float64 and casts back to what came;
