@@ -3,25 +3,26 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A progress bar that may be hidden.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
+    on_terminal: bool,
 }
 
 impl Progress {
     /// A bar on standard error, shown only where that is a terminal.
     #[must_use]
     pub fn on_terminal() -> Self {
-        Self { bar: ProgressBar::no_length() }
+        Self { bar: ProgressBar::hidden(), on_terminal: true }
     }
 
     /// A bar that is never shown.
     #[must_use]
     pub fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden() }
+        Self { bar: ProgressBar::hidden(), on_terminal: false }
     }
 
     /// Work of unknown length begins.
@@ -51,10 +52,21 @@ impl Progress {
     }
 
     fn show(&self, template: &str, what: &'static str) {
-        self.bar.reset();
         self.bar.set_style(
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
         );
         self.bar.set_message(what);
+        self.bar.reset();
+        if self.on_terminal {
+            // Only now: a bar that can be seen is drawn at once, in whatever style it has.
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// An error must not leave half a bar above its message.
+    fn drop(&mut self) {
+        self.end();
     }
 }
