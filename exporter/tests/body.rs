@@ -102,7 +102,7 @@ fn check_f32(layer: &Layer, opset: i64, dims: &[usize]) {
 fn layers() -> Vec<Layer> {
     let mut layers = Vec::new();
     for bits in 0..3 * 256_u32 {
-        let bit = |index: u32| bits / 3 >> index & 1 == 1;
+        let bit = |index: u32| ((bits / 3) >> index) & 1 == 1;
         let layer = Layer {
             iterations: [5, 1, 2, 3][bits as usize % 4],
             centered: bit(0),
