@@ -125,6 +125,8 @@ fn a_model_is_converted_and_proven() {
     assert_eq!(object(&expanded)["proof"]["passed"], true);
     let inspected = isqrt_cov(&arguments!["inspect", plain, "--json"]);
     assert_eq!(object(&inspected)["fused"], serde_json::json!([]));
+    // The body is one more way of writing the layer, and is recognized like any other.
+    assert_eq!(object(&inspected)["layers"].as_array().map(Vec::len), Some(1), "{inspected:?}");
 }
 
 #[test]
@@ -268,10 +270,15 @@ fn the_input_is_never_written_over() {
     for output in [&input, &linked] {
         let ran = isqrt_cov(&arguments!["convert", input, "-o", output]);
         assert_eq!(status(&ran), 2, "{ran:?}");
-        assert!(error_text(&ran).contains("is the input itself"), "{ran:?}");
+        assert!(error_text(&ran).contains("is also read, as"), "{ran:?}");
     }
+    let data = folder.path().join("data.npz");
+    std::fs::write(&data, b"the user's own").unwrap();
+    let ran = isqrt_cov(&arguments!["convert", input, "-o", data, "--inputs", data]);
+    assert!(status(&ran) == 2 && error_text(&ran).contains("is also read, as"), "{ran:?}");
+    assert_eq!(std::fs::read(&data).unwrap(), b"the user's own");
     assert_eq!(std::fs::read(&input).unwrap(), std::fs::read(graph(FUSE)).unwrap());
-    assert_eq!(files(&folder), ["linked.onnx", "model.onnx"]);
+    assert_eq!(files(&folder), ["data.npz", "linked.onnx", "model.onnx"]);
 }
 
 #[test]

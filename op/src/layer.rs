@@ -378,6 +378,17 @@ impl std::fmt::Display for Domain {
     }
 }
 
+/// The operator with the attributes that differ from their defaults: `IsqrtCov(iterations=3)`.
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let operator = Operator::of(self.operator);
+        let given = self.attributes().into_iter().zip(operator.attributes);
+        let differing = given.filter(|((_, value), declared)| *value != declared.domain.default());
+        let listed: Vec<String> = differing.map(|((name, value), _)| format!("{name}={value}")).collect();
+        write!(f, "{}({})", operator.name, listed.join(", "))
+    }
+}
+
 impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -416,6 +427,8 @@ mod tests {
         let again = Layer::from_attributes(layer.name(), layer.attributes()).unwrap();
         assert_eq!(layer, again);
         assert_eq!(layer.iterations, 3);
+        let shown = r#"IsqrtCov(iterations=3, vectorization="none", layout="channels_last")"#;
+        assert_eq!(layer.to_string(), shown);
         assert_eq!(layer.layout, Layout::ChannelsLast);
     }
 

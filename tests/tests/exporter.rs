@@ -58,6 +58,35 @@ fn every_export_with_the_layer_becomes_one_node_and_reads_every_digit() {
 }
 
 #[test]
+fn every_network_with_the_layer_becomes_one_node() {
+    for name in cases("nets", "fuse") {
+        let run = convert(&corpus(&name), &scratch(&name.replace('/', "-")));
+        assert_eq!(run.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&run.stderr));
+        let report = report(&run);
+        assert_eq!(report["layers"].as_array().map(Vec::len), Some(1), "{name}: {report}");
+        assert_eq!(report["layers"][0]["operator"], "IsqrtCov", "{name}");
+        assert_eq!(report["layers"][0]["attributes"]["iterations"], 5, "{name}");
+    }
+}
+
+#[test]
+fn a_near_miss_never_becomes_the_layer() {
+    for name in cases("variants", "leave") {
+        let output = scratch(&name.replace('/', "-"));
+        let run = convert(&corpus(&name), &output);
+        let report = report(&run);
+        match run.status.code() {
+            Some(0) => assert_eq!(report["layers"][0]["operator"], "CovariancePooling", "{name}: {report}"),
+            Some(1) => {
+                assert_eq!(report["reason"], "no-layer-found", "{name}: {report}");
+                assert!(!output.exists(), "{name}: a file is left");
+            }
+            _ => panic!("{name}: {}", String::from_utf8_lossy(&run.stderr)),
+        }
+    }
+}
+
+#[test]
 fn an_export_that_lost_its_iteration_is_named_and_refused() {
     for name in cases("digits", "lost-iteration") {
         let output = scratch(&name.replace('/', "-"));

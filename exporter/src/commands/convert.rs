@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     output::refuse_checkpoint(&arguments.input)?;
     let destination = arguments.output.as_ref().filter(|_| !arguments.dry_run);
     if let Some(destination) = destination {
-        output::check(&arguments.input, destination)?;
+        output::check(arguments.proof.read_with(&arguments.input), destination)?;
     }
     let runs_operators = arguments.runtime.has_operators();
     ensure!(

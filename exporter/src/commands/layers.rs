@@ -80,9 +80,9 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option
         return Some(Refusal {
             reason: "lost-iteration",
             message: format!(
-                "the exporter dropped the iteration of the layer that reads `{}`: {}. The model does not compute what \
-                 was trained. Export it again with torch.onnx.export(…, dynamo=True)",
-                lost.input, lost.reason
+                "the exporter dropped the iteration of the layer that reads `{}`: the model does not compute what was \
+                 trained. Export it again with torch.onnx.export(…, dynamo=True)",
+                lost.input
             ),
         });
     }
@@ -90,14 +90,17 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option
         return None;
     }
     let fused = fused(model);
-    let message = if let Some(miss) = findings.misses.first() {
-        format!(
-            "the model holds no layer that an operator computes (evaluated in {runtime}); the nearest, from `{}` to \
-             `{}`: {}",
-            miss.input, miss.output, miss.reason
-        )
+    let message = if !findings.misses.is_empty() {
+        format!("the model holds no layer that an operator computes (evaluated in {runtime})")
     } else if fused.is_empty() {
-        format!("the model holds no covariance layer (evaluated in {runtime})")
+        let searched = model.graph.as_ref().map_or(0, |graph| graph.node.len());
+        let bodies = model.functions.iter().map(|function| function.node.len()).sum::<usize>();
+        let inside = node_count(model) - searched + bodies;
+        let inside = match inside {
+            0 => String::new(),
+            nodes => format!("; {nodes} nodes inside If, Loop and model functions were not searched"),
+        };
+        format!("the model holds no covariance layer (evaluated in {runtime}){inside}")
     } else {
         format!("the model is converted already: it holds {}", fused.join(", "))
     };

@@ -11,7 +11,7 @@ pub mod operators;
 pub mod output;
 pub mod validate;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
@@ -48,14 +48,19 @@ impl ProofOptions {
         Ok(Plan { seeds: self.seeds as usize, tolerance: self.tolerance, samples: self.samples(signature)? })
     }
 
+    /// The files that a command with these options reads, `input` among them.
+    pub fn read_with<'a>(&'a self, input: &'a Path) -> impl Iterator<Item = &'a Path> {
+        std::iter::once(input).chain(self.inputs.as_deref())
+    }
+
     fn samples(&self, signature: &Signature) -> Result<Option<Samples>> {
         self.inputs.as_deref().map(|path| Data::read(path)?.fit(signature)).transpose()
     }
 }
 
-/// A tolerance: a number above 0.
+/// A tolerance: a number above 0 and below 1, where nothing would be left to prove.
 fn share(text: &str) -> Result<f64> {
     let value: f64 = text.parse()?;
-    ensure!(value > 0.0 && value.is_finite(), "expected a number above 0");
+    ensure!(value > 0.0 && value < 1.0, "expected a number above 0 and below 1");
     Ok(value)
 }

@@ -9,14 +9,23 @@ use isqrt_cov_proto::{Model, Staged};
 /// Checks, before any long work, that `output` may be written.
 ///
 /// # Errors
-/// An output that is the input, under whatever name; one that is a folder, or whose folder does not exist.
-pub fn check(input: &Path, output: &Path) -> Result<()> {
+/// An output that is one of the files `read`, under whatever name; one that is a folder or a device, or whose folder does
+/// not exist.
+pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path) -> Result<()> {
+    for input in read {
+        ensure!(
+            !same_file(input, output),
+            "{}: is also read, as {}; name another file with -o",
+            output.display(),
+            input.display()
+        );
+    }
+    ensure!(!output.is_dir(), "{}: is a folder; name a file in it with -o", output.display());
     ensure!(
-        !same_file(input, output),
-        "{}: is the input itself; name another file with -o",
+        !output.exists() || output.is_file(),
+        "{}: exists and is not a regular file; name another one with -o",
         output.display()
     );
-    ensure!(!output.is_dir(), "{}: is a folder; name a file in it with -o", output.display());
     let folder = match output.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -101,7 +110,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model.onnx");
         std::fs::write(&model, b"x").unwrap();
-        assert!(check(&model, &model).is_err());
+        let check = |read: &Path, output: &Path| check([Path::new("other.npz"), read], output);
+        assert!(check(&model, &model).unwrap_err().to_string().contains("is also read"));
         assert!(check(&model, &folder.path().join(".").join("model.onnx")).is_err());
         let hard = folder.path().join("hard.onnx");
         std::fs::hard_link(&model, &hard).unwrap();
@@ -114,6 +124,10 @@ mod tests {
         }
         assert!(check(&model, &folder.path().join("other.onnx")).is_ok());
         assert!(check(&model, folder.path()).unwrap_err().to_string().contains("is a folder"));
+        #[cfg(unix)]
+        assert!(
+            check(&model, Path::new("/dev/null")).unwrap_err().to_string().contains("not a regular file")
+        );
         let nowhere = folder.path().join("nowhere/out.onnx");
         assert!(check(&model, &nowhere).unwrap_err().to_string().contains("does not exist"));
     }

@@ -332,7 +332,10 @@ impl Proof {
     pub fn join_body(&mut self, body: &Self) {
         match &body.failure {
             Some(failure) if body.runs == 0 => {
-                self.notes.push(format!("the function body could not be tried: {failure}"));
+                self.failure = Some(format!(
+                    "the function body does not run here: {failure}; prove it with --runtime ort, or leave it out with \
+                     --no-function"
+                ));
             }
             failure => {
                 self.body_error = Some(body.max_error());

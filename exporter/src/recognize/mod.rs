@@ -107,6 +107,9 @@ struct Observed {
     cuts: Vec<(ValueId, Vec<Tensor>)>,
 }
 
+/// Attributes that are farther off than this explain nothing, not even a near miss.
+const UNLIKE: f64 = 0.5;
+
 /// Attributes that are farther off than this, relative to the largest value, are no candidates.
 const NEAR: f64 = 0.05;
 
@@ -298,7 +301,12 @@ impl Search<'_> {
             output: self.flow.names[cut].to_owned(),
             closest: Some(identification.layer),
             error,
-            reason: format!("the closest attributes leave a difference of {error:.1e} of the largest value"),
+            reason: if error > UNLIKE {
+                "it resembles no setting of the operators".to_owned()
+            } else {
+                let layer = identification.layer;
+                format!("the closest operator is {layer}, and the numbers differ by {error:.1e} of the largest value")
+            },
         });
     }
 }
