@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let fused = layers::fused(&original);
     let mut fields = Map::new();
     fields.insert("input".to_owned(), json!(arguments.input));
-    fields.insert("operators".to_owned(), json!(fused));
+    fields.insert("operators".to_owned(), layers::fused_json(&fused));
     fields.insert("nodes_before".to_owned(), nodes_before.into());
     if fused.is_empty() {
         let refusal = Refusal {
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         written.commit()?;
     }
     let mut table = Table::pairs();
-    table.row(["operators".to_owned(), fused.join(", ")]);
+    table.row(["operators".to_owned(), layers::fused_text(&fused)]);
     table.row(["nodes".to_owned(), format!("{nodes_before} before, {nodes_after} after")]);
     proof.describe(&mut table, ["before", "after"]);
     fields.insert("nodes_after".to_owned(), nodes_after.into());

@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
     table.row(["nodes".to_owned(), layers::node_count(proto).to_string()]);
     if !fused.is_empty() {
-        table.row(["fused".to_owned(), fused.join(", ")]);
+        table.row(["fused".to_owned(), layers::fused_text(&fused)]);
     }
     let mut text = table.render();
     if !findings.layers.is_empty() {
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "inputs": signature.inputs.iter().map(port_json).collect::<Vec<_>>(),
         "outputs": signature.outputs.iter().map(port_json).collect::<Vec<_>>(),
         "nodes": layers::node_count(proto),
-        "fused": fused,
+        "fused": layers::fused_json(&fused),
         "layers": findings.layers.iter().map(layers::layer_json).collect::<Vec<_>>(),
         "near_misses": findings.misses.iter().map(layers::miss_json).collect::<Vec<_>>(),
         "lost_iterations": findings.lost.iter().map(layers::lost_json).collect::<Vec<_>>(),

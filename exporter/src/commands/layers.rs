@@ -6,6 +6,7 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Refusal;
+use crate::fused::layer_of;
 use crate::recognize::{Findings, Found, Lost, Miss};
 use crate::table::Table;
 
@@ -102,20 +103,39 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option
         };
         format!("the model holds no covariance layer (evaluated in {runtime}){inside}")
     } else {
-        format!("the model is converted already: it holds {}", fused.join(", "))
+        format!("the model is converted already: it holds {}", fused_text(&fused))
     };
     Some(Refusal { reason: "no-layer-found", message })
 }
 
-/// The operators of our domain that a model holds already, with how many of each.
-pub fn fused(model: &ModelProto) -> Vec<String> {
-    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+/// The nodes of our domain that a model holds already, wherever they are.
+pub fn fused(model: &ModelProto) -> Vec<&NodeProto> {
     let bodies = model.functions.iter().filter(|function| function.domain() != DOMAIN);
     let nodes = model.graph.iter().flat_map(all_nodes).chain(bodies.flat_map(|function| &function.node));
-    for node in nodes.filter(|node| node.domain() == DOMAIN) {
-        *counts.entry(node.op_type()).or_default() += 1;
+    nodes.filter(|node| node.domain() == DOMAIN).collect()
+}
+
+/// Nodes of our domain, as JSON. Attributes that only the caller of a function knows are null.
+pub fn fused_json(nodes: &[&NodeProto]) -> Value {
+    let one = |node: &&NodeProto| {
+        json!({
+            "operator": node.op_type(),
+            "attributes": layer_of(node).ok().as_ref().map(attributes_json),
+            "input": node.input.first(),
+            "output": node.output.first(),
+        })
+    };
+    nodes.iter().map(one).collect()
+}
+
+/// Nodes of our domain with their attributes, and how many there are of each.
+pub fn fused_text(nodes: &[&NodeProto]) -> String {
+    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    for node in nodes {
+        let attributes = layer_of(node).map_or_else(|_| "?".to_owned(), |layer| attributes_text(&layer));
+        *counts.entry(format!("{} ({attributes})", node.op_type())).or_default() += 1;
     }
-    counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect()
+    counts.into_iter().map(|(operator, count)| format!("{count} {operator}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Number of nodes in the graph and every graph inside it.
