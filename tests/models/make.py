@@ -63,6 +63,7 @@ save(
 save("two_operators", [node("CovariancePooling", "x", "c"), node("MatrixSqrt", "c", "y", "root", iterations=7)])
 save("gram", [node("IsqrtCov")], ["batch", 24, 9])
 save("unknown_rank", [node("IsqrtCov")], UNKNOWN)
+save("unbiased", [node("IsqrtCov", correction=1)], UNKNOWN)
 save("unnamed_axes", [node("IsqrtCov", vectorization="none")], shape=[None, None, None])
 
 save("wrong_rank", [node("IsqrtCov")], shape=["batch", 16])

@@ -148,6 +148,12 @@ fn errors_are_clear(python: &Python) {
         ("unknown_rank", shape("[16]"), "run", "input `X` has shape [16]; expected rank 3 or more"),
         ("unknown_rank", shape("[]"), "run", "input `X` has shape []; expected rank 3 or more"),
         ("unknown_rank", shape("[2, 0, 3]"), "run", "expected at least 1 in every axis but the first"),
+        (
+            "unbiased",
+            shape("[2, 16, 1, 1]"),
+            "run",
+            "has shape [2, 16, 1, 1]; expected more positions than `correction`",
+        ),
         ("wrong_type", shape("[2, 16, 7, 7]"), "session", "tensor(int64)"),
         (
             "unknown_word",
