@@ -150,6 +150,17 @@ impl Layer {
         declared.iter().map(|attribute| (attribute.name, self.attribute(attribute.name))).collect()
     }
 
+    /// The attributes that differ from their defaults, in the order of the declaration.
+    #[must_use]
+    pub fn changed_attributes(&self) -> Vec<(&'static str, Value)> {
+        let declared = Operator::of(self.operator).attributes;
+        let given = self.attributes().into_iter().zip(declared);
+        given
+            .filter(|((_, value), declared)| *value != declared.domain.default())
+            .map(|(given, _)| given)
+            .collect()
+    }
+
     /// The operator's name in graphs.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -381,11 +392,9 @@ impl std::fmt::Display for Domain {
 /// The operator with the attributes that differ from their defaults: `IsqrtCov(iterations=3)`.
 impl std::fmt::Display for Layer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let operator = Operator::of(self.operator);
-        let given = self.attributes().into_iter().zip(operator.attributes);
-        let differing = given.filter(|((_, value), declared)| *value != declared.domain.default());
-        let listed: Vec<String> = differing.map(|((name, value), _)| format!("{name}={value}")).collect();
-        write!(f, "{}({})", operator.name, listed.join(", "))
+        let changed = self.changed_attributes();
+        let listed: Vec<String> = changed.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        write!(f, "{}({})", self.name(), listed.join(", "))
     }
 }
 

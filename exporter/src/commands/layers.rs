@@ -1,12 +1,13 @@
 //! What recognition found, for machines and for people.
 
 use isqrt_cov_op::layer::Value as AttributeValue;
-use isqrt_cov_op::{DOMAIN, Layer, Operator};
+use isqrt_cov_op::{DOMAIN, Layer};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto};
 use serde_json::{Map, Value, json};
 
 use crate::cli::Refusal;
 use crate::fused::layer_of;
+use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
 use crate::table::Table;
 
@@ -148,8 +149,7 @@ fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
     let mut graphs = vec![graph];
     while let Some(graph) = graphs.pop() {
         nodes.extend(&graph.node);
-        let attributes = graph.node.iter().flat_map(|node| &node.attribute);
-        graphs.extend(attributes.flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs)));
+        graphs.extend(graph.node.iter().flat_map(subgraphs));
     }
     nodes
 }
@@ -166,12 +166,9 @@ fn attributes_json(layer: &Layer) -> Value {
 
 /// The attributes that differ from their defaults, and always the number of iterations where there is one.
 fn attributes_text(layer: &Layer) -> String {
-    let operator = Operator::of(layer.operator);
-    let differs = |name: &str, value: &AttributeValue| {
-        operator.attribute(name).is_none_or(|declared| declared.domain.default() != *value)
-    };
+    let changed = layer.changed_attributes();
     let listed = layer.attributes().into_iter();
-    let listed = listed.filter(|(name, value)| *name == "iterations" || differs(name, value));
+    let listed = listed.filter(|given| given.0 == "iterations" || changed.contains(given));
     let listed: Vec<_> = listed.map(|(name, value)| format!("{name}={value}")).collect();
     if listed.is_empty() { "defaults".to_owned() } else { listed.join(" ") }
 }

@@ -381,9 +381,7 @@ fn expand<T: Copy>(layers: &mut Vec<Layer>, applies: bool, values: &[T], assign:
 
 /// Orders names for one function: fewer attributes away from their defaults first, then fewer steps.
 fn simplicity(layer: &Layer) -> (usize, u32) {
-    let defaults = Layer::new(layer.operator).attributes();
-    let changed = layer.attributes().iter().zip(&defaults).filter(|(own, default)| own != default).count();
-    (changed, layer.iterations)
+    (layer.changed_attributes().len(), layer.iterations)
 }
 
 /// Some entries (row ≤ column) of a matrix, both on and off the diagonal, spread over all of it.
