@@ -3,11 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
 use crate::body;
 use crate::functions;
 use crate::fused::{self, Error, Fused, place_of};
+use crate::graph;
 
 /// `model` with each node of the operators' domain replaced by the standard operators that compute it, in the graph,
 /// in subgraphs and in functions. The operators' own functions and imports of their domain are gone.
@@ -54,33 +55,16 @@ fn free_stem(model: &ModelProto) -> String {
     let mut names = HashSet::new();
     let training =
         model.training_info.iter().flat_map(|part| part.initialization.iter().chain(&part.algorithm));
-    model.graph.iter().chain(training).for_each(|graph| graph_names(graph, &mut names));
+    model.graph.iter().chain(training).for_each(|graph| graph::names(graph, &mut names));
     for function in &model.functions {
         names.extend(function.input.iter().chain(&function.output).map(String::as_str));
-        node_names(&function.node, &mut names);
+        graph::node_names(&function.node, &mut names);
     }
     let stem =
         |number: usize| if number == 0 { "isqrt_cov/".to_owned() } else { format!("isqrt_cov.{number}/") };
     // Each name is in the way of one stem at most, so one of these is free.
     let mut stems = (0..=names.len()).map(stem);
     stems.find(|stem| !names.iter().any(|name| name.starts_with(stem))).unwrap_or_default()
-}
-
-fn graph_names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
-    names.extend(graph.input.iter().chain(&graph.output).map(ValueInfoProto::name));
-    names.extend(graph.initializer.iter().map(TensorProto::name));
-    names.extend(graph.sparse_initializer.iter().filter_map(|tensor| Some(tensor.values.as_ref()?.name())));
-    node_names(&graph.node, names);
-}
-
-fn node_names<'a>(nodes: &'a [NodeProto], names: &mut HashSet<&'a str>) {
-    for node in nodes {
-        names.extend(node.input.iter().chain(&node.output).map(String::as_str));
-        names.insert(node.name());
-        for attribute in &node.attribute {
-            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| graph_names(graph, names));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use isqrt_cov_op::{DOMAIN, Layer, OPERATORS, VERSION};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, OperatorSetIdProto};
+use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, NodeProto, OperatorSetIdProto};
 
 use crate::body;
 use crate::fused::{self, Error, place_of, standard_opset};
+use crate::graph::subgraphs;
 
 /// The IR version that brought functions into models.
 const IR_WITH_FUNCTIONS: i64 = 8;
@@ -71,9 +72,8 @@ fn imports_or_is(function: &FunctionProto) -> bool {
     function.domain() == DOMAIN || function.opset_import.iter().any(|import| import.domain() == DOMAIN)
 }
 
-fn uses_domain(node: &isqrt_cov_proto::onnx::NodeProto) -> bool {
-    let mut graphs = node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
-    node.domain() == DOMAIN || graphs.any(|graph| graph.node.iter().any(uses_domain))
+fn uses_domain(node: &NodeProto) -> bool {
+    node.domain() == DOMAIN || subgraphs(node).any(|graph| graph.node.iter().any(uses_domain))
 }
 
 fn import_if(imports: &mut Vec<OperatorSetIdProto>, used: bool) {
@@ -88,7 +88,6 @@ fn import_if(imports: &mut Vec<OperatorSetIdProto>, used: bool) {
 #[cfg(test)]
 mod tests {
     use isqrt_cov_op::OperatorKind;
-    use isqrt_cov_proto::onnx::NodeProto;
 
     use super::*;
     use crate::fused::node_of;

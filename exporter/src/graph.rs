@@ -1,9 +1,8 @@
 //! A graph as data flow: who makes a value, who reads it, and through which values all of its data comes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use isqrt_cov_proto::onnx::attribute_proto::AttributeType;
-use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto};
+use isqrt_cov_proto::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 use crate::constants::Constants;
 
@@ -59,7 +58,7 @@ fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
 
 /// Calls `visit` for every name that `graph`'s nodes read and do not make themselves.
 fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)) {
-    let mut local: std::collections::HashSet<&str> = graph
+    let mut local: HashSet<&str> = graph
         .input
         .iter()
         .map(isqrt_cov_proto::onnx::ValueInfoProto::name)
@@ -84,10 +83,24 @@ fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)) {
 
 /// The graphs in a node's attributes.
 pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute: &AttributeProto| {
-        let one = (attribute.r#type() == AttributeType::Graph).then_some(attribute.g.as_ref()).flatten();
-        one.into_iter().chain(&attribute.graphs)
-    })
+    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+}
+
+/// Adds every name that a graph, or a graph inside it, gives to a value or a node.
+pub(crate) fn names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
+    names.extend(graph.input.iter().chain(&graph.output).map(ValueInfoProto::name));
+    names.extend(graph.initializer.iter().map(TensorProto::name));
+    names.extend(graph.sparse_initializer.iter().filter_map(|tensor| Some(tensor.values.as_ref()?.name())));
+    node_names(&graph.node, names);
+}
+
+/// Adds every name that nodes, or the graphs inside them, give to a value or a node.
+pub(crate) fn node_names<'a>(nodes: &'a [NodeProto], all: &mut HashSet<&'a str>) {
+    for node in nodes {
+        all.extend(node.input.iter().chain(&node.output).map(String::as_str));
+        all.insert(node.name());
+        subgraphs(node).for_each(|graph| names(graph, all));
+    }
 }
 
 /// The node that makes each value of a graph.
@@ -300,8 +313,6 @@ impl<'a> Flow<'a> {
 
 #[cfg(test)]
 mod tests {
-    use isqrt_cov_proto::onnx::{TensorProto, ValueInfoProto};
-
     use super::*;
 
     fn graph(nodes: Vec<NodeProto>, input: &str, output: &str) -> GraphProto {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
-use crate::graph::subgraphs;
+use crate::graph::{self, subgraphs};
 use crate::recognize::Found;
 use crate::{functions, fused};
 
@@ -16,8 +16,10 @@ use crate::{functions, fused};
 /// A model whose operator set is too old for a body.
 pub fn apply(model: &mut ModelProto, findings: &[Found], with_function: bool) -> Result<()> {
     let graph = model.graph.as_mut().context("the model has no graph")?;
+    let mut read_before = HashSet::new();
+    collect_read(graph, &mut read_before);
     replace(graph, findings);
-    remove_unused(graph, findings);
+    remove_unread(graph, &read_before);
     describe_inputs(graph, findings);
     if with_function {
         functions::attach(model)?;
@@ -63,16 +65,16 @@ fn fused(found: &Found, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec
 }
 
 /// Drops the initializers that only the replaced regions used, and the descriptions of values that are gone.
-fn remove_unused(graph: &mut GraphProto, findings: &[Found]) {
-    if findings.is_empty() {
-        return;
-    }
-    let mut used = HashSet::new();
-    collect_names(graph, &mut used);
+///
+/// What nothing used before stays as it was, and so does an initializer that is also a graph input: it is part of the
+/// model's interface.
+fn remove_unread(graph: &mut GraphProto, read_before: &HashSet<String>) {
+    let mut read = HashSet::new();
+    collect_read(graph, &mut read);
     let inputs: HashSet<String> = graph.input.iter().map(|input| input.name().to_owned()).collect();
-    // An initializer that is also a graph input is part of the model's interface.
-    graph.initializer.retain(|tensor| used.contains(tensor.name()) || inputs.contains(tensor.name()));
-    graph.value_info.retain(|info| used.contains(info.name()));
+    let stays = |name: &str| read.contains(name) || !read_before.contains(name);
+    graph.initializer.retain(|tensor| stays(tensor.name()) || inputs.contains(tensor.name()));
+    graph.value_info.retain(|info| stays(info.name()));
 }
 
 /// Says of which type the nodes' inputs are, where the graph did not: a function's body depends on it.
@@ -85,13 +87,11 @@ fn describe_inputs(graph: &mut GraphProto, findings: &[Found]) {
     }
 }
 
-/// Every name that a graph's nodes and outputs use, those of subgraphs included.
-fn collect_names(graph: &GraphProto, names: &mut HashSet<String>) {
+/// Every name that a graph's nodes and outputs read or make, those of subgraphs included.
+fn collect_read(graph: &GraphProto, names: &mut HashSet<String>) {
     for node in &graph.node {
         names.extend(node.input.iter().chain(&node.output).cloned());
-        for subgraph in subgraphs(node) {
-            collect_names(subgraph, names);
-        }
+        subgraphs(node).for_each(|subgraph| collect_read(subgraph, names));
     }
     names.extend(graph.output.iter().map(|output| output.name().to_owned()));
 }
@@ -104,11 +104,8 @@ struct Names {
 impl Names {
     fn of(graph: &GraphProto) -> Self {
         let mut used = HashSet::new();
-        collect_names(graph, &mut used);
-        used.extend(graph.node.iter().map(|node| node.name().to_owned()));
-        used.extend(graph.initializer.iter().map(|tensor| tensor.name().to_owned()));
-        used.extend(graph.input.iter().map(|input| input.name().to_owned()));
-        Self { used }
+        graph::names(graph, &mut used);
+        Self { used: used.into_iter().map(str::to_owned).collect() }
     }
 
     fn fresh(&mut self, wish: &str) -> String {
@@ -117,5 +114,38 @@ impl Names {
         let name = numbered.into_iter().find(|name| !self.used.contains(name)).unwrap_or_default();
         self.used.insert(name.clone());
         name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_op::{Layer, OperatorKind};
+
+    use super::*;
+    use crate::recognize::Evidence;
+    use crate::tensor::ElementType;
+
+    #[test]
+    fn what_was_unused_before_stays_and_what_the_region_used_goes() {
+        let tensor = |name: &str| TensorProto::from_values(name, &[1], &[1.0_f32]);
+        let graph = GraphProto {
+            node: vec![NodeProto::new("Mul", &["x", "of_region"], &["y"])],
+            initializer: vec![tensor("of_region"), tensor("of_nobody")],
+            ..GraphProto::default()
+        };
+        let mut model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+        let found = Found {
+            layer: Layer::new(OperatorKind::IsqrtCov),
+            input: "x".to_owned(),
+            output: "y".to_owned(),
+            element: ElementType::F32,
+            reshape: None,
+            nodes: vec![0],
+            evidence: Evidence { error: 0.0, runner_up: 1.0, runner_up_layer: None, probes: 4 },
+        };
+        apply(&mut model, &[found], false).unwrap();
+        let graph = model.graph.unwrap();
+        assert_eq!(graph.initializer, [tensor("of_nobody")]);
+        assert_eq!((graph.node.len(), graph.node[0].op_type()), (1, "IsqrtCov"));
     }
 }

@@ -28,7 +28,6 @@ use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 
 pub use self::identify::tolerance;
-pub use self::survey::random;
 
 /// What was found in a model.
 #[derive(Debug, Clone, Default)]
@@ -233,7 +232,8 @@ impl Search<'_> {
                 continue;
             }
             let found = self.found(observed, *cut, &outputs[0], identification);
-            if found.nodes.iter().any(|node| self.covered.contains(node)) {
+            // A node that makes something else that is needed cannot give way, and none that is explained is explained again.
+            if found.nodes.is_empty() || found.nodes.iter().any(|node| self.covered.contains(node)) {
                 continue;
             }
             // Downstream first, but rather a value of the operator's own shape than the same numbers reshaped.

@@ -97,7 +97,7 @@ fn look(
 }
 
 /// Normally distributed numbers, or 0 and 1 for types that are not floating-point.
-pub fn random(generator: &mut Generator, element: ElementType, dims: &[usize]) -> Tensor {
+fn random(generator: &mut Generator, element: ElementType, dims: &[usize]) -> Tensor {
     if !element.is_float() {
         return Tensor::zeros(element, dims);
     }
