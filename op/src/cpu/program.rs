@@ -102,28 +102,33 @@ impl Program {
 
     /// K steps to float32 rounding for A whose eigenvalues lie in [0, 1], if there is a program for this K.
     pub(super) fn fitted(iterations: u32, target: Target) -> Option<Self> {
-        let fitted = fitted::PROGRAMS.iter().find(|program| program.iterations == iterations)?;
-        let mut program = Builder::default();
-        let mut places = vec![program.square(matrix(0))];
-        // B₁ = 2A − I and B₂ = 2B₁² − I = 8A² − 8A + I.
-        let expand = |factors: &[f64], places: &[usize]| {
-            let b = |index: usize| factors.get(index).copied().unwrap_or(0.0);
-            let mut terms = vec![(0, 2.0 * b(1) - 8.0 * b(2)), (places[0], 8.0 * b(2))];
-            terms.extend(
-                places[1..].iter().zip(factors.iter().skip(3)).map(|(&place, &factor)| (place, factor)),
-            );
-            Combination { identity: b(0) - b(1) + b(2), terms }
+        let find = |target| {
+            let mut programs = fitted::PROGRAMS.iter();
+            programs.find(|program| program.iterations == iterations && program.target() == target)
         };
-        for (left, right) in fitted.factors {
+        // Where an iterate has no program of its own, A times the factor is as good.
+        let fitted = find(target).or_else(|| find(Target::Factor))?;
+        let mut program = Builder::default();
+        let mut places = vec![0, program.square(matrix(0))];
+        let expand = |coefficients: &[f32], places: &[usize]| {
+            let mut coefficients = coefficients.iter().copied().map(f64::from);
+            let identity = coefficients.next().unwrap_or_default();
+            let terms = places.iter().copied().zip(coefficients).filter(|&(_, factor)| factor != 0.0);
+            Combination { identity, terms: terms.collect() }
+        };
+        for (left, right) in fitted.products {
             let left = expand(left, &places);
-            let right = expand(right, &places);
-            places.push(program.product(left, right));
+            let right = right.map(|right| expand(right, &places));
+            places.push(program.push(Product { left, right }));
         }
-        let q = expand(fitted.result, &places);
-        Some(program.finish(match target {
-            Target::Factor => Outcome::Factor(q),
-            Target::Iterate => Outcome::Iterate(Product { left: matrix(0), right: Some(q) }),
-        }))
+        let result = match (fitted.result, target) {
+            (Some(q), Target::Factor) => Outcome::Factor(expand(q, &places)),
+            (Some(q), Target::Iterate) => {
+                Outcome::Iterate(Product { left: matrix(0), right: Some(expand(q, &places)) })
+            }
+            (None, _) => Outcome::Iterate(program.products.pop()?),
+        };
+        Some(program.finish(result))
     }
 
     /// The matrix products of the program, the last one of an iterate included.
@@ -271,25 +276,48 @@ mod tests {
         }
     }
 
+    /// K, the target, the products of the program, and what it may be off by.
+    const FITTED: [(u32, Target, usize, f64); 8] = [
+        (3, Target::Factor, 4, 1e-7),
+        (3, Target::Iterate, 5, 1e-7),
+        (4, Target::Factor, 5, 1e-7),
+        (4, Target::Iterate, 6, 1e-7),
+        (5, Target::Factor, 5, 1e-7),
+        (5, Target::Iterate, 5, 2e-7),
+        (7, Target::Factor, 7, 1.5e-7),
+        (7, Target::Iterate, 8, 1.5e-7),
+    ];
+
     #[test]
     fn fitted_programs_agree_with_the_iteration_to_float32_rounding() {
-        for fitted in &fitted::PROGRAMS {
-            let factor = Program::fitted(fitted.iterations, Target::Factor).unwrap();
-            let root = Program::fitted(fitted.iterations, Target::Iterate).unwrap();
-            assert_eq!(factor.product_count(), fitted.factors.len() + 1);
+        for (iterations, target, products, tolerance) in FITTED {
+            let program = Program::fitted(iterations, target).unwrap();
+            assert_eq!(program.product_count(), products, "K = {iterations}, {target:?}");
+            assert!(products <= Program::exact(iterations, target).product_count());
             for a in eigenvalues() {
-                let (y, z) = iterate(a, fitted.iterations);
-                assert!((factor.at(a) / z - 1.0).abs() < 1.5e-7, "K = {}, a = {a}", fitted.iterations);
-                assert!((root.at(a) - y).abs() <= 1.5e-7 * y, "K = {}, a = {a}", fitted.iterations);
+                let (y, z) = iterate(a, iterations);
+                let exact = if target == Target::Factor { z } else { y };
+                let found = program.at(a);
+                assert!((found - exact).abs() <= tolerance * exact, "K = {iterations}, {target:?}, a = {a}");
             }
         }
     }
 
     #[test]
-    fn five_steps_take_ten_products_exactly_and_five_fitted() {
-        assert_eq!(Program::exact(5, Target::Factor).product_count(), 10);
-        assert_eq!(Program::exact(5, Target::Iterate).product_count(), 11);
-        assert_eq!(Program::fitted(5, Target::Factor).unwrap().product_count(), 5);
-        assert!(Program::fitted(6, Target::Factor).is_none());
+    fn every_fitted_program_is_listed() {
+        for iterations in 0..=30 {
+            for target in [Target::Factor, Target::Iterate] {
+                let listed = FITTED.iter().any(|&(k, of, ..)| (k, of) == (iterations, target));
+                assert_eq!(Program::fitted(iterations, target).is_some(), listed, "K = {iterations}");
+            }
+        }
+    }
+
+    #[test]
+    fn iterates_keep_small_eigenvalues() {
+        for fitted in &fitted::PROGRAMS {
+            let of_a = fitted.products.iter().all(|(left, _)| left[0] == 0.0);
+            assert!(of_a || fitted.target() == Target::Factor, "K = {}", fitted.iterations);
+        }
     }
 }
