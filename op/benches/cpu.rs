@@ -1,7 +1,10 @@
 //! The CPU kernels' speed on one thread: `cargo bench -p isqrt-cov-op`, with `-- 256/196` for one size only.
 //!
 //! Prints for each size the least and the median time of a sample, and the rate on the operations that the layer needs at
-//! least in the form that runs (a multiplication and an addition count as two, a symmetric product as half of a product).
+//! least in the form that runs (a multiplication and an addition count as two, a symmetric product as half of a product),
+//! also as a share of the peak.
+//!
+//! `-- --json 256/196 …` prints the peak and the sizes' operations instead, for `tests/benchmark`.
 
 use std::time::{Duration, Instant};
 
@@ -24,47 +27,120 @@ const SIZES: [(usize, usize, usize); 8] = [
 const TIME: Duration = Duration::from_millis(1500);
 
 fn main() {
-    println!("{:>5} {:>5} {:>5} {:>10} {:>10} {:>8}", "C", "M", "batch", "least ms", "median ms", "GFLOP/s");
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    for (channels, positions, batch) in SIZES {
-        if !wanted.is_empty() && !wanted.contains(&format!("{channels}/{positions}")) {
-            continue;
+    let (mut json, mut wanted) = (false, Vec::new());
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            // Cargo's own.
+            "--bench" => {}
+            "--json" => json = true,
+            size => wanted.push(parse(size).expect("a size is written C/M, such as 256/196")),
         }
-        let kernel = Kernel::new(Layer::new(OperatorKind::IsqrtCov));
-        let dims = [1, channels, positions];
-        let elements = channels * positions;
-        let mut state = 1_u32;
-        let mut number = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32
-        };
-        let input: Vec<f32> = (0..batch * elements).map(|_| number()).collect();
-        let mut output = vec![0.0_f32; batch * channels * (channels + 1) / 2];
-        let mut times = Vec::new();
-        let begin = Instant::now();
-        while begin.elapsed() < TIME {
-            // Sample by sample, so that a moment's disturbance spoils one time and not the batch's.
-            let outputs = output.chunks_exact_mut(channels * (channels + 1) / 2);
-            for (input, output) in input.chunks_exact(elements).zip(outputs) {
-                let start = Instant::now();
-                kernel.run(input, &dims, output, &Serial).expect("the sizes are legal");
-                times.push(start.elapsed().as_secs_f64());
-            }
-        }
-        times.sort_by(f64::total_cmp);
+    }
+    if wanted.is_empty() {
+        wanted = SIZES.iter().map(|&(channels, positions, _)| (channels, positions)).collect();
+    }
+    if json {
+        print_json(&wanted);
+    } else {
+        print_table(&wanted);
+    }
+}
+
+/// C and M as written.
+fn parse(size: &str) -> Option<(usize, usize)> {
+    let (channels, positions) = size.split_once('/')?;
+    Some((channels.parse().ok()?, positions.parse().ok()?))
+}
+
+fn print_table(sizes: &[(usize, usize)]) {
+    let peak = peak();
+    println!("{}, peak {peak:.1} GFLOP/s", instructions());
+    println!(
+        "{:>5} {:>5} {:>5} {:>10} {:>10} {:>8} {:>7}",
+        "C", "M", "batch", "least ms", "median ms", "GFLOP/s", "of peak"
+    );
+    for &(channels, positions) in sizes {
+        let known = SIZES.iter().find(|&&(c, m, _)| (c, m) == (channels, positions));
+        let batch = known.map_or(1, |&(.., batch)| batch);
+        let times = times(channels, positions, batch);
         let (least, median) = (times[0], times[times.len() / 2]);
+        let rate = operations(channels as f64, positions as f64) / least / 1e9;
         println!(
-            "{channels:>5} {positions:>5} {batch:>5} {:>10.4} {:>10.4} {:>8.1}",
+            "{channels:>5} {positions:>5} {batch:>5} {:>10.4} {:>10.4} {rate:>8.1} {:>5.0} %",
             least * 1e3,
             median * 1e3,
-            operations(channels as f64, positions as f64) / least / 1e9
+            100.0 * rate / peak
         );
     }
 }
 
+fn print_json(sizes: &[(usize, usize)]) {
+    let sizes: Vec<_> = sizes
+        .iter()
+        .map(|&(channels, positions)| {
+            let operations = operations(channels as f64, positions as f64);
+            format!(r#"{{"channels":{channels},"positions":{positions},"operations":{operations}}}"#)
+        })
+        .collect();
+    println!(r#"{{"instructions":"{}","peak":{},"sizes":[{}]}}"#, instructions(), peak(), sizes.join(","));
+}
+
+/// The sorted seconds that the layer takes for a sample.
+fn times(channels: usize, positions: usize, batch: usize) -> Vec<f64> {
+    let kernel = Kernel::new(Layer::new(OperatorKind::IsqrtCov));
+    let dims = [1, channels, positions];
+    let elements = channels * positions;
+    let outputs = kernel.layer().output_elements(channels);
+    let mut state = 1_u32;
+    let mut number = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32
+    };
+    let input: Vec<f32> = (0..batch * elements).map(|_| number()).collect();
+    let mut output = vec![0.0_f32; batch * outputs];
+    let mut times = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < TIME {
+        // Sample by sample, so that a moment's disturbance spoils one time and not the batch's.
+        for (input, output) in input.chunks_exact(elements).zip(output.chunks_exact_mut(outputs)) {
+            let start = Instant::now();
+            kernel.run(input, &dims, output, &Serial).expect("the sizes are legal");
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+/// The rate of the products' innermost kernel, in 10⁹ operations a second, as near as a whole layer comes to it: 384 rows and
+/// columns fill the tiles of every version, and the products are nearly all that there is to do.
+fn peak() -> f64 {
+    let (channels, positions) = (384, 384);
+    let least = times(channels, positions, 1)[0];
+    operations(channels as f64, positions as f64) / least / 1e9
+}
+
+/// The vector instructions that the kernels choose on this CPU.
+fn instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512f") {
+        return "AVX-512";
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        return "AVX2";
+    }
+    "portable"
+}
+
 /// The operations of the cheaper form with K = 5 in five products.
 fn operations(c: f64, m: f64) -> f64 {
-    let direct = c * c * m + 6.0 * c * c * c;
-    let gram = m * m * c + 5.0 * m * m * m + 2.0 * m * m * c + c * c * m;
+    // The covariance, its square, four products of the program, and the last one with A.
+    let direct = symmetric(c, m) + 6.0 * symmetric(c, c);
+    // The Gram matrix, its square and four products of the program, X̄ q(G), and that with X̄ᵀ.
+    let gram = symmetric(m, c) + 5.0 * symmetric(m, m) + 2.0 * m * m * c + symmetric(c, m);
     direct.min(gram)
+}
+
+/// The operations of an n×k matrix times a k×n one where only a triangle is computed.
+fn symmetric(n: f64, k: f64) -> f64 {
+    n * n * k
 }
