@@ -131,11 +131,10 @@ fn instructions() -> &'static str {
     "portable"
 }
 
-/// The operations of the cheaper form with K = 5 in five products.
+/// The operations of the cheaper form with K = 5, whose programs take five products for the factor and for the iterate.
 fn operations(c: f64, m: f64) -> f64 {
-    // The covariance, its square, four products of the program, and the last one with A.
-    let direct = symmetric(c, m) + 6.0 * symmetric(c, c);
-    // The Gram matrix, its square and four products of the program, X̄ q(G), and that with X̄ᵀ.
+    let direct = symmetric(c, m) + 5.0 * symmetric(c, c);
+    // The Gram matrix, the factor q(G), X̄ q(G), and that with X̄ᵀ.
     let gram = symmetric(m, c) + 5.0 * symmetric(m, m) + 2.0 * m * m * c + symmetric(c, m);
     direct.min(gram)
 }
