@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -91,29 +91,45 @@ impl Python {
         for job in &jobs {
             writeln!(lines, "{}", Value::from(job.clone())).expect("a string can be written to");
         }
-        let mut child = Command::new(&self.interpreter)
-            .arg(folder().join("clients/python/run.py"))
-            .env("PYTHONPATH", &self.packages)
-            .env("PYTHONNOUSERSITE", "1")
-            .env("PYTHONDONTWRITEBYTECODE", "1")
+        let mut child = self
+            .script("run.py")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("Python starts");
         child.stdin.take().expect("it is piped").write_all(lines.as_bytes()).expect("Python reads");
-        let output = child.wait_with_output().expect("Python ends");
-        assert!(
-            output.status.success(),
-            "onnxruntime {}: {}: {}",
-            self.version,
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let answers = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+        let answers = self.output(child.wait_with_output().expect("Python ends"));
         let answers: Vec<_> = answers.lines().zip(&jobs).map(|(line, job)| self.answer(line, job)).collect();
         assert_eq!(answers.len(), jobs.len(), "onnxruntime {}: a job without an answer", self.version);
         answers
+    }
+
+    /// Runs `clients/python/accuracy.py` and returns what it measured: how far the operator and the decomposed graphs are
+    /// from float64.
+    ///
+    /// # Panics
+    /// If the process fails.
+    #[must_use]
+    pub fn accuracy(&self, library: &Path) -> Vec<Value> {
+        let output = self.script("accuracy.py").arg(library).output().expect("Python starts");
+        serde_json::from_str(&self.output(output)).expect("the script prints a JSON list")
+    }
+
+    /// A script of `clients/python`, ready to start in this release.
+    fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.interpreter);
+        command.arg(folder().join("clients/python").join(name));
+        command.env("PYTHONPATH", &self.packages);
+        command.env("PYTHONNOUSERSITE", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    /// What a script printed.
+    fn output(&self, output: Output) -> String {
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "onnxruntime {}: {}: {log}", self.version, output.status);
+        String::from_utf8(output.stdout).expect("JSON is UTF-8")
     }
 
     fn answer(&self, line: &str, job: &[&str]) -> Answer {
