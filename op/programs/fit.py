@@ -1,33 +1,67 @@
-"""Makes `op/src/cpu/program/fitted.rs` from `programs.json`.
+"""Makes `op/src/cpu/program/fitted.rs`: see README.md.
 
-    python3 fit.py             bounds the errors of the programs in programs.json, and writes the Rust file
-    python3 fit.py --polish    polishes the programs first
+    python3 fit.py                            polishes the programs of starts.json, bounds their errors, and writes
+                                              programs.json and the Rust file; minutes
+    python3 fit.py --search K target kinds    searches a program of K steps for `factor` or `iterate` first, in the
+                                              form that `kinds` says (search.py), and puts it into starts.json
 
-Needs numpy, scipy and mpmath, and rustfmt.
+Needs numpy, scipy and mpmath, and rustfmt. On one thread (OPENBLAS_NUM_THREADS=1) it is fastest and its own repeat.
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 import programs
 import rust
 from polish import polish
 from proof import bound
+from search import search
+from sparse import sparse
 
-PROGRAMS = Path(__file__).parent / "programs.json"
+HERE = Path(__file__).parent
+STARTS, PROGRAMS = HERE / "starts.json", HERE / "programs.json"
+
+# The root mean square error up to which terms are taken out. The greatest error becomes two times as much.
+TOLERANCE = 3.5e-8
+
+
+def key(program):
+    return program.iterations, program.target
+
+
+def searched(iterations, target, kinds, seconds, seed):
+    """A program of the form with as few terms as it can have."""
+    program = search(iterations, target, kinds, seconds, seed)
+    return sparse(program, TOLERANCE)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--polish", action="store_true")
+    parser.add_argument("--search", nargs=3, metavar=("K", "TARGET", "KINDS"))
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    fitted = programs.read(PROGRAMS)
-    if arguments.polish:
-        fitted = [polish(program) for program in fitted]
-    errors = [bound(program) for program in fitted]
-    for program, error in zip(fitted, errors):
-        print(f"K = {program.iterations:2} {program.target:8} {program.product_count} products, "
-              f"{program.combination_count():2} combinations, {program.term_count():2} terms, error {error:.2e}")
+    starts = {key(program): program for program in programs.read(STARTS)}
+    if arguments.search:
+        iterations, target, kinds = arguments.search
+        found = searched(int(iterations), target, kinds, arguments.seconds, arguments.seed)
+        starts[key(found)] = found
+        starts = dict(sorted(starts.items()))
+        programs.write(STARTS, starts.values())
+    fitted, errors = [], []
+    for start in starts.values():
+        program = polish(start)
+        error = bound(program)
+        print(
+            f"K = {program.iterations:2} {program.target:8} {program.product_count} products, "
+            f"{program.combination_count():2} combinations, {program.term_count():2} terms, "
+            f"coefficients to {np.abs(program.coefficients()).max():4.1f}, error {error:.2e}",
+            flush=True,
+        )
+        fitted.append(program)
+        errors.append(error)
     programs.write(PROGRAMS, fitted)
     rust.write(fitted, errors)
 

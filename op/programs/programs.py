@@ -116,11 +116,18 @@ def is_matrix(factor):
 
 
 class Residual:
-    """values(x)/q(x) − 1 at fixed points, and its derivatives by the coefficients."""
+    """values(x)/q(x) − 1 at fixed points, and its derivatives by the coefficients.
 
-    def __init__(self, program, count):
-        self.program = program
+    `basis` says what stands in the places of I, A and A²: their combinations, row by row.
+    """
+
+    def __init__(self, program, count, basis=None):
         self.x = nodes(count)
+        self.iterate = program.target == "iterate"
+        self.start = np.array(program.start(self.x))
+        if basis is not None:
+            # An iterate's places are divided by x, but for I.
+            self.start = np.vstack([self.start[:1], basis[1:, 1:] @ self.start[1:] + basis[1:, :1]])
         self.weight = 1 / newton_schulz(self.x, program.iterations)
         self.terms = [
             (None if left is None else np.flatnonzero(left), None if right is None else np.flatnonzero(right))
@@ -130,9 +137,9 @@ class Residual:
 
     def __call__(self, vector, derivatives=True):
         """The residual, and with `derivatives` its Jacobian, a row for each coefficient. By reverse differentiation."""
-        x, iterate = self.x, self.program.target == "iterate"
+        x, iterate = self.x, self.iterate
         places = np.empty((3 + len(self.terms), len(x)))
-        places[:3] = self.program.start(x)
+        places[:3] = self.start
         # What a right factor's terms are: the places, in an iterate's program times x again.
         right_places = places
         if iterate:
