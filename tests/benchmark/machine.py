@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import subprocess
+import sys
+import time
 
 import onnxruntime
 
@@ -32,6 +34,26 @@ def kernels(sizes: list[tuple[int, int]]) -> dict:
     said = json.loads(answer.stdout)
     operations = {(size["channels"], size["positions"]): size["operations"] for size in said["sizes"]}
     return {"instructions": said["instructions"], "peak": said["peak"], "operations": operations}
+
+
+def is_quiet() -> bool:
+    """Whether nothing else computes, and a warning if not: two threads on two cores then measure the scheduler."""
+    before = busy_seconds()
+    time.sleep(1)
+    quiet = before is None or busy_seconds() - before < 0.2
+    if not quiet:
+        print("warning: something else is running on this machine; the times will not be worth much", file=sys.stderr)
+    return quiet
+
+
+def busy_seconds() -> float | None:
+    """The seconds that all cores together have computed since the start, where the system tells."""
+    try:
+        with open("/proc/stat", encoding="utf-8") as file:
+            user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
+    except FileNotFoundError:
+        return None
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def description() -> dict:

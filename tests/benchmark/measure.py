@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-# How long a turn of a model lasts at least, in seconds.
-TURN = 0.05
+# How long a turn of a model lasts at least and at most, in seconds: between them, a quarter of the slowest model's run, or the
+# fast ones would have no more runs than that has.
+TURN = (0.05, 1.0)
 # ONNX Runtime's threads go on spinning after a run, on cores that the next model needs: 30 to 45 ms were seen.
 SPINNING = 0.1
 # Rounds measured at least, however long they take.
@@ -45,13 +46,13 @@ class Subject:
         self.session.run_with_iobinding(self.binding)
         return time.perf_counter() - start
 
-    def turn(self) -> None:
+    def turn(self, seconds: float) -> None:
         """Runs for a while. The first run finds the caches as another model left them: it counts only where it is long."""
         first = self.run()
-        if first > TURN:
+        if first > seconds:
             self.times.append(first)
             return
-        end = time.perf_counter() + TURN
+        end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             self.times.append(self.run())
 
@@ -70,10 +71,12 @@ def session_options(threads: int, library: Path | None = None) -> onnxruntime.Se
 def interleave(subjects: list[Subject], threads: int, budget: float) -> None:
     """Gives the models turns until `budget` seconds are over. The order alternates: nobody is always the next of another."""
     end = time.perf_counter() + budget
-    rounds = 0
+    rounds, turn = 0, TURN[0]
     while rounds < ROUNDS or time.perf_counter() < end:
         for subject in subjects if rounds % 2 == 0 else reversed(subjects):
             if threads > 1:
                 time.sleep(SPINNING)
-            subject.turn()
+            subject.turn(turn)
+        slowest = max(max(subject.times) for subject in subjects)
+        turn = min(max(TURN[0], slowest / 4), TURN[1])
         rounds += 1

@@ -12,8 +12,9 @@ NOTES = """\
 Milliseconds a sample; `matrix` and `mean` are the decomposed graphs that center by a matrix and by subtracting the mean. The
 ratio is that of the faster of the two to the converted model. GFLOP/s are the operations that the layer needs at least,
 over the minimum; the peak is that of the library's innermost kernel, times the threads. Errors are the greatest difference
-from float64, relative to the greatest entry. The speed-up is that of the converted model's median over its own on one
-thread."""
+from float64, relative to the greatest entry. The speed-up is the converted model's on one thread over its own on several, by
+the medians."""
+NOT_CONVERTED = "The benchmark wrote the node at {} itself: the exporter is slow on so many channels."
 
 
 def heading(results: dict) -> str:
@@ -22,7 +23,14 @@ def heading(results: dict) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {results['instructions']}, "
         f"peak {results['peak_gflops']:.0f} GFLOP/s a core; ONNX Runtime {machine['onnxruntime']}, "
         f"its threads spinning as they do by default; {results['date']}"
+        f"{'' if results['quiet'] else '; something else ran meanwhile'}"
     )
+
+
+def notes(results: dict) -> str:
+    """What the columns mean."""
+    by_hand = {f"{m['channels']}/{m['positions']}": None for m in results["measurements"] if not m["by_exporter"]}
+    return NOTES + ("\n" + NOT_CONVERTED.format(" and ".join(by_hand)) if by_hand else "")
 
 
 def table(results: dict) -> str:
@@ -38,7 +46,7 @@ def table(results: dict) -> str:
                 f"{found['channels']}/{found['positions']}",
                 str(found["batch"]),
                 str(found["threads"]),
-                *(f"{model['median_ms']:.3g} ({model['min_ms']:.3g})" for model in models),
+                *(f"{digits(model['median_ms'])} ({digits(model['min_ms'])})" for model in models),
                 f"{found['ratio_median']:.3g} ({found['ratio_min']:.3g})",
                 f"{found['gflops']:.0f}",
                 f"{100 * found['share_of_peak']:.0f} %",
@@ -51,6 +59,11 @@ def table(results: dict) -> str:
     lines = ["| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
     return "\n".join(lines)
+
+
+def digits(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
 def speedup(results: dict, found: dict) -> float | None:
@@ -101,8 +114,14 @@ def plot(results: dict, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
-def write(results: dict, folder: Path) -> None:
+def save(results: dict, folder: Path) -> None:
+    """Writes what has been measured so far."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / "table.md").write_text(f"{heading(results)}\n\n{table(results)}\n\n{NOTES}\n")
+
+
+def write(results: dict, folder: Path) -> None:
+    """Writes all that there is to say at the end."""
+    save(results, folder)
+    (folder / "table.md").write_text(f"{heading(results)}\n\n{table(results)}\n\n{notes(results)}\n")
     plot(results, folder / "ratio.svg")

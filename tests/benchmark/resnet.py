@@ -29,12 +29,13 @@ LAYER = "layer/"
 
 def main() -> None:
     args = arguments()
+    quiet = machine.is_quiet()
     batch_shape = (args.batch, 3, 224, 224)
     x = np.random.default_rng(1).standard_normal(batch_shape).astype(np.float32)
     before = model_file()
     print("converting", flush=True)
     after = artefacts.converted(before)
-    results = {"machine": machine.description(), "batch": args.batch, "measurements": []}
+    results = {"machine": machine.description(), "quiet": quiet, "batch": args.batch, "measurements": []}
     print(f"{results['machine']['processor']}, ONNX Runtime {results['machine']['onnxruntime']}, batch {args.batch}")
     for threads in args.threads or [1, 2]:
         found = measure({"decomposed": before, "converted": after}, x, threads, args.budget)
