@@ -54,9 +54,8 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
                 for (block, lines) in lines.as_chunks::<W>().0.iter().enumerate() {
                     let at = block * channels.padded + panel * W;
                     // SAFETY: a block of this panel's channels; every task has another panel.
-                    if let Some(to) = unsafe { straight.range(at..at + W) }.first_chunk_mut() {
-                        simd.transpose(simd.lines(lines), to);
-                    }
+                    let to = unsafe { straight.range(at..at + W) };
+                    simd.transpose(simd.lines(lines), to, 0);
                 }
             },
         );
@@ -124,7 +123,7 @@ impl<T: Element> Source<'_, T> {
                 let channel = (self.panel * W + i).saturating_sub(channels.pad);
                 rows[i] = self.load(simd, channel * positions.len + position, pad);
             }
-            simd.transpose(rows, lines);
+            simd.transpose(rows, lines, 0);
         }
     }
 

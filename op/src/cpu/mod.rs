@@ -10,11 +10,13 @@ mod covariance;
 mod element;
 mod executor;
 mod form;
+mod iteration;
 mod normalize;
 mod product;
 mod program;
 mod sample;
 mod shared;
+mod store;
 mod workspace;
 mod write;
 

@@ -1,13 +1,16 @@
 //! One sample, from its elements to its output.
 
-use super::combine::combine;
+use std::ops::Range;
+
 use super::covariance::{Reading, read};
 use super::element::{Element, Real};
 use super::executor::{Executor, for_each_piece};
 use super::form::{Form, Programs};
 use super::normalize::{degenerate, norm, normalize};
-use super::product::{Operand, Part, Side, Simd, TILE_PANELS, product, triangle_panel};
-use super::program::{Outcome, Product, Program};
+use super::iteration::PAIRS;
+use super::product::{Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product, triangle_panel};
+use super::program::Program;
+use super::store::{Panels, store};
 use super::write::Writing;
 use crate::layer::{Extent, Layer, Normalization, OperatorKind};
 
@@ -35,15 +38,16 @@ struct Division {
     straight: usize,
     /// The program's matrices, an upper triangle each.
     triangles: usize,
-    /// Each of the two factors of a product.
-    factor: usize,
+    /// The factors of its products.
+    pairs: [[usize; 2]; PAIRS],
 }
 
 impl Call<'_> {
     /// The numbers of workspace that a sample needs; none where that is beyond all memory.
     pub(super) fn workspace<const W: usize>(&self) -> Option<usize> {
-        let Division { transposed, straight, triangles, factor } = self.division::<W>()?;
-        transposed.checked_add(straight)?.checked_add(triangles)?.checked_add(factor.checked_mul(2)?)
+        let Division { transposed, straight, triangles, pairs } = self.division::<W>()?;
+        let parts = [transposed, straight, triangles].into_iter().chain(pairs.into_iter().flatten());
+        parts.into_iter().try_fold(0, usize::checked_add)
     }
 
     fn division<const W: usize>(&self) -> Option<Division> {
@@ -53,10 +57,11 @@ impl Call<'_> {
         let root = |len: usize, program: &Program| {
             let whole = padded(len)?.checked_mul(padded(len)?)?;
             let triangle = (whole / 2).checked_add(padded(len)?.checked_mul(W)? / 2)?;
-            Some((triangle.checked_mul(program.places)?, whole))
+            let pairs = program.pairs().map(|pair| pair.map(|needed| if needed { whole } else { 0 }));
+            Some((triangle.checked_mul(program.places)?, pairs))
         };
-        let (triangles, factor) = match (self.layer.operator, self.form) {
-            (OperatorKind::CovariancePooling, _) => (0, 0),
+        let (triangles, pairs) = match (self.layer.operator, self.form) {
+            (OperatorKind::CovariancePooling, _) => (0, [[0; 2]; PAIRS]),
             (_, Form::Direct) => root(channels, &self.programs.iterate)?,
             (_, Form::Gram) => root(positions, &self.programs.factor)?,
         };
@@ -64,7 +69,7 @@ impl Call<'_> {
             transposed: if self.layer.operator == OperatorKind::MatrixSqrt { 0 } else { sample },
             straight: if self.form == Form::Gram { sample } else { 0 },
             triangles,
-            factor,
+            pairs,
         })
     }
 
@@ -86,8 +91,10 @@ pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usi
     let Some(division) = call.division::<W>() else { return };
     let (transposed, memory) = memory.split_at_mut(division.transposed);
     let (straight, memory) = memory.split_at_mut(division.straight);
-    let (triangles, factors) = memory.split_at_mut(division.triangles);
-    let (left, right) = factors.split_at_mut(division.factor);
+    let (triangles, mut memory) = memory.split_at_mut(division.triangles);
+    let pairs = division.pairs.map(|pair| {
+        pair.map(|len| memory.split_off_mut(..len).unwrap_or_default().as_chunks_mut().0)
+    });
     let sample = Sample::<T, S, W, MR> {
         simd,
         call,
@@ -98,25 +105,21 @@ pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usi
     };
     let transposed = transposed.as_chunks_mut().0;
     let straight = straight.as_chunks_mut().0;
-    let factors = Factors { left: left.as_chunks_mut().0, right: right.as_chunks_mut().0 };
     match (call.layer.operator, call.form) {
         (OperatorKind::CovariancePooling, _) => sample.covariance(output, transposed),
-        (OperatorKind::MatrixSqrt, _) => sample.square_root(output, triangles, factors),
+        (OperatorKind::MatrixSqrt, _) => sample.square_root(output, triangles, pairs),
         (OperatorKind::IsqrtCov, Form::Direct) => {
             let exponent = sample.exponent(call.layer.epsilon.into());
-            sample.direct(output, transposed, triangles, factors, exponent);
+            sample.direct(output, transposed, triangles, pairs, exponent);
         }
         (OperatorKind::IsqrtCov, Form::Gram) => {
-            sample.gram(output, transposed, straight, triangles, factors, sample.exponent(0.0));
+            sample.gram(output, transposed, straight, triangles, pairs, sample.exponent(0.0));
         }
     }
 }
 
-/// The two factors of a product, in panels.
-struct Factors<'a, R, const W: usize> {
-    left: &'a mut [[R; W]],
-    right: &'a mut [[R; W]],
-}
+/// The panels of the factors that a program makes.
+type Pairs<'a, R, const W: usize> = [[&'a mut [[R; W]]; 2]; PAIRS];
 
 struct Sample<'a, T: Element, S, const W: usize, const MR: usize> {
     simd: S,
@@ -145,12 +148,12 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         output: &mut [T],
         transposed: &mut [[T::Real; W]],
         triangles: &mut [T::Real],
-        factors: Factors<'_, T::Real, W>,
+        pairs: Pairs<'_, T::Real, W>,
         exponent: i32,
     ) {
         self.read(exponent, transposed, None);
         let operand = Operand { lines: transposed, rows: self.positions };
-        self.triangle(operand, operand, self.channels, first_triangle(triangles, self.channels));
+        self.gram_matrix(operand, self.channels, first_triangle(triangles, self.channels));
         let divisor = self.call.divisor();
         let shift = f64::from(self.call.layer.epsilon) * 2.0_f64.powi(-2 * exponent) * divisor;
         let trace = norm::<_, W>(
@@ -160,12 +163,12 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             shift,
         );
         if let Some(exponent) = self.magnified(exponent, trace, transposed) {
-            return self.direct(output, transposed, triangles, factors, exponent);
+            return self.direct(output, transposed, triangles, pairs, exponent);
         }
-        self.root(self.channels, shift, divisor, exponent, output, triangles, factors);
+        self.root(self.channels, shift, divisor, exponent, output, triangles, pairs);
     }
 
-    fn square_root(&self, output: &mut [T], triangles: &mut [T::Real], factors: Factors<'_, T::Real, W>) {
+    fn square_root(&self, output: &mut [T], triangles: &mut [T::Real], pairs: Pairs<'_, T::Real, W>) {
         let side = self.channels;
         let upper = (0..side.len).map(|row| &self.input[row * side.len + row..(row + 1) * side.len]);
         let epsilon = f64::from(self.call.layer.epsilon);
@@ -188,7 +191,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             }
         }
         let shift = epsilon * 2.0_f64.powi(-2 * half);
-        self.root(side, shift, 1.0, half, output, triangles, factors);
+        self.root(side, shift, 1.0, half, output, triangles, pairs);
     }
 
     /// S = √(f/divisor) A q(A), where A = (P + shift I)/f and P is the first triangle.
@@ -201,7 +204,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         exponent: i32,
         output: &mut [T],
         triangles: &mut [T::Real],
-        factors: Factors<'_, T::Real, W>,
+        pairs: Pairs<'_, T::Real, W>,
     ) {
         let f = norm::<_, W>(self.call.layer.normalization, first_triangle(triangles, side), side, shift);
         if degenerate(f, output) {
@@ -213,13 +216,8 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             writing.factor = T::Real::from_f64((f / divisor).sqrt());
             writing.powers[0] = power(exponent);
         }
-        let Factors { left, right } = factors;
-        let program = &self.call.programs.iterate;
-        self.products(program, side, triangles, left, right);
-        if let Outcome::Iterate(product) = &program.result {
-            let [left, right] = self.factors(product, side, triangles, left, right);
-            self.write(left, right, writing, output);
-        }
+        let [left, right] = self.iterate(&self.call.programs.iterate, side, triangles, pairs);
+        self.write(left, right, writing, output);
     }
 
     fn gram(
@@ -228,16 +226,16 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         transposed: &mut [[T::Real; W]],
         straight: &mut [[T::Real; W]],
         triangles: &mut [T::Real],
-        factors: Factors<'_, T::Real, W>,
+        pairs: Pairs<'_, T::Real, W>,
         exponent: i32,
     ) {
         let (layer, side) = (self.call.layer, self.positions);
         self.read(exponent, transposed, Some(straight));
         let operand = Operand { lines: straight, rows: self.channels };
-        self.triangle(operand, operand, side, first_triangle(triangles, side));
+        self.gram_matrix(operand, side, first_triangle(triangles, side));
         let trace = norm::<_, W>(Normalization::Trace, first_triangle(triangles, side), side, 0.0);
         if let Some(exponent) = self.magnified(exponent, trace, transposed) {
-            return self.gram(output, transposed, straight, triangles, factors, exponent);
+            return self.gram(output, transposed, straight, triangles, pairs, exponent);
         }
         let f = norm::<_, W>(layer.normalization, first_triangle(triangles, side), side, 0.0);
         if degenerate(f, output) {
@@ -250,15 +248,12 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             writing.factor = T::Real::from_f64(1.0 / (f * self.call.divisor()).sqrt());
             writing.powers[0] = power(exponent);
         }
-        let Factors { left, right } = factors;
-        let program = &self.call.programs.factor;
-        self.products(program, side, triangles, left, right);
-        if let Outcome::Factor(q) = &program.result {
-            combine(self.simd, self.executor, q, triangles, side, left);
-            let transposed = Operand { lines: transposed, rows: side };
-            self.whole(Operand { lines: left, rows: side }, transposed, straight);
-            self.write(transposed, Operand { lines: straight, rows: side }, writing, output);
-        }
+        let [q, _] = self.iterate(&self.call.programs.factor, side, triangles, pairs);
+        let transposed = Operand { lines: transposed, rows: side };
+        let sides = [side, self.channels];
+        let panels = Panels::Whole(side.padded);
+        store::<_, S, W, MR>(self.simd, self.executor, [q, transposed], sides, panels, straight, None);
+        self.write(transposed, Operand { lines: straight, rows: side }, writing, output);
     }
 
     /// The exponent by whose power of two the sample is divided, so that neither its squares nor ε overflow or vanish.
@@ -301,107 +296,22 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         read(self.simd, self.executor, reading, self.input, transposed, straight);
     }
 
-    /// The program's products.
-    fn products(
+    fn iterate<'b>(
         &self,
         program: &Program,
         side: Side,
         triangles: &mut [T::Real],
-        left: &mut [[T::Real; W]],
-        right: &mut [[T::Real; W]],
-    ) {
-        let len = side.triangle_lines::<W>() * W;
-        for (product, place) in &program.products {
-            let [left, right] = self.factors(product, side, triangles, left, right);
-            self.triangle(left, right, side, &mut triangles[place * len..][..len]);
-        }
-    }
-
-    /// Makes the factors of a product in `left` and `right`.
-    fn factors<'b>(
-        &self,
-        product: &Product,
-        side: Side,
-        triangles: &[T::Real],
-        left: &'b mut [[T::Real; W]],
-        right: &'b mut [[T::Real; W]],
+        pairs: Pairs<'b, T::Real, W>,
     ) -> [Operand<'b, T::Real, W>; 2] {
-        combine(self.simd, self.executor, &product.left, triangles, side, left);
-        let left = Operand { lines: left, rows: side };
-        let Some(combination) = &product.right else { return [left, left] };
-        combine(self.simd, self.executor, combination, triangles, side, right);
-        [left, Operand { lines: right, rows: side }]
+        let triangles = triangles.as_chunks_mut().0;
+        program.run::<_, S, W, MR>(self.simd, self.executor, side, triangles, pairs)
     }
 
-    /// The upper triangle of a product.
-    fn triangle(
-        &self,
-        left: Operand<'_, T::Real, W>,
-        right: Operand<'_, T::Real, W>,
-        side: Side,
-        triangle: &mut [T::Real],
-    ) {
-        let first_line = |panel: usize| triangle_panel::<W>(panel);
-        self.store(left, right, Part::Upper, [side; 2], &first_line, triangle.as_chunks_mut().0);
-    }
-
-    /// A product of which every entry is wanted, in panels.
-    fn whole(
-        &self,
-        left: Operand<'_, T::Real, W>,
-        right: Operand<'_, T::Real, W>,
-        result: &mut [[T::Real; W]],
-    ) {
-        let first_line = |panel: usize| panel * self.positions.padded;
-        self.store(left, right, Part::Whole, [self.positions, self.channels], &first_line, result);
-    }
-
-    /// Computes a product of the given rows and columns in which panel p has the lines from `first_line(p)` to `first_line(p + 1)`.
-    fn store(
-        &self,
-        left: Operand<'_, T::Real, W>,
-        right: Operand<'_, T::Real, W>,
-        part: Part,
-        [rows, columns]: [Side; 2],
-        first_line: &(dyn Fn(usize) -> usize + Sync),
-        result: &mut [[T::Real; W]],
-    ) {
-        let width = match self.executor.threads() {
-            1 => columns.panels,
-            threads => (columns.panels / (2 * threads)).clamp(1, TILE_PANELS),
-        };
-        let groups = columns.panels.div_ceil(width);
-        let panel = |group: usize| columns.panels.saturating_sub((groups - group) * width);
-        let bound = |group: usize| first_line(panel(group));
-        for_each_piece(self.executor, result, groups, &bound, &|group, lines| {
-            self.simd.vectorize(
-                #[inline(always)]
-                || {
-                    let panels = panel(group)..panel(group + 1);
-                    let base = bound(group);
-                    let wanted = first_row::<MR>(rows)..match part {
-                        Part::Upper => panels.end * W,
-                        Part::Whole | Part::Lower => rows.padded,
-                    };
-                    product::<_, S, W, MR>(
-                        self.simd,
-                        left,
-                        right,
-                        part,
-                        rows,
-                        wanted,
-                        panels,
-                        #[inline(always)]
-                        |row, panel, count, tile| {
-                            for v in 0..count {
-                                let to = &mut lines[first_line(panel + v) - base + row..][..MR];
-                                to.iter_mut().zip(tile).for_each(|(to, from)| *to = from[v]);
-                            }
-                        },
-                    );
-                },
-            );
-        });
+    /// The upper triangle of P = LᵀL.
+    fn gram_matrix(&self, operand: Operand<'_, T::Real, W>, side: Side, triangle: &mut [T::Real]) {
+        let triangle = triangle.as_chunks_mut().0;
+        let (operands, sides) = ([operand; 2], [side; 2]);
+        store::<_, S, W, MR>(self.simd, self.executor, operands, sides, Panels::Triangle, triangle, None);
     }
 
     /// Computes the product that is the result and writes it.
@@ -421,20 +331,10 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
                 || {
                     let rows = (task * ROWS).max(first_row::<MR>(side))..side.padded.min((task + 1) * ROWS);
                     let (part, offset) = (writing.part(), bound(task));
-                    product::<_, S, W, MR>(
-                        self.simd,
-                        left,
-                        right,
-                        part,
-                        side,
-                        rows,
-                        0..side.panels,
-                        #[inline(always)]
-                        |row, panel, count, tile| {
-                            let output = (&mut *output, offset);
-                            writing.tile(self.simd, [row, panel * W], count, tile, output);
-                        },
-                    );
+                    let tile = [[[T::Real::default(); W]; MR]; TILE_PANELS];
+                    let mut sink = Sending { simd: self.simd, writing, tile, output, offset };
+                    let panels = 0..side.panels;
+                    product::<_, S, W, MR>(self.simd, left, right, part, side, rows, panels, &mut sink);
                 },
             );
         });
@@ -448,12 +348,32 @@ fn first_triangle<R: Real>(triangles: &mut [R], side: Side) -> &mut [R] {
     &mut triangles[..len]
 }
 
-/// The first row, rounded down to the tile's.
-fn first_row<const MR: usize>(rows: Side) -> usize {
-    rows.pad / MR * MR
-}
-
 /// 2^exponent.
 fn power<R: Real>(exponent: i32) -> R {
     R::from_f64(2.0_f64.powi(exponent))
+}
+
+/// Some rows of the output.
+struct Sending<'a, T: Element, S, const W: usize, const MR: usize> {
+    simd: S,
+    writing: Writing<T::Real>,
+    tile: Tile<T::Real, W, MR>,
+    output: &'a mut [T],
+    /// The first of these elements in the whole output.
+    offset: usize,
+}
+
+impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sink<T::Real, W, MR>
+    for Sending<'_, T, S, W, MR>
+{
+    #[inline(always)]
+    fn lines<const V: usize>(&mut self, _: usize, _: usize) -> [&mut [[T::Real; W]; MR]; V] {
+        self.tile.first_chunk_mut().expect("a tile has at least V panels").each_mut()
+    }
+
+    #[inline(always)]
+    fn filled(&mut self, row: usize, panels: Range<usize>) {
+        let output = (&mut *self.output, self.offset);
+        self.writing.tile(self.simd, [row, panels.start * W], panels.len(), &self.tile, output);
+    }
 }

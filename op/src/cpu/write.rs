@@ -81,14 +81,18 @@ impl<R: Real> Writing<R> {
             Part::Upper | Part::Whole => row + MR <= column,
         };
         if !inside || row < pad || column < pad {
-            for (r, entries) in tile.iter().enumerate().skip(pad.saturating_sub(row)) {
+            for r in pad.saturating_sub(row)..MR {
                 let row = row + r;
                 let (from, to) = match self.part() {
                     Part::Lower => (column.max(pad), (row + 1).min(column + count)),
                     Part::Upper | Part::Whole => (column.max(row), column + count),
                 };
                 if from < to {
-                    let entries = &entries.as_flattened()[from - column..to - column];
+                    let mut entries = [R::default(); 64];
+                    for (entries, panel) in entries.chunks_exact_mut(W).zip(tile) {
+                        entries.copy_from_slice(&panel[r]);
+                    }
+                    let entries = &entries[from - column..to - column];
                     let at = self.place(row, from) - offset;
                     self.entries([row, from], entries, &mut output[at..at + entries.len()]);
                 }
@@ -102,7 +106,7 @@ impl<R: Real> Writing<R> {
             let at = self.place(row + r, column) - offset;
             // Lengths known beforehand are copied without a call.
             for (v, output) in output[at..at + count].as_chunks_mut::<W>().0.iter_mut().enumerate() {
-                let entries = simd.multiply_add(factor, simd.load(&tile[r][v]), zero);
+                let entries = simd.multiply_add(factor, simd.load(&tile[v][r]), zero);
                 let entries = simd.multiply_add(powers[0], entries, zero);
                 let mut scaled = [R::default(); W];
                 simd.store(simd.multiply_add(powers[1], entries, zero), &mut scaled);

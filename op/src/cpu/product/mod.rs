@@ -28,8 +28,8 @@ pub use version::{Dispatch, Task, Version};
 /// The panels that a tile is wide at most.
 pub(super) const TILE_PANELS: usize = 3;
 
-/// The terms after which a sum is put aside and a new one begun: sums of sums lose less than one long sum.
-const TERMS: usize = 32;
+/// The terms in one sum at most: a longer one is a sum of such sums, which loses less.
+const TERMS: usize = 100;
 
 /// The bytes of the right operand that all rows are multiplied with before the rest comes: about half of a common L2 cache.
 const NEAR: usize = 400 << 10;
@@ -68,20 +68,25 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
         let _ = place;
     }
 
-    /// Writes the transpose of a block whose lines are `rows`.
+    /// Writes the transpose of N lines into N columns of `lines`, from `column` on.
     #[inline(always)]
-    fn transpose(self, mut rows: [Self::Vector; W], transpose: &mut [[R; W]; W]) {
-        // Each round shuffles the whole block, read as one row of cards, perfectly; log₂ W shuffles exchange the digits of
-        // row and column.
-        for _ in 0..W.ilog2() {
+    fn transpose<const N: usize>(self, mut rows: [Self::Vector; N], lines: &mut [[R; W]], column: usize) {
+        // Each round shuffles the lines, read as one row of cards, perfectly; log₂ N shuffles exchange the digits of row
+        // and column.
+        for _ in 0..N.ilog2() {
             let mut shuffled = rows;
-            for i in 0..W / 2 {
-                [shuffled[2 * i], shuffled[2 * i + 1]] = self.interleave(rows[i], rows[i + W / 2]);
+            for i in 0..N / 2 {
+                [shuffled[2 * i], shuffled[2 * i + 1]] = self.interleave(rows[i], rows[i + N / 2]);
             }
             rows = shuffled;
         }
-        for i in 0..W {
-            self.store(rows[i], &mut transpose[i]);
+        let lines: &mut [[R; W]; W] = lines.first_chunk_mut().expect("a column for each of a line's numbers");
+        for i in 0..N {
+            let mut columns = [R::default(); W];
+            self.store(rows[i], &mut columns);
+            for j in 0..W / N {
+                lines[i * (W / N) + j][column..column + N].copy_from_slice(&columns[j * N..(j + 1) * N]);
+            }
         }
     }
 
@@ -127,6 +132,11 @@ pub(super) fn triangle_panel<const W: usize>(panel: usize) -> usize {
     W * panel * (panel + 1) / 2
 }
 
+/// The first row, rounded down to the tile's.
+pub(super) fn first_row<const MR: usize>(rows: Side) -> usize {
+    rows.pad / MR * MR
+}
+
 /// A factor of a product.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Operand<'a, R, const W: usize> {
@@ -154,11 +164,20 @@ pub(super) enum Part {
     Lower,
 }
 
-/// A tile's entries: for each of its rows the W columns of each of its panels.
-pub(super) type Tile<R, const W: usize, const MR: usize> = [[[R; W]; TILE_PANELS]; MR];
+/// The lines of a tile, panel by panel.
+pub(super) type Tile<R, const W: usize, const MR: usize> = [[[R; W]; MR]; TILE_PANELS];
 
-/// Computes the tiles in `rows` × `panels` of the product of `left` and `right` and hands each to `sink` with its first
-/// row, its first panel and its number of panels. `rows` are some of `output_rows` and begin at a multiple of MR.
+/// Where the tiles of a product go.
+pub(super) trait Sink<R, const W: usize, const MR: usize> {
+    /// The lines that a tile of V panels is to fill: MR of each panel.
+    fn lines<const V: usize>(&mut self, row: usize, panel: usize) -> [&mut [[R; W]; MR]; V];
+
+    /// Says that a tile is filled.
+    fn filled(&mut self, row: usize, panels: Range<usize>);
+}
+
+/// Computes the tiles in `rows` × `panels` of the product of `left` and `right` into `sink`. `rows` are some of
+/// `output_rows` and begin at a multiple of MR.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
@@ -169,9 +188,8 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     output_rows: Side,
     rows: Range<usize>,
     panels: Range<usize>,
-    mut sink: impl FnMut(usize, usize, usize, &Tile<R, W, MR>),
+    sink: &mut impl Sink<R, W, MR>,
 ) {
-    let mut tile: Tile<R, W, MR> = [[[R::default(); W]; TILE_PANELS]; MR];
     let near = (NEAR / size_of_val(right.panel(panels.start))).max(TILE_PANELS);
     let mut from = panels.start;
     while from < panels.end {
@@ -182,10 +200,12 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
                 Part::Upper => from.max(row / W)..to,
                 Part::Lower => from..to.min((row + MR - 1) / W + 1),
             };
+            // Few rows of the first tile may be more than padding.
+            let used = MR - output_rows.pad.saturating_sub(row);
             if part == Part::Upper && row % W >= W / 2 && wanted.start == row / W {
                 // The panel on the diagonal, of which the first half lies below.
-                Operands { left, right, row, panel: wanted.start }.half::<S, MR>(simd, &mut tile);
-                sink(row, wanted.start, 1, &tile);
+                Operands { left, right, row, panel: wanted.start }.half::<S, MR>(simd, sink);
+                sink.filled(row, wanted.start..wanted.start + 1);
                 wanted.start += 1;
             }
             while !wanted.is_empty() {
@@ -196,13 +216,12 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
                     wanted.len() % TILE_PANELS
                 };
                 let operands = Operands { left, right, row, panel: wanted.start };
-                // Few rows of the first tile may be more than padding.
-                match MR - output_rows.pad.saturating_sub(row) {
-                    1..=2 => operands.rows::<S, MR, 2>(simd, count, &mut tile),
-                    3..=4 => operands.rows::<S, MR, 4>(simd, count, &mut tile),
-                    _ => operands.rows::<S, MR, MR>(simd, count, &mut tile),
+                match count {
+                    1 => operands.tile::<S, MR, 1>(simd, used, sink),
+                    2 => operands.tile::<S, MR, 2>(simd, used, sink),
+                    _ => operands.tile::<S, MR, TILE_PANELS>(simd, used, sink),
                 }
-                sink(row, wanted.start, count, &tile);
+                sink.filled(row, wanted.start..wanted.start + count);
                 wanted.start += count;
             }
         }
@@ -220,56 +239,65 @@ struct Operands<'a, R, const W: usize> {
 }
 
 impl<R: Real, const W: usize> Operands<'_, R, W> {
-    /// The last N rows of a tile.
+    /// At least the last `used` rows of a tile.
     #[inline(always)]
-    fn rows<S: Simd<R, W>, const MR: usize, const N: usize>(
+    fn tile<S: Simd<R, W>, const MR: usize, const V: usize>(
         self,
         simd: S,
-        panels: usize,
-        tile: &mut Tile<R, W, MR>,
+        used: usize,
+        sink: &mut impl Sink<R, W, MR>,
     ) {
-        let Some(rows) = tile.last_chunk_mut::<N>() else { return };
+        let lines = sink.lines::<V>(self.row, self.panel);
+        match used {
+            1..=2 => self.rows::<S, MR, 2, V>(simd, lines),
+            3..=4 => self.rows::<S, MR, 4, V>(simd, lines),
+            _ => self.rows::<S, MR, MR, V>(simd, lines),
+        }
+    }
+
+    /// The last N rows of a tile.
+    #[inline(always)]
+    fn rows<S: Simd<R, W>, const MR: usize, const N: usize, const V: usize>(
+        self,
+        simd: S,
+        lines: [&mut [[R; W]; MR]; V],
+    ) {
+        let lines = lines.map(|lines| lines.last_chunk_mut::<N>().expect("a tile has no fewer rows"));
         let operands = Self { row: self.row + MR - N, ..self };
         // A function of its own, which every caller shares.
         simd.vectorize(
             #[inline(always)]
-            || match panels {
-                1 => operands.sums::<S, N, 1>(simd, rows),
-                2 => operands.sums::<S, N, 2>(simd, rows),
-                _ => operands.sums::<S, N, TILE_PANELS>(simd, rows),
-            },
+            || operands.sums::<S, N, V>(simd, lines),
         );
     }
 
     /// The second half of one panel.
     #[inline(always)]
-    fn half<S: Simd<R, W>, const MR: usize>(self, simd: S, tile: &mut Tile<R, W, MR>) {
+    fn half<S: Simd<R, W>, const MR: usize>(self, simd: S, sink: &mut impl Sink<R, W, MR>) {
+        let lines = sink.lines::<1>(self.row, self.panel);
         simd.vectorize(
             #[inline(always)]
-            || self.sums::<S::Half, MR, 1>(simd.half(), tile),
+            || self.sums::<S::Half, MR, 1>(simd.half(), lines),
         );
     }
 
     /// N rows by V panels.
     #[inline(always)]
-    fn sums<S: Lanes<R, W>, const N: usize, const V: usize>(self, simd: S, tile: &mut Tile<R, W, N>) {
+    fn sums<S: Lanes<R, W>, const N: usize, const V: usize>(self, simd: S, lines: [&mut [[R; W]; N]; V]) {
         let column = self.row % W;
-        let left = self.left.panel(self.row / W);
-        let right: [&[[R; W]]; V] = std::array::from_fn(|v| self.right.panel(self.panel + v));
         let depth = self.left.rows;
-        let mut from = depth.pad;
-        let mut first = true;
-        while first || from < depth.padded {
-            let to = depth.padded.min(from + TERMS);
-            let left = &left[from..to];
-            let right = right.map(|lines| &lines[from..to]);
+        let left = &self.left.panel(self.row / W)[depth.pad..];
+        let right: [_; V] = std::array::from_fn(|v| &self.right.panel(self.panel + v)[depth.pad..]);
+        let parts = depth.len.div_ceil(TERMS).max(1);
+        let terms = depth.len.div_ceil(parts);
+        for part in 0..parts {
+            let range = part * terms..depth.len.min((part + 1) * terms);
+            let left = &left[range.clone()];
+            let right = right.map(|lines| &lines[range.clone()]);
             let mut total = [[simd.splat(R::default()); V]; N];
             for k in 0..left.len() {
                 let factors: &[R; N] = left[k][column..].first_chunk().expect("a tile's rows divide W");
-                let mut terms = [simd.splat(R::default()); V];
-                for v in 0..V {
-                    terms[v] = simd.load(&right[v][k]);
-                }
+                let terms = right.map(|lines| simd.load(&lines[k]));
                 for r in 0..N {
                     let factor = simd.splat(factors[r]);
                     for v in 0..V {
@@ -279,15 +307,13 @@ impl<R: Real, const W: usize> Operands<'_, R, W> {
             }
             for r in 0..N {
                 for v in 0..V {
-                    if !first {
-                        let before = simd.load(&tile[r][v]);
+                    if part > 0 {
+                        let before = simd.load(&lines[v][r]);
                         total[r][v] = simd.multiply_add(simd.splat(R::from_f64(1.0)), before, total[r][v]);
                     }
-                    simd.store(total[r][v], &mut tile[r][v]);
+                    simd.store(total[r][v], &mut lines[v][r]);
                 }
             }
-            first = false;
-            from = to;
         }
     }
 }
