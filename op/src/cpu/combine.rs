@@ -20,11 +20,7 @@ pub(super) struct Triangles<'a, R, const W: usize> {
 
 impl<'a, R, const W: usize> Triangles<'a, R, W> {
     /// Takes the matrix in `place` out of `triangles`, to be written.
-    pub(super) fn split(
-        triangles: &'a mut [[R; W]],
-        place: usize,
-        side: Side,
-    ) -> (Self, &'a mut [[R; W]]) {
+    pub(super) fn split(triangles: &'a mut [[R; W]], place: usize, side: Side) -> (Self, &'a mut [[R; W]]) {
         let lines = side.triangle_lines::<W>();
         let (before, rest) = triangles.split_at_mut(place * lines);
         let (made, after) = rest.split_at_mut(lines);
@@ -104,7 +100,8 @@ impl<R: Real, const W: usize> Factors<'_, R, W> {
                 let sums = self.add::<S, MR>(simd, combination, line + row, made);
                 let (upper, lower) = (panel * padded + row, row / W * padded + panel * W);
                 // SAFETY: a tile in this panel, and lines that only this panel's tiles have their mirror images in.
-                let (upper, lower) = unsafe { (whole.range(upper..upper + MR), whole.range(lower..lower + W)) };
+                let (upper, lower) =
+                    unsafe { (whole.range(upper..upper + MR), whole.range(lower..lower + W)) };
                 for r in 0..MR {
                     simd.store(sums[r], &mut upper[r]);
                 }
@@ -116,9 +113,8 @@ impl<R: Real, const W: usize> Factors<'_, R, W> {
                 let block = unsafe { whole.range(at..at + W) };
                 simd.transpose(sums, block, 0);
                 for i in 0..W {
-                    let mut upper = [R::default(); W];
-                    simd.store(sums[i], &mut upper);
-                    block[i][i..].copy_from_slice(&upper[i..]);
+                    let line = simd.join(i, simd.load(&block[i]), sums[i]);
+                    simd.store(line, &mut block[i]);
                     block[i][i] += R::from_f64(combination.identity);
                 }
             }

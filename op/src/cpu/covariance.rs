@@ -1,13 +1,15 @@
 //! Reading a sample: scaled, centered, and laid out as the operands of the covariance and of the Gram matrix.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use super::element::{Element, Real};
 use super::executor::{Executor, for_each_piece};
 use super::product::{Side, Simd};
 use super::shared::Shared;
 use crate::layer::Layout;
 
-/// The positions after which a sum in the kernel's type is put aside in float64.
+/// The numbers after which a sum in the kernel's type is put aside in float64.
 const TERMS: usize = 64;
 
 /// How a sample is stored and what is done to it on the way.
@@ -43,46 +45,201 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
             #[inline(always)]
             || {
                 let source = Source { reading, sample, panel };
+                let straight = straight.as_ref();
                 match reading.layout {
-                    Layout::ChannelsFirst => source.load_channels(simd, lines),
-                    Layout::ChannelsLast => source.load_positions(simd, lines),
-                }
-                if reading.centered {
-                    center(simd, &mut lines[positions.pad..]);
-                }
-                let Some(straight) = &straight else { return };
-                for (block, lines) in lines.as_chunks::<W>().0.iter().enumerate() {
-                    let at = block * channels.padded + panel * W;
-                    // SAFETY: a block of this panel's channels; every task has another panel.
-                    let to = unsafe { straight.range(at..at + W) };
-                    simd.transpose(simd.lines(lines), to, 0);
+                    Layout::ChannelsFirst => source.load_channels(simd, lines, straight),
+                    Layout::ChannelsLast => source.load_positions(simd, lines, straight),
                 }
             },
         );
     });
 }
 
-/// Subtracts the mean of the lines from each of them.
-///
-/// What is summed is the distance from the first line, so that the mean of a constant channel is that constant exactly.
+/// The W channels of one panel in a sample.
+struct Source<'a, T: Element> {
+    reading: Reading<T::Real>,
+    sample: &'a [T],
+    panel: usize,
+}
+
+impl<T: Element> Source<'_, T> {
+    /// Every position's line, and every channel's lines, of a sample whose channels are first.
+    #[inline(always)]
+    fn load_channels<S: Simd<T::Real, W>, const W: usize>(
+        &self,
+        simd: S,
+        lines: &mut [[T::Real; W]],
+        straight: Option<&Shared<'_, [T::Real; W]>>,
+    ) {
+        let Reading { channels, positions, scale, .. } = self.reading;
+        // The padding repeats the first channel.
+        let channel: [usize; W] =
+            std::array::from_fn(|i| (self.panel * W + i).saturating_sub(channels.pad) * positions.len);
+        let mean = self.row_means(simd, channel);
+        let scale = simd.splat(scale);
+        for (block, lines) in lines.as_chunks_mut::<W>().0.iter_mut().enumerate() {
+            let pad = padding(positions, block);
+            let position = block * W + pad - positions.pad;
+            let row = |elements: S::Vector, i: usize| {
+                simd.multiply_add(scale, elements, simd.splat(T::Real::default() - mean[i]))
+            };
+            // Written out, so that the lines stay in registers; what may need a copy is not.
+            let mut rows = [simd.splat(T::Real::default()); W];
+            if channel[0] + position >= pad {
+                for i in 0..W {
+                    let start = channel[i] + position - pad;
+                    let mut line = [T::Real::default(); W];
+                    T::load(&self.sample[start..start + W], &mut line);
+                    rows[i] = row(simd.load(&line), i);
+                }
+            } else {
+                for i in 0..W {
+                    rows[i] = row(self.load(simd, channel[i] + position, pad), i);
+                }
+            }
+            if let Some(straight) = straight {
+                let at = block * channels.padded + self.panel * W;
+                // SAFETY: a block of this panel's channels; every task has another panel.
+                let to = unsafe { straight.range(at..at + W) };
+                for i in 0..W {
+                    simd.store(rows[i], &mut to[i]);
+                }
+            }
+            simd.transpose(rows, lines, 0);
+        }
+    }
+
+    /// The means of the rows that begin at these elements, scaled; zeros where nothing is centered.
+    ///
+    /// What is summed is the distance from the first element, so that the mean of a constant channel is that constant
+    /// exactly.
+    #[inline(always)]
+    fn row_means<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, starts: [usize; W]) -> [T::Real; W] {
+        let Reading { positions, scale, centered, .. } = self.reading;
+        if !centered {
+            return [T::Real::default(); W];
+        }
+        let first: [T::Real; W] = std::array::from_fn(|i| {
+            let mut first = [T::Real::default()];
+            T::load(&self.sample[starts[i]..=starts[i]], &mut first);
+            first[0] * scale
+        });
+        let rest = positions.len % W;
+        let counted: [_; W] = std::array::from_fn(|i| T::Real::from_f64(f64::from(u8::from(i >= W - rest))));
+        let (scale, counted) = (simd.splat(scale), simd.load(&counted));
+        let mut sum = [0.0; W];
+        for from in (0..positions.len).step_by(TERMS * W) {
+            let stretch = from..positions.len.min(from + TERMS * W);
+            let mut sums = [simd.splat(T::Real::default()); W];
+            for i in 0..W {
+                let row = &self.sample[starts[i]..starts[i] + positions.len];
+                let minus_first = simd.splat(T::Real::default() - first[i]);
+                sums[i] = distances(simd, row, stretch.clone(), [scale, minus_first, counted]);
+            }
+            let mut lanes = [[T::Real::default(); W]; W];
+            simd.transpose(sums, &mut lanes, 0);
+            for lane in lanes {
+                for i in 0..W {
+                    sum[i] += lane[i].to_f64();
+                }
+            }
+        }
+        std::array::from_fn(|i| T::Real::from_f64(first[i].to_f64() + sum[i] / positions.len as f64))
+    }
+
+    /// Every position's line, and every channel's lines, of a sample whose channels are last.
+    #[inline(always)]
+    fn load_positions<S: Simd<T::Real, W>, const W: usize>(
+        &self,
+        simd: S,
+        lines: &mut [[T::Real; W]],
+        straight: Option<&Shared<'_, [T::Real; W]>>,
+    ) {
+        let Reading { channels, positions, scale, centered, .. } = self.reading;
+        let pad = padding(channels, self.panel);
+        let channel = self.panel * W + pad - channels.pad;
+        let (scale, zero) = (simd.splat(scale), simd.splat(T::Real::default()));
+        for (position, line) in lines[positions.pad..].iter_mut().enumerate() {
+            let elements = self.load(simd, position * channels.len + channel, pad);
+            simd.store(simd.multiply_add(scale, elements, zero), line);
+        }
+        if centered {
+            center(simd, &mut lines[positions.pad..]);
+        }
+        let Some(straight) = straight else { return };
+        for (block, lines) in lines.as_chunks::<W>().0.iter().enumerate() {
+            let at = block * channels.padded + self.panel * W;
+            // SAFETY: as in `load_channels`.
+            let to = unsafe { straight.range(at..at + W) };
+            simd.transpose(simd.lines(lines), to, 0);
+        }
+    }
+
+    /// The elements from `index` on, after `pad` others.
+    #[inline(always)]
+    fn load<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, index: usize, pad: usize) -> S::Vector {
+        let mut line = [T::Real::default(); W];
+        match index.checked_sub(pad) {
+            // A length known beforehand is copied without a call.
+            Some(start) => T::load(&self.sample[start..start + W], &mut line),
+            None => T::load(&self.sample[index..index + W - pad], &mut line[pad..]),
+        }
+        simd.load(&line)
+    }
+}
+
+/// Σ (scale x + minus_first) over a stretch of a row, in W parts. `counted` is one where W elements up to the end of the
+/// stretch belong to what W does not divide, and zero before.
+#[inline(always)]
+fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
+    simd: S,
+    row: &[T],
+    stretch: Range<usize>,
+    [scale, minus_first, counted]: [S::Vector; 3],
+) -> S::Vector {
+    let one = simd.splat(T::Real::from_f64(1.0));
+    // Several sums, so that no addition waits for the one before.
+    let mut parts = [simd.splat(T::Real::default()); 4];
+    let mut line = [T::Real::default(); W];
+    let (vectors, rest) = row[stretch.clone()].as_chunks::<W>();
+    let (quads, singles) = vectors.as_chunks::<4>();
+    for quad in quads {
+        for part in 0..4 {
+            T::load(&quad[part], &mut line);
+            let distance = simd.multiply_add(scale, simd.load(&line), minus_first);
+            parts[part] = simd.multiply_add(one, distance, parts[part]);
+        }
+    }
+    for single in singles {
+        T::load(single, &mut line);
+        let distance = simd.multiply_add(scale, simd.load(&line), minus_first);
+        parts[0] = simd.multiply_add(one, distance, parts[0]);
+    }
+    if !rest.is_empty() {
+        match stretch.end.checked_sub(W) {
+            // Elements that were counted already are read again: copies of a length known beforehand need no call.
+            Some(start) => T::load(&row[start..start + W], &mut line),
+            None => T::load(rest, &mut line[W - rest.len()..]),
+        }
+        let distance = simd.multiply_add(scale, simd.load(&line), minus_first);
+        parts[1] = simd.multiply_add(counted, distance, parts[1]);
+    }
+    let [a, b, c, d] = parts;
+    let (a, c) = (simd.multiply_add(one, a, b), simd.multiply_add(one, c, d));
+    simd.multiply_add(one, a, c)
+}
+
+/// Subtracts the mean of the lines from each of them: of the distances from the first line, as in [`Source::row_means`].
 #[inline(always)]
 fn center<R: Real, S: Simd<R, W>, const W: usize>(simd: S, lines: &mut [[R; W]]) {
     let (one, minus_one) = (simd.splat(R::from_f64(1.0)), simd.splat(R::from_f64(-1.0)));
     let first = simd.load(&lines[0]);
     let mut sum = [0.0; W];
     for lines in lines.chunks(TERMS) {
-        // Several sums, so that no addition waits for the one before.
         let mut parts = [simd.splat(R::default()); 4];
-        let (quads, rest) = lines.as_chunks::<4>();
-        for quad in quads {
-            for i in 0..4 {
-                let distance = simd.multiply_add(minus_one, first, simd.load(&quad[i]));
-                parts[i] = simd.multiply_add(one, distance, parts[i]);
-            }
-        }
-        for line in rest {
+        for (i, line) in lines.iter().enumerate() {
             let distance = simd.multiply_add(minus_one, first, simd.load(line));
-            parts[0] = simd.multiply_add(one, distance, parts[0]);
+            parts[i % 4] = simd.multiply_add(one, distance, parts[i % 4]);
         }
         for part in parts {
             let mut numbers = [R::default(); W];
@@ -99,55 +256,6 @@ fn center<R: Real, S: Simd<R, W>, const W: usize>(simd: S, lines: &mut [[R; W]])
     let mean = simd.load(&mean);
     for line in lines {
         simd.store(simd.multiply_add(minus_one, mean, simd.load(line)), line);
-    }
-}
-
-/// The W channels of one panel in a sample.
-struct Source<'a, T: Element> {
-    reading: Reading<T::Real>,
-    sample: &'a [T],
-    panel: usize,
-}
-
-impl<T: Element> Source<'_, T> {
-    /// Every position's line of a sample whose channels are first.
-    #[inline(always)]
-    fn load_channels<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, lines: &mut [[T::Real; W]]) {
-        let Reading { channels, positions, .. } = self.reading;
-        for (block, lines) in lines.as_chunks_mut::<W>().0.iter_mut().enumerate() {
-            let pad = padding(positions, block);
-            let position = block * W + pad - positions.pad;
-            let mut rows = [simd.splat(T::Real::default()); W];
-            for i in 0..W {
-                // The padding repeats the first channel.
-                let channel = (self.panel * W + i).saturating_sub(channels.pad);
-                rows[i] = self.load(simd, channel * positions.len + position, pad);
-            }
-            simd.transpose(rows, lines, 0);
-        }
-    }
-
-    /// Every position's line of a sample whose channels are last.
-    #[inline(always)]
-    fn load_positions<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, lines: &mut [[T::Real; W]]) {
-        let Reading { channels, positions, .. } = self.reading;
-        let pad = padding(channels, self.panel);
-        let channel = self.panel * W + pad - channels.pad;
-        for (position, line) in lines[positions.pad..].iter_mut().enumerate() {
-            simd.store(self.load(simd, position * channels.len + channel, pad), line);
-        }
-    }
-
-    /// The elements from `index` on, scaled, after `pad` others.
-    #[inline(always)]
-    fn load<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, index: usize, pad: usize) -> S::Vector {
-        let mut line = [T::Real::default(); W];
-        match index.checked_sub(pad) {
-            // A length known beforehand is copied without a call.
-            Some(start) => T::load(&self.sample[start..start + W], &mut line),
-            None => T::load(&self.sample[index..index + W - pad], &mut line[pad..]),
-        }
-        simd.multiply_add(simd.splat(self.reading.scale), simd.load(&line), simd.splat(T::Real::default()))
     }
 }
 

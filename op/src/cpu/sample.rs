@@ -1,24 +1,21 @@
 //! One sample, from its elements to its output.
 
-use std::ops::Range;
-
 use super::covariance::{Reading, read};
 use super::element::{Element, Real};
-use super::executor::{Executor, for_each_piece};
+use super::executor::Executor;
 use super::form::{Form, Programs};
-use super::normalize::{degenerate, norm, normalize};
 use super::iteration::PAIRS;
-use super::product::{Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product, triangle_panel};
+use super::normalize::{degenerate, norm, normalize};
+use super::product::{Operand, Side, Simd, triangle_panel};
 use super::program::Program;
 use super::store::{Panels, store};
-use super::write::Writing;
+use super::write::{Writing, write};
 use crate::layer::{Extent, Layer, Normalization, OperatorKind};
 
-/// The rows of a result that one task computes and writes.
-const ROWS: usize = 48;
-
-/// A trace below 2^FAINT times the least normal number has lost terms to underflow.
-const FAINT: i32 = 40;
+/// A trace up to this has lost terms to underflow; one as far above one may come with overflow.
+fn least_trace<R: Real>() -> f64 {
+    2.0_f64.powi(40 - R::EXPONENTS)
+}
 
 /// What every sample of a call has in common.
 #[derive(Debug, Clone, Copy)]
@@ -92,9 +89,9 @@ pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usi
     let (transposed, memory) = memory.split_at_mut(division.transposed);
     let (straight, memory) = memory.split_at_mut(division.straight);
     let (triangles, mut memory) = memory.split_at_mut(division.triangles);
-    let pairs = division.pairs.map(|pair| {
-        pair.map(|len| memory.split_off_mut(..len).unwrap_or_default().as_chunks_mut().0)
-    });
+    let pairs = division
+        .pairs
+        .map(|pair| pair.map(|len| memory.split_off_mut(..len).unwrap_or_default().as_chunks_mut().0));
     let sample = Sample::<T, S, W, MR> {
         simd,
         call,
@@ -108,13 +105,8 @@ pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usi
     match (call.layer.operator, call.form) {
         (OperatorKind::CovariancePooling, _) => sample.covariance(output, transposed),
         (OperatorKind::MatrixSqrt, _) => sample.square_root(output, triangles, pairs),
-        (OperatorKind::IsqrtCov, Form::Direct) => {
-            let exponent = sample.exponent(call.layer.epsilon.into());
-            sample.direct(output, transposed, triangles, pairs, exponent);
-        }
-        (OperatorKind::IsqrtCov, Form::Gram) => {
-            sample.gram(output, transposed, straight, triangles, pairs, sample.exponent(0.0));
-        }
+        (OperatorKind::IsqrtCov, Form::Direct) => sample.direct(output, transposed, triangles, pairs),
+        (OperatorKind::IsqrtCov, Form::Gram) => sample.gram(output, transposed, straight, triangles, pairs),
     }
 }
 
@@ -137,10 +129,9 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         self.read(exponent, transposed, None);
         let operand = Operand { lines: transposed, rows: self.positions };
         let mut writing = Writing::plain(layer, self.channels);
-        writing.factor = T::Real::from_f64(1.0 / self.call.divisor());
-        writing.powers = [power(exponent); 2];
+        writing.scale(1.0 / self.call.divisor(), [exponent; 2]);
         writing.diagonal = T::Real::from_f64(layer.epsilon.into());
-        self.write(operand, operand, writing, output);
+        self.write([operand; 2], writing, output);
     }
 
     fn direct(
@@ -149,23 +140,20 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         transposed: &mut [[T::Real; W]],
         triangles: &mut [T::Real],
         pairs: Pairs<'_, T::Real, W>,
-        exponent: i32,
     ) {
-        self.read(exponent, transposed, None);
-        let operand = Operand { lines: transposed, rows: self.positions };
-        self.gram_matrix(operand, self.channels, first_triangle(triangles, self.channels));
+        let side = self.channels;
         let divisor = self.call.divisor();
-        let shift = f64::from(self.call.layer.epsilon) * 2.0_f64.powi(-2 * exponent) * divisor;
-        let trace = norm::<_, W>(
-            Normalization::Trace,
-            first_triangle(triangles, self.channels),
-            self.channels,
-            shift,
-        );
-        if let Some(exponent) = self.magnified(exponent, trace, transposed) {
-            return self.direct(output, transposed, triangles, pairs, exponent);
-        }
-        self.root(self.channels, shift, divisor, exponent, output, triangles, pairs);
+        let shift =
+            |exponent: i32| f64::from(self.call.layer.epsilon) * 2.0_f64.powi(-2 * exponent) * divisor;
+        let exponent = self.scaled(|exponent| {
+            self.read(exponent, transposed, None);
+            let operand = Operand { lines: transposed, rows: self.positions };
+            self.gram_matrix(operand, side, first_triangle(triangles, side));
+            let triangle = first_triangle(triangles, side);
+            let trace = norm::<_, W>(Normalization::Trace, triangle, side, shift(exponent));
+            (trace, self.greatest(transposed, trace))
+        });
+        self.root(side, shift(exponent), divisor, exponent, output, triangles, pairs);
     }
 
     fn square_root(&self, output: &mut [T], triangles: &mut [T::Real], pairs: Pairs<'_, T::Real, W>) {
@@ -213,11 +201,10 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         normalize(self.simd, first_triangle(triangles, side), side, shift, f);
         let mut writing = Writing::plain(self.call.layer, side);
         if self.call.layer.compensated {
-            writing.factor = T::Real::from_f64((f / divisor).sqrt());
-            writing.powers[0] = power(exponent);
+            writing.scale((f / divisor).sqrt(), [exponent, 0]);
         }
-        let [left, right] = self.iterate(&self.call.programs.iterate, side, triangles, pairs);
-        self.write(left, right, writing, output);
+        let operands = self.iterate(&self.call.programs.iterate, side, triangles, pairs);
+        self.write(operands, writing, output);
     }
 
     fn gram(
@@ -227,36 +214,56 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         straight: &mut [[T::Real; W]],
         triangles: &mut [T::Real],
         pairs: Pairs<'_, T::Real, W>,
-        exponent: i32,
     ) {
         let (layer, side) = (self.call.layer, self.positions);
-        self.read(exponent, transposed, Some(straight));
-        let operand = Operand { lines: straight, rows: self.channels };
-        self.gram_matrix(operand, side, first_triangle(triangles, side));
-        let trace = norm::<_, W>(Normalization::Trace, first_triangle(triangles, side), side, 0.0);
-        if let Some(exponent) = self.magnified(exponent, trace, transposed) {
-            return self.gram(output, transposed, straight, triangles, pairs, exponent);
-        }
+        let exponent = self.scaled(|exponent| {
+            self.read(exponent, transposed, Some(straight));
+            let operand = Operand { lines: straight, rows: self.channels };
+            self.gram_matrix(operand, side, first_triangle(triangles, side));
+            let trace = norm::<_, W>(Normalization::Trace, first_triangle(triangles, side), side, 0.0);
+            (trace, self.greatest(transposed, trace))
+        });
         let f = norm::<_, W>(layer.normalization, first_triangle(triangles, side), side, 0.0);
         if degenerate(f, output) {
             return;
         }
         normalize(self.simd, first_triangle(triangles, side), side, 0.0, f);
         let mut writing = Writing::plain(layer, self.channels);
-        writing.factor = T::Real::from_f64(1.0 / f);
         if layer.compensated {
-            writing.factor = T::Real::from_f64(1.0 / (f * self.call.divisor()).sqrt());
-            writing.powers[0] = power(exponent);
+            writing.scale(1.0 / (f * self.call.divisor()).sqrt(), [exponent, 0]);
+        } else {
+            writing.scale(1.0 / f, [0, 0]);
         }
         let [q, _] = self.iterate(&self.call.programs.factor, side, triangles, pairs);
         let transposed = Operand { lines: transposed, rows: side };
         let sides = [side, self.channels];
         let panels = Panels::Whole(side.padded);
         store::<_, S, W, MR>(self.simd, self.executor, [q, transposed], sides, panels, straight, None);
-        self.write(transposed, Operand { lines: straight, rows: side }, writing, output);
+        self.write([transposed, Operand { lines: straight, rows: side }], writing, output);
     }
 
-    /// The exponent by whose power of two the sample is divided, so that neither its squares nor ε overflow or vanish.
+    /// Computes P from the sample divided by a power of two such that neither its squares nor ε overflow or vanish, and
+    /// returns the exponent. `attempt` takes an exponent and gives the trace and, where that is faint, ⌊log₂⌋ of the
+    /// greatest centered element.
+    fn scaled(&self, mut attempt: impl FnMut(i32) -> (f64, Option<i32>)) -> i32 {
+        // Hardly any sample needs one, so the elements are looked through only where the trace says so.
+        let (trace, _) = attempt(0);
+        if trace > least_trace::<T::Real>() && trace < 1.0 / least_trace::<T::Real>() {
+            return 0;
+        }
+        let mut exponent = self.exponent(self.call.layer.epsilon.into());
+        // Centered elements may be so much smaller than the elements that their squares vanish still.
+        while let (_, Some(greatest)) = attempt(exponent) {
+            let magnified = (exponent + greatest).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS);
+            if magnified >= exponent {
+                break;
+            }
+            exponent = magnified;
+        }
+        exponent
+    }
+
+    /// ⌊log₂⌋ of the greatest element or of √ε, whichever is greater.
     fn exponent(&self, epsilon: f64) -> i32 {
         let greatest = self.simd.vectorize(
             #[inline(always)]
@@ -266,10 +273,9 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         greatest.max(epsilon).unwrap_or(0).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS)
     }
 
-    /// The exponent to read the sample with once more where its centered elements are so much smaller than the elements
-    /// that their squares vanish.
-    fn magnified(&self, exponent: i32, trace: f64, transposed: &[[T::Real; W]]) -> Option<i32> {
-        if trace.is_nan() || trace > 2.0_f64.powi(FAINT - T::Real::EXPONENTS) {
+    /// ⌊log₂⌋ of the greatest centered element, where the trace is faint and it is not zero.
+    fn greatest(&self, transposed: &[[T::Real; W]], trace: f64) -> Option<i32> {
+        if trace.is_nan() || trace > least_trace::<T::Real>() {
             return None;
         }
         let mut greatest = 0.0_f64;
@@ -280,9 +286,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
                     line[pad..].iter().fold(greatest, |greatest, entry| greatest.max(entry.to_f64().abs()));
             }
         }
-        let more = (greatest > 0.0).then(|| greatest.log2().floor() as i32)?;
-        let magnified = (exponent + more).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS);
-        (magnified < exponent).then_some(magnified)
+        (greatest > 0.0).then(|| greatest.log2().floor() as i32)
     }
 
     fn read(&self, exponent: i32, transposed: &mut [[T::Real; W]], straight: Option<&mut [[T::Real; W]]>) {
@@ -314,31 +318,8 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         store::<_, S, W, MR>(self.simd, self.executor, operands, sides, Panels::Triangle, triangle, None);
     }
 
-    /// Computes the product that is the result and writes it.
-    fn write(
-        &self,
-        left: Operand<'_, T::Real, W>,
-        right: Operand<'_, T::Real, W>,
-        writing: Writing<T::Real>,
-        output: &mut [T],
-    ) {
-        let side = writing.side;
-        let tasks = side.padded.div_ceil(ROWS);
-        let bound = |task: usize| writing.row_start((task * ROWS).clamp(side.pad, side.padded) - side.pad).0;
-        for_each_piece(self.executor, output, tasks, &bound, &|task, output| {
-            self.simd.vectorize(
-                #[inline(always)]
-                || {
-                    let rows = (task * ROWS).max(first_row::<MR>(side))..side.padded.min((task + 1) * ROWS);
-                    let (part, offset) = (writing.part(), bound(task));
-                    let tile = [[[T::Real::default(); W]; MR]; TILE_PANELS];
-                    let mut sink = Sending { simd: self.simd, writing, tile, output, offset };
-                    let panels = 0..side.panels;
-                    product::<_, S, W, MR>(self.simd, left, right, part, side, rows, panels, &mut sink);
-                },
-            );
-        });
-        writing.mirror(output);
+    fn write(&self, operands: [Operand<'_, T::Real, W>; 2], writing: Writing<T::Real>, output: &mut [T]) {
+        write::<T, S, W, MR>(self.simd, self.executor, operands, writing, output);
     }
 }
 
@@ -351,29 +332,4 @@ fn first_triangle<R: Real>(triangles: &mut [R], side: Side) -> &mut [R] {
 /// 2^exponent.
 fn power<R: Real>(exponent: i32) -> R {
     R::from_f64(2.0_f64.powi(exponent))
-}
-
-/// Some rows of the output.
-struct Sending<'a, T: Element, S, const W: usize, const MR: usize> {
-    simd: S,
-    writing: Writing<T::Real>,
-    tile: Tile<T::Real, W, MR>,
-    output: &'a mut [T],
-    /// The first of these elements in the whole output.
-    offset: usize,
-}
-
-impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sink<T::Real, W, MR>
-    for Sending<'_, T, S, W, MR>
-{
-    #[inline(always)]
-    fn lines<const V: usize>(&mut self, _: usize, _: usize) -> [&mut [[T::Real; W]; MR]; V] {
-        self.tile.first_chunk_mut().expect("a tile has at least V panels").each_mut()
-    }
-
-    #[inline(always)]
-    fn filled(&mut self, row: usize, panels: Range<usize>) {
-        let output = (&mut *self.output, self.offset);
-        self.writing.tile(self.simd, [row, panels.start * W], panels.len(), &self.tile, output);
-    }
 }

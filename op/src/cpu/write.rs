@@ -1,11 +1,43 @@
 //! Writing the result: the entries asked for, in the order asked for, scaled and rounded.
 
+use std::ops::Range;
+
 use super::element::{Element, Real};
-use super::product::{Part, Side, Simd, Tile};
+use super::executor::{Executor, for_each_piece};
+use super::product::{Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product};
 use crate::layer::{Layer, Vectorization};
+
+/// The rows of a result that one task computes and writes.
+const ROWS: usize = 48;
 
 /// The rows and columns that are mirrored at a time: both blocks stay in the cache.
 const BLOCK: usize = 16;
+
+/// Computes the product that is the result and writes it.
+pub(super) fn write<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize>(
+    simd: S,
+    executor: &dyn Executor,
+    [left, right]: [Operand<'_, T::Real, W>; 2],
+    writing: Writing<T::Real>,
+    output: &mut [T],
+) {
+    let side = writing.side;
+    let tasks = side.padded.div_ceil(ROWS);
+    let bound = |task: usize| writing.row_start((task * ROWS).clamp(side.pad, side.padded) - side.pad).0;
+    for_each_piece(executor, output, tasks, &bound, &|task, output| {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let rows = (task * ROWS).max(first_row::<MR>(side))..side.padded.min((task + 1) * ROWS);
+                let tile = [[[T::Real::default(); W]; MR]; TILE_PANELS];
+                let mut sink = Sending { simd, writing, tile, output, offset: bound(task) };
+                let (part, panels) = (writing.part(), 0..side.panels);
+                product::<_, S, W, MR>(simd, left, right, part, side, rows, panels, &mut sink);
+            },
+        );
+    });
+    writing.mirror(output);
+}
 
 /// What becomes of a matrix on its way into the output.
 #[derive(Debug, Clone, Copy)]
@@ -13,11 +45,11 @@ pub(super) struct Writing<R> {
     /// Which entries are written, in which order.
     pub vectorization: Vectorization,
     /// Factor on the entries off the diagonal.
-    pub off_diagonal: R,
+    off_diagonal: R,
     /// Factor on every entry.
-    pub factor: R,
-    /// Powers of two on every entry, apart from `factor` because their product may not be representable.
-    pub powers: [R; 2],
+    factor: R,
+    /// Powers of two on every entry, where they and `factor` together may not be representable.
+    powers: Option<[R; 2]>,
     /// What is added on the diagonal in the end.
     pub diagonal: R,
     /// The matrix's rows and columns.
@@ -31,14 +63,20 @@ impl<R: Real> Writing<R> {
             vectorization: layer.vectorization,
             off_diagonal: R::from_f64(layer.off_diagonal_scale.into()),
             factor: R::from_f64(1.0),
-            powers: [R::from_f64(1.0); 2],
+            powers: None,
             diagonal: R::default(),
             side,
         }
     }
 
+    /// Multiplies every entry by `factor` and by two powers of two with these exponents.
+    pub(super) fn scale(&mut self, factor: f64, exponents: [i32; 2]) {
+        self.factor = R::from_f64(factor);
+        self.powers = (exponents != [0; 2]).then(|| exponents.map(|e| R::from_f64(2.0_f64.powi(e))));
+    }
+
     /// The triangle from which rows of the output are written without going to and fro.
-    pub(super) fn part(&self) -> Part {
+    fn part(&self) -> Part {
         match self.vectorization {
             Vectorization::Upper | Vectorization::None => Part::Upper,
             Vectorization::UpperColumnMajor => Part::Lower,
@@ -47,7 +85,7 @@ impl<R: Real> Writing<R> {
 
     /// The place in the output of the first entry that row `row` has there, and that entry's column.
     #[inline(always)]
-    pub(super) fn row_start(&self, row: usize) -> (usize, usize) {
+    fn row_start(&self, row: usize) -> (usize, usize) {
         let len = self.side.len;
         match self.vectorization {
             Vectorization::Upper => (row * (2 * len + 1 - row) / 2, row),
@@ -66,7 +104,7 @@ impl<R: Real> Writing<R> {
     /// Writes a tile that begins at `row` and `column` in the padded matrix into `output`, which begins at `offset` in the
     /// whole output. Entries outside the matrix and outside [`Self::part`] are left out.
     #[inline(always)]
-    pub(super) fn tile<T: Element<Real = R>, S: Simd<R, W>, const W: usize, const MR: usize>(
+    fn tile<T: Element<Real = R>, S: Simd<R, W>, const W: usize, const MR: usize>(
         &self,
         simd: S,
         [row, column]: [usize; 2],
@@ -75,69 +113,105 @@ impl<R: Real> Writing<R> {
         (output, offset): (&mut [T], usize),
     ) {
         let Side { pad, padded, .. } = self.side;
-        let count = panels * W;
-        let inside = match self.part() {
-            Part::Lower => column + count <= row,
-            Part::Upper | Part::Whole => row + MR <= column,
-        };
-        if !inside || row < pad || column < pad {
-            for r in pad.saturating_sub(row)..MR {
-                let row = row + r;
-                let (from, to) = match self.part() {
-                    Part::Lower => (column.max(pad), (row + 1).min(column + count)),
-                    Part::Upper | Part::Whole => (column.max(row), column + count),
-                };
-                if from < to {
-                    let mut entries = [R::default(); 64];
-                    for (entries, panel) in entries.chunks_exact_mut(W).zip(tile) {
-                        entries.copy_from_slice(&panel[r]);
-                    }
-                    let entries = &entries[from - column..to - column];
-                    let at = self.place(row, from) - offset;
-                    self.entries([row, from], entries, &mut output[at..at + entries.len()]);
+        let mut inside = 0..panels;
+        if row < pad {
+            inside = 0..0;
+        }
+        for v in 0..panels {
+            let column = column + v * W;
+            let crossed = match self.part() {
+                Part::Lower => row < column + W,
+                Part::Upper | Part::Whole => column < row + MR,
+            };
+            if row < pad || column < pad || crossed {
+                self.edge(simd, [row, column], &tile[v], (&mut *output, offset));
+                // Upper triangles begin with such panels, lower ones end with them.
+                if crossed && self.part() == Part::Lower {
+                    inside.end = inside.end.min(v)
+                } else {
+                    inside.start = v + 1
                 }
             }
+        }
+        if inside.is_empty() {
             return;
         }
-        let factor = simd.splat(self.factor * self.off_diagonal);
-        let powers = [simd.splat(self.powers[0]), simd.splat(self.powers[1])];
-        let zero = simd.splat(R::default());
+        let (column, count) = (column + inside.start * W, inside.len() * W);
+        let factor = self.factor * self.off_diagonal;
         for r in 0..MR {
             let at = self.place(row + r, column) - offset;
             // Lengths known beforehand are copied without a call.
-            for (v, output) in output[at..at + count].as_chunks_mut::<W>().0.iter_mut().enumerate() {
-                let entries = simd.multiply_add(factor, simd.load(&tile[v][r]), zero);
-                let entries = simd.multiply_add(powers[0], entries, zero);
-                let mut scaled = [R::default(); W];
-                simd.store(simd.multiply_add(powers[1], entries, zero), &mut scaled);
-                T::store(&scaled, output);
+            let output = &mut output[at..];
+            for (v, output) in inside.clone().zip(output.as_chunks_mut::<W>().0) {
+                T::store(&self.scaled(simd, factor, &tile[v][r]), output);
             }
             // The next tile follows on the right.
-            let next = at + count;
-            for line in 0..(if column + count < padded { panels } else { 0 }) {
-                if let Some(place) = output.get(next + line * W) {
-                    simd.prefetch(place);
+            if column + count < padded {
+                for line in output[count..].chunks(W).take(panels) {
+                    simd.prefetch(&line[0]);
                 }
             }
         }
     }
 
-    /// Writes a stretch of a row, shorter than a tile, that begins at `row` and `column`.
+    /// Writes a panel of a tile of which not every entry is wanted.
     #[inline(always)]
-    fn entries<T: Element<Real = R>>(&self, [row, column]: [usize; 2], entries: &[R], output: &mut [T]) {
-        let mut scaled = [R::default(); 64];
-        let factor = self.factor * self.off_diagonal;
-        for (scaled, entry) in scaled.iter_mut().zip(entries) {
-            *scaled = *entry * factor * self.powers[0] * self.powers[1];
+    fn edge<T: Element<Real = R>, S: Simd<R, W>, const W: usize, const MR: usize>(
+        &self,
+        simd: S,
+        [row, column]: [usize; 2],
+        lines: &[[R; W]; MR],
+        (output, offset): (&mut [T], usize),
+    ) {
+        let pad = self.side.pad;
+        for r in pad.saturating_sub(row)..MR {
+            let row = row + r;
+            let (from, to) = match self.part() {
+                Part::Lower => (column.max(pad), (row + 1).min(column + W)),
+                Part::Upper | Part::Whole => (column.max(pad).max(row), column + W),
+            };
+            if from >= to {
+                continue;
+            }
+            let entries = self.scaled(simd, self.factor * self.off_diagonal, &lines[r]);
+            let at = self.place(row, from) - offset;
+            let entries = &entries[from - column..to - column];
+            let output = &mut output[at..at + entries.len()];
+            // Copied in pieces of lengths known beforehand, without a call.
+            let mut done = 0;
+            macro_rules! copy {
+                ($($len:literal)*) => {$(
+                    while entries.len() - done >= $len {
+                        T::store(&entries[done..done + $len], &mut output[done..done + $len]);
+                        done += $len;
+                    }
+                )*};
+            }
+            copy!(8 4 2 1);
+            if (from..to).contains(&row) {
+                let diagonal = self.scaled(simd, self.factor, &lines[r])[row - column] + self.diagonal;
+                T::store(&[diagonal], &mut output[row - from..=row - from]);
+            }
         }
-        if let Some(entry) = entries.get(row.wrapping_sub(column)) {
-            scaled[row - column] = *entry * self.factor * self.powers[0] * self.powers[1] + self.diagonal;
+    }
+
+    /// Numbers times a factor and the powers.
+    #[inline(always)]
+    fn scaled<S: Simd<R, W>, const W: usize>(&self, simd: S, factor: R, numbers: &[R; W]) -> [R; W] {
+        let zero = simd.splat(R::default());
+        let mut vector = simd.multiply_add(simd.splat(factor), simd.load(numbers), zero);
+        if let Some(powers) = self.powers {
+            for power in powers {
+                vector = simd.multiply_add(simd.splat(power), vector, zero);
+            }
         }
-        T::store(&scaled[..entries.len()], output);
+        let mut scaled = [R::default(); W];
+        simd.store(vector, &mut scaled);
+        scaled
     }
 
     /// Copies the upper triangle of a matrix that is written whole into the lower one.
-    pub(super) fn mirror<T: Element>(&self, output: &mut [T]) {
+    fn mirror<T: Element>(&self, output: &mut [T]) {
         if self.vectorization != Vectorization::None {
             return;
         }
@@ -151,5 +225,30 @@ impl<R: Real> Writing<R> {
                 }
             }
         }
+    }
+}
+
+/// Some rows of the output.
+struct Sending<'a, T: Element, S, const W: usize, const MR: usize> {
+    simd: S,
+    writing: Writing<T::Real>,
+    tile: Tile<T::Real, W, MR>,
+    output: &'a mut [T],
+    /// The first of these elements in the whole output.
+    offset: usize,
+}
+
+impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sink<T::Real, W, MR>
+    for Sending<'_, T, S, W, MR>
+{
+    #[inline(always)]
+    fn lines<const V: usize>(&mut self, _: usize, _: usize) -> [&mut [[T::Real; W]; MR]; V] {
+        self.tile.first_chunk_mut().expect("a tile has at least V panels").each_mut()
+    }
+
+    #[inline(always)]
+    fn filled(&mut self, row: usize, panels: Range<usize>) {
+        let output = (&mut *self.output, self.offset);
+        self.writing.tile(self.simd, [row, panels.start * W], panels.len(), &self.tile, output);
     }
 }

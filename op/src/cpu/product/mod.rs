@@ -62,6 +62,9 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
     /// a₀ b₀ a₁ b₁ …, in two vectors.
     fn interleave(self, a: Self::Vector, b: Self::Vector) -> [Self::Vector; 2];
 
+    /// The first `count` numbers of a, then b's.
+    fn join(self, count: usize, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
     /// Has the cache line of `place` brought near, where the CPU knows how.
     #[inline(always)]
     fn prefetch<T>(self, place: &T) {

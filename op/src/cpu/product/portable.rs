@@ -50,4 +50,9 @@ impl<R: Real, const W: usize> Simd<R, W> for Portable {
         let pick = |i: usize| if i.is_multiple_of(2) { a[i / 2] } else { b[i / 2] };
         [std::array::from_fn(pick), std::array::from_fn(|i| pick(i + W))]
     }
+
+    #[inline(always)]
+    fn join(self, count: usize, a: [R; W], b: [R; W]) -> [R; W] {
+        std::array::from_fn(|i| if i < count { a[i] } else { b[i] })
+    }
 }

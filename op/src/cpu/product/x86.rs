@@ -2,12 +2,13 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256, __m256d, __m512, __m512d, _MM_HINT_T0, _mm_prefetch, _mm256_fmadd_pd, _mm256_fmadd_ps,
-    _mm256_loadu_pd, _mm256_loadu_ps, _mm256_permute2f128_pd, _mm256_permute2f128_ps, _mm256_set1_pd,
-    _mm256_set1_ps, _mm256_storeu_pd, _mm256_storeu_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
-    _mm256_unpacklo_pd, _mm256_unpacklo_ps, _mm512_fmadd_pd, _mm512_fmadd_ps, _mm512_loadu_pd,
-    _mm512_loadu_ps, _mm512_permutex2var_pd, _mm512_permutex2var_ps, _mm512_set1_pd, _mm512_set1_ps,
-    _mm512_setr_epi32, _mm512_setr_epi64, _mm512_storeu_pd, _mm512_storeu_ps,
+    __m256, __m256d, __m512, __m512d, _MM_HINT_T0, _mm_prefetch, _mm256_blendv_pd, _mm256_blendv_ps,
+    _mm256_fmadd_pd, _mm256_fmadd_ps, _mm256_loadu_pd, _mm256_loadu_ps, _mm256_permute2f128_pd,
+    _mm256_permute2f128_ps, _mm256_set1_pd, _mm256_set1_ps, _mm256_storeu_pd, _mm256_storeu_ps,
+    _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps, _mm512_fmadd_pd,
+    _mm512_fmadd_ps, _mm512_loadu_pd, _mm512_loadu_ps, _mm512_mask_mov_pd, _mm512_mask_mov_ps,
+    _mm512_permutex2var_pd, _mm512_permutex2var_ps, _mm512_set1_pd, _mm512_set1_ps, _mm512_setr_epi32,
+    _mm512_setr_epi64, _mm512_storeu_pd, _mm512_storeu_ps,
 };
 
 use super::{Lanes, Simd};
@@ -96,7 +97,7 @@ lanes!(Avx512, f64, 8, .., __m512d, _mm512_set1_pd, _mm512_loadu_pd, _mm512_stor
 lanes!(HalfAvx512, f32, 16, 8.., __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
 
 macro_rules! simd {
-    ($simd:ty, $real:ty, $width:literal, $half:ty, $to_half:expr, $vector:ty, $wrapper:ident, $interleave:ident) => {
+    ($simd:ty, $real:ty, $width:literal, $half:ty, $to_half:expr, $vector:ty, $wrapper:ident, $interleave:ident, $join:ident) => {
         impl Simd<$real, $width> for $simd {
             type Half = $half;
 
@@ -118,6 +119,12 @@ macro_rules! simd {
             }
 
             #[inline(always)]
+            fn join(self, count: usize, a: $vector, b: $vector) -> $vector {
+                // SAFETY: as in `vectorize`.
+                unsafe { $join(count, a, b) }
+            }
+
+            #[inline(always)]
             fn prefetch<T>(self, place: &T) {
                 // SAFETY: a hint that reads and writes nothing; every x86-64 has it.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) }
@@ -125,8 +132,8 @@ macro_rules! simd {
         }
     };
 }
-simd!(Avx2, f32, 8, Self, |simd| simd, __m256, with_avx2, interleave_avx2_ps);
-simd!(Avx2, f64, 4, Self, |simd| simd, __m256d, with_avx2, interleave_avx2_pd);
+simd!(Avx2, f32, 8, Self, |simd| simd, __m256, with_avx2, interleave_avx2_ps, join_avx2_ps);
+simd!(Avx2, f64, 4, Self, |simd| simd, __m256d, with_avx2, interleave_avx2_pd, join_avx2_pd);
 simd!(
     Avx512,
     f32,
@@ -135,9 +142,10 @@ simd!(
     |Self(proof)| HalfAvx512(proof),
     __m512,
     with_avx512,
-    interleave_avx512_ps
+    interleave_avx512_ps,
+    join_avx512_ps
 );
-simd!(Avx512, f64, 8, Self, |simd| simd, __m512d, with_avx512, interleave_avx512_pd);
+simd!(Avx512, f64, 8, Self, |simd| simd, __m512d, with_avx512, interleave_avx512_pd, join_avx512_pd);
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -167,4 +175,38 @@ fn interleave_avx512_pd(a: __m512d, b: __m512d) -> [__m512d; 2] {
     let first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
     let second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
     [_mm512_permutex2var_pd(a, first, b), _mm512_permutex2var_pd(a, second, b)]
+}
+
+/// Masks from which each join's is read: one that starts `count` numbers before the middle.
+const HALVES: [i64; 8] = [0, 0, 0, 0, -1, -1, -1, -1];
+const EIGHTHS: [i32; 16] = [0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1];
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn join_avx2_ps(count: usize, a: __m256, b: __m256) -> __m256 {
+    let mask = &EIGHTHS[8 - count..][..8];
+    // SAFETY: eight numbers are read of a slice that has as many.
+    let mask = unsafe { _mm256_loadu_ps(mask.as_ptr().cast()) };
+    _mm256_blendv_ps(a, b, mask)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn join_avx2_pd(count: usize, a: __m256d, b: __m256d) -> __m256d {
+    let mask = &HALVES[4 - count..][..4];
+    // SAFETY: four numbers are read of a slice that has as many.
+    let mask = unsafe { _mm256_loadu_pd(mask.as_ptr().cast()) };
+    _mm256_blendv_pd(a, b, mask)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join_avx512_ps(count: usize, a: __m512, b: __m512) -> __m512 {
+    _mm512_mask_mov_ps(a, u16::MAX << count, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join_avx512_pd(count: usize, a: __m512d, b: __m512d) -> __m512d {
+    _mm512_mask_mov_pd(a, u8::MAX << count, b)
 }
