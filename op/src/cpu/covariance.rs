@@ -29,7 +29,7 @@ pub(super) struct Reading<R> {
 
 /// Writes X̄ᵀ (M rows in panels of channels) and, where it is wanted, X̄ (C rows in panels of positions). What pads
 /// them is unspecified: it reaches nothing but the padding of products.
-pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
+pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize>(
     simd: S,
     executor: &dyn Executor,
     reading: Reading<T::Real>,
@@ -47,7 +47,7 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize>(
                 let source = Source { reading, sample, panel };
                 let straight = straight.as_ref();
                 match reading.layout {
-                    Layout::ChannelsFirst => source.load_channels(simd, lines, straight),
+                    Layout::ChannelsFirst => source.load_channels::<S, W, MR>(simd, lines, straight),
                     Layout::ChannelsLast => source.load_positions(simd, lines, straight),
                 }
             },
@@ -65,7 +65,7 @@ struct Source<'a, T: Element> {
 impl<T: Element> Source<'_, T> {
     /// Every position's line, and every channel's lines, of a sample whose channels are first.
     #[inline(always)]
-    fn load_channels<S: Simd<T::Real, W>, const W: usize>(
+    fn load_channels<S: Simd<T::Real, W>, const W: usize, const MR: usize>(
         &self,
         simd: S,
         lines: &mut [[T::Real; W]],
@@ -83,29 +83,35 @@ impl<T: Element> Source<'_, T> {
             let row = |elements: S::Vector, i: usize| {
                 simd.multiply_add(scale, elements, simd.splat(T::Real::default() - mean[i]))
             };
-            // Written out, so that the lines stay in registers; what may need a copy is not.
-            let mut rows = [simd.splat(T::Real::default()); W];
-            if channel[0] + position >= pad {
-                for i in 0..W {
-                    let start = channel[i] + position - pad;
-                    let mut line = [T::Real::default(); W];
-                    T::load(&self.sample[start..start + W], &mut line);
-                    rows[i] = row(simd.load(&line), i);
-                }
-            } else {
-                for i in 0..W {
-                    rows[i] = row(self.load(simd, channel[i] + position, pad), i);
-                }
-            }
-            if let Some(straight) = straight {
+            let straight = straight.map(|straight| {
                 let at = block * channels.padded + self.panel * W;
                 // SAFETY: a block of this panel's channels; every task has another panel.
-                let to = unsafe { straight.range(at..at + W) };
-                for i in 0..W {
-                    simd.store(rows[i], &mut to[i]);
+                unsafe { straight.range(at..at + W) }
+            });
+            let mut straight = straight.map(<[_]>::iter_mut);
+            // As many lines at a time as stay in registers.
+            for group in (0..W).step_by(MR) {
+                let mut rows = [simd.splat(T::Real::default()); MR];
+                if channel[0] + position < pad {
+                    for i in 0..MR {
+                        let at = channel[group + i] + position;
+                        rows[i] = row(self.load(simd, at, pad), group + i);
+                    }
+                } else {
+                    for i in 0..MR {
+                        let at = channel[group + i] + position - pad;
+                        let mut line = [T::Real::default(); W];
+                        T::load(&self.sample[at..at + W], &mut line);
+                        rows[i] = row(simd.load(&line), group + i);
+                    }
                 }
+                if let Some(lines) = &mut straight {
+                    for (row, line) in rows.into_iter().zip(lines) {
+                        simd.store(row, line);
+                    }
+                }
+                simd.transpose(rows, lines, group);
             }
-            simd.transpose(rows, lines, 0);
         }
     }
 

@@ -297,7 +297,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             channels: self.channels,
             positions: self.positions,
         };
-        read(self.simd, self.executor, reading, self.input, transposed, straight);
+        read::<T, S, W, MR>(self.simd, self.executor, reading, self.input, transposed, straight);
     }
 
     fn iterate<'b>(
