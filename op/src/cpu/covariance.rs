@@ -1,16 +1,11 @@
 //! Reading a sample: scaled, centered, and laid out as the operands of the covariance and of the Gram matrix.
 #![allow(unsafe_code)]
 
-use std::ops::Range;
-
 use super::element::{Element, Real};
 use super::executor::{Executor, for_each_piece};
 use super::product::{Side, Simd};
 use super::shared::Shared;
 use crate::layer::Layout;
-
-/// The numbers after which a sum in the kernel's type is put aside in float64.
-const TERMS: usize = 64;
 
 /// How a sample is stored and what is done to it on the way.
 #[derive(Debug, Clone, Copy)]
@@ -118,12 +113,13 @@ impl<T: Element> Source<'_, T> {
     /// The means of the rows that begin at these elements, scaled; zeros where nothing is centered.
     ///
     /// What is summed is the distance from the first element, so that the mean of a constant channel is that constant
-    /// exactly.
+    /// exactly. An error δ in a mean comes back in the covariance as δ² only.
     #[inline(always)]
     fn row_means<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, starts: [usize; W]) -> [T::Real; W] {
         let Reading { positions, scale, centered, .. } = self.reading;
+        let mut means = [T::Real::default(); W];
         if !centered {
-            return [T::Real::default(); W];
+            return means;
         }
         let first: [T::Real; W] = std::array::from_fn(|i| {
             let mut first = [T::Real::default()];
@@ -133,24 +129,15 @@ impl<T: Element> Source<'_, T> {
         let rest = positions.len % W;
         let counted: [_; W] = std::array::from_fn(|i| T::Real::from_f64(f64::from(u8::from(i >= W - rest))));
         let (scale, counted) = (simd.splat(scale), simd.load(&counted));
-        let mut sum = [0.0; W];
-        for from in (0..positions.len).step_by(TERMS * W) {
-            let stretch = from..positions.len.min(from + TERMS * W);
-            let mut sums = [simd.splat(T::Real::default()); W];
-            for i in 0..W {
-                let row = &self.sample[starts[i]..starts[i] + positions.len];
-                let minus_first = simd.splat(T::Real::default() - first[i]);
-                sums[i] = distances(simd, row, stretch.clone(), [scale, minus_first, counted]);
-            }
-            let mut lanes = [[T::Real::default(); W]; W];
-            simd.transpose(sums, &mut lanes, 0);
-            for lane in lanes {
-                for i in 0..W {
-                    sum[i] += lane[i].to_f64();
-                }
-            }
+        let mut sums = [simd.splat(T::Real::default()); W];
+        for i in 0..W {
+            let row = &self.sample[starts[i]..starts[i] + positions.len];
+            let minus_first = simd.splat(T::Real::default() - first[i]);
+            sums[i] = distances(simd, row, [scale, minus_first, counted]);
         }
-        std::array::from_fn(|i| T::Real::from_f64(first[i].to_f64() + sum[i] / positions.len as f64))
+        let share = simd.splat(T::Real::from_f64(1.0 / positions.len as f64));
+        simd.store(simd.multiply_add(share, simd.totals(sums), simd.load(&first)), &mut means);
+        means
     }
 
     /// Every position's line, and every channel's lines, of a sample whose channels are last.
@@ -194,20 +181,19 @@ impl<T: Element> Source<'_, T> {
     }
 }
 
-/// Σ (scale x + minus_first) over a stretch of a row, in W parts. `counted` is one where W elements up to the end of the
-/// stretch belong to what W does not divide, and zero before.
+/// Σ (scale x + minus_first) over a row, in W parts. `counted` is one for those of the last W elements that W does not
+/// divide off, and zero for those before.
 #[inline(always)]
 fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
     simd: S,
     row: &[T],
-    stretch: Range<usize>,
     [scale, minus_first, counted]: [S::Vector; 3],
 ) -> S::Vector {
     let one = simd.splat(T::Real::from_f64(1.0));
     // Several sums, so that no addition waits for the one before.
     let mut parts = [simd.splat(T::Real::default()); 4];
     let mut line = [T::Real::default(); W];
-    let (vectors, rest) = row[stretch.clone()].as_chunks::<W>();
+    let (vectors, rest) = row.as_chunks::<W>();
     let (quads, singles) = vectors.as_chunks::<4>();
     for quad in quads {
         for part in 0..4 {
@@ -222,9 +208,9 @@ fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
         parts[0] = simd.multiply_add(one, distance, parts[0]);
     }
     if !rest.is_empty() {
-        match stretch.end.checked_sub(W) {
+        match row.last_chunk::<W>() {
             // Elements that were counted already are read again: copies of a length known beforehand need no call.
-            Some(start) => T::load(&row[start..start + W], &mut line),
+            Some(last) => T::load(last, &mut line),
             None => T::load(rest, &mut line[W - rest.len()..]),
         }
         let distance = simd.multiply_add(scale, simd.load(&line), minus_first);
@@ -240,26 +226,15 @@ fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
 fn center<R: Real, S: Simd<R, W>, const W: usize>(simd: S, lines: &mut [[R; W]]) {
     let (one, minus_one) = (simd.splat(R::from_f64(1.0)), simd.splat(R::from_f64(-1.0)));
     let first = simd.load(&lines[0]);
-    let mut sum = [0.0; W];
-    for lines in lines.chunks(TERMS) {
-        let mut parts = [simd.splat(R::default()); 4];
-        for (i, line) in lines.iter().enumerate() {
-            let distance = simd.multiply_add(minus_one, first, simd.load(line));
-            parts[i % 4] = simd.multiply_add(one, distance, parts[i % 4]);
-        }
-        for part in parts {
-            let mut numbers = [R::default(); W];
-            simd.store(part, &mut numbers);
-            for i in 0..W {
-                sum[i] += numbers[i].to_f64();
-            }
-        }
+    let mut parts = [simd.splat(R::default()); 4];
+    for (i, line) in lines.iter().enumerate() {
+        let distance = simd.multiply_add(minus_one, first, simd.load(line));
+        parts[i % 4] = simd.multiply_add(one, distance, parts[i % 4]);
     }
-    let mut mean = lines[0];
-    for i in 0..W {
-        mean[i] = R::from_f64(mean[i].to_f64() + sum[i] / lines.len() as f64);
-    }
-    let mean = simd.load(&mean);
+    let [a, b, c, d] = parts;
+    let sum = simd.multiply_add(one, simd.multiply_add(one, a, b), simd.multiply_add(one, c, d));
+    let share = simd.splat(R::from_f64(1.0 / lines.len() as f64));
+    let mean = simd.multiply_add(share, sum, first);
     for line in lines {
         simd.store(simd.multiply_add(minus_one, mean, simd.load(line)), line);
     }

@@ -112,31 +112,28 @@ impl<R: Real> Writing<R> {
         tile: &Tile<R, W, MR>,
         (output, offset): (&mut [T], usize),
     ) {
-        let Side { pad, padded, .. } = self.side;
+        let pad = self.side.pad;
+        // Those are at one end: the first of an upper triangle's panels, the last of a lower one's.
         let mut inside = 0..panels;
-        if row < pad {
-            inside = 0..0;
-        }
         for v in 0..panels {
             let column = column + v * W;
             let crossed = match self.part() {
                 Part::Lower => row < column + W,
                 Part::Upper | Part::Whole => column < row + MR,
             };
-            if row < pad || column < pad || crossed {
+            if crossed || row < pad || column < pad {
                 self.edge(simd, [row, column], &tile[v], (&mut *output, offset));
-                // Upper triangles begin with such panels, lower ones end with them.
-                if crossed && self.part() == Part::Lower {
-                    inside.end = inside.end.min(v)
+                if v == inside.start {
+                    inside.start += 1;
                 } else {
-                    inside.start = v + 1
+                    inside.end = inside.end.min(v);
                 }
             }
         }
         if inside.is_empty() {
             return;
         }
-        let (column, count) = (column + inside.start * W, inside.len() * W);
+        let column = column + inside.start * W;
         let factor = self.factor * self.off_diagonal;
         for r in 0..MR {
             let at = self.place(row + r, column) - offset;
@@ -144,12 +141,6 @@ impl<R: Real> Writing<R> {
             let output = &mut output[at..];
             for (v, output) in inside.clone().zip(output.as_chunks_mut::<W>().0) {
                 T::store(&self.scaled(simd, factor, &tile[v][r]), output);
-            }
-            // The next tile follows on the right.
-            if column + count < padded {
-                for line in output[count..].chunks(W).take(panels) {
-                    simd.prefetch(&line[0]);
-                }
             }
         }
     }

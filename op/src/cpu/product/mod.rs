@@ -65,10 +65,20 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
     /// The first `count` numbers of a, then b's.
     fn join(self, count: usize, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// Has the cache line of `place` brought near, where the CPU knows how.
+    /// Σ of each of W vectors.
     #[inline(always)]
-    fn prefetch<T>(self, place: &T) {
-        let _ = place;
+    fn totals(self, mut vectors: [Self::Vector; W]) -> Self::Vector {
+        // Each round adds the halves of every vector; a number's place in the end says whose total it is.
+        let one = self.splat(R::from_f64(1.0));
+        let mut left = W;
+        while left > 1 {
+            left /= 2;
+            for i in 0..left {
+                let [a, b] = self.interleave(vectors[i], vectors[i + left]);
+                vectors[i] = self.multiply_add(one, a, b);
+            }
+        }
+        vectors[0]
     }
 
     /// Writes the transpose of N lines into N columns of `lines`, from `column` on.
