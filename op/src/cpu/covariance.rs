@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::element::{Element, Real};
-use super::executor::{Executor, for_each_piece};
+use super::executor::{Executor, Order, for_each_piece};
 use super::product::{Side, Simd};
 use super::shared::Shared;
 use crate::layer::Layout;
@@ -35,7 +35,7 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: us
     let Reading { channels, positions, .. } = reading;
     let straight = straight.map(Shared::new);
     let bound = |panel: usize| panel * positions.padded;
-    for_each_piece(executor, transposed, channels.panels, &bound, &|panel, lines| {
+    for_each_piece(executor, transposed, (channels.panels, Order::Forward), &bound, &|panel, lines| {
         simd.vectorize(
             #[inline(always)]
             || {

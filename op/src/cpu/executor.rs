@@ -44,16 +44,26 @@ pub(super) fn for_each(executor: &dyn Executor, tasks: usize, task: &(dyn Fn(usi
     });
 }
 
+/// Which of several tasks begins: the longest, so that no thread is left alone with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The first.
+    Forward,
+    /// The last.
+    Backward,
+}
+
 /// Cuts `data` at `bound(0) ≤ bound(1) ≤ … ≤ bound(tasks)` and gives each task the piece that begins at its bound.
 pub(super) fn for_each_piece<T: Send + Sync>(
     executor: &dyn Executor,
     data: &mut [T],
-    tasks: usize,
+    (tasks, order): (usize, Order),
     bound: &(dyn Fn(usize) -> usize + Sync),
     task: &(dyn Fn(usize, &mut [T]) + Sync),
 ) {
     let shared = Shared::new(data);
     for_each(executor, tasks, &|index| {
+        let index = if order == Order::Backward { tasks - 1 - index } else { index };
         // SAFETY: the bounds ascend, so pieces of different indices do not overlap, and `for_each` hands out each
         // index once.
         #[allow(unsafe_code)]

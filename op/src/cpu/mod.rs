@@ -12,6 +12,7 @@ mod executor;
 mod form;
 mod iteration;
 mod normalize;
+mod peak;
 mod product;
 mod program;
 mod sample;
@@ -29,9 +30,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::{Error, Layer};
 
 pub use element::{Element, Real};
-use executor::for_each_piece;
 pub use executor::{Executor, Serial};
+use executor::{Order, for_each_piece};
 use form::{Form, Programs};
+pub use peak::saturate;
 use product::{Dispatch, Simd, Task, Version};
 use sample::Call;
 use workspace::Pools;
@@ -147,9 +149,15 @@ impl<T: Element> Task<T::Real> for Batch<'_, T> {
         // A thread for each sample as long as there is a sample for each thread; all threads on each of the rest.
         let side_by_side = samples - samples % executor.threads().max(1);
         let (first, rest) = output.split_at_mut(side_by_side * to);
-        for_each_piece(executor, first, side_by_side, &|index| index * to, &|index, output| {
-            run(index, output, &Serial);
-        });
+        for_each_piece(
+            executor,
+            first,
+            (side_by_side, Order::Forward),
+            &|index| index * to,
+            &|index, output| {
+                run(index, output, &Serial);
+            },
+        );
         for (index, output) in rest.chunks_exact_mut(to).enumerate() {
             run(side_by_side + index, output, executor);
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::combine::Factors;
 use super::element::Real;
-use super::executor::{Executor, for_each_piece};
+use super::executor::{Executor, Order, for_each_piece};
 use super::product::{Operand, Part, Side, Simd, Sink, TILE_PANELS, first_row, product, triangle_panel};
 
 /// How the panels of a matrix follow one another.
@@ -47,7 +47,8 @@ pub(super) fn store<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     let groups = columns.panels.div_ceil(width);
     let panel = |group: usize| columns.panels.saturating_sub((groups - group) * width);
     let bound = |group: usize| panels.first_line::<W>(panel(group));
-    for_each_piece(executor, result, groups, &bound, &|group, lines| {
+    // The last panels of a triangle are the longest.
+    for_each_piece(executor, result, (groups, Order::Backward), &bound, &|group, lines| {
         simd.vectorize(
             #[inline(always)]
             || {
