@@ -8,8 +8,19 @@ use super::program::{Combination, Outcome, Program};
 use super::shared::Shared;
 use super::store::{Panels, store};
 
-/// A pair of factors in use and one in the making.
-pub(super) const PAIRS: usize = 2;
+/// The workspace of a program, in lines of W numbers.
+///
+/// The factors of one product are in use while those of the next are in the making, so that there are two pairs of them. Of
+/// the pair that is the result nothing else is left when the program has run.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Plan {
+    /// An upper triangle.
+    pub triangle: usize,
+    /// The triangles of all places, A's first, and the pair that is not the result.
+    pub head: usize,
+    /// The pair that is the result.
+    pub tail: usize,
+}
 
 impl Program {
     /// The factors of product `step`; after all products, what the result is made of.
@@ -22,58 +33,66 @@ impl Program {
         }
     }
 
-    /// Which factors of each pair are ever needed: those of the products with even numbers, and with odd ones.
-    pub(super) fn pairs(&self) -> [[bool; 2]; PAIRS] {
-        let mut pairs = [[false; 2]; PAIRS];
-        for step in 0..=self.products.len() {
-            for (needed, factor) in pairs[step % PAIRS].iter_mut().zip(self.factors(step)) {
-                *needed |= factor.is_some();
-            }
-        }
-        pairs
+    /// The workspace for matrices of `len` rows; none where it is beyond all memory.
+    pub(super) fn plan<const W: usize>(&self, len: usize) -> Option<Plan> {
+        let (panels, last) = (len.div_ceil(W), self.products.len());
+        let whole = panels.checked_mul(len.checked_next_multiple_of(W)?)?;
+        let triangle = whole.checked_add(panels.checked_mul(W)?)? / 2;
+        // Whether a pair ever has two factors: a squared one has no second.
+        let width = |parity: usize| {
+            let mut steps = (0..=last).filter(|step| step % 2 == parity);
+            1 + usize::from(steps.any(|step| self.factors(step)[1].is_some()))
+        };
+        let head =
+            triangle.checked_mul(self.places)?.checked_add(whole.checked_mul(width((last + 1) % 2))?)?;
+        Some(Plan { triangle, head, tail: whole.checked_mul(width(last % 2))? })
     }
 
-    /// Runs all products. `triangles` are the program's places, A in the first; `pairs` the panels of the factors that
-    /// [`Self::pairs`] says. Returns the factors of the last product, or q(A) twice.
+    /// Runs all products. `head` and `tail` are as long as the plan says, A at the beginning of the head. Returns the factors
+    /// of the last product, or q(A) twice.
     pub(super) fn run<'a, R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
         &self,
         simd: S,
         executor: &dyn Executor,
         side: Side,
-        triangles: &mut [[R; W]],
-        [even, odd]: [[&'a mut [[R; W]]; 2]; PAIRS],
+        head: &mut [[R; W]],
+        tail: &'a mut [[R; W]],
     ) -> [Operand<'a, R, W>; 2] {
-        let (mut pair, mut next) = (even, odd);
-        let factors = shared(self.factors(0), &mut pair);
+        let last = self.products.len();
+        let (triangles, other) = head.split_at_mut(self.places * side.triangle_lines::<W>());
+        let (mut pair, mut next) =
+            if last.is_multiple_of(2) { (&mut *tail, other) } else { (other, &mut *tail) };
+        let factors = shared(self.factors(0), pair, side);
         Factors { triangles: Triangles::all(triangles, side), factors, side }.make::<S, MR>(simd, executor);
         for (step, (_, place)) in self.products.iter().enumerate() {
             let (triangles, result) = Triangles::split(triangles, *place, side);
-            let factors = Factors { triangles, factors: shared(self.factors(step + 1), &mut next), side };
-            let operands = operands(self.factors(step), [&*pair[0], &*pair[1]], side);
+            let factors = Factors { triangles, factors: shared(self.factors(step + 1), next, side), side };
+            let operands = operands(self.factors(step), pair, side);
             let sides = [side; 2];
             store::<R, S, W, MR>(simd, executor, operands, sides, Panels::Triangle, result, Some(&factors));
             std::mem::swap(&mut pair, &mut next);
         }
-        let [left, right] = pair;
-        operands(self.factors(self.products.len()), [left, right], side)
+        operands(self.factors(last), tail, side)
     }
 }
 
+/// Factors that are to be made, with the panels of a pair that they go to.
 fn shared<'a, R, const W: usize>(
-    factors: [Option<&'a Combination>; 2],
-    pair: &'a mut [&mut [[R; W]]; 2],
+    [left, right]: [Option<&'a Combination>; 2],
+    pair: &'a mut [[R; W]],
+    side: Side,
 ) -> [Option<(&'a Combination, Shared<'a, [R; W]>)>; 2] {
-    let [left, right] = pair;
-    let [first, second] = factors;
-    [first.map(|first| (first, Shared::new(left))), second.map(|second| (second, Shared::new(right)))]
+    let (first, second) = pair.split_at_mut(side.panels * side.padded);
+    [left.map(|left| (left, Shared::new(first))), right.map(|right| (right, Shared::new(second)))]
 }
 
-/// A factor without a second one is squared.
+/// The operands of a product with these factors: one without a second is squared.
 fn operands<'a, R, const W: usize>(
     factors: [Option<&Combination>; 2],
-    [left, right]: [&'a [[R; W]]; 2],
+    pair: &'a [[R; W]],
     rows: Side,
 ) -> [Operand<'a, R, W>; 2] {
-    let right = if factors[1].is_some() { right } else { left };
-    [Operand { lines: left, rows }, Operand { lines: right, rows }]
+    let (first, second) = pair.split_at(rows.panels * rows.padded);
+    let second = if factors[1].is_some() { second } else { first };
+    [Operand { lines: first, rows }, Operand { lines: second, rows }]
 }

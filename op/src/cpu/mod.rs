@@ -7,6 +7,7 @@
 
 mod combine;
 mod covariance;
+mod division;
 mod element;
 mod executor;
 mod form;

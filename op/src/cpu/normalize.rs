@@ -4,14 +4,13 @@ use super::element::{Element, Real};
 use super::product::{Side, Simd, triangle_panel};
 use crate::layer::Normalization;
 
-/// f: the trace or the Frobenius norm of P + shift I, where P is symmetric and given by its upper triangle.
+/// f: the trace or the Frobenius norm of P + shift I, where P is symmetric and given by the lines of its upper triangle.
 pub(super) fn norm<R: Real, const W: usize>(
     normalization: Normalization,
-    triangle: &[R],
+    lines: &[[R; W]],
     side: Side,
     shift: f64,
 ) -> f64 {
-    let lines = triangle.as_chunks::<W>().0;
     let rows = side.pad..side.padded;
     let diagonal = rows.map(|row| lines[triangle_panel::<W>(row / W) + row][row % W].to_f64() + shift);
     match normalization {
@@ -34,7 +33,7 @@ pub(super) fn norm<R: Real, const W: usize>(
 /// A = (P + shift I)/f, in place.
 pub(super) fn normalize<R: Real, S: Simd<R, W>, const W: usize>(
     simd: S,
-    triangle: &mut [R],
+    lines: &mut [[R; W]],
     side: Side,
     shift: f64,
     f: f64,
@@ -42,7 +41,6 @@ pub(super) fn normalize<R: Real, S: Simd<R, W>, const W: usize>(
     // 1/f in two parts, so that its own rounding does not shift every entry the same way.
     let inverse = R::from_f64(1.0 / f);
     let rest = R::from_f64(1.0 / f - inverse.to_f64());
-    let lines = triangle.as_chunks_mut::<W>().0;
     simd.vectorize(
         #[inline(always)]
         || {

@@ -1,10 +1,10 @@
 //! One sample, from its elements to its output.
 
 use super::covariance::{Reading, read};
+use super::division::Division;
 use super::element::{Element, Real};
 use super::executor::Executor;
 use super::form::{Form, Programs};
-use super::iteration::PAIRS;
 use super::normalize::{degenerate, norm, normalize};
 use super::product::{Operand, Side, Simd, triangle_panel};
 use super::program::Program;
@@ -26,48 +26,10 @@ pub(super) struct Call<'a> {
     pub form: Form,
 }
 
-/// How the workspace of a sample is divided, in numbers.
-#[derive(Debug, Clone, Copy)]
-struct Division {
-    /// X̄ᵀ.
-    transposed: usize,
-    /// X̄, and after it q(G) X̄ᵀ.
-    straight: usize,
-    /// The program's matrices, an upper triangle each.
-    triangles: usize,
-    /// The factors of its products.
-    pairs: [[usize; 2]; PAIRS],
-}
-
 impl Call<'_> {
     /// The numbers of workspace that a sample needs; none where that is beyond all memory.
     pub(super) fn workspace<const W: usize>(&self) -> Option<usize> {
-        let Division { transposed, straight, triangles, pairs } = self.division::<W>()?;
-        let parts = [transposed, straight, triangles].into_iter().chain(pairs.into_iter().flatten());
-        parts.into_iter().try_fold(0, usize::checked_add)
-    }
-
-    fn division<const W: usize>(&self) -> Option<Division> {
-        let Extent { channels, positions, .. } = self.extent;
-        let padded = |len: usize| len.checked_next_multiple_of(W);
-        let sample = padded(channels)?.checked_mul(padded(positions)?)?;
-        let root = |len: usize, program: &Program| {
-            let whole = padded(len)?.checked_mul(padded(len)?)?;
-            let triangle = (whole / 2).checked_add(padded(len)?.checked_mul(W)? / 2)?;
-            let pairs = program.pairs().map(|pair| pair.map(|needed| if needed { whole } else { 0 }));
-            Some((triangle.checked_mul(program.places)?, pairs))
-        };
-        let (triangles, pairs) = match (self.layer.operator, self.form) {
-            (OperatorKind::CovariancePooling, _) => (0, [[0; 2]; PAIRS]),
-            (_, Form::Direct) => root(channels, &self.programs.iterate)?,
-            (_, Form::Gram) => root(positions, &self.programs.factor)?,
-        };
-        Some(Division {
-            transposed: if self.layer.operator == OperatorKind::MatrixSqrt { 0 } else { sample },
-            straight: if self.form == Form::Gram { sample } else { 0 },
-            triangles,
-            pairs,
-        })
+        Division::new::<W>(self)?.lines()?.checked_mul(W)
     }
 
     /// M − δ.
@@ -85,39 +47,31 @@ pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usi
     memory: &mut [T::Real],
     executor: &dyn Executor,
 ) {
-    let Some(division) = call.division::<W>() else { return };
-    let (transposed, memory) = memory.split_at_mut(division.transposed);
-    let (straight, memory) = memory.split_at_mut(division.straight);
-    let (triangles, mut memory) = memory.split_at_mut(division.triangles);
-    let pairs = division
-        .pairs
-        .map(|pair| pair.map(|len| memory.split_off_mut(..len).unwrap_or_default().as_chunks_mut().0));
+    let Some(division) = Division::new::<W>(call) else { return };
+    let memory = memory.as_chunks_mut().0;
     let sample = Sample::<T, S, W, MR> {
         simd,
         call,
         executor,
         input,
+        division,
         channels: Side::new::<W>(call.extent.channels),
         positions: Side::new::<W>(call.extent.positions),
     };
-    let transposed = transposed.as_chunks_mut().0;
-    let straight = straight.as_chunks_mut().0;
     match (call.layer.operator, call.form) {
-        (OperatorKind::CovariancePooling, _) => sample.covariance(output, transposed),
-        (OperatorKind::MatrixSqrt, _) => sample.square_root(output, triangles, pairs),
-        (OperatorKind::IsqrtCov, Form::Direct) => sample.direct(output, transposed, triangles, pairs),
-        (OperatorKind::IsqrtCov, Form::Gram) => sample.gram(output, transposed, straight, triangles, pairs),
+        (OperatorKind::CovariancePooling, _) => sample.covariance(output, memory),
+        (OperatorKind::MatrixSqrt, _) => sample.square_root(output, memory),
+        (OperatorKind::IsqrtCov, Form::Direct) => sample.direct(output, memory),
+        (OperatorKind::IsqrtCov, Form::Gram) => sample.gram(output, memory),
     }
 }
-
-/// The panels of the factors that a program makes.
-type Pairs<'a, R, const W: usize> = [[&'a mut [[R; W]]; 2]; PAIRS];
 
 struct Sample<'a, T: Element, S, const W: usize, const MR: usize> {
     simd: S,
     call: &'a Call<'a>,
     executor: &'a dyn Executor,
     input: &'a [T],
+    division: Division,
     channels: Side,
     positions: Side,
 }
@@ -134,29 +88,23 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         self.write([operand; 2], writing, output);
     }
 
-    fn direct(
-        &self,
-        output: &mut [T],
-        transposed: &mut [[T::Real; W]],
-        triangles: &mut [T::Real],
-        pairs: Pairs<'_, T::Real, W>,
-    ) {
+    fn direct(&self, output: &mut [T], memory: &mut [[T::Real; W]]) {
         let side = self.channels;
         let divisor = self.call.divisor();
         let shift =
             |exponent: i32| f64::from(self.call.layer.epsilon) * 2.0_f64.powi(-2 * exponent) * divisor;
+        let (a, rest) = memory.split_at_mut(self.division.a);
+        let transposed = &mut rest[..self.division.sample];
         let exponent = self.scaled(|exponent| {
             self.read(exponent, transposed, None);
-            let operand = Operand { lines: transposed, rows: self.positions };
-            self.gram_matrix(operand, side, first_triangle(triangles, side));
-            let triangle = first_triangle(triangles, side);
-            let trace = norm::<_, W>(Normalization::Trace, triangle, side, shift(exponent));
+            self.gram_matrix(Operand { lines: transposed, rows: self.positions }, side, a);
+            let trace = norm(Normalization::Trace, a, side, shift(exponent));
             (trace, self.greatest(transposed, trace))
         });
-        self.root(side, shift(exponent), divisor, exponent, output, triangles, pairs);
+        self.root(side, shift(exponent), divisor, exponent, output, memory);
     }
 
-    fn square_root(&self, output: &mut [T], triangles: &mut [T::Real], pairs: Pairs<'_, T::Real, W>) {
+    fn square_root(&self, output: &mut [T], memory: &mut [[T::Real; W]]) {
         let side = self.channels;
         let upper = (0..side.len).map(|row| &self.input[row * side.len + row..(row + 1) * side.len]);
         let epsilon = f64::from(self.call.layer.epsilon);
@@ -165,11 +113,10 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         // The root of 2^2h A is 2^h times that of A.
         let half = (greatest.div_euclid(2)).clamp(-T::Real::EXPONENTS / 2, T::Real::EXPONENTS / 2);
         let scale: T::Real = power(-2 * half);
-        let lines = first_triangle(triangles, side).as_chunks_mut::<W>().0;
         for panel in 0..side.panels {
             let pad = if panel == 0 { side.pad } else { 0 };
             for row in 0..(panel + 1) * W {
-                let line = &mut lines[triangle_panel::<W>(panel) + row];
+                let line = &mut memory[triangle_panel::<W>(panel) + row];
                 *line = [T::Real::default(); W];
                 if row >= side.pad {
                     let start = (row - side.pad) * side.len + panel * W + pad - side.pad;
@@ -179,11 +126,10 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             }
         }
         let shift = epsilon * 2.0_f64.powi(-2 * half);
-        self.root(side, shift, 1.0, half, output, triangles, pairs);
+        self.root(side, shift, 1.0, half, output, memory);
     }
 
     /// S = √(f/divisor) A q(A), where A = (P + shift I)/f and P is the first triangle.
-    #[allow(clippy::too_many_arguments)]
     fn root(
         &self,
         side: Side,
@@ -191,55 +137,51 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         divisor: f64,
         exponent: i32,
         output: &mut [T],
-        triangles: &mut [T::Real],
-        pairs: Pairs<'_, T::Real, W>,
+        memory: &mut [[T::Real; W]],
     ) {
-        let f = norm::<_, W>(self.call.layer.normalization, first_triangle(triangles, side), side, shift);
+        let a = &mut memory[..self.division.a];
+        let f = norm(self.call.layer.normalization, a, side, shift);
         if degenerate(f, output) {
             return;
         }
-        normalize(self.simd, first_triangle(triangles, side), side, shift, f);
+        normalize(self.simd, a, side, shift, f);
         let mut writing = Writing::plain(self.call.layer, side);
         if self.call.layer.compensated {
             writing.scale((f / divisor).sqrt(), [exponent, 0]);
         }
-        let operands = self.iterate(&self.call.programs.iterate, side, triangles, pairs);
+        let (head, tail) = memory.split_at_mut(self.division.head);
+        let operands = self.iterate(&self.call.programs.iterate, side, head, tail);
         self.write(operands, writing, output);
     }
 
-    fn gram(
-        &self,
-        output: &mut [T],
-        transposed: &mut [[T::Real; W]],
-        straight: &mut [[T::Real; W]],
-        triangles: &mut [T::Real],
-        pairs: Pairs<'_, T::Real, W>,
-    ) {
+    fn gram(&self, output: &mut [T], memory: &mut [[T::Real; W]]) {
         let (layer, side) = (self.call.layer, self.positions);
+        let (transposed, memory) = memory.split_at_mut(self.division.kept);
+        let (a, rest) = memory.split_at_mut(self.division.a);
+        let straight = &mut rest[..self.division.sample];
         let exponent = self.scaled(|exponent| {
             self.read(exponent, transposed, Some(straight));
-            let operand = Operand { lines: straight, rows: self.channels };
-            self.gram_matrix(operand, side, first_triangle(triangles, side));
-            let trace = norm::<_, W>(Normalization::Trace, first_triangle(triangles, side), side, 0.0);
+            self.gram_matrix(Operand { lines: straight, rows: self.channels }, side, a);
+            let trace = norm(Normalization::Trace, a, side, 0.0);
             (trace, self.greatest(transposed, trace))
         });
-        let f = norm::<_, W>(layer.normalization, first_triangle(triangles, side), side, 0.0);
+        let f = norm(layer.normalization, a, side, 0.0);
         if degenerate(f, output) {
             return;
         }
-        normalize(self.simd, first_triangle(triangles, side), side, 0.0, f);
+        normalize(self.simd, a, side, 0.0, f);
         let mut writing = Writing::plain(layer, self.channels);
         if layer.compensated {
             writing.scale(1.0 / (f * self.call.divisor()).sqrt(), [exponent, 0]);
         } else {
             writing.scale(1.0 / f, [0, 0]);
         }
-        let [q, _] = self.iterate(&self.call.programs.factor, side, triangles, pairs);
+        let (head, tail) = memory.split_at_mut(self.division.head);
+        let [q, _] = self.iterate(&self.call.programs.factor, side, head, tail);
         let transposed = Operand { lines: transposed, rows: side };
-        let sides = [side, self.channels];
-        let panels = Panels::Whole(side.padded);
-        store::<_, S, W, MR>(self.simd, self.executor, [q, transposed], sides, panels, straight, None);
-        self.write([transposed, Operand { lines: straight, rows: side }], writing, output);
+        let (sides, panels) = ([side, self.channels], Panels::Whole(side.padded));
+        store::<_, S, W, MR>(self.simd, self.executor, [q, transposed], sides, panels, head, None);
+        self.write([transposed, Operand { lines: head, rows: side }], writing, output);
     }
 
     /// Computes P from the sample divided by a power of two such that neither its squares nor ε overflow or vanish, and
@@ -304,16 +246,14 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         &self,
         program: &Program,
         side: Side,
-        triangles: &mut [T::Real],
-        pairs: Pairs<'b, T::Real, W>,
+        head: &mut [[T::Real; W]],
+        tail: &'b mut [[T::Real; W]],
     ) -> [Operand<'b, T::Real, W>; 2] {
-        let triangles = triangles.as_chunks_mut().0;
-        program.run::<_, S, W, MR>(self.simd, self.executor, side, triangles, pairs)
+        program.run::<_, S, W, MR>(self.simd, self.executor, side, head, tail)
     }
 
     /// The upper triangle of P = LᵀL.
-    fn gram_matrix(&self, operand: Operand<'_, T::Real, W>, side: Side, triangle: &mut [T::Real]) {
-        let triangle = triangle.as_chunks_mut().0;
+    fn gram_matrix(&self, operand: Operand<'_, T::Real, W>, side: Side, triangle: &mut [[T::Real; W]]) {
         let (operands, sides) = ([operand; 2], [side; 2]);
         store::<_, S, W, MR>(self.simd, self.executor, operands, sides, Panels::Triangle, triangle, None);
     }
@@ -321,12 +261,6 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
     fn write(&self, operands: [Operand<'_, T::Real, W>; 2], writing: Writing<T::Real>, output: &mut [T]) {
         write::<T, S, W, MR>(self.simd, self.executor, operands, writing, output);
     }
-}
-
-/// The place of the matrix A.
-fn first_triangle<R: Real>(triangles: &mut [R], side: Side) -> &mut [R] {
-    let len = side.padded * (side.panels + 1) * side.padded / side.panels / 2;
-    &mut triangles[..len]
 }
 
 /// 2^exponent.
