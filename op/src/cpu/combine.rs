@@ -54,12 +54,20 @@ impl<'a, R, const W: usize> Triangles<'a, R, W> {
     }
 }
 
+/// A factor in the making.
+pub(super) struct Factor<'a, R, const W: usize> {
+    /// What it is.
+    pub combination: &'a Combination,
+    /// Its panels.
+    pub whole: Shared<'a, [R; W]>,
+}
+
 /// The factors of the next product.
 pub(super) struct Factors<'a, R, const W: usize> {
     /// What they are made of.
     pub triangles: Triangles<'a, R, W>,
-    /// The left one and, unless it is squared, the right one, with the panels that each goes to.
-    pub factors: [Option<(&'a Combination, Shared<'a, [R; W]>)>; 2],
+    /// The left one and, unless it is squared, the right one.
+    pub pair: [Option<Factor<'a, R, W>>; 2],
     /// The matrices' rows and columns.
     pub side: Side,
 }
@@ -95,7 +103,7 @@ impl<R: Real, const W: usize> Factors<'_, R, W> {
     ) {
         let padded = self.side.padded;
         let line = triangle_panel::<W>(panel);
-        for (combination, whole) in self.factors.iter().flatten() {
+        for Factor { combination, whole } in self.pair.iter().flatten() {
             if row + MR <= panel * W {
                 let sums = self.add::<S, MR>(simd, combination, line + row, made);
                 let (upper, lower) = (panel * padded + row, row / W * padded + panel * W);

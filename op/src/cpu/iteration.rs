@@ -1,6 +1,6 @@
 //! Running a program: from A to the factors of the layer's last product.
 
-use super::combine::{Factors, Triangles};
+use super::combine::{Factor, Factors, Triangles};
 use super::element::Real;
 use super::executor::Executor;
 use super::product::{Operand, Side, Simd};
@@ -62,11 +62,12 @@ impl Program {
         let (triangles, other) = head.split_at_mut(self.places * side.triangle_lines::<W>());
         let (mut pair, mut next) =
             if last.is_multiple_of(2) { (&mut *tail, other) } else { (other, &mut *tail) };
-        let factors = shared(self.factors(0), pair, side);
-        Factors { triangles: Triangles::all(triangles, side), factors, side }.make::<S, MR>(simd, executor);
+        let first = making(self.factors(0), pair, side);
+        Factors { triangles: Triangles::all(triangles, side), pair: first, side }
+            .make::<S, MR>(simd, executor);
         for (step, (_, place)) in self.products.iter().enumerate() {
             let (triangles, result) = Triangles::split(triangles, *place, side);
-            let factors = Factors { triangles, factors: shared(self.factors(step + 1), next, side), side };
+            let factors = Factors { triangles, pair: making(self.factors(step + 1), next, side), side };
             let operands = operands(self.factors(step), pair, side);
             let sides = [side; 2];
             store::<R, S, W, MR>(simd, executor, operands, sides, Panels::Triangle, result, Some(&factors));
@@ -77,13 +78,15 @@ impl Program {
 }
 
 /// Factors that are to be made, with the panels of a pair that they go to.
-fn shared<'a, R, const W: usize>(
+fn making<'a, R, const W: usize>(
     [left, right]: [Option<&'a Combination>; 2],
     pair: &'a mut [[R; W]],
     side: Side,
-) -> [Option<(&'a Combination, Shared<'a, [R; W]>)>; 2] {
+) -> [Option<Factor<'a, R, W>>; 2] {
     let (first, second) = pair.split_at_mut(side.panels * side.padded);
-    [left.map(|left| (left, Shared::new(first))), right.map(|right| (right, Shared::new(second)))]
+    [(left, first), (right, second)].map(|(combination, panels)| {
+        combination.map(|combination| Factor { combination, whole: Shared::new(panels) })
+    })
 }
 
 /// The operands of a product with these factors: one without a second is squared.

@@ -1,11 +1,9 @@
 //! The kernel of one node: made with the session, called by any of its threads, destroyed with it.
 
-use std::any::Any;
 use std::ffi::c_void;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::slice;
-use std::sync::{LazyLock, Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ort_sys::ONNXTensorElementDataType::{
@@ -18,14 +16,16 @@ use ort_sys::{OrtApi, OrtCustomOp, OrtKernelContext, OrtKernelInfo, OrtStatusPtr
 use super::api::{Api, Failure, call};
 use super::attributes::Node;
 use super::custom_op::CustomOp;
+use super::threads::{PoolSize, Threads};
 use crate::Layer;
-use crate::cpu::{Element, Executor, Kernel};
+use crate::cpu::{Element, Kernel};
 
 /// What ONNX Runtime keeps for a node.
 struct State {
     api: Api,
     element: ONNXTensorElementDataType,
     kernel: Kernel,
+    pool_size: PoolSize,
 }
 
 /// Makes the kernel of a node, or says which attribute is wrong.
@@ -43,7 +43,12 @@ pub(super) unsafe extern "system" fn create(
     };
     api.guard(|| {
         let layer = node.layer(custom_op.operator())?;
-        let state = Box::new(State { api, element: custom_op.element(), kernel: Kernel::new(layer) });
+        let state = Box::new(State {
+            api,
+            element: custom_op.element(),
+            kernel: Kernel::new(layer),
+            pool_size: PoolSize::default(),
+        });
         // SAFETY: `kernel` is where the caller wants the pointer; `destroy` takes it back.
         unsafe { *kernel = Box::into_raw(state).cast() };
         Ok(())
@@ -107,7 +112,7 @@ impl Call {
                 slice::from_raw_parts_mut(self.data::<T>(output)?, output_elements),
             )
         };
-        let threads = Threads { api: self.api, context: self.context };
+        let threads = Threads { api: self.api, context: self.context, pool_size: &state.pool_size };
         Ok(state.kernel.run(from, &dims, to, &threads)?)
     }
 
@@ -190,87 +195,9 @@ fn elements(dims: &[usize]) -> Result<usize, Failure> {
     product.ok_or_else(|| Failure::invalid(format!("shape {dims:?} has more elements than memory has bytes")))
 }
 
-/// The session's threads, as many as its `intra_op_num_threads` says.
-struct Threads {
-    api: Api,
-    context: *const OrtKernelContext,
-}
-
-// SAFETY: the context is used for nothing but `ParallelFor`, which only reads the session's thread pool from it; the pool
-// may be entered from any thread.
-unsafe impl Sync for Threads {}
-
-/// What the threads of one `ParallelFor` share.
-struct Tasks<'a> {
-    task: &'a (dyn Fn(usize) + Sync),
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
-}
-
-impl Executor for Threads {
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        unsafe extern "C" fn one(tasks: *mut c_void, index: usize) {
-            // SAFETY: `run` passes a pointer to its `Tasks` and returns after the last call.
-            let tasks = unsafe { &*tasks.cast::<Tasks>() };
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (tasks.task)(index))) {
-                tasks.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
-            }
-        }
-
-        if tasks <= 1 {
-            return (0..tasks).for_each(task);
-        }
-        let mut shared = Tasks { task, panic: Mutex::new(None) };
-        // SAFETY: the context is alive during the kernel's call, and `shared` until every task is done, which is when
-        // `ParallelFor` returns. Zero batches lets idle threads take the next task.
-        let done = unsafe {
-            let status = call!(
-                self.api,
-                KernelContext_ParallelFor(self.context, one, tasks, 0, (&raw mut shared).cast())
-            );
-            self.api.check(status)
-        };
-        // Both panics end in the guard around the kernel's call.
-        if let Some(payload) = shared.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            resume_unwind(payload);
-        }
-        if let Err(failure) = done {
-            panic!("ParallelFor: {}", failure.message);
-        }
-    }
-
-    fn threads(&self) -> usize {
-        // The session does not say how many it has. Asking the system opens files, which is not for every call.
-        static PROCESSORS: LazyLock<usize> =
-            LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
-        *PROCESSORS
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
-    use crate::plugin::fake;
-
-    #[test]
-    fn every_task_runs_once_and_a_panic_waits_for_the_rest() {
-        let threads = Threads { api: fake::api(), context: ptr::null() };
-        let runs: [AtomicUsize; 5] = Default::default();
-        let count = |index: usize| runs[index].fetch_add(1, Ordering::Relaxed);
-        threads.run(runs.len(), &|index| {
-            count(index);
-        });
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            threads.run(runs.len(), &|index| {
-                count(index);
-                assert_ne!(index, 1, "the second task");
-            });
-        }));
-        let payload = panicked.unwrap_err();
-        assert!(payload.downcast_ref::<String>().is_some_and(|text| text.contains("the second task")));
-        assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 2), "{runs:?}");
-    }
 
     #[test]
     fn sizes_that_no_memory_holds_are_an_error() {

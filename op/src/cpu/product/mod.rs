@@ -275,28 +275,32 @@ impl<R: Real, const W: usize> Operands<'_, R, W> {
         simd: S,
         lines: [&mut [[R; W]; MR]; V],
     ) {
-        let lines = lines.map(|lines| lines.last_chunk_mut::<N>().expect("a tile has no fewer rows"));
+        let mut lines = lines.map(|lines| lines.last_chunk_mut::<N>().expect("a tile has no fewer rows"));
         let operands = Self { row: self.row + MR - N, ..self };
         // A function of its own, which every caller shares.
         simd.vectorize(
             #[inline(always)]
-            || operands.sums::<S, N, V>(simd, lines),
+            || operands.sums::<S, N, V>(simd, &mut lines),
         );
     }
 
     /// The second half of one panel.
     #[inline(always)]
     fn half<S: Simd<R, W>, const MR: usize>(self, simd: S, sink: &mut impl Sink<R, W, MR>) {
-        let lines = sink.lines::<1>(self.row, self.panel);
+        let mut lines = sink.lines::<1>(self.row, self.panel);
         simd.vectorize(
             #[inline(always)]
-            || self.sums::<S::Half, MR, 1>(simd.half(), lines),
+            || self.sums::<S::Half, MR, 1>(simd.half(), &mut lines),
         );
     }
 
     /// N rows by V panels.
     #[inline(always)]
-    fn sums<S: Lanes<R, W>, const N: usize, const V: usize>(self, simd: S, lines: [&mut [[R; W]; N]; V]) {
+    fn sums<S: Lanes<R, W>, const N: usize, const V: usize>(
+        self,
+        simd: S,
+        lines: &mut [&mut [[R; W]; N]; V],
+    ) {
         let column = self.row % W;
         let depth = self.left.rows;
         let left = &self.left.panel(self.row / W)[depth.pad..];
