@@ -22,7 +22,7 @@ BATCHES = [1, 8]
 # A batch of training's size is measured at the published size only.
 LARGE_BATCH = ((256, 196), 64)
 
-# From this many channels on, the exporter takes a quarter of an hour: it decomposes covariances and iterates in float64.
+# From this many channels on, the exporter takes ten minutes or more: it decomposes covariances and iterates in float64.
 LARGE = 2048
 # The float64 reference of a sample takes many seconds there.
 REFERENCE_SAMPLES = {False: 8, True: 1}
@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--convert-large",
         action="store_true",
-        help=f"convert from {LARGE} channels on too, for a quarter of an hour each, instead of writing the node",
+        help=f"convert from {LARGE} channels on too, for ten minutes or more each, instead of writing the node",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write results.json, table.md and ratio.svg there")
     args = parser.parse_args()
