@@ -3,6 +3,10 @@
 use super::program::{Program, Target};
 use crate::layer::{Extent, Layer, OperatorKind};
 
+/// Matrices with fewer rows are no work, and what a sum of so few terms is rounded by is less than what a fitted program
+/// is off by.
+pub(super) const SMALL: usize = 12;
+
 /// The matrix that the iteration runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {

@@ -100,8 +100,9 @@ impl Kernel {
             extent.samples.checked_mul(to),
             "the output's elements disagree with {dims:?}"
         );
-        let programs =
-            if TypeId::of::<T::Real>() == TypeId::of::<f64>() { &self.exact } else { &self.rounded };
+        let single = TypeId::of::<T::Real>() == TypeId::of::<f32>();
+        let small = extent.channels.min(extent.positions) < form::SMALL;
+        let programs = if single && !small { &self.rounded } else { &self.exact };
         let form = Form::choose(&self.layer, extent, programs);
         let call = Call { layer: &self.layer, extent, programs, form };
         let batch = Batch { call, input, output, executor, pools: &self.pools };

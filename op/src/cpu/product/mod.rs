@@ -29,7 +29,7 @@ pub use version::{Dispatch, Task, Version};
 pub(super) const TILE_PANELS: usize = 3;
 
 /// The terms in one sum at most: a longer one is a sum of such sums, which loses less.
-const TERMS: usize = 100;
+const TERMS: usize = 70;
 
 /// The bytes of the right operand that all rows are multiplied with before the rest comes: about half of a common L2 cache.
 const NEAR: usize = 400 << 10;
