@@ -4,8 +4,9 @@
                                               programs.json and the Rust file; minutes
     python3 fit.py --search K target kinds    searches a program of K steps for `factor` or `iterate` first, in the
                                               form that `kinds` says (search.py), and puts it into starts.json
+    python3 fit.py --grow K target            likewise, from the program of K - 1 steps in starts.json
 
-Needs numpy, scipy and mpmath, and rustfmt. On one thread (OPENBLAS_NUM_THREADS=1) it is fastest and its own repeat.
+Needs numpy, scipy and mpmath, and rustfmt. On one thread (OPENBLAS_NUM_THREADS=1) it is fastest and repeats itself.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import programs
 import rust
 from polish import polish
 from proof import bound
-from search import search
+from search import grow, search
 from sparse import sparse
 
 HERE = Path(__file__).parent
@@ -31,22 +32,25 @@ def key(program):
     return program.iterations, program.target
 
 
-def searched(iterations, target, kinds, seconds, seed):
-    """A program of the form with as few terms as it can have."""
-    program = search(iterations, target, kinds, seconds, seed)
-    return sparse(program, TOLERANCE)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--search", nargs=3, metavar=("K", "TARGET", "KINDS"))
+    parser.add_argument("--grow", nargs=2, metavar=("K", "TARGET"))
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--dense", action="store_true", help="keep all terms")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     starts = {key(program): program for program in programs.read(STARTS)}
+    found = None
     if arguments.search:
         iterations, target, kinds = arguments.search
-        found = searched(int(iterations), target, kinds, arguments.seconds, arguments.seed)
+        found = search(int(iterations), target, kinds, arguments.seconds, arguments.seed)
+    if arguments.grow:
+        iterations, target = arguments.grow
+        found = grow(starts[int(iterations) - 1, target], arguments.seconds, arguments.seed)
+    if found:
+        if not arguments.dense:
+            found = sparse(found, TOLERANCE)
         starts[key(found)] = found
         starts = dict(sorted(starts.items()))
         programs.write(STARTS, starts.values())

@@ -21,12 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def newton_schulz(x, iterations):
-    """q(x), where `iterations` coupled steps from Y = A, Z = I give Y = A q(A)."""
+def newton_schulz(x, iterations, first=1):
+    """q(x), where `iterations` coupled steps from Y = A, Z = I give Y = A q(A).
+
+    With a `first` below 1 the first step goes only part of the way, none of it with 0.
+    """
     m, q = x, x * 0 + 1
     for _ in range(iterations):
-        t = (3 - m) / 2
-        q, m = q * t, m * t * t
+        t = 1 + (1 - m) * first / 2
+        q, m, first = q * t, m * t * t, 1
     return q
 
 
@@ -118,22 +121,23 @@ def is_matrix(factor):
 class Residual:
     """values(x)/q(x) − 1 at fixed points, and its derivatives by the coefficients.
 
-    `basis` says what stands in the places of I, A and A²: their combinations, row by row.
+    `basis` says what stands in the places of I, A and A²: their combinations, row by row. `first` is `newton_schulz`'s.
     """
 
-    def __init__(self, program, count, basis=None):
+    def __init__(self, program, count, basis=None, first=1):
         self.x = nodes(count)
         self.iterate = program.target == "iterate"
         self.start = np.array(program.start(self.x))
         if basis is not None:
             # An iterate's places are divided by x, but for I.
             self.start = np.vstack([self.start[:1], basis[1:, 1:] @ self.start[1:] + basis[1:, :1]])
-        self.weight = 1 / newton_schulz(self.x, program.iterations)
+        self.weight = 1 / newton_schulz(self.x, program.iterations, first)
         self.terms = [
             (None if left is None else np.flatnonzero(left), None if right is None else np.flatnonzero(right))
             for left, right in program.products
         ]
         self.result = None if program.result is None else np.flatnonzero(program.result)
+        self.size = len(program.coefficients())
 
     def __call__(self, vector, derivatives=True):
         """The residual, and with `derivatives` its Jacobian, a row for each coefficient. By reverse differentiation."""

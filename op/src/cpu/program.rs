@@ -277,7 +277,7 @@ mod tests {
     }
 
     /// K, the target, the products of the program, and what it may be off by.
-    const FITTED: [(u32, Target, usize, f64); 10] = [
+    const FITTED: [(u32, Target, usize, f64); 16] = [
         (3, Target::Factor, 4, 1e-7),
         (3, Target::Iterate, 4, 1e-7),
         (4, Target::Factor, 4, 1.6e-7),
@@ -286,8 +286,14 @@ mod tests {
         (5, Target::Iterate, 5, 2e-7),
         (6, Target::Factor, 6, 1e-7),
         (6, Target::Iterate, 6, 1e-7),
-        (7, Target::Factor, 7, 1.1e-7),
+        (7, Target::Factor, 7, 1e-7),
         (7, Target::Iterate, 7, 1e-7),
+        (8, Target::Factor, 8, 1e-7),
+        (8, Target::Iterate, 8, 1e-7),
+        (9, Target::Factor, 9, 1e-7),
+        (9, Target::Iterate, 9, 1e-7),
+        (10, Target::Factor, 10, 2e-7),
+        (10, Target::Iterate, 10, 1e-7),
     ];
 
     #[test]
