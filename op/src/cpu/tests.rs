@@ -476,3 +476,30 @@ fn float32_is_as_accurate_as_the_decomposed_graph_and_the_gram_form_to_a_million
         }
     }
 }
+
+/// A size from 1 to 300, small ones as often as large ones.
+fn size(random: &mut Random) -> usize {
+    (300_f64.powf(random.number().abs()).round() as usize).max(1)
+}
+
+#[test]
+fn float32_is_accurate_for_every_size_spectrum_and_scale() {
+    let mut random = Random(7);
+    for round in 0..150 {
+        let (channels, positions) = (size(&mut random), size(&mut random).max(2));
+        let decay = random.pick(&[1.0, 0.97, 0.8, 0.5, 0.0]);
+        let scale = 10.0_f64.powf(18.0 * random.number());
+        let x = sample(&mut random, channels, positions, decay);
+        let input = x.iter().map(|value| f64::from((value * scale) as f32)).collect();
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        let case = Case { layer, dims: vec![1, channels, positions], input };
+        let extent = crate::layer::Extent { samples: 1, channels, positions };
+        let form = Form::choose(&layer, extent, &Programs::rounded(&layer));
+        let bound = if form == Form::Gram { 1e-6 } else { 3e-6 };
+        let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+        assert!(
+            found <= bound,
+            "round {round}: {channels}×{positions}, {form:?}, decay {decay}, scale {scale:e}: {found:e}"
+        );
+    }
+}
