@@ -2,10 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::element::Real;
-use super::executor::{Executor, for_each};
+use super::executor::{Executor, for_each, worthwhile};
 use super::product::{Side, Simd, triangle_panel};
 use super::program::Combination;
 use super::shared::Shared;
+
+/// The multiplications that take as long as making an entry.
+const ENTRY: usize = 4;
 
 /// The upper triangles of a program's matrices, one of which may be in the making.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +78,7 @@ pub(super) struct Factors<'a, R, const W: usize> {
 impl<R: Real, const W: usize> Factors<'_, R, W> {
     /// Makes both from matrices that are all there.
     pub(super) fn make<S: Simd<R, W>, const MR: usize>(&self, simd: S, executor: &dyn Executor) {
+        let executor = worthwhile(executor, self.side.len * self.side.len * ENTRY);
         for_each(executor, self.side.panels, &|panel| {
             simd.vectorize(
                 #[inline(always)]

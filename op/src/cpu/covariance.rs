@@ -2,10 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::element::{Element, Real};
-use super::executor::{Executor, Order, for_each_piece};
+use super::executor::{Executor, Order, for_each_piece, worthwhile};
 use super::product::{Side, Simd};
 use super::shared::Shared;
 use crate::layer::Layout;
+
+/// The multiplications that take as long as reading an element.
+const ELEMENT: usize = 16;
 
 /// How a sample is stored and what is done to it on the way.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +37,7 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: us
 ) {
     let Reading { channels, positions, .. } = reading;
     let straight = straight.map(Shared::new);
+    let executor = worthwhile(executor, sample.len().saturating_mul(ELEMENT));
     let bound = |panel: usize| panel * positions.padded;
     for_each_piece(executor, transposed, (channels.panels, Order::Forward), &bound, &|panel, lines| {
         simd.vectorize(

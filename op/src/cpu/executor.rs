@@ -30,6 +30,14 @@ impl Executor for Serial {
     }
 }
 
+/// The multiplications below which work is not worth the waking of other threads, a few millionths of a second.
+const LEAST: usize = 400_000;
+
+/// The executor for work of so many multiplications: the calling thread alone where there are few.
+pub(super) fn worthwhile(executor: &dyn Executor, multiplications: usize) -> &dyn Executor {
+    if multiplications < LEAST { &Serial } else { executor }
+}
+
 /// Runs `task` once for each index below `tasks`, in the order of the indices as far as threads allow.
 ///
 /// An index is handed out once even by an executor that calls its task too often: what the tasks write may be shared

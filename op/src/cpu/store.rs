@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::combine::Factors;
 use super::element::Real;
-use super::executor::{Executor, Order, for_each_piece};
+use super::executor::{Executor, Order, for_each_piece, worthwhile};
 use super::product::{Operand, Part, Side, Simd, Sink, TILE_PANELS, first_row, product, triangle_panel};
 
 /// How the panels of a matrix follow one another.
@@ -40,6 +40,11 @@ pub(super) fn store<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     result: &mut [[R; W]],
     next: Option<&Factors<'_, R, W>>,
 ) {
+    let entries = match panels {
+        Panels::Whole(_) => rows.len * columns.len,
+        Panels::Triangle => rows.len * columns.len / 2,
+    };
+    let executor = worthwhile(executor, entries.saturating_mul(left.rows.len));
     let width = match executor.threads() {
         1 => columns.panels,
         threads => (columns.panels / (2 * threads)).clamp(1, TILE_PANELS),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::element::{Element, Real};
-use super::executor::{Executor, Order, for_each_piece};
+use super::executor::{Executor, Order, for_each_piece, worthwhile};
 use super::product::{Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product};
 use crate::layer::{Layer, Vectorization};
 
@@ -24,6 +24,7 @@ pub(super) fn write<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: u
     let side = writing.side;
     let tasks = side.padded.div_ceil(ROWS);
     let bound = |task: usize| writing.row_start((task * ROWS).clamp(side.pad, side.padded) - side.pad).0;
+    let executor = worthwhile(executor, (side.len * side.len / 2).saturating_mul(left.rows.len));
     let order = if writing.part() == Part::Lower { Order::Backward } else { Order::Forward };
     for_each_piece(executor, output, (tasks, order), &bound, &|task, output| {
         simd.vectorize(
