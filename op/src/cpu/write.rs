@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::element::{Element, Real};
 use super::executor::{Executor, Order, for_each_piece, worthwhile};
-use super::product::{Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product};
+use super::product::{Lanes, Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product};
 use crate::layer::{Layer, Vectorization};
 
 /// The rows of a result that one task computes and writes.
@@ -243,5 +243,38 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sink<T::R
     fn filled(&mut self, row: usize, panels: Range<usize>) {
         let output = (&mut *self.output, self.offset);
         self.writing.tile(self.simd, [row, panels.start * W], panels.len(), &self.tile, output);
+    }
+
+    /// Tiles that are written as they are.
+    #[inline(always)]
+    fn takes(&self, row: usize, panels: Range<usize>) -> bool {
+        let Side { pad, .. } = self.writing.side;
+        let inside = match self.writing.part() {
+            Part::Lower => panels.end * W <= row,
+            Part::Upper | Part::Whole => row + MR <= panels.start * W,
+        };
+        inside && row >= pad && panels.start * W >= pad && self.writing.powers.is_none()
+    }
+
+    #[inline(always)]
+    fn take<L: Lanes<T::Real, W>, const V: usize>(
+        &mut self,
+        simd: L,
+        row: usize,
+        panel: usize,
+        tile: [[L::Vector; V]; MR],
+    ) {
+        let factor = simd.splat(self.writing.factor * self.writing.off_diagonal);
+        let zero = simd.splat(T::Real::default());
+        for r in 0..MR {
+            let at = self.writing.place(row + r, panel * W) - self.offset;
+            let output: &mut [[T; W]; V] =
+                self.output[at..at + V * W].as_chunks_mut().0.first_chunk_mut().expect("V lines");
+            for v in 0..V {
+                let mut entries = [T::Real::default(); W];
+                simd.store(simd.multiply_add(factor, tile[r][v], zero), &mut entries);
+                T::store(&entries, &mut output[v]);
+            }
+        }
     }
 }

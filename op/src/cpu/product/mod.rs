@@ -187,6 +187,27 @@ pub(super) trait Sink<R, const W: usize, const MR: usize> {
 
     /// Says that a tile is filled.
     fn filled(&mut self, row: usize, panels: Range<usize>);
+
+    /// Whether a tile is wanted by [`Self::take`], and its lines are but scratch memory.
+    #[inline(always)]
+    fn takes(&self, row: usize, panels: Range<usize>) -> bool {
+        let _ = (row, panels);
+        false
+    }
+
+    /// Takes a tile out of registers.
+    #[inline(always)]
+    fn take<S: Lanes<R, W>, const V: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        panel: usize,
+        tile: [[S::Vector; V]; MR],
+    ) where
+        R: Real,
+    {
+        let _ = (simd, row, panel, tile);
+    }
 }
 
 /// Computes the tiles in `rows` × `panels` of the product of `left` and `right` into `sink`. `rows` are some of
@@ -218,7 +239,6 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
             if part == Part::Upper && row % W >= W / 2 && wanted.start == row / W {
                 // The panel on the diagonal, of which the first half lies below.
                 Operands { left, right, row, panel: wanted.start }.half::<S, MR>(simd, sink);
-                sink.filled(row, wanted.start..wanted.start + 1);
                 wanted.start += 1;
             }
             while !wanted.is_empty() {
@@ -234,7 +254,6 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
                     2 => operands.tile::<S, MR, 2>(simd, used, sink),
                     _ => operands.tile::<S, MR, TILE_PANELS>(simd, used, sink),
                 }
-                sink.filled(row, wanted.start..wanted.start + count);
                 wanted.start += count;
             }
         }
@@ -260,12 +279,23 @@ impl<R: Real, const W: usize> Operands<'_, R, W> {
         used: usize,
         sink: &mut impl Sink<R, W, MR>,
     ) {
+        let panels = self.panel..self.panel + V;
+        if sink.takes(self.row, panels.clone()) {
+            return simd.vectorize(
+                #[inline(always)]
+                || {
+                    let tile = self.sums::<S, MR, V>(simd, &mut sink.lines(self.row, self.panel));
+                    sink.take(simd, self.row, self.panel, tile);
+                },
+            );
+        }
         let lines = sink.lines::<V>(self.row, self.panel);
         match used {
             1..=2 => self.rows::<S, MR, 2, V>(simd, lines),
             3..=4 => self.rows::<S, MR, 4, V>(simd, lines),
             _ => self.rows::<S, MR, MR, V>(simd, lines),
         }
+        sink.filled(self.row, panels);
     }
 
     /// The last N rows of a tile.
@@ -280,7 +310,10 @@ impl<R: Real, const W: usize> Operands<'_, R, W> {
         // A function of its own, which every caller shares.
         simd.vectorize(
             #[inline(always)]
-            || operands.sums::<S, N, V>(simd, &mut lines),
+            || {
+                let tile = operands.sums::<S, N, V>(simd, &mut lines);
+                put(simd, tile, &mut lines);
+            },
         );
     }
 
@@ -290,28 +323,36 @@ impl<R: Real, const W: usize> Operands<'_, R, W> {
         let mut lines = sink.lines::<1>(self.row, self.panel);
         simd.vectorize(
             #[inline(always)]
-            || self.sums::<S::Half, MR, 1>(simd.half(), &mut lines),
+            || {
+                let tile = self.sums::<S::Half, MR, 1>(simd.half(), &mut lines);
+                put(simd.half(), tile, &mut lines);
+            },
         );
+        sink.filled(self.row, self.panel..self.panel + 1);
     }
 
-    /// N rows by V panels.
+    /// N rows by V panels. Sums that are parts of others lie in `lines` for a while.
     #[inline(always)]
     fn sums<S: Lanes<R, W>, const N: usize, const V: usize>(
         self,
         simd: S,
         lines: &mut [&mut [[R; W]; N]; V],
-    ) {
+    ) -> [[S::Vector; V]; N] {
         let column = self.row % W;
         let depth = self.left.rows;
         let left = &self.left.panel(self.row / W)[depth.pad..];
         let right: [_; V] = std::array::from_fn(|v| &self.right.panel(self.panel + v)[depth.pad..]);
         let parts = depth.len.div_ceil(TERMS).max(1);
         let terms = depth.len.div_ceil(parts);
+        let mut total = [[simd.splat(R::default()); V]; N];
         for part in 0..parts {
             let range = part * terms..depth.len.min((part + 1) * terms);
             let left = &left[range.clone()];
             let right = right.map(|lines| &lines[range.clone()]);
-            let mut total = [[simd.splat(R::default()); V]; N];
+            if part > 0 {
+                put(simd, total, lines);
+                total = [[simd.splat(R::default()); V]; N];
+            }
             for k in 0..left.len() {
                 let factors: &[R; N] = left[k][column..].first_chunk().expect("a tile's rows divide W");
                 let terms = right.map(|lines| simd.load(&lines[k]));
@@ -322,15 +363,29 @@ impl<R: Real, const W: usize> Operands<'_, R, W> {
                     }
                 }
             }
-            for r in 0..N {
-                for v in 0..V {
-                    if part > 0 {
-                        let before = simd.load(&lines[v][r]);
-                        total[r][v] = simd.multiply_add(simd.splat(R::from_f64(1.0)), before, total[r][v]);
+            if part > 0 {
+                let one = simd.splat(R::from_f64(1.0));
+                for r in 0..N {
+                    for v in 0..V {
+                        total[r][v] = simd.multiply_add(one, simd.load(&lines[v][r]), total[r][v]);
                     }
-                    simd.store(total[r][v], &mut lines[v][r]);
                 }
             }
+        }
+        total
+    }
+}
+
+/// Writes a tile into its lines.
+#[inline(always)]
+fn put<R: Real, S: Lanes<R, W>, const W: usize, const N: usize, const V: usize>(
+    simd: S,
+    tile: [[S::Vector; V]; N],
+    lines: &mut [&mut [[R; W]; N]; V],
+) {
+    for r in 0..N {
+        for v in 0..V {
+            simd.store(tile[r][v], &mut lines[v][r]);
         }
     }
 }
