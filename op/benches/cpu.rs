@@ -64,7 +64,7 @@ fn print_table(sizes: &[(usize, usize)]) {
         let batch = known.map_or(1, |&(.., batch)| batch);
         let times = times(channels, positions, batch);
         let (least, median) = (times[0], times[times.len() / 2]);
-        let rate = operations(channels as f64, positions as f64) / least / 1e9;
+        let rate = operations(channels, positions) / least / 1e9;
         println!(
             "{channels:>5} {positions:>5} {batch:>5} {:>10.4} {:>10.4} {rate:>8.1} {:>5.0} %",
             least * 1e3,
@@ -78,7 +78,7 @@ fn print_json(sizes: &[(usize, usize)]) {
     let sizes: Vec<_> = sizes
         .iter()
         .map(|&(channels, positions)| {
-            let operations = operations(channels as f64, positions as f64);
+            let operations = operations(channels, positions);
             format!(r#"{{"channels":{channels},"positions":{positions},"operations":{operations}}}"#)
         })
         .collect();
@@ -135,15 +135,8 @@ fn instructions() -> &'static str {
     "portable"
 }
 
-/// The operations of the cheaper form with K = 5, whose programs take five products for the factor and for the iterate.
-fn operations(c: f64, m: f64) -> f64 {
-    let direct = symmetric(c, m) + 5.0 * symmetric(c, c);
-    // The Gram matrix, the factor q(G), X̄ q(G), and that with X̄ᵀ.
-    let gram = symmetric(m, c) + 5.0 * symmetric(m, m) + 2.0 * m * m * c + symmetric(c, m);
-    direct.min(gram)
-}
-
-/// The operations of an n×k matrix times a k×n one where only a triangle is computed.
-fn symmetric(n: f64, k: f64) -> f64 {
-    n * n * k
+/// The operations of the layer on a sample.
+fn operations(channels: usize, positions: usize) -> f64 {
+    let kernel = Kernel::new(Layer::new(OperatorKind::IsqrtCov));
+    kernel.operations::<f32>(&[1, channels, positions]).expect("the sizes are legal")
 }

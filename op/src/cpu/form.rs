@@ -18,18 +18,27 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// The cheaper form by the multiplications of its products, triangles counted by half.
+    /// The cheaper form by the multiplications of its products.
     ///
     /// With ε > 0 the covariance's zero eigenvalues become ε, which the Gram matrix knows nothing of.
     pub(super) fn choose(layer: &Layer, extent: Extent, programs: &Programs) -> Self {
-        if layer.operator != OperatorKind::IsqrtCov || layer.epsilon > 0.0 {
-            return Self::Direct;
-        }
+        let count = |form: Self| form.multiplications(extent, programs);
+        let equal = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
+        if equal && count(Self::Gram) < count(Self::Direct) { Self::Gram } else { Self::Direct }
+    }
+
+    /// The multiplications of the layer's products, triangles counted by half.
+    pub(super) fn multiplications(self, extent: Extent, programs: &Programs) -> f64 {
         let (c, m) = (extent.channels as f64, extent.positions as f64);
-        let (q, y) = (programs.factor.product_count() as f64, programs.iterate.product_count() as f64);
-        let direct = c * c * m / 2.0 + y * c * c * c / 2.0;
-        let gram = m * m * c / 2.0 + q * m * m * m / 2.0 + m * m * c + c * c * m / 2.0;
-        if gram < direct { Self::Gram } else { Self::Direct }
+        let triangle = |rows: f64, terms: f64| rows * rows * terms / 2.0;
+        match self {
+            Self::Direct => triangle(c, m) + programs.iterate.product_count() as f64 * triangle(c, c),
+            Self::Gram => {
+                let q = programs.factor.product_count() as f64 * triangle(m, m);
+                // G, q(G), q(G) X̄ᵀ, and X̄ times that.
+                triangle(m, c) + q + m * m * c + triangle(c, m)
+            }
+        }
     }
 }
 

@@ -28,6 +28,7 @@ mod tests;
 use std::any::TypeId;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::layer::Extent;
 use crate::{Error, Layer};
 
 pub use element::{Element, Real};
@@ -72,6 +73,24 @@ impl Kernel {
         &self.layer
     }
 
+    /// The operations that the products of an `IsqrtCov` layer take for one sample of an input of this shape, in the form
+    /// that runs: a multiplication and an addition count as two, a symmetric product as half of one.
+    ///
+    /// # Errors
+    /// A shape that the operator does not take.
+    pub fn operations<T: Element>(&self, dims: &[usize]) -> Result<f64, Error> {
+        let extent = self.layer.extent(dims)?;
+        let (programs, form) = self.plan::<T>(extent);
+        Ok(2.0 * form.multiplications(extent, programs))
+    }
+
+    fn plan<T: Element>(&self, extent: Extent) -> (&Programs, Form) {
+        let single = TypeId::of::<T::Real>() == TypeId::of::<f32>();
+        let small = extent.channels.min(extent.positions) < form::SMALL;
+        let programs = if single && !small { &self.rounded } else { &self.exact };
+        (programs, Form::choose(&self.layer, extent, programs))
+    }
+
     /// Computes the layer on `input` of shape `dims` into `output`. May be called from several threads at once. The
     /// result does not depend on the executor, nor a sample's result on the other samples.
     ///
@@ -100,10 +119,7 @@ impl Kernel {
             extent.samples.checked_mul(to),
             "the output's elements disagree with {dims:?}"
         );
-        let single = TypeId::of::<T::Real>() == TypeId::of::<f32>();
-        let small = extent.channels.min(extent.positions) < form::SMALL;
-        let programs = if single && !small { &self.rounded } else { &self.exact };
-        let form = Form::choose(&self.layer, extent, programs);
+        let (programs, form) = self.plan::<T>(extent);
         let call = Call { layer: &self.layer, extent, programs, form };
         let batch = Batch { call, input, output, executor, pools: &self.pools };
         if <T::Real as Dispatch>::dispatch(self.version, batch) {
