@@ -2,7 +2,7 @@
 //!
 //! Prints for each size the least and the median time of a sample, and the rate on the operations that the layer needs at
 //! least in the form that runs (a multiplication and an addition count as two, a symmetric product as half of a product),
-//! also as a share of the peak.
+//! also as a share of the peak, and the workspace in KiB.
 //!
 //! `-- --json 256/196 …` prints the peak and the sizes' operations instead, for `tests/benchmark`.
 
@@ -53,11 +53,11 @@ fn parse(size: &str) -> Option<(usize, usize)> {
 }
 
 fn print_table(sizes: &[(usize, usize)]) {
-    let peak = peak();
+    let (peak, kernel) = (peak(), Kernel::new(Layer::new(OperatorKind::IsqrtCov)));
     println!("{}, peak {peak:.1} GFLOP/s", instructions());
     println!(
-        "{:>5} {:>5} {:>5} {:>10} {:>10} {:>8} {:>7}",
-        "C", "M", "batch", "least ms", "median ms", "GFLOP/s", "of peak"
+        "{:>5} {:>5} {:>5} {:>10} {:>10} {:>8} {:>7} {:>9}",
+        "C", "M", "batch", "least ms", "median ms", "GFLOP/s", "of peak", "KiB"
     );
     for &(channels, positions) in sizes {
         let known = SIZES.iter().find(|&&(c, m, _)| (c, m) == (channels, positions));
@@ -66,10 +66,11 @@ fn print_table(sizes: &[(usize, usize)]) {
         let (least, median) = (times[0], times[times.len() / 2]);
         let rate = operations(channels, positions) / least / 1e9;
         println!(
-            "{channels:>5} {positions:>5} {batch:>5} {:>10.4} {:>10.4} {rate:>8.1} {:>5.0} %",
+            "{channels:>5} {positions:>5} {batch:>5} {:>10.4} {:>10.4} {rate:>8.1} {:>5.0} % {:>9}",
             least * 1e3,
             median * 1e3,
-            100.0 * rate / peak
+            100.0 * rate / peak,
+            kernel.workspace::<f32>(&[1, channels, positions]).expect("the sizes are small") / 1024
         );
     }
 }

@@ -84,6 +84,24 @@ impl Kernel {
         Ok(2.0 * form.multiplications(extent, programs))
     }
 
+    /// The bytes of memory beside input and output that a call on an input of this shape works in, for each of its samples
+    /// that run at the same time. They stay with the kernel for its next calls.
+    ///
+    /// # Errors
+    /// A shape that the operator does not take; more than all memory.
+    pub fn workspace<T: Element>(&self, dims: &[usize]) -> Result<usize, Error> {
+        let extent = self.layer.extent(dims)?;
+        let (programs, form) = self.plan::<T>(extent);
+        let call = Call { layer: &self.layer, extent, programs, form };
+        let numbers = <T::Real as Dispatch>::dispatch(self.version, Workspace(call));
+        let bytes = numbers.and_then(|numbers| numbers.checked_mul(size_of::<T::Real>()));
+        bytes.ok_or(Error::Memory {
+            operator: self.layer.name(),
+            channels: extent.channels,
+            positions: extent.positions,
+        })
+    }
+
     fn plan<T: Element>(&self, extent: Extent) -> (&Programs, Form) {
         let single = TypeId::of::<T::Real>() == TypeId::of::<f32>();
         let small = extent.channels.min(extent.positions) < form::SMALL;
@@ -131,6 +149,17 @@ impl Kernel {
                 positions: extent.positions,
             })
         }
+    }
+}
+
+/// The numbers of workspace that a sample of a call needs.
+struct Workspace<'a>(Call<'a>);
+
+impl<R: Real> Task<R> for Workspace<'_> {
+    type Output = Option<usize>;
+
+    fn run<S: Simd<R, W>, const W: usize, const MR: usize>(self, _: S) -> Option<usize> {
+        self.0.workspace::<W>()
     }
 }
 
