@@ -224,6 +224,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     panels: Range<usize>,
     sink: &mut impl Sink<R, W, MR>,
 ) {
+    let terms = left.rows.len.div_ceil(left.rows.len.div_ceil(TERMS).max(1));
     let near = (NEAR / size_of_val(right.panel(panels.start))).max(TILE_PANELS);
     let mut from = panels.start;
     while from < panels.end {
@@ -238,7 +239,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
             let used = MR - output_rows.pad.saturating_sub(row);
             if part == Part::Upper && row % W >= W / 2 && wanted.start == row / W {
                 // The panel on the diagonal, of which the first half lies below.
-                Operands { left, right, row, panel: wanted.start }.half::<S, MR>(simd, sink);
+                Operands { left, right, row, panel: wanted.start, terms }.half::<S, MR>(simd, sink);
                 wanted.start += 1;
             }
             while !wanted.is_empty() {
@@ -248,7 +249,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
                 } else {
                     wanted.len() % TILE_PANELS
                 };
-                let operands = Operands { left, right, row, panel: wanted.start };
+                let operands = Operands { left, right, row, panel: wanted.start, terms };
                 match count {
                     1 => operands.tile::<S, MR, 1>(simd, used, sink),
                     2 => operands.tile::<S, MR, 2>(simd, used, sink),
@@ -268,6 +269,8 @@ struct Operands<'a, R, const W: usize> {
     right: Operand<'a, R, W>,
     row: usize,
     panel: usize,
+    /// The terms in a part of a sum.
+    terms: usize,
 }
 
 impl<R: Real, const W: usize> Operands<'_, R, W> {
@@ -342,38 +345,46 @@ impl<R: Real, const W: usize> Operands<'_, R, W> {
         let depth = self.left.rows;
         let left = &self.left.panel(self.row / W)[depth.pad..];
         let right: [_; V] = std::array::from_fn(|v| &self.right.panel(self.panel + v)[depth.pad..]);
-        let parts = depth.len.div_ceil(TERMS).max(1);
-        let terms = depth.len.div_ceil(parts);
-        let mut total = [[simd.splat(R::default()); V]; N];
-        for part in 0..parts {
-            let range = part * terms..depth.len.min((part + 1) * terms);
-            let left = &left[range.clone()];
-            let right = right.map(|lines| &lines[range.clone()]);
-            if part > 0 {
-                put(simd, total, lines);
-                total = [[simd.splat(R::default()); V]; N];
-            }
-            for k in 0..left.len() {
-                let factors: &[R; N] = left[k][column..].first_chunk().expect("a tile's rows divide W");
-                let terms = right.map(|lines| simd.load(&lines[k]));
-                for r in 0..N {
-                    let factor = simd.splat(factors[r]);
-                    for v in 0..V {
-                        total[r][v] = simd.multiply_add(factor, terms[v], total[r][v]);
-                    }
+        let mut total = part(simd, column, left, right, 0..depth.len.min(self.terms));
+        let mut from = self.terms;
+        while from < depth.len {
+            put(simd, total, lines);
+            total = part(simd, column, left, right, from..depth.len.min(from + self.terms));
+            let one = simd.splat(R::from_f64(1.0));
+            for r in 0..N {
+                for v in 0..V {
+                    total[r][v] = simd.multiply_add(one, simd.load(&lines[v][r]), total[r][v]);
                 }
             }
-            if part > 0 {
-                let one = simd.splat(R::from_f64(1.0));
-                for r in 0..N {
-                    for v in 0..V {
-                        total[r][v] = simd.multiply_add(one, simd.load(&lines[v][r]), total[r][v]);
-                    }
-                }
-            }
+            from += self.terms;
         }
         total
     }
+}
+
+/// The sums over some of the operands' rows. `left` is read from `column` on.
+#[inline(always)]
+fn part<R: Real, S: Lanes<R, W>, const W: usize, const N: usize, const V: usize>(
+    simd: S,
+    column: usize,
+    left: &[[R; W]],
+    right: [&[[R; W]]; V],
+    rows: Range<usize>,
+) -> [[S::Vector; V]; N] {
+    let left = &left[rows.clone()];
+    let right = right.map(|lines| &lines[rows.clone()]);
+    let mut total = [[simd.splat(R::default()); V]; N];
+    for k in 0..left.len() {
+        let factors: &[R; N] = left[k][column..].first_chunk().expect("a tile's rows divide W");
+        let terms = right.map(|lines| simd.load(&lines[k]));
+        for r in 0..N {
+            let factor = simd.splat(factors[r]);
+            for v in 0..V {
+                total[r][v] = simd.multiply_add(factor, terms[v], total[r][v]);
+            }
+        }
+    }
+    total
 }
 
 /// Writes a tile into its lines.
