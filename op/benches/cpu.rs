@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use isqrt_cov_op::cpu::{Kernel, Serial, saturate};
+use isqrt_cov_op::cpu::{Kernel, Serial, instructions, saturate};
 use isqrt_cov_op::{Layer, OperatorKind};
 
 /// C, M and the batch.
@@ -123,17 +123,6 @@ fn peak() -> f64 {
         greatest = greatest.max(operations as f64 / start.elapsed().as_secs_f64());
     }
     greatest / 1e9
-}
-
-/// The vector instructions that the kernels choose on this CPU.
-fn instructions() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
-        return "AVX-512";
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        return "AVX2";
-    }
-    "portable"
 }
 
 /// The operations of the layer on a sample.

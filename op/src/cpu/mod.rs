@@ -35,10 +35,13 @@ pub use element::{Element, Real};
 pub use executor::{Executor, Serial};
 use executor::{Order, for_each_piece};
 use form::{Form, Programs};
-pub use peak::saturate;
+pub use peak::{instructions, saturate};
 use product::{Dispatch, Simd, Task, Version};
 use sample::Call;
 use workspace::Pools;
+
+/// The multiplications of a sample that several threads hardly have done sooner than one, some 50 millionths of a second.
+const LITTLE: f64 = 5e6;
 
 /// A layer ready to run: shared by every thread that calls it.
 #[derive(Debug)]
@@ -193,8 +196,11 @@ impl<T: Element> Task<T::Real> for Batch<'_, T> {
                 enough.store(false, Ordering::Relaxed);
             }
         };
-        // A thread for each sample as long as there is a sample for each thread; all threads on each of the rest.
-        let side_by_side = samples - samples % executor.threads().max(1);
+        // A thread for each sample as long as there is a sample for each thread; all threads on each of the rest, unless
+        // there is too little in a sample to divide.
+        let little = call.form.multiplications(call.extent, call.programs) < LITTLE;
+        let rest = if little && samples > 1 { 0 } else { samples % executor.threads().max(1) };
+        let side_by_side = samples - rest;
         let (first, rest) = output.split_at_mut(side_by_side * to);
         for_each_piece(
             executor,

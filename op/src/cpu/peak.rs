@@ -8,8 +8,8 @@ use super::product::{Dispatch, Operand, Part, Side, Simd, Sink, TILE_PANELS, Tas
 const ROWS: usize = 400;
 
 /// Computes a few tiles of a float32 product `rounds` times, from operands that stay in the caches, with the instructions
-/// that the kernels choose. Returns the number of its operations, a multiplication and an addition
-/// counting as two: divided by the time it is the rate that no layer can exceed.
+/// that the kernels choose. Returns the number of operations, a multiplication and an addition counting as two: over the
+/// time, it is the rate at which a layer would run that were nothing but long products.
 #[must_use]
 pub fn saturate(rounds: usize) -> u64 {
     f32::dispatch(Version::best(), Rounds(rounds))
@@ -50,4 +50,10 @@ impl<const W: usize, const MR: usize> Sink<f32, W, MR> for Kept<W, MR> {
 
     #[inline(always)]
     fn filled(&mut self, _: usize, _: Range<usize>) {}
+}
+
+/// The instructions that the kernels choose on this CPU.
+#[must_use]
+pub fn instructions() -> &'static str {
+    Version::best().name()
 }

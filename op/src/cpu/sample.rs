@@ -12,6 +12,9 @@ use super::store::{Panels, store};
 use super::write::{Writing, write};
 use crate::layer::{Extent, Layer, Normalization, OperatorKind};
 
+/// The exponents that a sum of squares may be above the greatest of them, and more.
+const HEADROOM: i32 = 40;
+
 /// A trace up to this has lost terms to underflow; one as far above one may come with overflow.
 fn least_trace<R: Real>() -> f64 {
     2.0_f64.powi(40 - R::EXPONENTS)
@@ -79,8 +82,15 @@ struct Sample<'a, T: Element, S, const W: usize, const MR: usize> {
 impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_, T, S, W, MR> {
     fn covariance(&self, output: &mut [T], transposed: &mut [[T::Real; W]]) {
         let layer = self.call.layer;
-        let exponent = self.exponent(0.0);
-        self.read(exponent, transposed, None);
+        self.read(0, transposed, None);
+        // Small elements have products as small as the result: only large ones need a scale, unless nothing of them is left.
+        let large = |exponent: i32| 2 * exponent > T::Real::EXPONENTS - HEADROOM;
+        let mut exponent = self.exponent(0.0);
+        if large(exponent) && self.centered_exponent(transposed).is_some_and(large) {
+            self.read(exponent, transposed, None);
+        } else {
+            exponent = 0;
+        }
         let operand = Operand { lines: transposed, rows: self.positions };
         let mut writing = Writing::plain(layer, self.channels);
         writing.scale(1.0 / self.call.divisor(), [exponent; 2]);
@@ -189,18 +199,24 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
     /// greatest centered element.
     fn scaled(&self, mut attempt: impl FnMut(i32) -> (f64, Option<i32>)) -> i32 {
         // Hardly any sample needs one, so the elements are looked through only where the trace says so.
-        let (trace, _) = attempt(0);
+        let (trace, mut greatest) = attempt(0);
         if trace > least_trace::<T::Real>() && trace < 1.0 / least_trace::<T::Real>() {
             return 0;
         }
-        let mut exponent = self.exponent(self.call.layer.epsilon.into());
-        // Centered elements may be so much smaller than the elements that their squares vanish still.
-        while let (_, Some(greatest)) = attempt(exponent) {
-            let magnified = (exponent + greatest).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS);
+        // Centered elements may be so much smaller than the elements that these must stay large; but not beyond all numbers.
+        let elements = self.exponent(self.call.layer.epsilon.into());
+        let least = (elements - T::Real::EXPONENTS).max(-T::Real::EXPONENTS);
+        let mut exponent = if greatest.is_some() { 0 } else { elements };
+        if greatest.is_none() {
+            (_, greatest) = attempt(exponent);
+        }
+        while let Some(faint) = greatest {
+            let magnified = (exponent + faint).max(least);
             if magnified >= exponent {
                 break;
             }
             exponent = magnified;
+            (_, greatest) = attempt(exponent);
         }
         exponent
     }
@@ -218,8 +234,14 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
     /// ⌊log₂⌋ of the greatest centered element, where the trace is faint and it is not zero.
     fn greatest(&self, transposed: &[[T::Real; W]], trace: f64) -> Option<i32> {
         if trace.is_nan() || trace > least_trace::<T::Real>() {
-            return None;
+            None
+        } else {
+            self.centered_exponent(transposed)
         }
+    }
+
+    /// ⌊log₂⌋ of the greatest centered element that is a number; none where all are zero.
+    fn centered_exponent(&self, transposed: &[[T::Real; W]]) -> Option<i32> {
         let mut greatest = 0.0_f64;
         for (panel, lines) in transposed.chunks_exact(self.positions.padded).enumerate() {
             let pad = if panel == 0 { self.channels.pad } else { 0 };
@@ -228,7 +250,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
                     line[pad..].iter().fold(greatest, |greatest, entry| greatest.max(entry.to_f64().abs()));
             }
         }
-        (greatest > 0.0).then(|| greatest.log2().floor() as i32)
+        (greatest > 0.0).then(|| (greatest.log2().floor() as i32).min(T::Real::EXPONENTS + 1))
     }
 
     fn read(&self, exponent: i32, transposed: &mut [[T::Real; W]], straight: Option<&mut [[T::Real; W]]>) {

@@ -37,6 +37,9 @@ unsafe impl Sync for Threads<'_> {}
 struct Tasks<'a> {
     task: &'a (dyn Fn(usize) + Sync),
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// The tasks that have begun and not ended, and the most that ever did.
+    running: AtomicUsize,
+    together: AtomicUsize,
 }
 
 impl Executor for Threads<'_> {
@@ -44,15 +47,23 @@ impl Executor for Threads<'_> {
         unsafe extern "C" fn one(tasks: *mut c_void, index: usize) {
             // SAFETY: `run` passes a pointer to its `Tasks` and returns after the last call.
             let tasks = unsafe { &*tasks.cast::<Tasks>() };
+            let running = tasks.running.fetch_add(1, Ordering::Relaxed) + 1;
+            tasks.together.fetch_max(running, Ordering::Relaxed);
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (tasks.task)(index))) {
                 tasks.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
             }
+            tasks.running.fetch_sub(1, Ordering::Relaxed);
         }
 
         if tasks <= 1 {
             return (0..tasks).for_each(task);
         }
-        let mut shared = Tasks { task, panic: Mutex::new(None) };
+        let mut shared = Tasks {
+            task,
+            panic: Mutex::new(None),
+            running: AtomicUsize::new(0),
+            together: AtomicUsize::new(0),
+        };
         // SAFETY: the context is alive during the kernel's call, and `shared` until every task is done, which is when
         // `ParallelFor` returns. Zero batches lets idle threads take the next task.
         let done = unsafe {
@@ -62,6 +73,7 @@ impl Executor for Threads<'_> {
             );
             self.api.check(status)
         };
+        self.pool_size.0.fetch_max(shared.together.into_inner(), Ordering::Relaxed);
         // Both panics end in the guard around the kernel's call.
         if let Some(payload) = shared.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(payload);
@@ -83,20 +95,17 @@ impl Threads<'_> {
         // Asking the system opens files, which is not for every session.
         static PROCESSORS: LazyLock<usize> =
             LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let (begun, together) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let begun = AtomicUsize::new(0);
         let end = Instant::now() + PATIENCE;
         self.run(*PROCESSORS, &|_| {
-            together.fetch_max(begun.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-            while together.load(Ordering::Relaxed) < *PROCESSORS && Instant::now() < end {
+            begun.fetch_add(1, Ordering::Relaxed);
+            while begun.load(Ordering::Relaxed) < *PROCESSORS && Instant::now() < end {
                 std::hint::spin_loop();
             }
-            begun.fetch_sub(1, Ordering::Relaxed);
         });
-        // A thread may have been busy elsewhere. Dividing for two costs one nothing; two that do not know of each other
-        // would both be idle half of the time.
-        let found = together.into_inner().max(2.min(*PROCESSORS));
-        self.pool_size.0.fetch_max(found, Ordering::Relaxed);
-        found
+        // A thread that was busy elsewhere shows itself in a later call, if the work is divided at all.
+        let least = 2.min(*PROCESSORS);
+        self.pool_size.0.fetch_max(least, Ordering::Relaxed).max(least)
     }
 }
 

@@ -237,7 +237,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
             };
             // Few rows of the first tile may be more than padding.
             let used = MR - output_rows.pad.saturating_sub(row);
-            if part == Part::Upper && row % W >= W / 2 && wanted.start == row / W {
+            if part == Part::Upper && row % W >= W / 2 && wanted.start == row / W && !wanted.is_empty() {
                 // The panel on the diagonal, of which the first half lies below.
                 Operands { left, right, row, panel: wanted.start, terms }.half::<S, MR>(simd, sink);
                 wanted.start += 1;
@@ -397,6 +397,56 @@ fn put<R: Real, S: Lanes<R, W>, const W: usize, const N: usize, const V: usize>(
     for r in 0..N {
         for v in 0..V {
             simd.store(tile[r][v], &mut lines[v][r]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::portable::Portable;
+    use super::*;
+
+    /// How often each line of each panel is computed.
+    struct Counted(Vec<Vec<u8>>, Tile<f32, 8, 4>);
+
+    impl Sink<f32, 8, 4> for Counted {
+        fn lines<const V: usize>(&mut self, row: usize, panel: usize) -> [&mut [[f32; 8]; 4]; V] {
+            for counts in &mut self.0[panel..panel + V] {
+                counts[row..row + 4].iter_mut().for_each(|count| *count += 1);
+            }
+            self.1.first_chunk_mut().expect("a tile has at least V panels").each_mut()
+        }
+
+        fn filled(&mut self, _: usize, _: Range<usize>) {}
+    }
+
+    #[test]
+    fn every_tile_that_is_wanted_is_computed_once() {
+        // Deep operands are gone through in blocks of few panels.
+        for (len, depth) in [(1, 3), (8, 1), (61, 5), (50, 9000)] {
+            let side = Side::new::<8>(len);
+            let lines = vec![[1.0; 8]; side.panels * Side::new::<8>(depth).padded];
+            let operand = Operand { lines: &lines, rows: Side::new::<8>(depth) };
+            for part in [Part::Whole, Part::Upper, Part::Lower] {
+                let tile = [[[0.0; 8]; 4]; TILE_PANELS];
+                let mut sink = Counted(vec![vec![0; side.padded]; side.panels], tile);
+                let rows = first_row::<4>(side)..side.padded;
+                product(Portable, operand, operand, part, side, rows, 0..side.panels, &mut sink);
+                for (panel, counts) in sink.0.iter().enumerate() {
+                    for row in first_row::<4>(side)..side.padded {
+                        let wanted = match part {
+                            Part::Whole => true,
+                            Part::Upper => row / 8 <= panel,
+                            Part::Lower => (row / 4 * 4 + 3) / 8 >= panel,
+                        };
+                        assert_eq!(
+                            counts[row],
+                            u8::from(wanted),
+                            "{len}, {part:?}: row {row}, panel {panel}"
+                        );
+                    }
+                }
+            }
         }
     }
 }

@@ -28,6 +28,17 @@ impl Version {
         vectorized.into_iter().flatten().chain([Self::Portable(Portable)])
     }
 
+    /// The name of its instructions.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "AVX-512",
+        }
+    }
+
     /// The fastest version that the CPU runs.
     pub fn best() -> Self {
         Self::available().next().unwrap_or(Self::Portable(Portable))

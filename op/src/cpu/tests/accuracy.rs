@@ -142,14 +142,22 @@ fn scales_from_tiny_to_huge_lose_nothing() {
         }
     }
     // One large channel that is constant beside small ones.
-    for (channels, positions) in [(12, 30), (30, 12)] {
-        let x = sample(&mut random, channels, positions, 0.9);
-        let scaled = x.iter().enumerate().map(|(i, value)| if i < positions { 3.0 } else { value * 1e-29 });
-        let input: Vec<f64> = scaled.map(|value| f64::from(value as f32)).collect();
-        let layer = Layer::new(OperatorKind::IsqrtCov);
-        let case = Case { layer, dims: vec![1, channels, positions], input };
-        let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
-        assert!(found < 4e-6, "beside a large constant: {found:e}");
+    for (constant, scale) in [(3.0, 1e-29), (2e24, 1e-15), (3e30, 1e-17), (1e6, 1e-17), (100.0, 1e-18)] {
+        for (channels, positions) in [(12, 30), (30, 12)] {
+            let x = sample(&mut random, channels, positions, 0.9);
+            let scaled = x.iter().enumerate();
+            let scaled = scaled.map(|(i, value)| if i < positions { constant } else { value * scale });
+            let input: Vec<f64> = scaled.map(|value| f64::from(value as f32)).collect();
+            for operator in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling] {
+                if operator == OperatorKind::CovariancePooling && scale < 1e-18 {
+                    continue;
+                }
+                let layer = Layer::new(operator);
+                let case = Case { layer, dims: vec![1, channels, positions], input: input.clone() };
+                let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+                assert!(found < 4e-6, "{scale} beside a constant {constant}, {operator:?}: {found:e}");
+            }
+        }
     }
     // ε far above or below the covariance.
     for (scale, epsilon) in [(1e-18, 1.0), (1e-30, 1e-38), (1e18, 1e-3), (1e18, 3e38)] {

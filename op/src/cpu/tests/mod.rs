@@ -206,12 +206,13 @@ fn every_operator_type_and_version_agrees_with_the_reference() {
     }
 }
 
-/// What the layer gives for `case`, as bits.
-fn bits(kernel: &Kernel, input: &[f32], dims: &[usize], executor: &dyn Executor) -> Vec<u32> {
+/// What the layer gives for an input, as bits.
+fn bits<T: Element>(kernel: &Kernel, input: &[T], dims: &[usize], executor: &dyn Executor) -> Vec<u64> {
     let extent = kernel.layer.extent(dims).unwrap();
-    let mut output = vec![f32::NAN; extent.samples * kernel.layer.output_elements(extent.channels)];
+    let len = extent.samples * kernel.layer.output_elements(extent.channels);
+    let mut output = vec![T::from_f64(f64::NAN); len];
     kernel.run(input, dims, &mut output, executor).unwrap();
-    output.iter().map(|value| value.to_bits()).collect()
+    output.iter().map(|value| value.to_f64().to_bits()).collect()
 }
 
 #[test]
@@ -230,24 +231,30 @@ fn threads_and_batch_change_no_bit() {
         if case.layer.operator == OperatorKind::MatrixSqrt {
             case.input.iter_mut().for_each(|value| *value = if value.is_nan() { 0.0 } else { *value });
         }
-        let input: Vec<f32> = case.input.iter().map(|&value| value as f32).collect();
-        let kernel = Kernel::new(case.layer);
-        let expected = bits(&kernel, &input, &case.dims, &Serial);
-        for threads in [2, 3, 7] {
-            let found = bits(&kernel, &input, &case.dims, &Threads(threads));
-            assert_eq!(
-                found, expected,
-                "round {round}, {threads} threads, {:?}, {:?}",
-                case.dims, case.layer
-            );
+        for version in Version::available() {
+            let kernel = Kernel::with_version(case.layer, version);
+            match round % 4 {
+                0 => threads_and_batch_change_nothing::<f64>(&kernel, &case),
+                1 => threads_and_batch_change_nothing::<f16>(&kernel, &case),
+                2 => threads_and_batch_change_nothing::<bf16>(&kernel, &case),
+                _ => threads_and_batch_change_nothing::<f32>(&kernel, &case),
+            }
         }
-        if let Some(len) = input.len().checked_div(case.dims[0]) {
-            let one = [&[1], &case.dims[1..]].concat();
-            let samples = input.chunks_exact(len);
-            let alone: Vec<u32> =
-                samples.flat_map(|sample| bits(&kernel, sample, &one, &Threads(2))).collect();
-            assert_eq!(alone, expected, "round {round}, alone, {:?}", case.layer);
-        }
+    }
+}
+
+fn threads_and_batch_change_nothing<T: Element>(kernel: &Kernel, case: &Case) {
+    let input: Vec<T> = case.input.iter().map(|&value| T::from_f64(value)).collect();
+    let expected = bits(kernel, &input, &case.dims, &Serial);
+    for threads in [2, 3, 7] {
+        let found = bits(kernel, &input, &case.dims, &Threads(threads));
+        assert_eq!(found, expected, "{threads} threads, {:?}, {:?}", case.dims, case.layer);
+    }
+    if let Some(len) = input.len().checked_div(case.dims[0]) {
+        let one = [&[1], &case.dims[1..]].concat();
+        let samples = input.chunks_exact(len);
+        let alone: Vec<u64> = samples.flat_map(|sample| bits(kernel, sample, &one, &Threads(2))).collect();
+        assert_eq!(alone, expected, "alone, {:?}, {:?}", case.dims, case.layer);
     }
 }
 
@@ -327,7 +334,7 @@ fn nan_and_infinity_stay_in_their_sample() {
                 let third = clean.len() / 3;
                 assert_eq!(dirty[..third], clean[..third]);
                 assert_eq!(dirty[2 * third..], clean[2 * third..]);
-                assert!(dirty[third..2 * third].iter().any(|&bits| !f32::from_bits(bits).is_finite()));
+                assert!(dirty[third..2 * third].iter().any(|&bits| !f64::from_bits(bits).is_finite()));
                 // Nor does it stay in the workspace.
                 assert_eq!(bits(&kernel, &input, &dims, &Threads(2)), dirty);
             }
