@@ -74,13 +74,13 @@ impl<T: Element> Source<'_, T> {
         // The padding repeats the first channel.
         let channel: [usize; W] =
             std::array::from_fn(|i| (self.panel * W + i).saturating_sub(channels.pad) * positions.len);
-        let mean = self.row_means(simd, channel);
+        let minus_mean = self.row_means(simd, channel).map(|mean| T::Real::default() - mean);
         let scale = simd.splat(scale);
         for (block, lines) in lines.as_chunks_mut::<W>().0.iter_mut().enumerate() {
             let pad = padding(positions, block);
             let position = block * W + pad - positions.pad;
             let row = |elements: S::Vector, i: usize| {
-                simd.multiply_add(scale, elements, simd.splat(T::Real::default() - mean[i]))
+                simd.multiply_add(scale, elements, simd.splat(minus_mean[i]))
             };
             let straight = straight.map(|straight| {
                 let at = block * channels.padded + self.panel * W;

@@ -87,15 +87,21 @@ impl Program {
                 let left = result.unwrap_or_else(|| matrix(0));
                 return program.finish(Outcome::Iterate(Product { left, right: Some(steps) }));
             }
-            let next = match result {
+            let first = m == 0;
+            let next = match &result {
                 None => steps.clone(),
-                Some(result) => matrix(program.product(result, steps.clone())),
+                Some(result) => matrix(program.product(result.clone(), steps.clone())),
             };
             if done == iterations {
                 return program.finish(Outcome::Factor(next));
             }
-            let square = program.square(steps);
-            m = program.product(matrix(m), matrix(square));
+            // m t² as (m t) t in the beginning, where the iterate that has just been made is m t.
+            m = if first && target == Target::Iterate {
+                program.product(next.clone(), steps)
+            } else {
+                let square = program.square(steps);
+                program.product(matrix(m), matrix(square))
+            };
             result = Some(next);
         }
     }
@@ -262,6 +268,13 @@ mod tests {
                 assert!((factor.at(a) - z).abs() <= 1e-13 * z.abs(), "K = {iterations}, a = {a}");
                 assert!((root.at(a) - y).abs() <= 1e-13 * y.abs(), "K = {iterations}, a = {a}");
             }
+        }
+    }
+
+    #[test]
+    fn five_steps_take_ten_products_exactly() {
+        for target in [Target::Factor, Target::Iterate] {
+            assert_eq!(Program::exact(5, target).product_count(), 10, "{target:?}");
         }
     }
 
