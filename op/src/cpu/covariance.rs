@@ -79,9 +79,8 @@ impl<T: Element> Source<'_, T> {
         for (block, lines) in lines.as_chunks_mut::<W>().0.iter_mut().enumerate() {
             let pad = padding(positions, block);
             let position = block * W + pad - positions.pad;
-            let row = |elements: S::Vector, i: usize| {
-                simd.multiply_add(scale, elements, simd.splat(minus_mean[i]))
-            };
+            let row =
+                |elements: S::Vector, i: usize| simd.multiply_add(scale, elements, simd.splat(minus_mean[i]));
             let straight = straight.map(|straight| {
                 let at = block * channels.padded + self.panel * W;
                 // SAFETY: a block of this panel's channels; every task has another panel.
