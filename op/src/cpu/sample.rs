@@ -83,7 +83,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
     fn covariance(&self, output: &mut [T], transposed: &mut [[T::Real; W]]) {
         let layer = self.call.layer;
         self.read(0, transposed, None);
-        // Small elements have products as small as the result: only large ones need a scale, unless nothing of them is left.
+        // Small elements have products as small as the result. Large ones need a scale, unless centering makes them small.
         let large = |exponent: i32| 2 * exponent > T::Real::EXPONENTS - HEADROOM;
         let mut exponent = self.exponent(0.0);
         if large(exponent) && self.centered_exponent(transposed).is_some_and(large) {

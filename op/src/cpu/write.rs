@@ -115,7 +115,7 @@ impl<R: Real> Writing<R> {
         (output, offset): (&mut [T], usize),
     ) {
         let pad = self.side.pad;
-        // Those are at one end: the first of an upper triangle's panels, the last of a lower one's.
+        // Panels that are not written whole are at one end: an upper triangle's first, a lower one's last.
         let mut inside = 0..panels;
         for v in 0..panels {
             let column = column + v * W;
