@@ -195,33 +195,40 @@ fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
     let one = simd.splat(T::Real::from_f64(1.0));
     // Several sums, so that no addition waits for the one before.
     let mut parts = [simd.splat(T::Real::default()); 4];
-    let mut line = [T::Real::default(); W];
+    let distance = |line: &[T::Real; W]| simd.multiply_add(scale, simd.load(line), minus_first);
     let (vectors, rest) = row.as_chunks::<W>();
     let (quads, singles) = vectors.as_chunks::<4>();
     for quad in quads {
         for part in 0..4 {
-            T::load(&quad[part], &mut line);
-            let distance = simd.multiply_add(scale, simd.load(&line), minus_first);
-            parts[part] = simd.multiply_add(one, distance, parts[part]);
+            parts[part] = simd.multiply_add(one, distance(&loaded(&quad[part])), parts[part]);
         }
     }
     for single in singles {
-        T::load(single, &mut line);
-        let distance = simd.multiply_add(scale, simd.load(&line), minus_first);
-        parts[0] = simd.multiply_add(one, distance, parts[0]);
+        parts[0] = simd.multiply_add(one, distance(&loaded(single)), parts[0]);
     }
     if !rest.is_empty() {
-        match row.last_chunk::<W>() {
+        let line = match row.last_chunk::<W>() {
             // Elements that were counted already are read again: copies of a length known beforehand need no call.
-            Some(last) => T::load(last, &mut line),
-            None => T::load(rest, &mut line[W - rest.len()..]),
-        }
-        let distance = simd.multiply_add(scale, simd.load(&line), minus_first);
-        parts[1] = simd.multiply_add(counted, distance, parts[1]);
+            Some(last) => loaded(last),
+            None => {
+                let mut line = [T::Real::default(); W];
+                T::load(rest, &mut line[W - rest.len()..]);
+                line
+            }
+        };
+        parts[1] = simd.multiply_add(counted, distance(&line), parts[1]);
     }
     let [a, b, c, d] = parts;
     let (a, c) = (simd.multiply_add(one, a, b), simd.multiply_add(one, c, d));
     simd.multiply_add(one, a, c)
+}
+
+/// A line of elements. A value of its own stays in a register, where one variable for all lines would not.
+#[inline(always)]
+fn loaded<T: Element, const W: usize>(elements: &[T; W]) -> [T::Real; W] {
+    let mut line = [T::Real::default(); W];
+    T::load(elements, &mut line);
+    line
 }
 
 /// Subtracts the mean of the lines from each of them: of the distances from the first line, as in [`Source::row_means`].
@@ -230,9 +237,15 @@ fn center<R: Real, S: Simd<R, W>, const W: usize>(simd: S, lines: &mut [[R; W]])
     let (one, minus_one) = (simd.splat(R::from_f64(1.0)), simd.splat(R::from_f64(-1.0)));
     let first = simd.load(&lines[0]);
     let mut parts = [simd.splat(R::default()); 4];
-    for (i, line) in lines.iter().enumerate() {
-        let distance = simd.multiply_add(minus_one, first, simd.load(line));
-        parts[i % 4] = simd.multiply_add(one, distance, parts[i % 4]);
+    let distance = |line: &[R; W]| simd.multiply_add(minus_one, first, simd.load(line));
+    let (quads, singles) = lines.as_chunks::<4>();
+    for quad in quads {
+        for part in 0..4 {
+            parts[part] = simd.multiply_add(one, distance(&quad[part]), parts[part]);
+        }
+    }
+    for single in singles {
+        parts[0] = simd.multiply_add(one, distance(single), parts[0]);
     }
     let [a, b, c, d] = parts;
     let sum = simd.multiply_add(one, simd.multiply_add(one, a, b), simd.multiply_add(one, c, d));
