@@ -207,15 +207,15 @@ fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
         parts[0] = simd.multiply_add(one, distance(&loaded(single)), parts[0]);
     }
     if !rest.is_empty() {
-        let line = match row.last_chunk::<W>() {
-            // Elements that were counted already are read again: copies of a length known beforehand need no call.
-            Some(last) => loaded(last),
-            None => {
+        // Elements that were counted already are read again: copies of a length known beforehand need no call.
+        let line = row.last_chunk().map_or_else(
+            || {
                 let mut line = [T::Real::default(); W];
                 T::load(rest, &mut line[W - rest.len()..]);
                 line
-            }
-        };
+            },
+            loaded,
+        );
         parts[1] = simd.multiply_add(counted, distance(&line), parts[1]);
     }
     let [a, b, c, d] = parts;
