@@ -103,6 +103,16 @@ impl<R: Real> Writing<R> {
         start + (column - self.side.pad - first)
     }
 
+    /// Whether every entry of the panel of a tile that begins at `row` and `column` is written, and none is on the diagonal.
+    #[inline(always)]
+    fn is_whole<const W: usize, const MR: usize>(&self, row: usize, column: usize) -> bool {
+        let inside = match self.part() {
+            Part::Lower => column + W <= row,
+            Part::Upper | Part::Whole => row + MR <= column,
+        };
+        inside && row >= self.side.pad && column >= self.side.pad
+    }
+
     /// Writes a tile that begins at `row` and `column` in the padded matrix into `output`, which begins at `offset` in the
     /// whole output. Entries outside the matrix and outside [`Self::part`] are left out.
     #[inline(always)]
@@ -114,16 +124,11 @@ impl<R: Real> Writing<R> {
         tile: &Tile<R, W, MR>,
         (output, offset): (&mut [T], usize),
     ) {
-        let pad = self.side.pad;
         // Panels that are not written whole are at one end: an upper triangle's first, a lower one's last.
         let mut inside = 0..panels;
         for v in 0..panels {
             let column = column + v * W;
-            let crossed = match self.part() {
-                Part::Lower => row < column + W,
-                Part::Upper | Part::Whole => column < row + MR,
-            };
-            if crossed || row < pad || column < pad {
+            if !self.is_whole::<W, MR>(row, column) {
                 self.edge(simd, [row, column], &tile[v], (&mut *output, offset));
                 if v == inside.start {
                     inside.start += 1;
@@ -248,12 +253,8 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sink<T::R
     /// Tiles that are written as they are.
     #[inline(always)]
     fn takes(&self, row: usize, panels: Range<usize>) -> bool {
-        let Side { pad, .. } = self.writing.side;
-        let inside = match self.writing.part() {
-            Part::Lower => panels.end * W <= row,
-            Part::Upper | Part::Whole => row + MR <= panels.start * W,
-        };
-        inside && row >= pad && panels.start * W >= pad && self.writing.powers.is_none()
+        let is_whole = |panel: usize| self.writing.is_whole::<W, MR>(row, panel * W);
+        self.writing.powers.is_none() && is_whole(panels.start) && is_whole(panels.end - 1)
     }
 
     #[inline(always)]
