@@ -16,6 +16,7 @@ pub mod proof;
 pub mod recognize;
 pub mod rewrite;
 pub mod runtime;
+pub mod scope;
 pub mod signature;
 mod table;
 pub mod tensor;
