@@ -9,6 +9,7 @@ use isqrt_cov_proto::onnx::{ModelProto, TypeProto, ValueInfoProto, type_proto};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, Written};
+use super::selection::Selection;
 use super::{ProofOptions, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
@@ -32,6 +33,7 @@ use crate::table::Table;
 #[command(after_help = "Examples:
   isqrt-cov convert model.onnx -o fused.onnx
   isqrt-cov convert model.onnx -o fused.onnx --inputs test.npz     Accuracy before and after on your own data
+  isqrt-cov convert model.onnx -o fused.onnx --only /head/pool/Gather_output_0     One layer of several
   isqrt-cov convert model.onnx -o fused.onnx --onnxruntime /usr/lib/libonnxruntime.so
   isqrt-cov convert model.onnx --dry-run --json | jq .proof")]
 pub struct Arguments {
@@ -47,6 +49,8 @@ pub struct Arguments {
     /// Convert and prove, but write nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    selection: Selection,
     #[command(flatten)]
     proof: ProofOptions,
     #[command(flatten)]
@@ -72,11 +76,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
-    let findings = recognize(&original, &*runtime)?;
+    let mut findings = recognize(&original, &*runtime)?;
     progress.end();
     let nodes_before = layers::node_count(&original);
-    if let Some(refusal) = layers::refusal(&findings, &original, &runtime.name()) {
-        let mut answer = describe(arguments, &findings, nodes_before, None);
+    let mut refusal = layers::refusal(&findings, &original, &runtime.name());
+    let mut skipped = Vec::new();
+    if refusal.is_none() {
+        (findings.layers, skipped) = arguments.selection.divide(findings.layers, &original)?;
+        refusal = findings.layers.is_empty().then(|| Refusal {
+            reason: "all-skipped",
+            message: format!(
+                "every layer of the model is left as it is, as --skip says: {}",
+                layers::listed(&skipped)
+            ),
+        });
+    }
+    if let Some(refusal) = refusal {
+        let mut answer = describe(arguments, &findings, &skipped, nodes_before, None);
         answer.refusal = Some(refusal);
         return Ok(answer);
     }
@@ -106,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if proof.failure.is_none() {
         written.commit()?;
     }
-    let mut answer = describe(arguments, &findings, nodes_before, Some((nodes_after, &proof)));
+    let mut answer = describe(arguments, &findings, &skipped, nodes_before, Some((nodes_after, &proof)));
     answer.refusal = proof.failure.map(|failure| Refusal {
         reason: "proof-failed",
         message: format!(
@@ -158,6 +174,7 @@ fn layer_output(found: &Found) -> ValueInfoProto {
 fn describe(
     arguments: &Arguments,
     findings: &Findings,
+    skipped: &[Found],
     nodes_before: usize,
     converted: Option<(usize, &Proof)>,
 ) -> Answer {
@@ -168,6 +185,7 @@ fn describe(
     field("input", json!(arguments.input));
     field("output", json!(written));
     field("layers", findings.layers.iter().map(layers::layer_json).collect());
+    field("skipped", skipped.iter().map(layers::layer_json).collect());
     field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
     field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());
     field("nodes_before", nodes_before.into());
@@ -184,6 +202,9 @@ fn describe(
     if !findings.layers.is_empty() {
         text.push_str(&layers::layer_table(&findings.layers));
         text.push('\n');
+    }
+    if !skipped.is_empty() {
+        text.extend(["left as they are: ", &layers::listed(skipped), "\n"]);
     }
     text.push_str(&layers::others_text(findings));
     if let Some((nodes_after, proof)) = converted {

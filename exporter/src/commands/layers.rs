@@ -68,6 +68,12 @@ pub fn layer_table(layers: &[Found]) -> String {
     table.render()
 }
 
+/// Layers by the values that they read and compute, in one line.
+pub fn listed(layers: &[Found]) -> String {
+    let one = |found: &Found| format!("`{}` → `{}`", found.input, found.output);
+    layers.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 /// Near misses and lost iterations, a paragraph each.
 pub fn others_text(findings: &Findings) -> String {
     let lost = findings.lost.iter().map(|lost| ("lost iteration", &lost.input, &lost.output, &lost.reason));

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod layers;
 pub mod operators;
 pub mod output;
+pub mod selection;
 pub mod validate;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,15 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProt
 use serde_json::Value;
 use tempfile::TempDir;
 
+macro_rules! arguments {
+    ($($argument:expr),+ $(,)?) => {
+        [$(AsRef::<std::ffi::OsStr>::as_ref(&$argument).to_owned()),+]
+    };
+}
+
+// Below the macro, which they use.
+mod selection;
+
 /// A graph whose layer can be replaced, with a dynamic batch, and one whose exporter dropped the iteration.
 const FUSE: &str = "digits/digits_isqrt_official_noDotData_dyn18_dynbatch";
 const LOST: &str = "digits/digits_isqrt_official_noDotData_ts17_dynbatch";
@@ -77,12 +86,6 @@ fn without_a_layer(folder: &TempDir) -> PathBuf {
     let path = folder.path().join("relu.onnx");
     Model::new(model, &path).save(&path).unwrap();
     path
-}
-
-macro_rules! arguments {
-    ($($argument:expr),+ $(,)?) => {
-        [$(AsRef::<std::ffi::OsStr>::as_ref(&$argument).to_owned()),+]
-    };
 }
 
 #[test]
