@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
-use isqrt_cov_proto::onnx::{ModelProto, TypeProto, ValueInfoProto, type_proto};
 use serde_json::{Map, Value, json};
 
 use super::output::{self, Written};
@@ -14,10 +13,9 @@ use super::{ProofOptions, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
-use crate::proof::{Plan, Proof, compare, tolerance};
+use crate::proof::{Plan, Proof, compare, parting, tolerance};
 use crate::recognize::{Findings, Found, recognize};
 use crate::rewrite;
-use crate::runtime::Runtime;
 use crate::runtime::ort::OPERATORS_VARIABLE;
 use crate::signature::Signature;
 use crate::table::Table;
@@ -108,7 +106,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let written = Written::stage(&model, destination)?;
     let mut proof = compare(&original, &written.proto, &*runtime, &plan, &progress)?;
     if let Some(failure) = &mut proof.failure {
-        failure.push_str(&locate(&original, &written.proto, &findings.layers, &*runtime, &plan));
+        let place = parting(&original, &written.proto, &findings.layers, &*runtime, &plan);
+        failure.extend(place.into_iter().flat_map(|place| ["; ".to_owned(), place]));
     } else if !runs_operators {
         let note = "the function bodies ran, not the operators: no operator library was found".to_owned();
         proof.notes.push(note);
@@ -130,45 +129,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         ),
     });
     Ok(answer)
-}
-
-/// Where original and converted model part: at the layers themselves, or only behind them.
-fn locate(
-    original: &ModelProto,
-    converted: &ModelProto,
-    layers: &[Found],
-    runtime: &dyn Runtime,
-    plan: &Plan,
-) -> String {
-    let at_layers = |model: &ModelProto| {
-        let mut model = model.clone();
-        if let Some(graph) = &mut model.graph {
-            graph.output = layers.iter().map(layer_output).collect();
-        }
-        model
-    };
-    let plan = Plan { seeds: 1, samples: None, ..plan.clone() };
-    let proof = compare(&at_layers(original), &at_layers(converted), runtime, &plan, &Progress::hidden());
-    let Ok(proof) = proof else { return String::new() };
-    let parting = proof.outputs.iter().find(|(_, difference)| difference.max > proof.tolerance);
-    match parting {
-        Some((name, difference)) => {
-            format!("; they part at the layer's output `{name}` ({:.1e})", difference.max)
-        }
-        None if proof.runs > 0 => format!(
-            "; the layers themselves agree to {:.1e}: what lies behind them amplifies that, and --tolerance decides \
-             how much may be",
-            proof.max_error()
-        ),
-        None => String::new(),
-    }
-}
-
-/// A layer's output as an output of the model.
-fn layer_output(found: &Found) -> ValueInfoProto {
-    let tensor = type_proto::Tensor { elem_type: Some(found.element.onnx()), shape: None };
-    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None };
-    ValueInfoProto { name: Some(found.output.clone()), r#type: Some(r#type), ..ValueInfoProto::default() }
 }
 
 fn describe(

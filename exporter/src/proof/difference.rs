@@ -36,6 +36,16 @@ pub struct Place {
     pub candidate: f64,
 }
 
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "on {} at {:?}: {:e} in the reference, {:e} in the candidate",
+            self.run, self.index, self.reference, self.candidate
+        )
+    }
+}
+
 /// Buckets per factor of ten: quantiles are exact to 2 %.
 const RESOLUTION: f64 = 100.0;
 /// log₁₀ of the least and the greatest error that have a bucket of their own.

@@ -2,6 +2,7 @@
 //! under several seeds and batch sizes, and the user's own where there are any.
 
 mod difference;
+mod parting;
 mod report;
 mod samples;
 mod shapes;
@@ -10,6 +11,7 @@ use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
 
 pub use self::difference::{Difference, Place};
+pub use self::parting::parting;
 pub use self::samples::SampleProof;
 pub use self::shapes::{Alignment, Shapes};
 use crate::data::Samples;
@@ -370,12 +372,8 @@ impl Proof {
         }
         for (name, difference) in &self.outputs {
             if difference.max > self.tolerance {
-                let place = difference.worst.as_ref().map_or_else(String::new, |worst| {
-                    format!(
-                        "; worst on {} at {:?}: {:e} in the reference, {:e} in the candidate",
-                        worst.run, worst.index, worst.reference, worst.candidate
-                    )
-                });
+                let place = difference.worst.as_ref();
+                let place = place.map_or_else(String::new, |worst| format!("; worst {worst}"));
                 self.failure = Some(format!(
                     "output `{name}` differs by {:.2e} of its greatest value (at most {:.0e} counts as equal){place}",
                     difference.max, self.tolerance

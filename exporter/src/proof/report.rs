@@ -27,6 +27,7 @@ impl Proof {
             "runtime": self.runtime,
             "max_error": self.max_error(),
             "mean_error": self.mean_error(),
+            "p999_error": self.quantile_999(),
             "tolerance": self.tolerance,
             "seeds": self.seeds,
             "batches": self.batches,
@@ -69,8 +70,10 @@ impl Proof {
         table.row([
             "proof".to_owned(),
             format!(
-                "{verdict}: max error {}, mean {} of the output's greatest value (at most {:.0e} counts as equal)",
+                "{verdict}: max error {}, 99.9 % {}, mean {} of the output's greatest value (at most {:.0e} counts as \
+                 equal)",
                 number(self.max_error()),
+                number(self.quantile_999()),
                 number(self.mean_error()),
                 self.tolerance
             ),
@@ -119,6 +122,11 @@ impl Proof {
         for note in &self.notes {
             table.row(["note".to_owned(), note.clone()]);
         }
+    }
+
+    /// The error that 99.9 % of an output's numbers do not exceed, of the output where that is greatest.
+    fn quantile_999(&self) -> f64 {
+        self.outputs.iter().map(|(_, difference)| difference.quantile_999()).fold(0.0, f64::max)
     }
 
     /// Mean error of the output where it is greatest.

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use isqrt_cov_proto::Model;
-use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::tensor_proto::{DataLocation, DataType};
+use isqrt_cov_proto::onnx::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -215,9 +217,37 @@ fn an_impossible_tolerance_fails_the_proof_and_leaves_no_file() {
     assert_eq!(status(&ran), 1, "{ran:?}");
     let answer = object(&ran);
     assert_eq!((answer["reason"].as_str(), &answer["output"]), (Some("proof-failed"), &Value::Null));
-    assert!(answer["message"].as_str().unwrap().contains("output `output` differs"), "{answer}");
+    let message = answer["message"].as_str().unwrap();
+    let layer = answer["layers"][0]["output"].as_str().unwrap();
+    assert!(message.contains("output `output` differs"), "{answer}");
+    assert!(message.contains(&format!("they part at the layer's output `{layer}`")), "{answer}");
+    assert!(answer["proof"]["p999_error"].as_f64() > answer["proof"]["mean_error"].as_f64(), "{answer}");
     assert_eq!(files(&folder), ["out.onnx"]);
     assert_eq!(std::fs::read(&output).unwrap(), b"of an earlier run");
+}
+
+#[test]
+fn a_failed_proof_leaves_no_external_data_either() {
+    let (source, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let input = source.path().join("model.onnx");
+    let mut model = Model::load(graph(FUSE)).unwrap();
+    let weights = &mut model.proto.graph.as_mut().unwrap().initializer;
+    let tensor = weights.iter_mut().max_by_key(|tensor| tensor.raw_data().len()).unwrap();
+    let data = tensor.raw_data.take().unwrap();
+    std::fs::write(source.path().join("weights.bin"), &data).unwrap();
+    tensor.set_data_location(DataLocation::External);
+    tensor.external_data = vec![StringStringEntryProto {
+        key: Some("location".to_owned()),
+        value: Some("weights.bin".to_owned()),
+    }];
+    Model::new(model.proto, &input).save(&input).unwrap();
+    let output = folder.path().join("out.onnx");
+    let failed = isqrt_cov(&arguments!["convert", input, "-o", output, "--tolerance", "1e-30"]);
+    assert_eq!(status(&failed), 1, "{failed:?}");
+    assert!(files(&folder).is_empty(), "{:?}", files(&folder));
+    let done = isqrt_cov(&arguments!["convert", input, "-o", output]);
+    assert_eq!(status(&done), 0, "{done:?}");
+    assert_eq!(files(&folder), ["out.onnx", "out.onnx.data"]);
 }
 
 #[test]

@@ -1,0 +1,140 @@
+//! Where two models part: the first tensor, in graph order, on which they disagree.
+
+use std::collections::HashSet;
+
+use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
+
+use super::{Plan, compare};
+use crate::graph::producers;
+use crate::progress::Progress;
+use crate::recognize::Found;
+use crate::runtime::Runtime;
+
+/// Says at which tensor `original` and `converted` part, of those that the layers compute and the outputs; nothing where
+/// they cannot be compared there.
+///
+/// One seed is run, and the whole `plan` only where that shows nothing.
+#[must_use]
+pub fn parting(
+    original: &ModelProto,
+    converted: &ModelProto,
+    layers: &[Found],
+    runtime: &dyn Runtime,
+    plan: &Plan,
+) -> Option<String> {
+    let mut layers: Vec<&Found> = in_main_graph(original, layers).collect();
+    layers.sort_by_key(|found| found.nodes.last().copied());
+    let values: Vec<ValueInfoProto> = layers.into_iter().map(output_of).collect();
+    let models = [original, converted].map(|model| showing(model, &values));
+    for plan in [&Plan { seeds: 1, samples: None, ..plan.clone() }, plan] {
+        let proof = compare(&models[0], &models[1], runtime, plan, &Progress::hidden()).ok()?;
+        let parted = proof.outputs.iter().position(|(_, difference)| difference.max > proof.tolerance);
+        let Some(parted) = parted else { continue };
+        let (name, difference) = &proof.outputs[parted];
+        let place = difference.worst.as_ref().map_or_else(String::new, |place| format!(", worst {place}"));
+        let agreed = proof.outputs[..parted.min(values.len())].iter().map(|(_, difference)| difference.max);
+        return Some(if parted < values.len() {
+            format!(
+                "they part at the layer's output `{name}`, by {:.1e} of its greatest value{place}",
+                difference.max
+            )
+        } else if values.is_empty() {
+            format!("the first output on which they part is `{name}`")
+        } else {
+            format!(
+                "the layers themselves agree to {:.1e}, and the first tensor on which the models part is the output \
+                 `{name}`: what lies between amplifies that, and --tolerance decides how much may be",
+                agreed.fold(0.0, f64::max)
+            )
+        });
+    }
+    None
+}
+
+/// The layers whose output is a value of the main graph, where it can be made an output of the model.
+pub(super) fn in_main_graph<'a>(model: &ModelProto, layers: &'a [Found]) -> impl Iterator<Item = &'a Found> {
+    let made: HashSet<String> = model
+        .graph
+        .iter()
+        .flat_map(|graph| producers(graph).into_keys().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    layers.iter().filter(move |found| made.contains(&found.output))
+}
+
+/// A layer's output as an output of the model.
+pub(super) fn output_of(found: &Found) -> ValueInfoProto {
+    ValueInfoProto::of_any_shape(&found.output, found.element.into())
+}
+
+/// `model` with `values` of its main graph as its first outputs; its own follow.
+pub(super) fn showing(model: &ModelProto, values: &[ValueInfoProto]) -> ModelProto {
+    let mut model = model.clone();
+    if let Some(graph) = &mut model.graph {
+        graph.output.retain(|output| values.iter().all(|value| value.name() != output.name()));
+        graph.output.splice(0..0, values.iter().cloned());
+    }
+    model
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_op::{Layer, OperatorKind};
+    use isqrt_cov_proto::onnx::tensor_proto::DataType;
+    use isqrt_cov_proto::onnx::{GraphProto, NodeProto, OperatorSetIdProto, TensorProto};
+
+    use super::*;
+    use crate::recognize::Evidence;
+    use crate::runtime::tract::Tract;
+    use crate::tensor::ElementType;
+
+    /// y = x + `first`, z = y · y + `second`: y is the layer.
+    fn model(first: f32, second: f32) -> ModelProto {
+        let port = |name| ValueInfoProto::tensor(name, DataType::Float, [2.into(), 3.into()]);
+        let graph = GraphProto {
+            name: Some("steps".to_owned()),
+            node: vec![
+                NodeProto::new("Add", &["x", "first"], &["y"]),
+                NodeProto::new("Mul", &["y", "y"], &["square"]),
+                NodeProto::new("Add", &["square", "second"], &["z"]),
+            ],
+            initializer: vec![
+                TensorProto::from_values("first", &[1], &[first]),
+                TensorProto::from_values("second", &[1], &[second]),
+            ],
+            input: vec![port("x")],
+            output: vec![port("z")],
+            ..GraphProto::default()
+        };
+        ModelProto {
+            ir_version: Some(8),
+            opset_import: vec![OperatorSetIdProto::new("", 17)],
+            graph: Some(graph),
+            ..ModelProto::default()
+        }
+    }
+
+    #[test]
+    fn the_first_tensor_that_differs_is_named() {
+        let layer = Found {
+            layer: Layer::new(OperatorKind::IsqrtCov),
+            input: "x".to_owned(),
+            output: "y".to_owned(),
+            element: ElementType::F32,
+            reshape: None,
+            nodes: vec![0],
+            evidence: Evidence { error: 0.0, runner_up: 1.0, runner_up_layer: None, probes: 4 },
+        };
+        let plan = Plan { seeds: 2, tolerance: None, samples: None };
+        let said = |converted: &ModelProto, layers: &[Found]| {
+            parting(&model(1.0, 1.0), converted, layers, &Tract::new(), &plan)
+        };
+        let layers = [layer];
+        let at_layer = said(&model(1.5, 1.0), &layers).unwrap();
+        assert!(at_layer.starts_with("they part at the layer's output `y`, by "), "{at_layer}");
+        assert!(at_layer.contains("worst on seed 1, inputs [[2, 3]] at ["), "{at_layer}");
+        let behind = said(&model(1.0, 1.5), &layers).unwrap();
+        assert!(behind.contains("agree to 0.0e0") && behind.contains("is the output `z`"), "{behind}");
+        assert_eq!(said(&model(1.0, 1.5), &[]).unwrap(), "the first output on which they part is `z`");
+        assert_eq!(said(&model(1.0, 1.0), &layers), None);
+    }
+}
