@@ -5,20 +5,19 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
-use serde_json::{Map, Value, json};
 
+use super::conversion::{Conversion, Converted};
 use super::output::{self, Written};
 use super::selection::Selection;
 use super::{ProofOptions, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
-use crate::proof::{Plan, Proof, compare, parting, tolerance};
-use crate::recognize::{Findings, Found, recognize};
+use crate::proof::{Plan, compare, parting, tolerance, truth};
+use crate::recognize::recognize;
 use crate::rewrite;
 use crate::runtime::ort::OPERATORS_VARIABLE;
 use crate::signature::Signature;
-use crate::table::Table;
 
 /// Replace each covariance layer by a single operator, and prove that the model computes the same function
 ///
@@ -89,24 +88,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             ),
         });
     }
-    if let Some(refusal) = refusal {
-        let mut answer = describe(arguments, &findings, &skipped, nodes_before, None);
-        answer.refusal = Some(refusal);
-        return Ok(answer);
+    let mut conversion = Conversion { findings, skipped, nodes_before, converted: None, refusal };
+    if conversion.refusal.is_some() {
+        return Ok(arguments.answer(conversion));
     }
 
-    rewrite::apply(&mut model.proto, &findings.layers, !arguments.no_function)?;
-    let nodes_after = layers::node_count(&model.proto);
+    let layers = &conversion.findings.layers;
+    rewrite::apply(&mut model.proto, layers, !arguments.no_function)?;
     if plan.tolerance.is_none() {
         // The original cannot be nearer to the truth, nor the converted model nearer to the original, than its layers
         // are to the float64 reference.
-        let strayed = findings.layers.iter().map(|found| 4.0 * found.evidence.error).fold(0.0, f64::max);
+        let strayed = layers.iter().map(|found| 4.0 * found.evidence.error).fold(0.0, f64::max);
         plan.tolerance = Some(tolerance([&original, &model.proto]).max(strayed));
     }
     let written = Written::stage(&model, destination)?;
     let mut proof = compare(&original, &written.proto, &*runtime, &plan, &progress)?;
+    progress.spin("measuring against float64");
+    let accuracies = truth(&original, &written.proto, layers, &*runtime, &plan, &proof);
+    progress.end();
     if let Some(failure) = &mut proof.failure {
-        let place = parting(&original, &written.proto, &findings.layers, &*runtime, &plan);
+        let place = parting(&original, &written.proto, layers, &*runtime, &plan);
         failure.extend(place.into_iter().flat_map(|place| ["; ".to_owned(), place]));
     } else if !runs_operators {
         let note = "the function bodies ran, not the operators: no operator library was found".to_owned();
@@ -118,63 +119,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             compare(&original, &expanded, &*runtime, &Plan { seeds: 1, samples: None, ..plan }, &progress)?;
         proof.join_body(&body);
     }
-    if proof.failure.is_none() {
-        written.commit()?;
-    }
-    let mut answer = describe(arguments, &findings, &skipped, nodes_before, Some((nodes_after, &proof)));
-    answer.refusal = proof.failure.map(|failure| Refusal {
+    conversion.refusal = proof.failure.as_ref().map(|failure| Refusal {
         reason: "proof-failed",
         message: format!(
             "the converted model is not proven to compute the same function, and was not written: {failure}"
         ),
     });
-    Ok(answer)
+    let nodes_after = layers::node_count(&written.proto);
+    if proof.failure.is_none() {
+        written.commit()?;
+    }
+    conversion.converted = Some(Converted { nodes_after, proof, accuracies });
+    Ok(arguments.answer(conversion))
 }
 
-fn describe(
-    arguments: &Arguments,
-    findings: &Findings,
-    skipped: &[Found],
-    nodes_before: usize,
-    converted: Option<(usize, &Proof)>,
-) -> Answer {
-    let proven = converted.filter(|(_, proof)| proof.failure.is_none());
-    let written = arguments.output.as_ref().filter(|_| proven.is_some() && !arguments.dry_run);
-    let mut fields = Map::new();
-    let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    field("input", json!(arguments.input));
-    field("output", json!(written));
-    field("layers", findings.layers.iter().map(layers::layer_json).collect());
-    field("skipped", skipped.iter().map(layers::layer_json).collect());
-    field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
-    field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());
-    field("nodes_before", nodes_before.into());
-    field("nodes_after", converted.map_or(nodes_before, |(after, _)| after).into());
-    field("function", (converted.is_some() && !arguments.no_function).into());
-    field("proof", converted.map_or(Value::Null, |(_, proof)| proof.to_json()));
-    for (name, value) in converted.iter().flat_map(|(_, proof)| proof.samples_json()) {
-        if let Some(value) = value {
-            field(name, value);
-        }
+impl Arguments {
+    fn answer(&self, conversion: Conversion) -> Answer {
+        let output = self.output.as_deref().filter(|_| !self.dry_run);
+        conversion.answer(&self.input, output, !self.no_function)
     }
-
-    let mut text = String::new();
-    if !findings.layers.is_empty() {
-        text.push_str(&layers::layer_table(&findings.layers));
-        text.push('\n');
-    }
-    if !skipped.is_empty() {
-        text.extend(["left as they are: ", &layers::listed(skipped), "\n"]);
-    }
-    text.push_str(&layers::others_text(findings));
-    if let Some((nodes_after, proof)) = converted {
-        let mut table = Table::pairs();
-        table.row(["nodes".to_owned(), format!("{nodes_before} before, {nodes_after} after")]);
-        proof.describe(&mut table, ["before", "after"]);
-        if let Some(written) = written {
-            table.row(["written".to_owned(), written.display().to_string()]);
-        }
-        text.push_str(&table.render());
-    }
-    Answer { fields, text, refusal: None }
 }

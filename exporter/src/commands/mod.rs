@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod completions;
+mod conversion;
 pub mod convert;
 pub mod doctor;
 pub mod expand;

@@ -6,6 +6,7 @@ mod parting;
 mod report;
 mod samples;
 mod shapes;
+mod truth;
 
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
@@ -14,6 +15,7 @@ pub use self::difference::{Difference, Place};
 pub use self::parting::parting;
 pub use self::samples::SampleProof;
 pub use self::shapes::{Alignment, Shapes};
+pub use self::truth::{Accuracy, truth};
 use crate::data::Samples;
 use crate::progress::Progress;
 use crate::runtime::{Runtime, Session};
@@ -63,6 +65,8 @@ pub struct Proof {
     pub notes: Vec<String>,
     /// Why the models do not compute the same function; nothing where they do.
     pub failure: Option<String>,
+    /// The shapes that were run, in the order of the plan.
+    cases: Vec<Case>,
 }
 
 /// The greatest error that counts as equal where the user says nothing, from the least precise floating-point type in
@@ -100,6 +104,7 @@ fn advice(runtime: &dyn Runtime) -> &'static str {
 }
 
 /// One shape of the inputs with what is run on it.
+#[derive(Debug, Clone)]
 struct Case {
     shapes: Vec<Vec<usize>>,
     batch: usize,
@@ -107,6 +112,7 @@ struct Case {
 }
 
 /// One run of both models.
+#[derive(Debug, Clone)]
 enum Work {
     Seed(usize),
     Rows { start: usize, valid: usize },
@@ -123,30 +129,25 @@ pub fn compare(
     plan: &Plan,
     progress: &Progress,
 ) -> Result<Proof> {
-    let signatures = [Signature::of(reference)?, Signature::of(candidate)?];
+    let outputs = Signature::of(reference)?.outputs.into_iter();
     let mut proof = Proof {
         runtime: runtime.name(),
         tolerance: plan.tolerance.unwrap_or_else(|| tolerance([reference, candidate])),
         seeds: plan.seeds,
         batches: Vec::new(),
         runs: 0,
-        outputs: signatures[0].outputs.iter().map(|port| (port.name.clone(), Difference::new())).collect(),
+        outputs: outputs.map(|port| (port.name, Difference::new())).collect(),
         samples: plan.samples.as_ref().map(SampleProof::new),
         body_error: None,
         notes: Vec::new(),
         failure: None,
+        cases: Vec::new(),
     };
-    let alignment = match Alignment::of(&signatures[0], &signatures[1]) {
-        Ok(alignment) => alignment,
+    let (pair, shapes) = match Pair::of(reference, candidate, runtime, plan)? {
+        Ok(pair) => pair,
         Err(reason) => return Ok(Proof { failure: Some(reason), ..proof }),
     };
-    proof.notes.clone_from(&alignment.notes);
-    let known = plan.samples.as_ref().map(Samples::shapes);
-    let shapes = match Shapes::agreed(&signatures[0], &signatures[1], &alignment, known.as_deref())? {
-        Ok(shapes) => shapes,
-        Err(reason) => return Ok(Proof { failure: Some(reason), ..proof }),
-    };
-    let pair = Pair { reference, candidate, runtime, alignment };
+    proof.notes.clone_from(&pair.alignment.notes);
     let extents = pair.extents(&shapes)?;
     let cases = cases(&shapes, &extents, plan);
     progress.begin("proving", cases.iter().map(|case| case.work.len()).sum());
@@ -166,6 +167,7 @@ pub fn compare(
             }
         };
         pair.run(case, &*original, &shapes, plan, &mut proof, progress)?;
+        proof.cases.push(case.clone());
         if proof.failure.is_some() {
             break;
         }
@@ -216,6 +218,18 @@ fn cases(shapes: &Shapes, extents: &[usize], plan: &Plan) -> Vec<Case> {
     cases
 }
 
+/// The inputs of one run, and its name for people.
+fn inputs_of(work: &Work, case: &Case, shapes: &Shapes, plan: &Plan) -> (Vec<Tensor>, String) {
+    match (work, &plan.samples) {
+        (Work::Rows { start, valid }, Some(samples)) => {
+            (samples.cut(*start, case.batch), format!("samples {start} to {}", start + valid - 1))
+        }
+        (Work::Seed(seed) | Work::Rows { start: seed, .. }, _) => {
+            (shapes.random(&case.shapes, *seed as u64), format!("seed {seed}, inputs {:?}", case.shapes))
+        }
+    }
+}
+
 /// Two models to be compared in a runtime.
 struct Pair<'a> {
     reference: &'a ModelProto,
@@ -224,7 +238,24 @@ struct Pair<'a> {
     alignment: Alignment,
 }
 
-impl Pair<'_> {
+impl<'a> Pair<'a> {
+    /// The two models, and the inputs that both take. The inner error, for people: why they take no common inputs.
+    fn of(
+        reference: &'a ModelProto,
+        candidate: &'a ModelProto,
+        runtime: &'a dyn Runtime,
+        plan: &Plan,
+    ) -> Result<Result<(Self, Shapes), String>> {
+        let signatures = [Signature::of(reference)?, Signature::of(candidate)?];
+        let alignment = match Alignment::of(&signatures[0], &signatures[1]) {
+            Ok(alignment) => alignment,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let known = plan.samples.as_ref().map(Samples::shapes);
+        let shapes = Shapes::agreed(&signatures[0], &signatures[1], &alignment, known.as_deref())?;
+        Ok(shapes.map(|shapes| (Self { reference, candidate, runtime, alignment }, shapes)))
+    }
+
     /// Sizes for the open axes other than the batch: one on which the reference gives numbers, and one more.
     fn extents(&self, shapes: &Shapes) -> Result<Vec<usize>> {
         if !shapes.open_extent() {
@@ -288,15 +319,7 @@ impl Pair<'_> {
             }
         };
         for work in &case.work {
-            let (inputs, name) = match (work, &plan.samples) {
-                (Work::Rows { start, valid }, Some(samples)) => {
-                    (samples.cut(*start, case.batch), format!("samples {start} to {}", start + valid - 1))
-                }
-                (Work::Seed(seed) | Work::Rows { start: seed, .. }, _) => (
-                    shapes.random(&case.shapes, *seed as u64),
-                    format!("seed {seed}, inputs {:?}", case.shapes),
-                ),
-            };
+            let (inputs, name) = inputs_of(work, case, shapes, plan);
             let before = original.run(&inputs).with_context(|| format!("the reference fails on {name}"))?;
             let fed: Vec<_> = order.iter().map(|&index| inputs[index].clone()).collect();
             let after = match converted.run(&fed) {

@@ -113,6 +113,17 @@ fn a_model_is_converted_and_proven() {
     assert!(answer["proof"]["max_error"].as_f64().unwrap() < 1e-5);
     assert!(answer["expected"]["error_after"].as_f64().unwrap() < 1e-5);
     assert_eq!(files(&folder), ["fused.onnx"]);
+    let accuracy = &layers[0]["accuracy"];
+    for side in ["before", "after"] {
+        let error = |name: &str| accuracy[side][name].as_f64().unwrap();
+        assert!(
+            error("max") < 1e-5 && error("max") >= error("p999") && error("p999") > error("mean"),
+            "{accuracy}"
+        );
+    }
+    // Five seeds of two samples, and the eight samples of the user's data.
+    assert_eq!(accuracy["samples"], 18);
+    assert!(["before", "after", "equal"].map(Value::from).contains(&accuracy["nearer"]), "{accuracy}");
 
     let again = isqrt_cov(&arguments!["inspect", output, "--json"]);
     assert_eq!(status(&again), 0);
@@ -145,9 +156,15 @@ fn people_get_a_table() {
     let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output]);
     assert_eq!(status(&ran), 0, "{ran:?}");
     let text = String::from_utf8(ran.stdout).unwrap();
-    for expected in
-        ["IsqrtCov", "iterations=5", "103 before", "same function", "5 seeds, batch 1, 2, 5", "fused.onnx"]
-    {
+    for expected in [
+        "IsqrtCov",
+        "iterations=5",
+        "103 before",
+        "same function",
+        "5 seeds, batch 1, 2, 5",
+        "nearer to the truth",
+        "fused.onnx",
+    ] {
         assert!(text.contains(expected), "`{expected}` is missing in:\n{text}");
     }
     assert!(ran.stderr.is_empty(), "nothing disturbs where no terminal looks");

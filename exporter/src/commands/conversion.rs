@@ -1,0 +1,110 @@
+//! What a conversion came to, for machines and for people.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::layers;
+use crate::cli::{Answer, Refusal};
+use crate::proof::{Accuracy, Proof};
+use crate::recognize::{Findings, Found};
+use crate::table::Table;
+
+/// A conversion, as far as it came.
+#[derive(Debug)]
+pub(crate) struct Conversion {
+    /// What was found; the layers are those to convert.
+    pub findings: Findings,
+    /// Layers that were left as they are, as the user said.
+    pub skipped: Vec<Found>,
+    /// Number of nodes in the original.
+    pub nodes_before: usize,
+    /// The converted model, where there is one.
+    pub converted: Option<Converted>,
+    /// Why the answer is no; nothing where it is yes.
+    pub refusal: Option<Refusal>,
+}
+
+/// What is known of the converted model.
+#[derive(Debug)]
+pub(crate) struct Converted {
+    /// Its number of nodes.
+    pub nodes_after: usize,
+    /// Whether it computes the same function.
+    pub proof: Proof,
+    /// How near each layer is to the truth; where that could not be measured, why.
+    pub accuracies: Vec<Result<Accuracy, String>>,
+}
+
+impl Conversion {
+    /// The answer: `output` is where the model would be written, `function` whether with function bodies.
+    pub fn answer(self, input: &Path, output: Option<&Path>, function: bool) -> Answer {
+        let written = output.filter(|_| self.refusal.is_none());
+        let (fields, text) = (self.fields(input, written, function), self.text(written));
+        Answer { fields, text, refusal: self.refusal }
+    }
+
+    fn fields(&self, input: &Path, written: Option<&Path>, function: bool) -> Map<String, Value> {
+        let findings = &self.findings;
+        let (converted, proof) = (self.converted.as_ref(), self.converted.as_ref().map(|done| &done.proof));
+        let mut fields = Map::new();
+        let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+        field("input", json!(input));
+        field("output", json!(written));
+        field("layers", (0..findings.layers.len()).map(|index| self.layer_json(index)).collect());
+        field("skipped", self.skipped.iter().map(layers::layer_json).collect());
+        field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
+        field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());
+        field("nodes_before", self.nodes_before.into());
+        field("nodes_after", converted.map_or(self.nodes_before, |done| done.nodes_after).into());
+        field("function", (converted.is_some() && function).into());
+        field("proof", proof.map_or(Value::Null, Proof::to_json));
+        for (name, value) in proof.into_iter().flat_map(Proof::samples_json) {
+            if let Some(value) = value {
+                field(name, value);
+            }
+        }
+        fields
+    }
+
+    /// A layer with its accuracy, where that was measured.
+    fn layer_json(&self, index: usize) -> Value {
+        let mut layer = layers::layer_json(&self.findings.layers[index]);
+        let accuracy = self.converted.as_ref().and_then(|done| done.accuracies.get(index));
+        layer["accuracy"] = match accuracy {
+            Some(Ok(accuracy)) => accuracy.to_json(),
+            Some(Err(reason)) => json!({ "not_measured": reason }),
+            None => Value::Null,
+        };
+        layer
+    }
+
+    fn text(&self, written: Option<&Path>) -> String {
+        let findings = &self.findings;
+        let mut text = String::new();
+        if !findings.layers.is_empty() {
+            text.push_str(&layers::layer_table(&findings.layers));
+            text.push('\n');
+        }
+        if !self.skipped.is_empty() {
+            text.extend(["left as they are: ", &layers::listed(&self.skipped), "\n"]);
+        }
+        text.push_str(&layers::others_text(findings));
+        if let Some(Converted { nodes_after, proof, accuracies }) = &self.converted {
+            let mut table = Table::pairs();
+            table.row(["nodes".to_owned(), format!("{} before, {nodes_after} after", self.nodes_before)]);
+            proof.describe(&mut table, ["before", "after"]);
+            for (found, accuracy) in findings.layers.iter().zip(accuracies) {
+                let said = accuracy
+                    .as_ref()
+                    .map_or_else(|reason| format!("not measured: {reason}"), Accuracy::describe);
+                table.row(["float64".to_owned(), format!("{}: {said}", found.output)]);
+            }
+            if let Some(written) = written {
+                table.row(["written".to_owned(), written.display().to_string()]);
+            }
+            text.push_str(&table.render());
+        }
+        text
+    }
+}

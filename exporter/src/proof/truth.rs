@@ -1,0 +1,338 @@
+//! How near the layers are to the truth: the original's and the converted model's, each against the operators' float64
+//! reference on what it read itself. A proof says that two models agree; this says which of them is right.
+
+use anyhow::{Context, Result, ensure};
+use isqrt_cov_op::layer::Extent;
+use isqrt_cov_op::{Layer, OperatorKind, reference};
+use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
+use serde_json::{Value, json};
+
+use super::parting::{in_main_graph, output_of, showing};
+use super::report::number;
+use super::{Case, Difference, Pair, Plan, Proof, Work, inputs_of};
+use crate::recognize::Found;
+use crate::runtime::{Runtime, Session};
+use crate::tensor::{ElementType, Tensor};
+
+/// Multiplications that the reference may take over all layers: two to four seconds.
+const BUDGET: f64 = 4e9;
+/// Multiplications that it may take of one sample, however few samples that leaves: 1024 channels, about ten seconds.
+const LARGEST: f64 = 2e10;
+/// Runs of each model with random inputs, and as many with the user's data.
+const RUNS: usize = 5;
+
+/// What other inputs may do to the greatest of rounding errors: a factor.
+const NOISE: f64 = 1.5;
+
+/// A layer's errors against the float64 reference, relative to the greatest value of the reference in a run.
+#[derive(Debug, Clone, Default)]
+pub struct Accuracy {
+    /// Of the original.
+    pub before: Difference,
+    /// Of the converted model.
+    pub after: Difference,
+    /// Samples compared.
+    pub samples: usize,
+}
+
+impl Accuracy {
+    /// Which of the two is nearer to the reference; `equal` where their greatest errors differ by less than other
+    /// inputs would change them.
+    #[must_use]
+    pub fn nearer(&self) -> &'static str {
+        let (before, after) = (self.before.max, self.after.max);
+        if before > NOISE * after {
+            "after"
+        } else if after > NOISE * before {
+            "before"
+        } else {
+            "equal"
+        }
+    }
+
+    /// The errors as a JSON object; those that are infinite are `null`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let side = |difference: &Difference| json!({ "max": difference.max, "mean": difference.mean(), "p999": difference.quantile_999() });
+        json!({
+            "before": side(&self.before),
+            "after": side(&self.after),
+            "nearer": self.nearer(),
+            "samples": self.samples,
+        })
+    }
+
+    /// The errors in a line for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let side = |difference: &Difference| {
+            let [max, tail, mean] =
+                [difference.max, difference.quantile_999(), difference.mean()].map(number);
+            format!("{max} (99.9 % {tail}, mean {mean})")
+        };
+        let verdict = match self.nearer() {
+            "after" => "the converted layer is nearer to the truth",
+            "before" => "the original layer was nearer to the truth",
+            _ => "both are as near to the truth",
+        };
+        format!(
+            "max error {} before, {} after, on {} samples: {verdict}",
+            side(&self.before),
+            side(&self.after),
+            self.samples
+        )
+    }
+}
+
+/// The accuracy of each of `layers` on inputs of `proof`, which compared the two models; where a layer could not be
+/// measured, why.
+///
+/// Both models are run again on up to five seeds and five pieces of the user's data, in one shape, with what the layers
+/// read and compute as outputs. Of each run, as many samples are compared as the reference can take in a few seconds.
+#[must_use]
+pub fn truth(
+    original: &ModelProto,
+    converted: &ModelProto,
+    layers: &[Found],
+    runtime: &dyn Runtime,
+    plan: &Plan,
+    proof: &Proof,
+) -> Vec<Result<Accuracy, String>> {
+    let exposed: Vec<&Found> = in_main_graph(original, layers).collect();
+    let mut measured = measure(original, converted, &exposed, runtime, plan, proof)
+        .map_err(|error| format!("{error:#}"))
+        .map(Vec::into_iter);
+    let one = |found: &Found| {
+        if !exposed.iter().any(|exposed| std::ptr::eq(*exposed, found)) {
+            return Err("the layer is inside another graph or a function".to_owned());
+        }
+        let measured = measured.as_mut().map_err(|error| error.clone())?;
+        measured.next().unwrap_or_else(|| Err("not measured".to_owned()))
+    };
+    layers.iter().map(one).collect()
+}
+
+fn measure(
+    original: &ModelProto,
+    converted: &ModelProto,
+    layers: &[&Found],
+    runtime: &dyn Runtime,
+    plan: &Plan,
+    proof: &Proof,
+) -> Result<Vec<Result<Accuracy, String>>> {
+    // The second shape is that of a batch of two, where the batch is open.
+    let case = proof.cases.get(1).or(proof.cases.first()).context("the proof ran nothing")?;
+    let (pair, shapes) = Pair::of(original, converted, runtime, plan)?.map_err(anyhow::Error::msg)?;
+    let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| case.shapes[index].clone()).collect();
+    let models =
+        [Probe::new(original, layers, runtime, &case.shapes)?, Probe::new(converted, layers, runtime, &fed)?];
+    let mut measured: Vec<_> = layers.iter().map(|_| Ok(Accuracy::default())).collect();
+    let works = works(plan, case);
+    for (run, work) in works.iter().enumerate() {
+        let (inputs, name) = inputs_of(work, case, &shapes, plan);
+        let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| inputs[index].clone()).collect();
+        let values = [models[0].run(&inputs)?, models[1].run(&fed)?];
+        for (index, found) in layers.iter().enumerate() {
+            let Ok(accuracy) = &mut measured[index] else { continue };
+            let share = Share { budget: BUDGET / layers.len() as f64, run, runs: works.len() };
+            let [before, after] = values.each_ref().map(|values| &values[index]);
+            if let Err(error) = accuracy.add(&found.layer, before, after, &share, &name) {
+                measured[index] = Err(format!("{error:#}"));
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// The runs: as the proof's, but all in one shape.
+fn works(plan: &Plan, case: &Case) -> Vec<Work> {
+    let count = plan.samples.as_ref().map_or(0, |samples| samples.count);
+    let rows = (0..count).step_by(case.batch.max(1)).take(RUNS);
+    let rows = rows.map(|start| Work::Rows { start, valid: case.batch.min(count - start) });
+    (1..=plan.seeds.min(RUNS)).map(Work::Seed).chain(rows).collect()
+}
+
+/// How much of one run may be compared.
+struct Share {
+    /// Multiplications over all runs.
+    budget: f64,
+    run: usize,
+    runs: usize,
+}
+
+impl Share {
+    /// Samples of this run, where one takes `cost` multiplications.
+    fn samples(&self, cost: f64) -> usize {
+        let affordable = (self.budget / cost).max(1.0) as usize;
+        affordable / self.runs + usize::from(self.run < affordable % self.runs)
+    }
+}
+
+/// What a layer read and computed in one run.
+struct Values {
+    input: Tensor,
+    output: Tensor,
+}
+
+impl Accuracy {
+    /// Compares one run.
+    fn add(
+        &mut self,
+        layer: &Layer,
+        before: &Values,
+        after: &Values,
+        share: &Share,
+        run: &str,
+    ) -> Result<()> {
+        let extent = layer.extent(before.input.dims())?;
+        let cost = multiplications(layer, extent);
+        ensure!(
+            cost <= LARGEST,
+            "one sample would take the float64 reference {cost:.0e} multiplications; at most {LARGEST:.0e} are made"
+        );
+        let samples = share.samples(cost).min(extent.samples);
+        if samples == 0 {
+            return Ok(());
+        }
+        let expected = expected(layer, &before.input, samples)?;
+        let own = if after.input == before.input {
+            None
+        } else {
+            Some(self::expected(layer, &after.input, samples)?)
+        };
+        let own = own.as_ref().unwrap_or(&expected);
+        for (difference, expected, values) in
+            [(&mut self.before, &expected, before), (&mut self.after, own, after)]
+        {
+            let found = first(&values.output, samples);
+            ensure!(found.len() == expected.len(), "the layer's output has another size than the operator's");
+            let tensor = |values: &[f64]| {
+                Tensor::from_f64(ElementType::F64, &[samples, values.len() / samples], values)
+            };
+            difference.add(&tensor(expected), &tensor(&found), run);
+        }
+        self.samples += samples;
+        Ok(())
+    }
+}
+
+/// Multiplications that the float64 reference makes of one sample.
+fn multiplications(layer: &Layer, extent: Extent) -> f64 {
+    let (channels, positions) = (extent.channels as f64, extent.positions as f64);
+    let covariance = channels * channels * positions / 2.0;
+    let root = 3.0 * f64::from(layer.iterations) * channels.powi(3);
+    match layer.operator {
+        OperatorKind::IsqrtCov => covariance + root,
+        OperatorKind::CovariancePooling => covariance,
+        OperatorKind::MatrixSqrt => root,
+    }
+}
+
+/// The reference's output for the first samples of `input`.
+fn expected(layer: &Layer, input: &Tensor, samples: usize) -> Result<Vec<f64>> {
+    let mut dims = input.dims().to_vec();
+    dims[0] = samples;
+    Ok(reference::evaluate(layer, &first(input, samples), &dims)?)
+}
+
+/// The elements of the first samples.
+fn first(tensor: &Tensor, samples: usize) -> Vec<f64> {
+    let mut values = tensor.to_f64();
+    let rows = tensor.dims().first().copied().unwrap_or(1).max(1);
+    values.truncate(values.len() / rows * samples);
+    values
+}
+
+/// A model with what its layers read and compute as its first outputs.
+struct Probe {
+    session: Box<dyn Session>,
+    /// For each layer: where its input is to be found, and its output.
+    places: Vec<(Source, usize)>,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Input(usize),
+    Output(usize),
+}
+
+impl Probe {
+    fn new(
+        model: &ModelProto,
+        layers: &[&Found],
+        runtime: &dyn Runtime,
+        shapes: &[Vec<usize>],
+    ) -> Result<Self> {
+        let signature = crate::signature::Signature::of(model)?;
+        let mut values: Vec<ValueInfoProto> = Vec::new();
+        let mut place = |value: ValueInfoProto| {
+            let known = values.iter().position(|other| other.name() == value.name());
+            known.unwrap_or_else(|| {
+                values.push(value);
+                values.len() - 1
+            })
+        };
+        let mut places = Vec::new();
+        for found in layers {
+            let fed = signature.inputs.iter().position(|port| port.name == found.input);
+            let input = ValueInfoProto::of_any_shape(&found.input, found.element.into());
+            let source = fed.map_or_else(|| Source::Output(place(input)), Source::Input);
+            places.push((source, place(output_of(found))));
+        }
+        let session = runtime.prepare(&showing(model, &values), shapes)?;
+        Ok(Self { session, places })
+    }
+
+    /// What each layer read and computed on `inputs`.
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Values>> {
+        let outputs = self.session.run(inputs)?;
+        let one = |&(source, output): &(Source, usize)| {
+            let input = match source {
+                Source::Input(index) => &inputs[index],
+                Source::Output(index) => &outputs[index],
+            };
+            Values { input: input.clone(), output: outputs[output].clone() }
+        };
+        Ok(self.places.iter().map(one).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_shared_among_the_runs() {
+        let samples = |cost: f64, runs: usize| -> Vec<usize> {
+            (0..runs).map(|run| Share { budget: 100.0, run, runs }.samples(cost)).collect()
+        };
+        assert_eq!(samples(14.0, 3), [3, 2, 2]);
+        assert_eq!(samples(1e9, 3), [1, 0, 0], "one sample is always compared");
+        assert_eq!(samples(1.0, 2), [50, 50]);
+    }
+
+    #[test]
+    fn the_nearer_one_is_told_where_it_matters() {
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        let input =
+            Tensor::from_f64(ElementType::F32, &[2, 2, 3], &[1., 2., 4., 3., 1., 0., 5., 1., 2., 2., 2., 1.]);
+        let right = expected(&layer, &input, 2).unwrap();
+        let values = |error: f64| {
+            let output: Vec<f64> = right.iter().map(|value| value * (1.0 + error)).collect();
+            Values { input: input.clone(), output: Tensor::from_f64(ElementType::F64, &[2, 3], &output) }
+        };
+        let share = Share { budget: 1e9, run: 0, runs: 1 };
+        let nearer = |before: f64, after: f64| {
+            let mut accuracy = Accuracy::default();
+            accuracy.add(&layer, &values(before), &values(after), &share, "seed 1").unwrap();
+            assert_eq!(accuracy.samples, 2);
+            assert!(
+                (accuracy.before.max - before).abs() < 1e-12 && (accuracy.after.max - after).abs() < 1e-12
+            );
+            accuracy.nearer()
+        };
+        assert_eq!(nearer(1e-5, 1e-6), "after");
+        assert_eq!(nearer(1e-6, 1e-5), "before");
+        assert_eq!(nearer(1e-6, 1.3e-6), "equal");
+    }
+}
