@@ -6,6 +6,7 @@ mod commands;
 pub mod constants;
 pub mod data;
 pub mod documentation;
+pub mod evaluate;
 pub mod expand;
 pub mod extract;
 pub mod functions;

@@ -1,65 +1,27 @@
 //! Every graph of the corpus: found, left or refused as it must be, and still the same function once rewritten.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+mod common;
 
+use std::collections::HashMap;
+
+use common::{arrays, cases, corpus, error, inputs, load};
 use isqrt_cov::recognize::{Findings, Found, recognize};
 use isqrt_cov::rewrite;
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::tract::Tract;
-use isqrt_cov::tensor::{ElementType, Tensor};
 use isqrt_cov_op::layer::Value as Attribute;
 use isqrt_cov_op::{DOMAIN, OperatorKind};
-use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 use ndarray::ArrayD;
-use ndarray_npy::NpzReader;
 use serde_json::Value;
-
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus")
-}
-
-fn cases(folder: &Path) -> Vec<Value> {
-    serde_json::from_reader(File::open(folder.join("cases.json")).unwrap()).unwrap()
-}
-
-fn load(path: &Path) -> ModelProto {
-    Model::load(path).unwrap().inlined().unwrap()
-}
-
-/// The arrays of an archive, float32 all of them.
-fn arrays(path: &Path) -> HashMap<String, ArrayD<f32>> {
-    let mut archive = NpzReader::new(File::open(path).unwrap()).unwrap();
-    let names = archive.names().unwrap();
-    names.into_iter().filter_map(|name| Some((name.clone(), archive.by_name(&name).ok()?))).collect()
-}
 
 /// max|Δ| / max|expected| of the model's first output, on the arrays named after its inputs.
 fn distance(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &str) -> f64 {
     let expected = &arrays[&format!("expected{suffix}")];
-    let graph = model.graph.as_ref().unwrap();
-    let inputs: Vec<Tensor> = graph
-        .input
-        .iter()
-        .map(|input| {
-            let values: Vec<f64> =
-                arrays[&format!("{}{suffix}", input.name())].iter().map(|&v| v.into()).collect();
-            let element = ElementType::from_onnx(input.tensor_type().unwrap().elem_type()).unwrap();
-            Tensor::from_f64(element, arrays[&format!("{}{suffix}", input.name())].shape(), &values)
-        })
-        .collect();
+    let inputs = inputs(model, arrays, suffix);
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.dims().to_vec()).collect();
     let output = Tract::new().prepare(model, &shapes).unwrap().run(&inputs).unwrap().remove(0);
-    assert_eq!(output.dims(), expected.shape());
-    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    let far = output
-        .to_f64()
-        .into_iter()
-        .zip(expected)
-        .map(|(found, &expected)| (found - f64::from(expected)).abs());
-    far.fold(0.0, f64::max) / f64::from(largest)
+    error(&output, expected)
 }
 
 /// What the replacement must not touch: every node that is left, every initializer that is left, and all the rest.

@@ -1,0 +1,219 @@
+//! Operators that are left to a runtime, one node at a time.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, bail};
+use isqrt_cov_proto::TensorData;
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use prost::Message;
+
+use super::call::attribute;
+use super::run::Setting;
+use super::value::{Data, Dense, Value};
+use super::{Precision, table};
+use crate::extract::value_info;
+use crate::runtime::{Runtime, Session};
+use crate::tensor::{ElementType, Tensor};
+
+/// Sessions that are kept; a loop may bring a node another shape each time.
+const KEPT: usize = 256;
+
+/// Integers up to so many are given to the runtime as constants: they are axes, sizes and the like.
+const FEW: usize = 64;
+
+/// The node by its address and its attributes, the shapes of its inputs, and those inputs that are fixed.
+type Key = (usize, Vec<u8>, Vec<Vec<usize>>, Vec<u8>);
+
+/// A runtime, and what it has made ready.
+pub(super) struct Fallback<'a> {
+    runtime: &'a dyn Runtime,
+    sessions: RefCell<HashMap<Key, Box<dyn Session>>>,
+}
+
+/// The one node as a model, and what is fed to it.
+struct Single {
+    node: NodeProto,
+    inputs: Vec<ValueInfoProto>,
+    fed: Vec<Tensor>,
+    fixed: Vec<TensorProto>,
+    /// The type of the first floating-point input.
+    element: Option<ElementType>,
+}
+
+impl<'a> Fallback<'a> {
+    pub fn new(runtime: &'a dyn Runtime) -> Self {
+        Self { runtime, sessions: RefCell::default() }
+    }
+
+    /// Evaluates a node. Inputs are constants of the model as it stores them, or values.
+    pub fn evaluate<'m>(
+        &self,
+        model: &ModelProto,
+        node: &'m NodeProto,
+        inputs: &[(Option<&TensorProto>, Value)],
+        setting: Setting<'_, 'm>,
+    ) -> Result<Vec<Value>> {
+        let mut resolved = NodeProto { attribute: Vec::new(), ..node.clone() };
+        for own in &node.attribute {
+            if let Some(value) = attribute(node, setting.bindings, own.name()) {
+                resolved.attribute.push(AttributeProto {
+                    name: own.name.clone(),
+                    ref_attr_name: None,
+                    ..value.clone()
+                });
+            }
+        }
+        let fused = node.domain() == "com.microsoft" && node.op_type() == "FusedConv";
+        let activation = if fused { Some(unfused(&mut resolved)?) } else { None };
+        let residual = if fused { inputs.get(3) } else { None };
+        let inputs = if fused { &inputs[..inputs.len().min(3)] } else { inputs };
+        let bound = node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty());
+        let attributes = if bound { resolved.encode_to_vec() } else { Vec::new() };
+        let single = single(resolved, inputs)?;
+        let made = self.run(model, std::ptr::from_ref(node).addr(), attributes, &single)?;
+        let Some(activation) = activation else { return Ok(made) };
+        let sum = match residual {
+            Some((None, value @ Value::Tensor(_))) => {
+                vec![made.into_iter().next().context("no output")?, value.clone()]
+            }
+            Some((Some(tensor), _)) => {
+                vec![made.into_iter().next().context("no output")?, Dense::decode(tensor)?.into()]
+            }
+            _ => made,
+        };
+        table::activated(&activation, &sum, setting.opset)
+    }
+
+    fn run(
+        &self,
+        model: &ModelProto,
+        address: usize,
+        attributes: Vec<u8>,
+        single: &Single,
+    ) -> Result<Vec<Value>> {
+        let shapes: Vec<Vec<usize>> = single.fed.iter().map(|tensor| tensor.dims().to_vec()).collect();
+        // Weights are the same at every visit of a node; small integers may be computed.
+        let small = single.fixed.iter().filter(|tensor| tensor.raw_data().len() <= FEW * 8);
+        let fixed = small.flat_map(Message::encode_to_vec).collect();
+        let key = (address, attributes, shapes, fixed);
+        let mut sessions = self.sessions.borrow_mut();
+        if !sessions.contains_key(&key) {
+            if sessions.len() >= KEPT {
+                sessions.clear();
+            }
+            let output =
+                |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
+            let graph = GraphProto {
+                name: Some("node".to_owned()),
+                node: vec![single.node.clone()],
+                input: single.inputs.clone(),
+                initializer: single.fixed.clone(),
+                output: single.node.output.iter().filter(|name| !name.is_empty()).map(output).collect(),
+                ..GraphProto::default()
+            };
+            let model = ModelProto {
+                ir_version: model.ir_version,
+                opset_import: model.opset_import.clone(),
+                graph: Some(graph),
+                ..ModelProto::default()
+            };
+            let session = self.runtime.prepare(&model, &key.2);
+            sessions.insert(
+                key.clone(),
+                session.with_context(|| format!("not evaluated here, but by {}", self.runtime.name()))?,
+            );
+        }
+        let mut made = sessions[&key].run(&single.fed)?.into_iter();
+        let mut outputs = Vec::with_capacity(single.node.output.len());
+        for name in &single.node.output {
+            if name.is_empty() {
+                outputs.push(Value::Absent);
+                continue;
+            }
+            let tensor = made.next().context("the runtime makes fewer outputs than there are")?;
+            let declared = match (tensor.element_type(), single.element) {
+                (ElementType::F32, Some(element)) => element,
+                (other, _) => other,
+            };
+            outputs.push(Dense::from_tensor(&tensor, declared)?.into());
+        }
+        Ok(outputs)
+    }
+}
+
+/// Puts a node's inputs under names of their own. Short floating-point types go as float32, which every runtime has.
+fn single(node: NodeProto, inputs: &[(Option<&TensorProto>, Value)]) -> Result<Single> {
+    let mut single = Single { inputs: Vec::new(), fed: Vec::new(), fixed: Vec::new(), element: None, node };
+    single.node.input.clear();
+    for (index, (constant, value)) in inputs.iter().enumerate() {
+        let name = format!("input_{index}");
+        let value = match (constant, value) {
+            (Some(constant), _) => {
+                let short = ElementType::from_onnx(constant.data_type())
+                    .filter(|element| matches!(element, ElementType::F16 | ElementType::BF16));
+                single.fixed.push(match short {
+                    Some(element) => {
+                        single.element.get_or_insert(element);
+                        let values =
+                            TensorData::inline(constant)?.to_f64().context("a constant cannot be read")?;
+                        let dims: Vec<usize> = constant.dims.iter().map(|&dim| dim as usize).collect();
+                        Tensor::from_f64(ElementType::F32, &dims, &values).to_proto(&name)
+                    }
+                    None => TensorProto { name: Some(name.clone()), ..(*constant).clone() },
+                });
+                single.node.input.push(name);
+                continue;
+            }
+            (None, Value::Absent) => {
+                single.node.input.push(String::new());
+                continue;
+            }
+            (None, Value::Sequence(_)) => bail!("a sequence cannot go to the runtime"),
+            (None, Value::Tensor(value)) => value,
+        };
+        let element = match (value.declared, &value.data) {
+            (ElementType::F16 | ElementType::BF16, _) => ElementType::F32,
+            (element, _) => element,
+        };
+        if value.declared.is_float() {
+            single.element.get_or_insert(value.declared);
+        }
+        let tensor = Dense::new(element, value.data.clone()).to_tensor(Precision::Declared);
+        if matches!(value.data, Data::Int(_)) && tensor.dims().iter().product::<usize>() <= FEW {
+            single.fixed.push(tensor.to_proto(&name));
+        } else {
+            single.inputs.push(value_info(&name, element, tensor.dims()));
+            single.fed.push(tensor);
+        }
+        single.node.input.push(name);
+    }
+    Ok(single)
+}
+
+/// Makes a plain convolution of ONNX Runtime's fused one; returns its activation as a node.
+fn unfused(node: &mut NodeProto) -> Result<NodeProto> {
+    node.domain = None;
+    node.op_type = Some("Conv".to_owned());
+    let attributes = std::mem::take(&mut node.attribute);
+    let mut name = String::from("Identity");
+    let mut parameters = Vec::new();
+    for attribute in attributes {
+        match attribute.name() {
+            "activation" => {
+                name = String::from_utf8(attribute.s().to_vec()).context("`activation` is not UTF-8")?
+            }
+            "activation_params" => parameters.clone_from(&attribute.floats),
+            _ => node.attribute.push(attribute),
+        }
+    }
+    let mut activation = NodeProto::new(&name, &["sum"], &["activated"]);
+    let names: &[&str] = match name.as_str() {
+        "Clip" => &["min", "max"],
+        "HardSigmoid" => &["alpha", "beta"],
+        _ => &["alpha"],
+    };
+    activation.attribute =
+        names.iter().zip(&parameters).map(|(name, &value)| AttributeProto::float(name, value)).collect();
+    Ok(activation)
+}

@@ -1,0 +1,125 @@
+//! Evaluates ONNX graphs, to know what a part of one computes.
+//!
+//! A runtime is made to be fast and refuses what it does not know; this is made to take a covariance layer in whatever
+//! operators, subgraphs and functions an exporter wrote it, and to compute in float64 throughout. Operators that no
+//! such layer holds (convolutions, poolings) are left to a [`Runtime`], one node at a time.
+
+mod call;
+mod control;
+mod einsum;
+mod elementwise;
+mod fallback;
+mod indexing;
+mod layout;
+mod logic;
+mod matrix;
+mod normalization;
+mod order;
+mod plan;
+mod reduction;
+mod run;
+mod scatter;
+mod sequence;
+mod slice;
+mod table;
+mod unary;
+mod unique;
+mod value;
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use isqrt_cov_proto::onnx::ModelProto;
+
+use crate::fused::standard_opset;
+use crate::runtime::Runtime;
+use crate::scope::Scope;
+use crate::tensor::{ElementType, Tensor};
+use fallback::Fallback;
+use plan::Plan;
+use run::Run;
+
+/// How numbers are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Everything floating-point in float64; casts between floating-point types round nothing. For recognition: what
+    /// function is computed.
+    Exact,
+    /// Each node's result is computed in float64, then rounded to its declared element type. For proofs.
+    Declared,
+}
+
+/// Sees values as they are made.
+pub trait Watcher {
+    /// Whether this value is worth making a tensor of.
+    fn wants(&self, scope: &Scope, name: &str) -> bool;
+
+    /// A value has been made: an input or a node's output, in any graph or function body, each time that it is made.
+    fn saw(&mut self, scope: &Scope, name: &str, value: &Tensor, declared: ElementType);
+}
+
+/// A model, ready to be evaluated.
+pub struct Evaluator<'a> {
+    precision: Precision,
+    fallback: Option<Fallback<'a>>,
+    main: Plan<'a>,
+    opset: i64,
+    functions: Vec<Function<'a>>,
+    /// By domain, name and overload.
+    by_name: HashMap<(&'a str, &'a str, &'a str), usize>,
+    model: &'a ModelProto,
+}
+
+struct Function<'a> {
+    body: Plan<'a>,
+    opset: i64,
+}
+
+/// A domain as it is looked up: the standard one has two names.
+fn domain_of(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
+
+impl<'a> Evaluator<'a> {
+    /// Reads the data flow of `model`, whose tensors are all inline. Operators that are not known here go to `fallback`.
+    ///
+    /// # Errors
+    /// A model without a graph, graphs that are nested too deep, two values of one name.
+    pub fn new(
+        model: &'a ModelProto,
+        precision: Precision,
+        fallback: Option<&'a dyn Runtime>,
+    ) -> Result<Self> {
+        let graph = model.graph.as_ref().context("the model has no graph")?;
+        let opset = standard_opset(&model.opset_import);
+        let mut functions = Vec::with_capacity(model.functions.len());
+        let mut by_name = HashMap::new();
+        for (index, function) in model.functions.iter().enumerate() {
+            let body = Plan::of_function(function, index)
+                .with_context(|| format!("function {}:{}", function.domain(), function.name()))?;
+            let own = standard_opset(&function.opset_import);
+            functions.push(Function { body, opset: if own == 0 { opset } else { own } });
+            by_name.insert((domain_of(function.domain()), function.name(), function.overload()), index);
+        }
+        let fallback = fallback.map(Fallback::new);
+        Ok(Self { precision, fallback, main: Plan::of_graph(graph)?, opset, functions, by_name, model })
+    }
+
+    /// Evaluates the model: `inputs` are in the order of `graph.input`, initializers left out, the results in that of
+    /// `graph.output`. With [`Precision::Exact`] floating-point numbers of any type go in, and float64 comes out.
+    ///
+    /// # Errors
+    /// A node that cannot be evaluated.
+    pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        Run::new(self, None).main(inputs)
+    }
+
+    /// Evaluates the model and shows `watcher` every value that is made on the way. Both branches of an `If` are
+    /// evaluated; errors in the one that is not taken are ignored.
+    ///
+    /// # Errors
+    /// A node that cannot be evaluated.
+    pub fn watch(&self, inputs: &[Tensor], watcher: &mut dyn Watcher) -> Result<Vec<Tensor>> {
+        Run::new(self, Some(watcher)).main(inputs)
+    }
+}

@@ -1,0 +1,113 @@
+//! Elements in their order along an axis: running sums, extremes, the largest few.
+
+use std::cmp::Ordering;
+
+use anyhow::{Context, Result, ensure};
+
+use super::call::{Call, axis, size};
+use super::indexing::around;
+use super::value::{Array, Data, Dense, Value, array, elements, flat};
+
+/// Sums of all elements up to each along an axis.
+pub(super) fn cumulative_sum(call: &Call) -> Result<Dense> {
+    fn summed<T: Copy + Default>(
+        values: &Array<T>,
+        along: usize,
+        call: &Call,
+        add: fn(T, T) -> T,
+    ) -> Result<Array<T>> {
+        let (exclusive, reverse) = (call.int("exclusive", 0) == 1, call.int("reverse", 0) == 1);
+        let (outer, length, inner) = around(values.shape(), along);
+        let mut sums = flat(values).into_owned();
+        for start in (0..outer).flat_map(|block| (0..inner).map(move |at| block * length * inner + at)) {
+            let mut sum = T::default();
+            for step in 0..length {
+                let at = start + if reverse { length - 1 - step } else { step } * inner;
+                let next = add(sum, sums[at]);
+                sums[at] = if exclusive { sum } else { next };
+                sum = next;
+            }
+        }
+        array(values.shape(), sums)
+    }
+    let input = call.input(0)?;
+    let along = axis(call.integer(1)?, input.rank())?;
+    let data = match &input.data {
+        Data::Int(values) => Data::Int(summed(values, along, call, i64::wrapping_add)?),
+        _ => Data::Float(summed(input.floats()?, along, call, |a, b| a + b)?),
+    };
+    Ok(Dense::new(input.declared, data))
+}
+
+/// The place of the greatest or least element along an axis.
+pub(super) fn extreme(call: &Call, better: fn(f64, f64) -> bool) -> Result<Dense> {
+    let input = call.input(0)?;
+    let along = call.axis(0, input.rank())?;
+    let last = call.int("select_last_index", 0) == 1;
+    let (outer, length, inner) = around(input.dims(), along);
+    let mut dims = input.dims().to_vec();
+    if call.int("keepdims", 1) == 0 {
+        dims.remove(along);
+    } else {
+        dims[along] = 1;
+    }
+    let count = elements(&dims)?;
+    ensure!(length > 0 || count == 0, "the axis is empty");
+    let values = input.data.to_f64();
+    let values = flat(&values);
+    let mut places = Vec::with_capacity(count);
+    for start in (0..outer).flat_map(|block| (0..inner).map(move |at| block * length * inner + at)) {
+        let mut best = 0;
+        for step in 1..length {
+            let (old, new) = (values[start + best * inner], values[start + step * inner]);
+            if better(old, new) || (last && old == new) {
+                best = step;
+            }
+        }
+        places.push(best as i64);
+    }
+    Ok(Dense::int(array(&dims, places)?))
+}
+
+/// The greatest, or least, few elements along an axis, and their places.
+pub(super) fn top_k(call: &Call) -> Result<Vec<Value>> {
+    let input = call.input(0)?;
+    let count = match call.ints_or_input("k", 1)? {
+        Some(count) if call.opset >= 10 => count.first().copied(),
+        _ => call.attribute("k").map(isqrt_cov_proto::onnx::AttributeProto::i),
+    };
+    let along = call.axis(-1, input.rank())?;
+    let (outer, length, inner) = around(input.dims(), along);
+    let count = size(count.context("the number k is missing")?)?;
+    ensure!(count <= length, "the first {count} of {length} are asked for");
+    let largest = call.int("largest", 1) == 1;
+    let mut dims = input.dims().to_vec();
+    dims[along] = count;
+    let mut places = vec![0; elements(&dims)?];
+    let numbers = flat(&input.data.to_f64()).into_owned();
+    for (block, at) in (0..outer).flat_map(|block| (0..inner).map(move |at| (block, at))) {
+        let value = |place: usize| numbers[(block * length + place) * inner + at];
+        let mut order: Vec<usize> = (0..length).collect();
+        // A stable sort: of equal elements the first comes first.
+        order.sort_by(|&a, &b| {
+            let order = value(a).partial_cmp(&value(b)).unwrap_or(Ordering::Equal);
+            if largest { order.reverse() } else { order }
+        });
+        for (rank, &place) in order.iter().take(count).enumerate() {
+            places[(block * count + rank) * inner + at] = place;
+        }
+    }
+    let source = |index: usize| {
+        let (block, at) = (index / (count * inner), index % inner);
+        (block * length + places[index]) * inner + at
+    };
+    let values = match &input.data {
+        Data::Int(values) => {
+            let values = flat(values);
+            Data::Int(array(&dims, (0..places.len()).map(|index| values[source(index)]).collect())?)
+        }
+        _ => Data::Float(array(&dims, (0..places.len()).map(|index| numbers[source(index)]).collect())?),
+    };
+    let places = Dense::int(array(&dims, places.iter().map(|&place| place as i64).collect())?);
+    Ok(vec![Dense::new(input.declared, values).into(), places.into()])
+}

@@ -1,0 +1,312 @@
+//! A graph made ready: names are places, nodes stand in an order that works, and each value's last reader is known.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result, ensure};
+use isqrt_cov_proto::TensorData;
+use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto};
+
+use super::value::{Dense, Value};
+use crate::fused::place_of;
+use crate::scope::Scope;
+
+/// Graphs within graphs, and calls within calls, that are followed.
+pub(super) const DEEPEST: usize = 48;
+
+/// A constant, decoded when it is first needed.
+pub(super) struct Constant<'a> {
+    tensor: ConstantTensor<'a>,
+    value: OnceLock<Value>,
+}
+
+enum ConstantTensor<'a> {
+    Of(&'a TensorProto),
+    Made(Box<TensorProto>),
+}
+
+impl<'a> Constant<'a> {
+    fn new(tensor: ConstantTensor<'a>) -> Arc<Self> {
+        Arc::new(Self { tensor, value: OnceLock::new() })
+    }
+
+    /// The tensor as the model stores it.
+    pub fn proto(&self) -> &TensorProto {
+        match &self.tensor {
+            ConstantTensor::Of(tensor) => tensor,
+            ConstantTensor::Made(tensor) => tensor,
+        }
+    }
+
+    /// The tensor as it is computed with.
+    pub fn value(&self) -> Result<Value> {
+        if let Some(value) = self.value.get() {
+            return Ok(value.clone());
+        }
+        let value = Value::from(Dense::decode(self.proto())?);
+        Ok(self.value.get_or_init(|| value).clone())
+    }
+}
+
+/// A node with its place in the data flow. Values are known by their place in [`Plan::names`].
+pub(super) struct Step<'a> {
+    /// The node.
+    pub node: &'a NodeProto,
+    /// Its place among the nodes of its graph.
+    pub index: usize,
+    /// What it reads, none where an optional input is left out.
+    pub inputs: Vec<Option<usize>>,
+    /// What it makes, none where an output is not wanted.
+    pub outputs: Vec<Option<usize>>,
+    /// The graphs in its attributes, by the attributes' names, in the order of [`crate::graph::subgraphs`].
+    pub subgraphs: Vec<(&'a str, Plan<'a>)>,
+    /// Values that nobody reads after this step.
+    pub dead: Vec<usize>,
+}
+
+/// A graph, or the body of a function, that is ready to be evaluated.
+pub(super) struct Plan<'a> {
+    /// Where it is in the model.
+    pub scope: Scope,
+    /// The names of the values.
+    pub names: Vec<&'a str>,
+    /// The inputs that are fed.
+    pub inputs: Vec<usize>,
+    /// The outputs.
+    pub outputs: Vec<usize>,
+    /// Initializers and `Constant` nodes of this graph, and those that it reads of the graphs around it.
+    pub constants: HashMap<usize, Arc<Constant<'a>>>,
+    /// Values of the graph around: their place here, and there.
+    pub captured: Vec<(usize, usize)>,
+    /// The nodes, in an order in which values are made before they are read; those in cycles last.
+    pub steps: Vec<Step<'a>>,
+    /// The graph; the body of a function is none.
+    pub graph: Option<&'a GraphProto>,
+}
+
+/// Finds the value that a name means in the graphs around: its place there, and the constant that it is.
+type Outside<'o, 'a> = dyn FnMut(&'a str) -> Option<(usize, Option<Arc<Constant<'a>>>)> + 'o;
+
+struct Builder<'a> {
+    plan: Plan<'a>,
+    ids: HashMap<&'a str, usize>,
+    made: Vec<bool>,
+}
+
+impl<'a> Plan<'a> {
+    /// The main graph of a model.
+    pub fn of_graph(graph: &'a GraphProto) -> Result<Self> {
+        Self::inner(graph, Scope::default(), &mut |_| None)
+    }
+
+    /// The body of a function.
+    pub fn of_function(function: &'a FunctionProto, index: usize) -> Result<Self> {
+        let mut builder = Builder::new(Scope::of_function(index), None);
+        for name in &function.input {
+            let id = builder.make(name)?;
+            builder.plan.inputs.push(id);
+        }
+        builder.finish(&function.node, function.output.iter().map(String::as_str), &mut |_| None)
+    }
+
+    fn inner(graph: &'a GraphProto, scope: Scope, outside: &mut Outside<'_, 'a>) -> Result<Self> {
+        ensure!(scope.path.len() <= DEEPEST, "graphs are nested more than {DEEPEST} deep");
+        let mut builder = Builder::new(scope, Some(graph));
+        for tensor in &graph.initializer {
+            let id = builder.make(tensor.name())?;
+            builder.plan.constants.insert(id, Constant::new(ConstantTensor::Of(tensor)));
+        }
+        for input in &graph.input {
+            // Before IR version 4 initializers were inputs, too.
+            let initialized =
+                builder.ids.get(input.name()).is_some_and(|id| builder.plan.constants.contains_key(id));
+            if !initialized {
+                let id = builder.make(input.name())?;
+                builder.plan.inputs.push(id);
+            }
+        }
+        builder.finish(&graph.node, graph.output.iter().map(|output| output.name()), outside)
+    }
+}
+
+impl<'a> Builder<'a> {
+    fn new(scope: Scope, graph: Option<&'a GraphProto>) -> Self {
+        let plan = Plan {
+            scope,
+            names: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            constants: HashMap::new(),
+            captured: Vec::new(),
+            steps: Vec::new(),
+            graph,
+        };
+        Self { plan, ids: HashMap::new(), made: Vec::new() }
+    }
+
+    fn id(&mut self, name: &'a str) -> usize {
+        let next = self.plan.names.len();
+        let id = *self.ids.entry(name).or_insert(next);
+        if id == next {
+            self.plan.names.push(name);
+            self.made.push(false);
+        }
+        id
+    }
+
+    fn make(&mut self, name: &'a str) -> Result<usize> {
+        let id = self.id(name);
+        ensure!(!std::mem::replace(&mut self.made[id], true), "two values are called `{name}`");
+        Ok(id)
+    }
+
+    /// What a name means at this place; one that is not made here is looked for outside.
+    fn read(&mut self, name: &'a str, outside: &mut Outside<'_, 'a>) -> usize {
+        let known = self.ids.contains_key(name);
+        let id = self.id(name);
+        if !known && let Some((outer, constant)) = outside(name) {
+            match constant {
+                Some(constant) => {
+                    self.plan.constants.insert(id, constant);
+                }
+                None => self.plan.captured.push((id, outer)),
+            }
+        }
+        id
+    }
+
+    fn finish(
+        mut self,
+        nodes: &'a [NodeProto],
+        outputs: impl Iterator<Item = &'a str>,
+        outside: &mut Outside<'_, 'a>,
+    ) -> Result<Plan<'a>> {
+        let mut steps = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            let made = node.output.iter().map(|name| match name.as_str() {
+                "" => Ok(None),
+                name => self.make(name).map(Some),
+            });
+            let outputs =
+                made.collect::<Result<Vec<_>>>().with_context(|| format!("node `{}`", place_of(node)))?;
+            if let (Some(&Some(output)), Some(tensor)) = (outputs.first(), constant(node)) {
+                self.plan.constants.insert(output, Constant::new(tensor));
+            }
+            steps.push(Step {
+                node,
+                index,
+                inputs: Vec::new(),
+                outputs,
+                subgraphs: Vec::new(),
+                dead: Vec::new(),
+            });
+        }
+        let mut reads = Vec::with_capacity(steps.len());
+        for step in &mut steps {
+            step.inputs = step
+                .node
+                .input
+                .iter()
+                .map(|name| (!name.is_empty()).then(|| self.read(name, outside)))
+                .collect();
+            let mut read: Vec<usize> = step.inputs.iter().copied().flatten().collect();
+            let attributes = step.node.attribute.iter();
+            let graphs = attributes.flat_map(|attribute| {
+                attribute.g.iter().chain(&attribute.graphs).map(|graph| (attribute.name(), graph))
+            });
+            for (place, (name, graph)) in graphs.enumerate() {
+                let scope = self.plan.scope.inside(step.index, place);
+                let subgraph = Plan::inner(graph, scope, &mut |name| {
+                    let id = self.read(name, outside);
+                    Some((id, self.plan.constants.get(&id).cloned()))
+                })?;
+                read.extend(subgraph.captured.iter().map(|&(_, outer)| outer));
+                step.subgraphs.push((name, subgraph));
+            }
+            reads.push(read);
+        }
+        self.plan.outputs = outputs.map(|name| self.read(name, outside)).collect();
+        self.plan.steps = sorted(steps, &mut reads, self.plan.names.len());
+        let mut seen: BTreeSet<usize> = self.plan.outputs.iter().copied().collect();
+        for (step, read) in self.plan.steps.iter_mut().zip(&reads).rev() {
+            let ours = read.iter().copied().chain(step.outputs.iter().copied().flatten());
+            step.dead = ours.filter(|&value| seen.insert(value)).collect();
+        }
+        Ok(self.plan)
+    }
+}
+
+/// Kahn's algorithm: graphs in files need not be sorted, and hostile ones need not be acyclic.
+fn sorted<'a>(steps: Vec<Step<'a>>, reads: &mut Vec<Vec<usize>>, values: usize) -> Vec<Step<'a>> {
+    let mut producer = vec![None; values];
+    for (index, step) in steps.iter().enumerate() {
+        step.outputs.iter().flatten().for_each(|&value| producer[value] = Some(index));
+    }
+    let mut readers = vec![Vec::new(); steps.len()];
+    let mut missing = vec![0; steps.len()];
+    for (index, read) in reads.iter().enumerate() {
+        for &maker in read.iter().filter_map(|&value| producer[value].as_ref()) {
+            readers[maker].push(index);
+            missing[index] += 1;
+        }
+    }
+    let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|&index| missing[index] == 0).collect();
+    let mut order = Vec::with_capacity(steps.len());
+    while let Some(index) = ready.pop_first() {
+        order.push(index);
+        for &reader in &readers[index] {
+            missing[reader] -= 1;
+            if missing[reader] == 0 {
+                ready.insert(reader);
+            }
+        }
+    }
+    let placed: BTreeSet<usize> = order.iter().copied().collect();
+    order.extend((0..steps.len()).filter(|index| !placed.contains(index)));
+    let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
+    *reads = order.iter().map(|&index| std::mem::take(&mut reads[index])).collect();
+    order.into_iter().filter_map(|index| steps[index].take()).collect()
+}
+
+/// The tensor of a `Constant` node, unless the function around it is to say.
+fn constant(node: &NodeProto) -> Option<ConstantTensor<'_>> {
+    if !node.is("Constant") {
+        return None;
+    }
+    let attribute = node.attribute.iter().find(|attribute| attribute.name().starts_with("value"))?;
+    constant_of(attribute)
+}
+
+/// The tensor that the attribute of a `Constant` node describes.
+fn constant_of(attribute: &AttributeProto) -> Option<ConstantTensor<'_>> {
+    if !attribute.ref_attr_name().is_empty() {
+        return None;
+    }
+    let made = |tensor| Some(ConstantTensor::Made(Box::new(tensor)));
+    match attribute.name() {
+        "value" => attribute.t.as_ref().map(ConstantTensor::Of),
+        _ => constant_value(attribute).and_then(made),
+    }
+}
+
+/// The tensor that the attribute `value_…` of a `Constant` node describes.
+fn constant_value(attribute: &AttributeProto) -> Option<TensorProto> {
+    match attribute.name() {
+        "value_float" => Some(TensorProto::scalar("", attribute.f())),
+        "value_int" => Some(TensorProto::scalar("", attribute.i())),
+        "value_floats" => Some(TensorProto::from_values("", &[attribute.floats.len()], &attribute.floats)),
+        "value_ints" => Some(TensorProto::from_values("", &[attribute.ints.len()], &attribute.ints)),
+        _ => None,
+    }
+}
+
+/// The value of a `Constant` node whose attribute is the one that the function around it was called with.
+pub(super) fn bound_constant(name: &str, attribute: &AttributeProto) -> Result<Dense> {
+    if name == "value" {
+        return Dense::decode(attribute.t.as_ref().context("attribute `value` holds no tensor")?);
+    }
+    let named = AttributeProto { name: Some(name.to_owned()), ..attribute.clone() };
+    let tensor = constant_value(&named).with_context(|| format!("attribute `{name}` holds no number"))?;
+    TensorData::inline(&tensor)?;
+    Dense::decode(&tensor)
+}

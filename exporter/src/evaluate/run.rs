@@ -1,0 +1,263 @@
+//! One evaluation: node by node, through subgraphs and functions.
+
+use anyhow::{Context, Result, bail, ensure};
+use isqrt_cov_op::{DOMAIN, reference};
+use isqrt_cov_proto::onnx::NodeProto;
+
+use super::call::{Bindings, Call, attribute};
+use super::plan::{DEEPEST, Plan, Step, bound_constant};
+use super::table::{self, Operator};
+use super::value::{Dense, Value, array, declared, elements, flat};
+use super::{Evaluator, Watcher, domain_of};
+use crate::fused::{layer_of, place_of};
+use crate::tensor::Tensor;
+
+/// Nodes that one evaluation may come to, those in loops each time: a file must not keep us for ever.
+const NODES: usize = 1_000_000;
+
+/// The values of a graph that are alive, by their place in its plan.
+pub(super) type Values = Vec<Option<Value>>;
+
+/// What is the same for all nodes of a function's body, or of the main graph, subgraphs included.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'s, 'a> {
+    /// The attributes that the function was called with.
+    pub bindings: &'s Bindings<'a>,
+    /// The version of the standard operators.
+    pub opset: i64,
+}
+
+/// An evaluation that is under way.
+pub(super) struct Run<'r, 'a> {
+    pub evaluator: &'r Evaluator<'a>,
+    watcher: Option<&'r mut dyn Watcher>,
+    nodes_left: usize,
+    depth: usize,
+}
+
+impl<'r, 'a> Run<'r, 'a> {
+    pub fn new(evaluator: &'r Evaluator<'a>, watcher: Option<&'r mut dyn Watcher>) -> Self {
+        Self { evaluator, watcher, nodes_left: NODES, depth: 0 }
+    }
+
+    /// Whether somebody looks at what is made.
+    pub fn is_watched(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    /// Evaluates the main graph.
+    pub fn main(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let Evaluator { main, precision, opset, .. } = self.evaluator;
+        let wanted = main.inputs.len();
+        ensure!(inputs.len() == wanted, "the model has {wanted} inputs, {} are given", inputs.len());
+        let mut values = Vec::with_capacity(wanted);
+        for (&id, tensor) in main.inputs.iter().zip(inputs) {
+            let name = main.names[id];
+            let described =
+                main.graph.and_then(|graph| graph.input.iter().find(|input| input.name() == name));
+            let element =
+                described.and_then(|input| input.tensor_type()?.elem_type).filter(|&number| number != 0);
+            let element = element.map_or(Ok(tensor.element_type()), declared);
+            let value = element.and_then(|element| Dense::from_tensor(tensor, element));
+            values.push(value.with_context(|| format!("input `{name}`"))?.into());
+        }
+        let setting = Setting { bindings: &Bindings::new(), opset: *opset };
+        let outputs = self.plan(main, values, &Values::new(), setting)?;
+        let tensor = |(value, &id): (Value, &usize)| match value {
+            Value::Tensor(tensor) => Ok(tensor.to_tensor(*precision)),
+            _ => bail!("output `{}` is no tensor", main.names[id]),
+        };
+        outputs.into_iter().zip(&main.outputs).map(tensor).collect()
+    }
+
+    /// Evaluates a graph or a function's body; `outer` are the values of the graph around.
+    pub fn plan(
+        &mut self,
+        plan: &'r Plan<'a>,
+        inputs: Vec<Value>,
+        outer: &Values,
+        setting: Setting<'_, 'a>,
+    ) -> Result<Vec<Value>> {
+        self.depth += 1;
+        let done = if self.depth <= DEEPEST {
+            self.steps(plan, inputs, outer, setting)
+        } else {
+            Err(anyhow::anyhow!("functions and graphs are nested more than {DEEPEST} deep"))
+        };
+        self.depth -= 1;
+        done
+    }
+
+    fn steps(
+        &mut self,
+        plan: &'r Plan<'a>,
+        inputs: Vec<Value>,
+        outer: &Values,
+        setting: Setting<'_, 'a>,
+    ) -> Result<Vec<Value>> {
+        let wanted = plan.inputs.len();
+        ensure!(inputs.len() == wanted, "{wanted} inputs are declared, {} are given", inputs.len());
+        let mut values: Values = vec![None; plan.names.len()];
+        for &(here, there) in &plan.captured {
+            values[here] = outer.get(there).cloned().flatten();
+        }
+        for (&id, value) in plan.inputs.iter().zip(inputs) {
+            let value = value.settled(self.evaluator.precision);
+            self.show(plan, id, &value);
+            values[id] = Some(value);
+        }
+        for step in &plan.steps {
+            let place = || format!("node `{}` ({})", place_of(step.node), step.node.op_type());
+            self.nodes_left = self
+                .nodes_left
+                .checked_sub(1)
+                .with_context(|| {
+                    format!("the graph comes to more than {NODES} nodes, loops counted each time")
+                })
+                .with_context(place)?;
+            self.step(plan, step, &mut values, setting).with_context(place)?;
+            step.dead.iter().for_each(|&dead| values[dead] = None);
+        }
+        plan.outputs.iter().map(|&id| fetch(plan, &values, id)).collect()
+    }
+
+    fn step(
+        &mut self,
+        plan: &'r Plan<'a>,
+        step: &'r Step<'a>,
+        values: &mut Values,
+        setting: Setting<'_, 'a>,
+    ) -> Result<()> {
+        if let Some(&Some(output)) = step.outputs.first()
+            && let Some(constant) = plan.constants.get(&output)
+        {
+            if self.is_watched() {
+                self.show(plan, output, &constant.value()?);
+            }
+            return Ok(());
+        }
+        let outputs = self.outputs(plan, step, values, setting)?;
+        let (wanted, made) = (step.outputs.len(), outputs.len());
+        ensure!(wanted <= made, "{wanted} outputs are named, {made} are made");
+        for (id, value) in step.outputs.iter().zip(outputs) {
+            if let Some(id) = *id {
+                let value = value.settled(self.evaluator.precision);
+                self.show(plan, id, &value);
+                values[id] = Some(value);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node makes of the values.
+    fn outputs(
+        &mut self,
+        plan: &'r Plan<'a>,
+        step: &'r Step<'a>,
+        values: &Values,
+        setting: Setting<'_, 'a>,
+    ) -> Result<Vec<Value>> {
+        let node = step.node;
+        let domain = domain_of(node.domain());
+        let called = self.evaluator.by_name.get(&(domain, node.op_type(), node.overload()));
+        if let Some(&function) = called.filter(|_| domain != DOMAIN) {
+            let inputs = fetch_all(plan, step, values)?;
+            return self.function(function, node, inputs, setting);
+        }
+        if !step.subgraphs.is_empty() {
+            let inputs = fetch_all(plan, step, values)?;
+            return self.control(step, &inputs, values, setting);
+        }
+        let operator = table::find(domain, node.op_type());
+        if operator.is_none() && domain != DOMAIN {
+            let Some(fallback) = &self.evaluator.fallback else {
+                bail!("the operator {} of domain `{domain}` is not evaluated", node.op_type());
+            };
+            // Weights go as the model stores them.
+            let inputs = step.inputs.iter().map(|id| match *id {
+                None => Ok((None, Value::Absent)),
+                Some(id) => match plan.constants.get(&id) {
+                    Some(constant) => Ok((Some(constant.proto()), Value::Absent)),
+                    None => Ok((None, fetch(plan, values, id)?)),
+                },
+            });
+            let inputs = inputs.collect::<Result<Vec<_>>>()?;
+            return fallback.evaluate(self.evaluator.model, node, &inputs, setting);
+        }
+        let inputs = fetch_all(plan, step, values)?;
+        let call = Call { node, bindings: setting.bindings, inputs: &inputs, opset: setting.opset };
+        match operator {
+            Some(Operator::One(operator)) => Ok(vec![operator(&call)?.into()]),
+            Some(Operator::Many(operator)) => operator(&call),
+            None => Ok(vec![layer(&call)?.into()]),
+        }
+    }
+
+    /// Calls a function of the model.
+    fn function(
+        &mut self,
+        index: usize,
+        node: &'a NodeProto,
+        mut inputs: Vec<Value>,
+        setting: Setting<'_, 'a>,
+    ) -> Result<Vec<Value>> {
+        let function = &self.evaluator.functions[index];
+        let declaration = &self.evaluator.model.functions[index];
+        let wanted = function.body.inputs.len();
+        ensure!(inputs.len() <= wanted, "the function has {wanted} inputs, {} are given", inputs.len());
+        inputs.resize(wanted, Value::Absent);
+        let defaults = declaration.attribute_proto.iter().map(|default| (default.name(), default));
+        let mut bindings: Bindings<'a> = defaults.collect();
+        for given in &node.attribute {
+            if let Some(given) =
+                attribute(node, setting.bindings, given.name()).map(|value| (given.name(), value))
+            {
+                bindings.insert(given.0, given.1);
+            }
+        }
+        let setting = Setting { bindings: &bindings, opset: function.opset };
+        self.plan(&function.body, inputs, &Values::new(), setting)
+    }
+
+    fn show(&mut self, plan: &Plan<'_>, id: usize, value: &Value) {
+        if let (Some(watcher), Value::Tensor(tensor)) = (self.watcher.as_deref_mut(), value) {
+            let name = plan.names[id];
+            if watcher.wants(&plan.scope, name) {
+                watcher.saw(&plan.scope, name, &tensor.to_tensor(self.evaluator.precision), tensor.declared);
+            }
+        }
+    }
+}
+
+/// The value of a name.
+fn fetch(plan: &Plan<'_>, values: &Values, id: usize) -> Result<Value> {
+    if let Some(constant) = plan.constants.get(&id) {
+        return constant.value();
+    }
+    values[id].clone().with_context(|| format!("nothing makes `{}` before it is read", plan.names[id]))
+}
+
+fn fetch_all(plan: &Plan<'_>, step: &Step<'_>, values: &Values) -> Result<Vec<Value>> {
+    step.inputs.iter().map(|id| id.map_or(Ok(Value::Absent), |id| fetch(plan, values, id))).collect()
+}
+
+/// A node of the project's own operators.
+fn layer(call: &Call) -> Result<Dense> {
+    let layer = layer_of(call.node)?;
+    let input = call.input(0)?;
+    let known: Vec<Option<usize>> = input.dims().iter().copied().map(Some).collect();
+    let tail: Option<Vec<usize>> = layer.output_tail(&known)?.into_iter().collect();
+    let extent = layer.extent(input.dims())?;
+    elements(&[extent.channels, extent.channels])?;
+    let dims = [vec![extent.samples], tail.context("the output's shape is not known")?].concat();
+    elements(&dims)?;
+    let values = reference::evaluate(&layer, &flat(input.floats()?), input.dims())?;
+    Ok(Dense::float(input.declared, array(&dims, values)?))
+}
+
+/// A `Constant` node that the function around it fills in.
+pub(super) fn constant(call: &Call) -> Result<Dense> {
+    let named = call.node.attribute.iter().find(|attribute| attribute.name().starts_with("value"));
+    let name = named.context("there is no value")?.name();
+    bound_constant(name, call.attribute(name).with_context(|| format!("attribute `{name}` is not bound"))?)
+}

@@ -1,0 +1,117 @@
+//! Functions of one number, and conversions between element types.
+
+use anyhow::{Context, Result};
+
+use super::call::Call;
+use super::value::{Data, Dense};
+
+/// A function of floating-point numbers.
+pub(super) fn float(call: &Call, f: impl Fn(f64) -> f64) -> Result<Dense> {
+    let input = call.input(0)?;
+    Ok(Dense::float(input.declared, input.floats()?.mapv(f).into_shared()))
+}
+
+/// A function of numbers with a sign.
+pub(super) fn signed(call: &Call, f: fn(f64) -> f64, g: fn(i64) -> i64) -> Result<Dense> {
+    let input = call.input(0)?;
+    match &input.data {
+        Data::Int(values) => Ok(Dense::new(input.declared, Data::Int(values.mapv(g).into_shared()))),
+        _ => float(call, f),
+    }
+}
+
+/// −1, 0 or 1.
+pub(super) fn sign(x: f64) -> f64 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        x * 0.0
+    }
+}
+
+/// A negative integer times a slope.
+pub(super) fn slope(x: i64, slope: i64) -> i64 {
+    if x < 0 { x.wrapping_mul(slope) } else { x }
+}
+
+/// Like [`f64::clamp`], for bounds that a file gives in any order.
+pub(super) fn clamp(x: f64, low: f64, high: f64) -> f64 {
+    let raised = if x < low { low } else { x };
+    if raised > high { high } else { raised }
+}
+
+/// 1 / (1 + exp(−x)), without overflow.
+pub(super) fn sigmoid(x: f64) -> f64 {
+    if x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) }
+}
+
+/// ln(1 + exp(x)), without overflow.
+pub(super) fn softplus(x: f64) -> f64 {
+    (-x.abs()).exp().ln_1p() + x.max(0.0)
+}
+
+/// The error function: by its series where that converges fast, by its continued fraction elsewhere.
+pub(super) fn erf(x: f64) -> f64 {
+    let z = x.abs();
+    if x.is_nan() {
+        return x;
+    }
+    if z > 6.0 {
+        return x.signum();
+    }
+    let factor = std::f64::consts::FRAC_2_SQRT_PI * (-z * z).exp();
+    let value = if z < 2.5 {
+        let mut term = z;
+        let mut sum = z;
+        for n in 1..100 {
+            term *= 2.0 * z * z / f64::from(2 * n + 1);
+            sum += term;
+        }
+        factor * sum
+    } else {
+        let fraction = (1..100).rev().fold(0.0, |rest, n| f64::from(n) / 2.0 / (z + rest));
+        1.0 - factor / 2.0 / (z + fraction)
+    };
+    value.copysign(x)
+}
+
+/// Negative numbers times `alpha`.
+pub(super) fn leaky_relu(call: &Call) -> Result<Dense> {
+    let alpha = call.float("alpha", 0.01);
+    float(call, |x| if x < 0.0 { alpha * x } else { x })
+}
+
+/// α·x + β between 0 and 1.
+pub(super) fn hard_sigmoid(call: &Call) -> Result<Dense> {
+    let (alpha, beta) = (call.float("alpha", 0.2), call.float("beta", 0.5));
+    float(call, |x| clamp(alpha * x + beta, 0.0, 1.0))
+}
+
+/// α·(exp(x) − 1) below zero.
+pub(super) fn elu(call: &Call) -> Result<Dense> {
+    let alpha = call.float("alpha", 1.0);
+    float(call, |x| if x < 0.0 { alpha * x.exp_m1() } else { x })
+}
+
+/// x times the normal distribution's share below x.
+pub(super) fn gelu(call: &Call) -> Result<Dense> {
+    if call.word("approximate", "none")? == "tanh" {
+        let scale = (2.0 / std::f64::consts::PI).sqrt();
+        return float(call, |x| 0.5 * x * (1.0 + (scale * (x + 0.044_715 * x * x * x)).tanh()));
+    }
+    float(call, |x| 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)))
+}
+
+/// A conversion to the type that `to` names.
+pub(super) fn cast(call: &Call) -> Result<Dense> {
+    let to = call.element("to")?.context("attribute `to` is missing")?;
+    Ok(Dense::new(to, call.input(0)?.data.cast(to)))
+}
+
+/// A conversion to the type of another tensor.
+pub(super) fn cast_like(call: &Call) -> Result<Dense> {
+    let to = call.input(1)?.declared;
+    Ok(Dense::new(to, call.input(0)?.data.cast(to)))
+}

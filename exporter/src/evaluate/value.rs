@@ -1,0 +1,338 @@
+//! What flows through an evaluated graph: tensors of float64, int64 or bool that remember their declared types.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use half::{bf16, f16};
+use isqrt_cov_proto::TensorData;
+use isqrt_cov_proto::onnx::TensorProto;
+use ndarray::{ArcArray, IxDyn};
+
+use super::Precision;
+use crate::tensor::{ElementType, Tensor};
+
+/// Elements of one tensor: a value is eight bytes here, and none may have more than 2 GiB.
+pub(super) const LARGEST: usize = 1 << 28;
+
+/// A tensor's elements, which values share until one is changed.
+pub(super) type Array<T> = ArcArray<T, IxDyn>;
+
+/// The elements of a tensor, in the widest type of their kind.
+#[derive(Debug, Clone)]
+pub(super) enum Data {
+    Float(Array<f64>),
+    Int(Array<i64>),
+    Bool(Array<bool>),
+}
+
+/// A tensor.
+#[derive(Debug, Clone)]
+pub(super) struct Dense {
+    /// The element type that the model gives it.
+    pub declared: ElementType,
+    /// The elements.
+    pub data: Data,
+}
+
+/// What a name in a graph stands for.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Tensor(Dense),
+    Sequence(Arc<Vec<Dense>>),
+    /// An optional input or output that is not there.
+    Absent,
+}
+
+/// Does the same to the elements, whatever their type, and keeps it.
+macro_rules! map_data {
+    ($data:expr, $array:ident => $body:expr) => {
+        match $data {
+            $crate::evaluate::value::Data::Float($array) => $crate::evaluate::value::Data::Float($body),
+            $crate::evaluate::value::Data::Int($array) => $crate::evaluate::value::Data::Int($body),
+            $crate::evaluate::value::Data::Bool($array) => $crate::evaluate::value::Data::Bool($body),
+        }
+    };
+}
+pub(super) use map_data;
+
+/// Does the same to the elements of two tensors of one kind.
+macro_rules! map_both {
+    ($left:expr, $right:expr, ($a:ident, $b:ident) => $body:expr) => {
+        match ($left, $right) {
+            ($crate::evaluate::value::Data::Float($a), $crate::evaluate::value::Data::Float($b)) => {
+                Ok($crate::evaluate::value::Data::Float($body))
+            }
+            ($crate::evaluate::value::Data::Int($a), $crate::evaluate::value::Data::Int($b)) => {
+                Ok($crate::evaluate::value::Data::Int($body))
+            }
+            ($crate::evaluate::value::Data::Bool($a), $crate::evaluate::value::Data::Bool($b)) => {
+                Ok($crate::evaluate::value::Data::Bool($body))
+            }
+            _ => Err(anyhow::anyhow!("the inputs are not of one element type")),
+        }
+    };
+}
+pub(super) use map_both;
+
+/// The number of elements that a shape has, if that many are allowed.
+pub(super) fn elements(dims: &[usize]) -> Result<usize> {
+    let bounded = dims
+        .iter()
+        .filter(|&&dim| dim != 0)
+        .try_fold(1_usize, |product, &dim| product.checked_mul(dim).filter(|&product| product <= LARGEST));
+    let bounded = bounded.with_context(|| format!("a tensor of shape {dims:?} is too large to evaluate"))?;
+    Ok(if dims.contains(&0) { 0 } else { bounded })
+}
+
+/// The array of this shape with these elements, row by row.
+pub(super) fn array<T: Clone>(dims: &[usize], values: Vec<T>) -> Result<Array<T>> {
+    elements(dims)?;
+    let array = ndarray::Array::from_shape_vec(IxDyn(dims), values);
+    Ok(array.with_context(|| format!("not as many elements as the shape {dims:?} asks for"))?.into_shared())
+}
+
+/// An array of this shape full of one value.
+pub(super) fn full<T: Clone>(dims: &[usize], value: T) -> Result<Array<T>> {
+    array(dims, vec![value; elements(dims)?])
+}
+
+/// The elements row by row.
+pub(super) fn flat<T: Clone>(array: &Array<T>) -> Cow<'_, [T]> {
+    array.as_slice().map_or_else(|| array.iter().cloned().collect(), Cow::Borrowed)
+}
+
+/// The same elements in another shape.
+pub(super) fn reshaped<T: Clone>(from: &Array<T>, dims: &[usize]) -> Result<Array<T>> {
+    elements(dims)?;
+    let standard =
+        if from.is_standard_layout() { from.clone() } else { array(from.shape(), flat(from).into_owned())? };
+    let found = from.shape().to_vec();
+    standard.into_shape_with_order(IxDyn(dims)).with_context(|| format!("{found:?} cannot become {dims:?}"))
+}
+
+/// The nearest number of a floating-point type.
+pub(super) fn rounded(value: f64, element: ElementType) -> f64 {
+    match element {
+        ElementType::F32 => (value as f32).into(),
+        ElementType::F16 => f16::from_f64(value).into(),
+        ElementType::BF16 => bf16::from_f64(value).into(),
+        _ => value,
+    }
+}
+
+/// The integer that is left of `value` in a narrower type.
+fn wrapped(value: i64, element: ElementType) -> i64 {
+    match element {
+        ElementType::I32 => (value as i32).into(),
+        ElementType::I8 => (value as i8).into(),
+        ElementType::U8 => (value as u8).into(),
+        _ => value,
+    }
+}
+
+impl Data {
+    /// The sizes along each axis.
+    pub fn dims(&self) -> &[usize] {
+        match self {
+            Self::Float(array) => array.shape(),
+            Self::Int(array) => array.shape(),
+            Self::Bool(array) => array.shape(),
+        }
+    }
+
+    /// Every element as float64.
+    pub fn to_f64(&self) -> Array<f64> {
+        match self {
+            Self::Float(array) => array.clone(),
+            Self::Int(array) => array.mapv(|value| value as f64).into_shared(),
+            Self::Bool(array) => array.mapv(|value| f64::from(u8::from(value))).into_shared(),
+        }
+    }
+
+    /// Every element as an integer: towards zero, and the nearest there is where it does not fit.
+    pub fn to_i64(&self) -> Array<i64> {
+        match self {
+            Self::Float(array) => array.mapv(|value| value as i64).into_shared(),
+            Self::Int(array) => array.clone(),
+            Self::Bool(array) => array.mapv(i64::from).into_shared(),
+        }
+    }
+
+    /// Whether each element is other than zero.
+    pub fn to_bool(&self) -> Array<bool> {
+        match self {
+            Self::Float(array) => array.mapv(|value| value != 0.0).into_shared(),
+            Self::Int(array) => array.mapv(|value| value != 0).into_shared(),
+            Self::Bool(array) => array.clone(),
+        }
+    }
+
+    /// The elements as those of another type.
+    pub fn cast(&self, to: ElementType) -> Self {
+        match to {
+            ElementType::Bool => Self::Bool(self.to_bool()),
+            to if to.is_float() => Self::Float(self.to_f64()),
+            _ => Self::Int(self.to_i64()),
+        }
+    }
+}
+
+impl Dense {
+    /// A tensor of a declared type.
+    pub fn new(declared: ElementType, data: Data) -> Self {
+        Self { declared, data }
+    }
+
+    /// Floating-point numbers of a declared type.
+    pub fn float(declared: ElementType, array: Array<f64>) -> Self {
+        Self::new(declared, Data::Float(array))
+    }
+
+    /// An int64 tensor.
+    pub fn int(array: Array<i64>) -> Self {
+        Self::new(ElementType::I64, Data::Int(array))
+    }
+
+    /// A tensor of booleans.
+    pub fn bool(array: Array<bool>) -> Self {
+        Self::new(ElementType::Bool, Data::Bool(array))
+    }
+
+    /// An int64 vector.
+    pub fn vector(values: Vec<i64>) -> Result<Self> {
+        Ok(Self::int(array(&[values.len()], values)?))
+    }
+
+    /// The sizes along each axis.
+    pub fn dims(&self) -> &[usize] {
+        self.data.dims()
+    }
+
+    /// The number of axes.
+    pub fn rank(&self) -> usize {
+        self.dims().len()
+    }
+
+    /// The floating-point elements.
+    pub fn floats(&self) -> Result<&Array<f64>> {
+        match &self.data {
+            Data::Float(array) => Ok(array),
+            _ => bail!("a tensor of {} is where floating-point numbers are expected", self.declared.name()),
+        }
+    }
+
+    /// The integers.
+    pub fn ints(&self) -> Result<&Array<i64>> {
+        match &self.data {
+            Data::Int(array) => Ok(array),
+            _ => bail!("a tensor of {} is where integers are expected", self.declared.name()),
+        }
+    }
+
+    /// The booleans.
+    pub fn bools(&self) -> Result<&Array<bool>> {
+        match &self.data {
+            Data::Bool(array) => Ok(array),
+            _ => bail!("a tensor of {} is where booleans are expected", self.declared.name()),
+        }
+    }
+
+    /// A constant of the model.
+    pub fn decode(tensor: &TensorProto) -> Result<Self> {
+        let declared = declared(tensor.data_type())?;
+        let data = TensorData::inline(tensor)?;
+        elements(data.dims())?;
+        let missing = || format!("constant `{}` cannot be read", tensor.name());
+        let data = if declared.is_float() {
+            Data::Float(array(data.dims(), data.to_f64().with_context(missing)?)?)
+        } else if declared == ElementType::Bool {
+            Data::Bool(array(data.dims(), data.values::<bool>().with_context(missing)?)?)
+        } else {
+            Data::Int(array(data.dims(), data.to_i64().with_context(missing)?)?)
+        };
+        Ok(Self { declared, data })
+    }
+
+    /// A tensor from outside, of the type that the model declares for it.
+    pub fn from_tensor(tensor: &Tensor, declared: ElementType) -> Result<Self> {
+        let found = tensor.element_type();
+        let kind = |element: ElementType| (element.is_float(), element == ElementType::Bool);
+        ensure!(
+            kind(found) == kind(declared),
+            "a tensor of {} is where {} is declared",
+            found.name(),
+            declared.name()
+        );
+        elements(tensor.dims())?;
+        let data = match tensor {
+            Tensor::I64(array) => Data::Int(array.to_shared()),
+            Tensor::I32(array) => Data::Int(array.mapv(i64::from).into_shared()),
+            Tensor::U8(array) => Data::Int(array.mapv(i64::from).into_shared()),
+            Tensor::I8(array) => Data::Int(array.mapv(i64::from).into_shared()),
+            Tensor::Bool(array) => Data::Bool(array.to_shared()),
+            Tensor::F64(array) => Data::Float(array.to_shared()),
+            _ => Data::Float(array(tensor.dims(), tensor.to_f64())?),
+        };
+        Ok(Self { declared, data })
+    }
+
+    /// The tensor as others know it: of its declared type, or with its floating-point numbers as they are.
+    pub fn to_tensor(&self, precision: Precision) -> Tensor {
+        match &self.data {
+            Data::Float(array) => {
+                let declared = if precision == Precision::Exact { ElementType::F64 } else { self.declared };
+                Tensor::from_f64(declared, array.shape(), &flat(array))
+            }
+            Data::Bool(array) => Tensor::Bool(array.to_owned()),
+            Data::Int(array) => match self.declared {
+                ElementType::I32 => Tensor::I32(array.mapv(|value| value as i32)),
+                ElementType::U8 => Tensor::U8(array.mapv(|value| value as u8)),
+                ElementType::I8 => Tensor::I8(array.mapv(|value| value as i8)),
+                _ => Tensor::I64(array.to_owned()),
+            },
+        }
+    }
+
+    /// What the declared type leaves of the elements: of integers always, of floating-point numbers where asked for.
+    pub fn settled(mut self, precision: Precision) -> Self {
+        let declared = self.declared;
+        match &mut self.data {
+            Data::Float(array) if precision == Precision::Declared && declared != ElementType::F64 => {
+                // Elements that only moved are rounded already, and may be shared.
+                if array.iter().any(|&value| rounded(value, declared).to_bits() != value.to_bits()) {
+                    array.mapv_inplace(|value| rounded(value, declared));
+                }
+            }
+            Data::Int(array) if declared != ElementType::I64 => {
+                if array.iter().any(|&value| wrapped(value, declared) != value) {
+                    array.mapv_inplace(|value| wrapped(value, declared));
+                }
+            }
+            _ => {}
+        }
+        self
+    }
+}
+
+/// The element type with ONNX's number for it.
+pub(super) fn declared(number: i32) -> Result<ElementType> {
+    ElementType::from_onnx(number)
+        .with_context(|| format!("tensors of element type {number} are not evaluated"))
+}
+
+impl From<Dense> for Value {
+    fn from(tensor: Dense) -> Self {
+        Self::Tensor(tensor)
+    }
+}
+
+impl Value {
+    /// What the declared type leaves of the elements.
+    pub fn settled(self, precision: Precision) -> Self {
+        match self {
+            Self::Tensor(tensor) => Self::Tensor(tensor.settled(precision)),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What tests of several files need of the corpus.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use isqrt_cov::tensor::{ElementType, Tensor};
+use isqrt_cov_proto::Model;
+use isqrt_cov_proto::onnx::ModelProto;
+use ndarray::ArrayD;
+use ndarray_npy::NpzReader;
+use serde_json::Value;
+
+/// The folder.
+pub fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus")
+}
+
+/// The cases that a folder lists.
+pub fn cases(folder: &Path) -> Vec<Value> {
+    serde_json::from_reader(File::open(folder.join("cases.json")).unwrap()).unwrap()
+}
+
+/// A model with all of its tensors inline.
+pub fn load(path: &Path) -> ModelProto {
+    Model::load(path).unwrap().inlined().unwrap()
+}
+
+/// The arrays of an archive, float32 all of them.
+pub fn arrays(path: &Path) -> HashMap<String, ArrayD<f32>> {
+    let mut archive = NpzReader::new(File::open(path).unwrap()).unwrap();
+    let names = archive.names().unwrap();
+    names.into_iter().filter_map(|name| Some((name.clone(), archive.by_name(&name).ok()?))).collect()
+}
+
+/// The arrays named after the model's inputs, of the types that it declares.
+pub fn inputs(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &str) -> Vec<Tensor> {
+    let graph = model.graph.as_ref().unwrap();
+    let tensor = |input: &isqrt_cov_proto::onnx::ValueInfoProto| {
+        let array = &arrays[&format!("{}{suffix}", input.name())];
+        let values: Vec<f64> = array.iter().map(|&value| value.into()).collect();
+        let element = ElementType::from_onnx(input.tensor_type().unwrap().elem_type()).unwrap();
+        Tensor::from_f64(element, array.shape(), &values)
+    };
+    graph.input.iter().map(tensor).collect()
+}
+
+/// max|Δ| / max|expected|.
+pub fn error(output: &Tensor, expected: &ArrayD<f32>) -> f64 {
+    assert_eq!(output.dims(), expected.shape());
+    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    let far = output
+        .to_f64()
+        .into_iter()
+        .zip(expected)
+        .map(|(found, &expected)| (found - f64::from(expected)).abs());
+    // What is no number is infinitely far.
+    far.fold(0.0, |most, far| if far.is_nan() { f64::INFINITY } else { f64::max(most, far) })
+        / f64::from(largest)
+}
