@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{arrays, cases, corpus, error, inputs, load};
+use common::{array_of, arrays, cases, corpus, error, inputs, load};
 use isqrt_cov::evaluate::{Evaluator, Precision};
 use isqrt_cov::runtime::tract::Tract;
 use isqrt_cov_proto::onnx::ModelProto;
@@ -56,7 +56,7 @@ fn fed(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &str) 
             Some(Size::DimValue(value)) => value == size as i64,
             _ => true,
         };
-        let array = arrays.get(&format!("{}{suffix}", input.name()));
+        let array = array_of(input, arrays, suffix);
         array.is_some_and(|array| shape.dim.iter().zip(array.shape()).all(fits))
     })
 }

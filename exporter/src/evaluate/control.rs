@@ -95,7 +95,8 @@ impl<'r, 'a> Run<'r, 'a> {
         let body = graph(step, "body")?;
         let list =
             |name: &str| attribute(step.node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
-        let count = attribute(step.node, setting.bindings, "num_scan_inputs").map_or(0, |count| count.i());
+        let count = attribute(step.node, setting.bindings, "num_scan_inputs")
+            .map_or(0, isqrt_cov_proto::onnx::AttributeProto::i);
         let states = usize::try_from(count).ok().and_then(|count| inputs.len().checked_sub(count));
         let states = states.context("there are fewer inputs than num_scan_inputs")?;
         ensure!(body.outputs.len() >= states, "the body has too few outputs");

@@ -43,13 +43,12 @@ pub(super) fn einsum(call: &Call) -> Result<Dense> {
         widest = widest.max(wide);
         terms.push(diagonal(Term { labels, values })?);
     }
-    let output = match right {
-        Some(right) => labelled(right, None, widest)?.0,
-        None => {
-            let ellipsis = (0..widest).rev().map(|place| ELLIPSIS + place as Label);
-            let once = uses.iter().filter(|&(&label, &uses)| label < ELLIPSIS && uses == 1);
-            ellipsis.chain(once.map(|(&label, _)| label)).collect()
-        }
+    let output = if let Some(right) = right {
+        labelled(right, None, widest)?.0
+    } else {
+        let ellipsis = (0..widest).rev().map(|place| ELLIPSIS + place as Label);
+        let once = uses.iter().filter(|&(&label, &uses)| label < ELLIPSIS && uses == 1);
+        ellipsis.chain(once.map(|(&label, _)| label)).collect()
     };
     let distinct = output.iter().enumerate().all(|(at, label)| !output[..at].contains(label));
     ensure!(
@@ -189,4 +188,41 @@ fn contracted(left: Term, right: &Term, later: &dyn Fn(&Label) -> bool) -> Resul
     let made =
         product(&arranged(&left, [&batch, &rows, &inner])?, &arranged(&right, [&batch, &inner, &columns])?)?;
     Ok(Term { labels, values: reshaped(&made, &dims)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
+
+    use crate::evaluate::tests::{floats, one};
+    use crate::tensor::Tensor;
+
+    fn einsum(equation: &str, inputs: &[Tensor]) -> anyhow::Result<Tensor> {
+        let names: Vec<&str> = ["a", "b", "c"][..inputs.len()].to_vec();
+        let node =
+            NodeProto::new("Einsum", &names, &["y"]).with(AttributeProto::string("equation", equation));
+        one(node, 12, inputs)
+    }
+
+    #[test]
+    fn indices_are_summed_kept_and_repeated() {
+        let a = || floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let b = || floats(&[2, 2], &[5.0, 6.0, 7.0, 8.0]);
+        assert_eq!(einsum("ii", &[a()]).unwrap().to_f64(), [5.0]);
+        assert_eq!(einsum("ii->i", &[a()]).unwrap().to_f64(), [1.0, 4.0]);
+        assert_eq!(einsum("ij->ji", &[a()]).unwrap().to_f64(), [1.0, 3.0, 2.0, 4.0]);
+        assert_eq!(einsum("ij, jk -> ik", &[a(), b()]).unwrap().to_f64(), [19.0, 22.0, 43.0, 50.0]);
+        // Without an output: the indices that are there once, in alphabetical order.
+        assert_eq!(einsum("ba", &[a()]).unwrap().to_f64(), [1.0, 3.0, 2.0, 4.0]);
+        assert_eq!(einsum("...ij,...kj->...ik", &[a(), b()]).unwrap().to_f64(), [17.0, 23.0, 39.0, 53.0]);
+        assert_eq!(einsum("ij,ij,ij->", &[a(), b(), a()]).unwrap().to_f64(), [220.0]);
+    }
+
+    #[test]
+    fn formulas_that_do_not_fit_are_refused() {
+        let a = || floats(&[2, 3], &[0.0; 6]);
+        for wrong in ["ii", "ij->k", "ij->ii", "i", "ijk", "ij,jk", "", "1j", "...ijk", "->", "i....j"] {
+            assert!(einsum(wrong, &[a()]).is_err(), "{wrong}");
+        }
+    }
 }

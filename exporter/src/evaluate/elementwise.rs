@@ -144,36 +144,64 @@ pub(super) fn mean(call: &Call) -> Result<Dense> {
 /// Numbers held between bounds, which are inputs, or attributes before operator set 11.
 pub(super) fn clip(call: &Call) -> Result<Dense> {
     let input = call.input(0)?;
-    let data = match &input.data {
-        Data::Int(values) => {
-            let bound = |index| -> Result<Option<i64>> {
-                call.optional(index)?.map(|_| call.integer(index)).transpose()
-            };
-            let (low, high) = (bound(1)?.unwrap_or(i64::MIN), bound(2)?.unwrap_or(i64::MAX));
-            Data::Int(values.mapv(|value| value.max(low).min(high)).into_shared())
-        }
-        _ => {
-            let low = call.optional_number(1)?.unwrap_or(call.float("min", f64::NEG_INFINITY));
-            let high = call.optional_number(2)?.unwrap_or(call.float("max", f64::INFINITY));
-            Data::Float(input.floats()?.mapv(|value| super::unary::clamp(value, low, high)).into_shared())
-        }
+    let data = if let Data::Int(values) = &input.data {
+        let bound =
+            |index| -> Result<Option<i64>> { call.optional(index)?.map(|_| call.integer(index)).transpose() };
+        let (low, high) = (bound(1)?.unwrap_or(i64::MIN), bound(2)?.unwrap_or(i64::MAX));
+        Data::Int(values.mapv(|value| value.max(low).min(high)).into_shared())
+    } else {
+        let low = call.optional_number(1)?.unwrap_or(call.float("min", f64::NEG_INFINITY));
+        let high = call.optional_number(2)?.unwrap_or(call.float("max", f64::INFINITY));
+        Data::Float(input.floats()?.mapv(|value| super::unary::clamp(value, low, high)).into_shared())
     };
     Ok(Dense::new(input.declared, data))
 }
 
-/// Bits moved left or right.
+/// Bits moved left or right; those that signed integers are short of on the left are their sign's.
 pub(super) fn shift(call: &Call) -> Result<Dense> {
     let left = call.word("direction", "")? == "LEFT";
-    let shifted = |value: i64, by: i64| match u32::try_from(by) {
-        Ok(by) if by < 64 => {
-            if left {
-                value.wrapping_shl(by)
-            } else {
-                ((value as u64) >> by) as i64
-            }
-        }
-        _ => 0,
+    let shifted = |value: i64, by: i64| match (left, u32::try_from(by).ok().filter(|&by| by < 64)) {
+        (true, Some(by)) => value.wrapping_shl(by),
+        (true, None) => 0,
+        (false, by) => value >> by.unwrap_or(63),
     };
     let (value, by) = (call.input(0)?, call.input(1)?);
     Ok(Dense::new(value.declared, Data::Int(combine(value.ints()?, by.ints()?, |&a, &b| shifted(a, b))?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::NodeProto;
+
+    use crate::evaluate::tests::{floats, ints, one};
+
+    #[test]
+    fn integers_are_divided_towards_zero() {
+        let divided =
+            |a: &[i64], b: &[i64]| one(NodeProto::new("Div", &["a", "b"], &["y"]), 14, &[ints(a), ints(b)]);
+        assert_eq!(divided(&[7, -7, 7, -7], &[2, 2, -2, -2]).unwrap().to_f64(), [3.0, -3.0, -3.0, 3.0]);
+        assert!(divided(&[1], &[0]).is_err());
+        assert!(divided(&[i64::MIN], &[-1]).is_ok());
+        let rest = one(NodeProto::new("Mod", &["a", "b"], &["y"]), 13, &[ints(&[7, -7]), ints(&[-3, 3])]);
+        assert_eq!(rest.unwrap().to_f64(), [-2.0, 2.0]);
+    }
+
+    #[test]
+    fn powers_are_of_the_type_of_the_base() {
+        let power = NodeProto::new("Pow", &["a", "b"], &["y"]);
+        let int = one(power.clone(), 15, &[ints(&[3, -2]), floats(&[2], &[2.0, 3.0])]).unwrap();
+        assert_eq!(int, ints(&[9, -8]));
+        let float = one(power, 15, &[floats(&[2], &[4.0, -2.0]), ints(&[-1, 3])]).unwrap();
+        assert_eq!(float.to_f64(), [0.25, -8.0]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_broadcast_are_refused() {
+        let sum = NodeProto::new("Add", &["a", "b"], &["y"]);
+        let made =
+            one(sum.clone(), 14, &[floats(&[2, 1], &[1.0, 2.0]), floats(&[1, 2], &[10.0, 20.0])]).unwrap();
+        assert_eq!(made.to_f64(), [11.0, 21.0, 12.0, 22.0]);
+        let wrong = one(sum, 14, &[floats(&[2], &[1.0, 2.0]), floats(&[3], &[0.0; 3])]);
+        assert!(format!("{:#}", wrong.unwrap_err()).contains("node `y` (Add)"));
+    }
 }

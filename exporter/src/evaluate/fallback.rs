@@ -201,7 +201,7 @@ fn unfused(node: &mut NodeProto) -> Result<NodeProto> {
     for attribute in attributes {
         match attribute.name() {
             "activation" => {
-                name = String::from_utf8(attribute.s().to_vec()).context("`activation` is not UTF-8")?
+                name = String::from_utf8(attribute.s().to_vec()).context("`activation` is not UTF-8")?;
             }
             "activation_params" => parameters.clone_from(&attribute.floats),
             _ => node.attribute.push(attribute),

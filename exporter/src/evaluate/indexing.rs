@@ -110,7 +110,7 @@ pub(super) fn gather_elements(call: &Call) -> Result<Dense> {
     let offsets = offsets(input.dims(), indices.ints()?, along)?;
     let data = map_data!(&input.data, values => {
         let values = flat(values);
-        array(indices.dims(), offsets.iter().map(|&offset| values[offset].clone()).collect())?
+        array(indices.dims(), offsets.iter().map(|&offset| values[offset]).collect())?
     });
     Ok(Dense::new(input.declared, data))
 }
@@ -161,10 +161,10 @@ pub(super) fn one_hot(call: &Call) -> Result<Dense> {
     let data = map_data!(&values.data, values => {
         let values = flat(values);
         ensure!(values.len() == 2, "two values are expected");
-        let mut made = vec![values[0].clone(); count];
+        let mut made = vec![values[0]; count];
         for (at, &index) in indices.iter().enumerate() {
             if let Ok(index) = place(index, depth) {
-                made[(at / inner * depth + index) * inner + at % inner] = values[1].clone();
+                made[(at / inner * depth + index) * inner + at % inner] = values[1];
             }
         }
         array(&dims, made)?

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Axis, IxDyn, concatenate};
 
-use super::call::{Call, axes, axis, size};
+use super::call::{Call, axes, axis, size, truth};
 use super::elementwise::common_shape;
 use super::value::{Array, Data, Dense, Value, array, elements, full, map_data, reshaped};
 use crate::tensor::ElementType;
@@ -16,6 +16,8 @@ fn in_shape(input: &Dense, dims: &[usize]) -> Result<Dense> {
 /// The input as it is, and a mask that lets everything through.
 pub(super) fn dropout(call: &Call) -> Result<Vec<Value>> {
     let input = call.input(0)?;
+    let training = call.optional(2)?.map(truth).transpose()?.unwrap_or(false);
+    ensure!(!training, "training is not evaluated");
     let mask = Dense::bool(full(input.dims(), true)?);
     Ok(vec![input.clone().into(), mask.into()])
 }
@@ -199,17 +201,16 @@ pub(super) fn split(call: &Call) -> Result<Vec<Value>> {
     let input = call.input(0)?;
     let along = call.axis(0, input.rank())?;
     let whole = input.dims()[along];
-    let lengths = match call.ints_or_input("split", 1)? {
-        Some(lengths) => lengths.into_iter().map(size).collect::<Result<Vec<_>>>()?,
-        None => {
-            let parts = call.int("num_outputs", call.node.output.len() as i64);
-            let parts =
-                usize::try_from(parts).ok().filter(|&parts| parts > 0 && parts <= call.node.output.len());
-            let parts = parts.context("there is no number of parts")?;
-            // The last part is the smaller one where they cannot be equal.
-            let each = whole.div_ceil(parts);
-            (0..parts).map(|index| each.min(whole.saturating_sub(index * each))).collect()
-        }
+    let lengths = if let Some(lengths) = call.ints_or_input("split", 1)? {
+        lengths.into_iter().map(size).collect::<Result<Vec<_>>>()?
+    } else {
+        let named = call.node.output.len();
+        let parts = usize::try_from(call.int("num_outputs", named as i64)).ok();
+        let parts =
+            parts.filter(|parts| (1..=named).contains(parts)).context("there is no number of parts")?;
+        // The last part is the smaller one where they cannot be equal.
+        let each = whole.div_ceil(parts);
+        (0..parts).map(|index| each.min(whole.saturating_sub(index * each))).collect()
     };
     pieces(input, along, &lengths).map(|parts| parts.into_iter().map(Value::from).collect())
 }
@@ -248,15 +249,12 @@ pub(super) fn space_to_depth(call: &Call) -> Result<Dense> {
     let input = call.input(0)?;
     let block = size(call.int("blocksize", 0))?;
     let &[n, c, h, w] = input.dims() else { bail!("an input with 4 axes is expected") };
-    ensure!(
-        block > 0 && h.is_multiple_of(block) && w.is_multiple_of(block),
-        "{h} × {w} positions are no blocks of {block}²"
-    );
+    let whole = block > 0 && h.is_multiple_of(block) && w.is_multiple_of(block);
+    let depth = block.checked_mul(block).and_then(|area| area.checked_mul(c)).filter(|_| whole);
+    let depth = depth.with_context(|| format!("{h} × {w} positions are no blocks of {block}²"))?;
     let split = [n, c, h / block, block, w / block, block];
-    in_shape(
-        &permuted(&in_shape(input, &split)?, &[0, 3, 5, 1, 2, 4])?,
-        &[n, c * block * block, h / block, w / block],
-    )
+    let order = if call.word("mode", "DCR")? == "CRD" { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] };
+    in_shape(&permuted(&in_shape(input, &split)?, &order)?, &[n, depth, h / block, w / block])
 }
 
 /// Equally spaced numbers from a start to a limit.
@@ -310,4 +308,44 @@ pub(super) fn shape(call: &Call) -> Result<Dense> {
 /// The number of elements.
 pub(super) fn size_of(call: &Call) -> Result<Dense> {
     Ok(Dense::int(full(&[], call.input(0)?.dims().iter().product::<usize>() as i64)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
+
+    use crate::evaluate::tests::{all, floats, ints, one};
+
+    #[test]
+    fn the_last_part_is_what_is_left() {
+        let x = floats(&[5], &[0.0, 1.0, 2.0, 3.0, 4.0]);
+        let node =
+            NodeProto::new("Split", &["x"], &["a", "b", "c"]).with(AttributeProto::int("num_outputs", 3));
+        let parts = all(node, 18, &[x]).unwrap();
+        assert_eq!(parts.iter().map(|part| part.dims()[0]).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(parts[2].to_f64(), [4.0]);
+    }
+
+    #[test]
+    fn shapes_keep_sizes_and_leave_one_open() {
+        let reshaped = |shape: &[i64], zero: i64| {
+            let node = NodeProto::new("Reshape", &["x", "shape"], &["y"])
+                .with(AttributeProto::int("allowzero", zero));
+            one(node, 14, &[floats(&[2, 3], &[0.0; 6]), ints(shape)]).map(|tensor| tensor.dims().to_vec())
+        };
+        assert_eq!(reshaped(&[0, -1], 0).unwrap(), [2, 3]);
+        assert_eq!(reshaped(&[-1, 2], 0).unwrap(), [3, 2]);
+        for wrong in [&[-1, -1][..], &[4, -1], &[-2], &[1, 2, 0], &[i64::MAX, i64::MAX]] {
+            assert!(reshaped(wrong, 0).is_err(), "{wrong:?}");
+        }
+        assert!(reshaped(&[0, -1], 1).is_err());
+    }
+
+    #[test]
+    fn shapes_are_read_in_part() {
+        let node = NodeProto::new("Shape", &["x"], &["y"])
+            .with(AttributeProto::int("start", -2))
+            .with(AttributeProto::int("end", 100));
+        assert_eq!(one(node, 15, &[floats(&[1, 2, 3], &[0.0; 6])]).unwrap(), ints(&[2, 3]));
+    }
 }

@@ -17,6 +17,7 @@ pub(super) fn compare(call: &Call, float: fn(f64, f64) -> bool, int: fn(i64, i64
 }
 
 /// Whether elements are equal, which booleans can be, too.
+#[allow(clippy::float_cmp)]
 pub(super) fn equal(call: &Call) -> Result<Dense> {
     match (&call.input(0)?.data, &call.input(1)?.data) {
         (Data::Bool(a), Data::Bool(b)) => Ok(Dense::bool(combine(a, b, |a, b| a == b)?)),

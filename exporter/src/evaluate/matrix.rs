@@ -86,6 +86,7 @@ pub(super) fn matmul(call: &Call) -> Result<Dense> {
     multiplied(call.input(0)?, call.input(1)?)
 }
 
+#[allow(clippy::float_cmp)]
 fn scaled(input: Dense, factor: f64) -> Dense {
     if factor == 1.0 {
         return input;
@@ -192,4 +193,36 @@ pub(super) fn trilu(call: &Call) -> Result<Dense> {
         Data::Bool(values) => Data::Bool(triangle(values, upper, shift, &false)),
     };
     Ok(Dense::new(input.declared, data))
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
+
+    use crate::evaluate::tests::{floats, ints, one};
+
+    #[test]
+    fn batches_broadcast_and_vectors_are_rows_or_columns() {
+        let product = || NodeProto::new("MatMul", &["a", "b"], &["y"]);
+        let a = || floats(&[2, 1, 1, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let b = || floats(&[2, 2, 1], &[1.0, 1.0, 10.0, 10.0]);
+        let made = one(product(), 13, &[a(), b()]).unwrap();
+        assert_eq!((made.dims(), made.to_f64()), (&[2, 2, 1, 1][..], vec![3.0, 30.0, 7.0, 70.0]));
+        let vector = one(product(), 13, &[floats(&[2], &[1.0, 2.0]), b()]).unwrap();
+        assert_eq!((vector.dims(), vector.to_f64()), (&[2, 1][..], vec![3.0, 30.0]));
+        let scalar = one(product(), 13, &[ints(&[1, 2]), ints(&[3, 4])]).unwrap();
+        assert_eq!((scalar.dims(), scalar.to_f64()), (&[][..], vec![11.0]));
+        assert!(one(product(), 13, &[floats(&[3], &[0.0; 3]), b()]).is_err());
+        assert!(one(product(), 13, &[floats(&[], &[0.0]), b()]).is_err());
+    }
+
+    #[test]
+    fn products_are_fused_with_transposes() {
+        let node = NodeProto::new("FusedMatMul", &["a", "a"], &["y"])
+            .in_domain("com.microsoft")
+            .with(AttributeProto::int("transB", 1))
+            .with(AttributeProto::float("alpha", 0.5));
+        let made = one(node, 17, &[floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0])]).unwrap();
+        assert_eq!(made.to_f64(), [2.5, 5.5, 5.5, 12.5]);
+    }
 }

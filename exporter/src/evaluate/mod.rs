@@ -22,6 +22,8 @@ mod scatter;
 mod sequence;
 mod slice;
 mod table;
+#[cfg(test)]
+mod tests;
 mod unary;
 mod unique;
 mod value;

@@ -40,6 +40,7 @@ pub(super) fn cumulative_sum(call: &Call) -> Result<Dense> {
 }
 
 /// The place of the greatest or least element along an axis.
+#[allow(clippy::float_cmp)]
 pub(super) fn extreme(call: &Call, better: fn(f64, f64) -> bool) -> Result<Dense> {
     let input = call.input(0)?;
     let along = call.axis(0, input.rank())?;
@@ -101,13 +102,44 @@ pub(super) fn top_k(call: &Call) -> Result<Vec<Value>> {
         let (block, at) = (index / (count * inner), index % inner);
         (block * length + places[index]) * inner + at
     };
-    let values = match &input.data {
-        Data::Int(values) => {
-            let values = flat(values);
-            Data::Int(array(&dims, (0..places.len()).map(|index| values[source(index)]).collect())?)
-        }
-        _ => Data::Float(array(&dims, (0..places.len()).map(|index| numbers[source(index)]).collect())?),
+    let values = if let Data::Int(values) = &input.data {
+        let values = flat(values);
+        Data::Int(array(&dims, (0..places.len()).map(|index| values[source(index)]).collect())?)
+    } else {
+        input.floats()?;
+        Data::Float(array(&dims, (0..places.len()).map(|index| numbers[source(index)]).collect())?)
     };
     let places = Dense::int(array(&dims, places.iter().map(|&place| place as i64).collect())?);
     Ok(vec![Dense::new(input.declared, values).into(), places.into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
+
+    use crate::evaluate::tests::{floats, ints, one};
+
+    #[test]
+    fn running_sums_leave_themselves_out_and_run_backwards() {
+        let sums = |exclusive, reverse| {
+            let node = NodeProto::new("CumSum", &["x", "axis"], &["y"])
+                .with(AttributeProto::int("exclusive", exclusive))
+                .with(AttributeProto::int("reverse", reverse));
+            one(node, 14, &[floats(&[3], &[1.0, 2.0, 3.0]), ints(&[0])]).unwrap().to_f64()
+        };
+        assert_eq!(sums(0, 0), [1.0, 3.0, 6.0]);
+        assert_eq!(sums(1, 0), [0.0, 1.0, 3.0]);
+        assert_eq!(sums(0, 1), [6.0, 5.0, 3.0]);
+        assert_eq!(sums(1, 1), [5.0, 3.0, 0.0]);
+    }
+
+    #[test]
+    fn of_equal_elements_the_first_or_the_last_is_found() {
+        let found = |last| {
+            let node =
+                NodeProto::new("ArgMax", &["x"], &["y"]).with(AttributeProto::int("select_last_index", last));
+            one(node, 13, &[floats(&[4], &[1.0, 7.0, 7.0, 0.0])]).unwrap().to_f64()
+        };
+        assert_eq!((found(0), found(1)), (vec![1.0], vec![2.0]));
+    }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::TensorData;
-use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto};
+use isqrt_cov_proto::onnx::{
+    AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto,
+};
 
 use super::value::{Dense, Value};
 use crate::fused::place_of;
@@ -125,7 +127,7 @@ impl<'a> Plan<'a> {
                 builder.plan.inputs.push(id);
             }
         }
-        builder.finish(&graph.node, graph.output.iter().map(|output| output.name()), outside)
+        builder.finish(&graph.node, graph.output.iter().map(ValueInfoProto::name), outside)
     }
 }
 

@@ -57,6 +57,11 @@ fn over(
     let data = match (&input.data, int) {
         (Data::Int(values), Some(int)) => Data::Int(reduced(values, along, keep, int)?),
         (Data::Float(values), _) => Data::Float(reduced(values, along, keep, float)?),
+        // The greatest of no booleans is false, the least true.
+        (Data::Bool(_), _) => {
+            let numbers = reduced(&input.data.to_f64(), along, keep, float)?;
+            Data::Bool(numbers.mapv(|value| value > 0.0).into_shared())
+        }
         (data, _) => Data::Float(reduced(&data.to_f64(), along, keep, float)?).cast(input.declared),
     };
     Ok(Dense::new(input.declared, data))
@@ -128,4 +133,38 @@ pub(super) fn int_max(row: &[i64]) -> i64 {
 
 pub(super) fn int_min(row: &[i64]) -> i64 {
     row.iter().copied().min().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
+
+    use crate::evaluate::tests::{floats, ints, one};
+
+    #[test]
+    fn no_axes_are_all_or_none() {
+        let x = || floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let sum = |noop| {
+            let node = NodeProto::new("ReduceSumSquare", &["x", "axes"], &["y"])
+                .with(AttributeProto::int("noop_with_empty_axes", noop));
+            one(node, 18, &[x(), ints(&[])]).unwrap()
+        };
+        assert_eq!(sum(0).to_f64(), [30.0]);
+        assert_eq!(sum(0).dims(), [1, 1]);
+        assert_eq!(sum(1).to_f64(), [1.0, 4.0, 9.0, 16.0]);
+    }
+
+    #[test]
+    fn axes_are_an_attribute_or_an_input() {
+        let x = || floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let old = NodeProto::new("ReduceMean", &["x"], &["y"])
+            .with(AttributeProto::ints("axes", &[-1]))
+            .with(AttributeProto::int("keepdims", 0));
+        let old = one(old, 13, &[x()]).unwrap();
+        assert_eq!((old.dims(), old.to_f64()), (&[2][..], vec![1.5, 3.5]));
+        let new = one(NodeProto::new("ReduceMean", &["x", "axes"], &["y"]), 18, &[x(), ints(&[0])]).unwrap();
+        assert_eq!((new.dims(), new.to_f64()), (&[1, 2][..], vec![2.0, 3.0]));
+        let twice = NodeProto::new("ReduceMean", &["x", "axes"], &["y"]);
+        assert!(one(twice, 18, &[x(), ints(&[0, -2])]).is_err());
+    }
 }

@@ -37,12 +37,17 @@ pub(super) fn slice(call: &Call) -> Result<Dense> {
 fn range(length: i64, start: i64, end: i64, step: i64) -> Result<Slice> {
     ensure!(step != 0, "the step is zero");
     let counted = |value: i64| if value < 0 { value.saturating_add(length) } else { value };
-    let (start, end) = (counted(start), counted(end));
+    let forward = step > 0;
+    // ONNX Runtime reads the greatest end as none, also backwards.
+    let open = !forward && (end == i64::MAX || end == i64::from(i32::MAX));
+    let (start, end) = (counted(start), if open { -1 } else { counted(end) });
     let step = step.clamp(-length - 1, length + 1);
-    let (from, to) = if step > 0 {
+    let (from, to) = if forward {
         (start.clamp(0, length), end.clamp(0, length))
+    } else if length == 0 {
+        (0, 0)
     } else {
-        (end.clamp(-1, length - 1) + 1, start.clamp(-1, length - 1) + 1)
+        (end.clamp(-1, length - 1) + 1, start.clamp(0, length - 1) + 1)
     };
     Ok(Slice::new(from as isize, Some(to.max(from) as isize), step as isize))
 }
@@ -124,4 +129,43 @@ fn padded<T: Clone>(values: &Array<T>, sources: &[Vec<Option<usize>>], fill: T) 
         padded.push(offset.map_or_else(|| fill.clone(), |offset| values[offset].clone()));
     }
     array(&dims, padded)
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
+
+    use crate::evaluate::tests::{floats, ints, one};
+
+    fn sliced(start: i64, end: i64, step: i64) -> Vec<f64> {
+        let node = NodeProto::new("Slice", &["x", "starts", "ends", "axes", "steps"], &["y"]);
+        let x = floats(&[5], &[0.0, 1.0, 2.0, 3.0, 4.0]);
+        one(node, 17, &[x, ints(&[start]), ints(&[end]), ints(&[0]), ints(&[step])]).unwrap().to_f64()
+    }
+
+    #[test]
+    fn steps_go_forwards_and_backwards() {
+        assert_eq!(sliced(1, i64::MAX, 2), [1.0, 3.0]);
+        assert_eq!(sliced(-1, i64::MIN, -1), [4.0, 3.0, 2.0, 1.0, 0.0]);
+        assert_eq!(sliced(-2, 0, -2), [3.0, 1.0]);
+        assert_eq!(sliced(i64::MAX, -100, -3), [4.0, 1.0]);
+        assert_eq!(sliced(0, 5, i64::MAX), [0.0]);
+        assert_eq!(sliced(3, 1, 1), [0.0; 0]);
+        assert_eq!(sliced(i64::MIN, i64::MAX, i64::MIN), [0.0]);
+    }
+
+    #[test]
+    fn borders_are_mirrored_repeated_and_cut() {
+        let padded = |mode: &str, pads: &[i64]| {
+            let node =
+                NodeProto::new("Pad", &["x", "pads"], &["y"]).with(AttributeProto::string("mode", mode));
+            one(node, 13, &[floats(&[3], &[1.0, 2.0, 3.0]), ints(pads)]).map(|tensor| tensor.to_f64())
+        };
+        assert_eq!(padded("reflect", &[2, 1]).unwrap(), [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]);
+        assert_eq!(padded("edge", &[1, 2]).unwrap(), [1.0, 1.0, 2.0, 3.0, 3.0, 3.0]);
+        assert_eq!(padded("constant", &[-1, 1]).unwrap(), [2.0, 3.0, 0.0]);
+        assert!(padded("constant", &[i64::MAX, i64::MAX]).is_err());
+        assert!(padded("constant", &[-2, -2]).is_err());
+        assert!(padded("sideways", &[1, 1]).is_err());
+    }
 }

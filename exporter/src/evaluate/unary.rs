@@ -115,3 +115,47 @@ pub(super) fn cast_like(call: &Call) -> Result<Dense> {
     let to = call.input(1)?.declared;
     Ok(Dense::new(to, call.input(0)?.data.cast(to)))
 }
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
+
+    use super::erf;
+    use crate::evaluate::tests::{floats, one};
+    use crate::tensor::{ElementType, Tensor};
+
+    #[test]
+    fn halves_are_rounded_to_even() {
+        let rounded = one(
+            NodeProto::new("Round", &["x"], &["y"]),
+            11,
+            &[floats(&[6], &[0.5, 1.5, 2.5, -0.5, -1.5, 2.4])],
+        );
+        assert_eq!(rounded.unwrap().to_f64(), [0.0, 2.0, 2.0, 0.0, -2.0, 2.0]);
+    }
+
+    #[test]
+    fn narrow_integers_wrap() {
+        let cast = NodeProto::new("Cast", &["x"], &["y"])
+            .with(AttributeProto::int("to", ElementType::I8.onnx().into()));
+        assert_eq!(
+            one(cast, 13, &[super::super::tests::ints(&[127, 128, -129, 256])]).unwrap().to_f64(),
+            [127.0, -128.0, 127.0, 0.0]
+        );
+        let sum = NodeProto::new("Add", &["x", "x"], &["y"]);
+        let wrapped = one(sum, 14, &[Tensor::U8(ndarray::arr1(&[200]).into_dyn())]);
+        assert_eq!(wrapped.unwrap().to_f64(), [144.0]);
+    }
+
+    #[test]
+    fn the_error_function_is_exact_to_rounding() {
+        // Abramowitz and Stegun, table 7.1.
+        for (x, value) in
+            [(0.5, 0.520_499_877_813_046_5), (1.0, 0.842_700_792_949_714_9), (2.0, 0.995_322_265_018_952_7)]
+        {
+            assert!((erf(x) - value).abs() < 1e-15 && (erf(-x) + value).abs() < 1e-15);
+        }
+        assert!((erf(3.0) - 0.999_977_909_503_001_4).abs() < 1e-15);
+        assert!((erf(2.499_999_999) - erf(2.500_000_001)).abs() < 1e-11);
+    }
+}

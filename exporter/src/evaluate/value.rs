@@ -297,17 +297,16 @@ impl Dense {
     /// What the declared type leaves of the elements: of integers always, of floating-point numbers where asked for.
     pub fn settled(mut self, precision: Precision) -> Self {
         let declared = self.declared;
+        // Elements that only moved are settled already, and may be shared: they are looked at before they are copied.
         match &mut self.data {
-            Data::Float(array) if precision == Precision::Declared && declared != ElementType::F64 => {
-                // Elements that only moved are rounded already, and may be shared.
-                if array.iter().any(|&value| rounded(value, declared).to_bits() != value.to_bits()) {
-                    array.mapv_inplace(|value| rounded(value, declared));
-                }
+            Data::Float(array) if precision == Precision::Declared => {
+                let unsettled = |value: &f64| rounded(*value, declared).to_bits() != value.to_bits();
+                let unsettled = declared != ElementType::F64 && array.iter().any(unsettled);
+                unsettled.then(|| array.mapv_inplace(|value| rounded(value, declared)));
             }
-            Data::Int(array) if declared != ElementType::I64 => {
-                if array.iter().any(|&value| wrapped(value, declared) != value) {
-                    array.mapv_inplace(|value| wrapped(value, declared));
-                }
+            Data::Int(array) => {
+                let unsettled = array.iter().any(|&value| wrapped(value, declared) != value);
+                unsettled.then(|| array.mapv_inplace(|value| wrapped(value, declared)));
             }
             _ => {}
         }

@@ -1,12 +1,15 @@
 //! What tests of several files need of the corpus.
 
+// Not every one of them needs all of it.
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use isqrt_cov::tensor::{ElementType, Tensor};
 use isqrt_cov_proto::Model;
-use isqrt_cov_proto::onnx::ModelProto;
+use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 use ndarray::ArrayD;
 use ndarray_npy::NpzReader;
 use serde_json::Value;
@@ -33,11 +36,20 @@ pub fn arrays(path: &Path) -> HashMap<String, ArrayD<f32>> {
     names.into_iter().filter_map(|name| Some((name.clone(), archive.by_name(&name).ok()?))).collect()
 }
 
+/// The array of an input: under its name, or as `input`, where a rewrite gave the input another name.
+pub fn array_of<'a>(
+    input: &ValueInfoProto,
+    arrays: &'a HashMap<String, ArrayD<f32>>,
+    suffix: &str,
+) -> Option<&'a ArrayD<f32>> {
+    arrays.get(&format!("{}{suffix}", input.name())).or_else(|| arrays.get(&format!("input{suffix}")))
+}
+
 /// The arrays named after the model's inputs, of the types that it declares.
 pub fn inputs(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &str) -> Vec<Tensor> {
     let graph = model.graph.as_ref().unwrap();
-    let tensor = |input: &isqrt_cov_proto::onnx::ValueInfoProto| {
-        let array = &arrays[&format!("{}{suffix}", input.name())];
+    let tensor = |input: &ValueInfoProto| {
+        let array = array_of(input, arrays, suffix).unwrap();
         let values: Vec<f64> = array.iter().map(|&value| value.into()).collect();
         let element = ElementType::from_onnx(input.tensor_type().unwrap().elem_type()).unwrap();
         Tensor::from_f64(element, array.shape(), &values)
