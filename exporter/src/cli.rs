@@ -86,12 +86,32 @@ pub(crate) struct Answer {
 }
 
 /// A no.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     /// A fixed word.
     pub reason: &'static str,
     /// For people: what was found, and what to do next.
     pub message: String,
+}
+
+impl Answer {
+    /// The exit status.
+    fn status(&self) -> ExitStatus {
+        if self.refusal.is_some() { ExitStatus::No } else { ExitStatus::Done }
+    }
+
+    /// The JSON object that machines get.
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        let word = if self.status() == ExitStatus::Done { "done" } else { "no" };
+        object.insert("status".to_owned(), word.into());
+        if let Some(refusal) = &self.refusal {
+            object.insert("reason".to_owned(), refusal.reason.into());
+            object.insert("message".to_owned(), refusal.message.clone().into());
+        }
+        object.extend(self.fields.clone());
+        Value::Object(object)
+    }
 }
 
 /// Where models are run.
@@ -198,8 +218,8 @@ fn guarded(work: impl FnOnce() -> Result<Answer>) -> Result<Answer> {
 
 /// Writes a command's answer or error.
 fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
-    let (status, answer) = match outcome {
-        Ok(answer) => (if answer.refusal.is_some() { ExitStatus::No } else { ExitStatus::Done }, answer),
+    let answer = match outcome {
+        Ok(answer) => answer,
         Err(error) => {
             let causes = causes(&error);
             if json {
@@ -214,24 +234,16 @@ fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
         }
     };
     if json {
-        let mut object = Map::new();
-        let word = if status == ExitStatus::Done { "done" } else { "no" };
-        object.insert("status".to_owned(), word.into());
-        if let Some(refusal) = answer.refusal {
-            object.insert("reason".to_owned(), refusal.reason.into());
-            object.insert("message".to_owned(), refusal.message.into());
-        }
-        object.extend(answer.fields);
-        print(&Value::Object(object).to_string());
+        print(&answer.to_json().to_string());
     } else {
         if !answer.text.is_empty() {
             print(answer.text.trim_end());
         }
-        if let Some(refusal) = answer.refusal {
+        if let Some(refusal) = &answer.refusal {
             complain(&format!("no ({}): {}", refusal.reason, refusal.message));
         }
     }
-    status
+    answer.status()
 }
 
 /// Answers a command line that asks for help, or that cannot be understood.

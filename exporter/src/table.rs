@@ -26,6 +26,12 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// The rows so far, headings first.
+    #[must_use]
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// Whether it has no rows but its headings.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,7 +1,6 @@
 //! `isqrt-cov bench`.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
@@ -10,12 +9,12 @@ use serde_json::{Map, Value, json};
 
 use super::output;
 use crate::cli::{Answer, RuntimeOptions};
+use crate::latency::{Subject, in_turns};
 use crate::progress::Progress;
 use crate::proof::{Alignment, Shapes};
-use crate::runtime::{Runtime, Session};
+use crate::runtime::Runtime;
 use crate::signature::Signature;
 use crate::table::Table;
-use crate::tensor::Tensor;
 
 /// Measure the latency of a model, or of two side by side
 ///
@@ -48,21 +47,8 @@ pub struct Arguments {
     runtime: RuntimeOptions,
 }
 
-/// The least time that a round takes, in seconds: a hundred times what the clock and the scheduler blur.
-const ROUND: f64 = 5e-3;
 /// Rounds run before the first that counts.
-const WARM_UP: u32 = 3;
-
-/// A model ready to be measured.
-struct Subject {
-    path: PathBuf,
-    session: Box<dyn Session>,
-    inputs: Vec<Tensor>,
-    batch: usize,
-    repeats: u32,
-    /// Seconds a run, one for each round.
-    times: Vec<f64>,
-}
+const WARM_UP: usize = 3;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let paths: Vec<&Path> =
@@ -71,34 +57,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         output::refuse_checkpoint(path)?;
     }
     let runtime = arguments.runtime.open_with(arguments.threads.map(|threads| threads as usize))?;
-    let mut subjects: Vec<Subject> =
-        paths.iter().map(|path| Subject::load(path, &*runtime, arguments)).collect::<Result<_>>()?;
+    let loaded = paths.iter().map(|path| load(path, &*runtime, arguments));
+    let (mut subjects, batches): (Vec<Subject>, Vec<usize>) =
+        loaded.collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let progress = Progress::on_terminal();
-    progress.begin("measuring", arguments.rounds as usize);
-    for round in 0..WARM_UP + arguments.rounds {
-        // The order alternates, so that neither always runs in the other's wake.
-        if round % 2 == 1 {
-            subjects.iter_mut().rev().try_for_each(Subject::measure)?;
-        } else {
-            subjects.iter_mut().try_for_each(Subject::measure)?;
-        }
-        if round < WARM_UP {
-            subjects.iter_mut().for_each(|subject| subject.times.clear());
-        } else {
-            progress.step();
-        }
-    }
+    let rounds = arguments.rounds as usize;
+    progress.begin("measuring", rounds);
+    in_turns(&mut subjects, WARM_UP, |_| rounds, || progress.step())?;
     progress.end();
 
     let mut table = Table::new(&["model", "batch", "median ms", "min ms", "90 % ms", "ms a sample", "ratio"]);
     let base = subjects[0].quantile(0.5);
     let mut models = Vec::new();
-    for subject in &subjects {
+    for ((subject, path), &batch) in subjects.iter().zip(&paths).zip(&batches) {
         let [median, least, slow] = [0.5, 0.0, 0.9].map(|share| 1e3 * subject.quantile(share));
-        let (sample, ratio) = (median / subject.batch as f64, 1e3 * base / median);
+        let (sample, ratio) = (median / batch as f64, 1e3 * base / median);
         table.row([
-            subject.path.display().to_string(),
-            subject.batch.to_string(),
+            path.display().to_string(),
+            batch.to_string(),
             format!("{median:.3}"),
             format!("{least:.3}"),
             format!("{slow:.3}"),
@@ -106,8 +82,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             format!("{ratio:.2}×"),
         ]);
         models.push(json!({
-            "model": subject.path,
-            "batch": subject.batch,
+            "model": path,
+            "batch": batch,
             "median_ms": median,
             "min_ms": least,
             "p90_ms": slow,
@@ -126,43 +102,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     Ok(Answer { fields, text, refusal: None })
 }
 
-impl Subject {
-    fn load(path: &Path, runtime: &dyn Runtime, arguments: &Arguments) -> Result<Self> {
-        let model = Model::load(path)?.inlined()?;
-        let signature = Signature::of(&model)?;
-        let alignment = Alignment::of(&signature, &signature).map_err(anyhow::Error::msg)?;
-        let shapes = Shapes::agreed(&signature, &signature, &alignment, None)?.map_err(anyhow::Error::msg)?;
-        let batch = if shapes.open_batch() { arguments.batch as usize } else { shapes.fixed_batch() };
-        ensure!(
-            shapes.open_batch() || arguments.batch == 1 || batch == arguments.batch as usize,
-            "{}: takes batches of {batch} only; --batch {} cannot be had",
-            path.display(),
-            arguments.batch
-        );
-        let sized = shapes.sized(batch, arguments.extent as usize);
-        let place = || format!("{}: cannot be measured on inputs of shape {sized:?}", path.display());
-        let session = runtime.prepare(&model, &sized).with_context(place)?;
-        let inputs = shapes.random(&sized, 1);
-        session.run(&inputs).with_context(place)?;
-        let start = Instant::now();
-        session.run(&inputs).with_context(place)?;
-        let repeats = (ROUND / start.elapsed().as_secs_f64().max(1e-7)).ceil() as u32;
-        Ok(Self { path: path.to_owned(), session, inputs, batch, repeats: repeats.max(1), times: Vec::new() })
-    }
-
-    fn measure(&mut self) -> Result<()> {
-        let start = Instant::now();
-        for _ in 0..self.repeats {
-            self.session.run(&self.inputs)?;
-        }
-        self.times.push(start.elapsed().as_secs_f64() / f64::from(self.repeats));
-        Ok(())
-    }
-
-    /// The time a run, in seconds, that this share of the rounds does not exceed.
-    fn quantile(&self, share: f64) -> f64 {
-        let mut times = self.times.clone();
-        times.sort_by(f64::total_cmp);
-        times[((times.len() - 1) as f64 * share).round() as usize]
-    }
+/// A model ready to be measured, and the number of samples in its batch.
+fn load(path: &Path, runtime: &dyn Runtime, arguments: &Arguments) -> Result<(Subject, usize)> {
+    let model = Model::load(path)?.inlined()?;
+    let signature = Signature::of(&model)?;
+    let alignment = Alignment::of(&signature, &signature).map_err(anyhow::Error::msg)?;
+    let shapes = Shapes::agreed(&signature, &signature, &alignment, None)?.map_err(anyhow::Error::msg)?;
+    let batch = if shapes.open_batch() { arguments.batch as usize } else { shapes.fixed_batch() };
+    ensure!(
+        shapes.open_batch() || arguments.batch == 1 || batch == arguments.batch as usize,
+        "{}: takes batches of {batch} only; --batch {} cannot be had",
+        path.display(),
+        arguments.batch
+    );
+    let sized = shapes.sized(batch, arguments.extent as usize);
+    let session = runtime.prepare(&model, &sized);
+    let subject = session.and_then(|session| Subject::new(session, shapes.random(&sized, 1)));
+    let subject = subject
+        .with_context(|| format!("{}: cannot be measured on inputs of shape {sized:?}", path.display()))?;
+    Ok((subject, batch))
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::layers;
 use crate::cli::{Answer, Refusal};
-use crate::proof::{Accuracy, Proof};
+use crate::proof::{Accuracy, Latency, Proof};
 use crate::recognize::{Findings, Found};
 use crate::table::Table;
 
@@ -34,14 +34,18 @@ pub(crate) struct Converted {
     pub proof: Proof,
     /// How near each layer is to the truth; where that could not be measured, why.
     pub accuracies: Vec<Result<Accuracy, String>>,
+    /// How long both models run, where a report is to tell; where that could not be measured, why.
+    pub latency: Option<Result<Latency, String>>,
 }
 
 impl Conversion {
-    /// The answer: `output` is where the model would be written, `function` whether with function bodies.
-    pub fn answer(self, input: &Path, output: Option<&Path>, function: bool) -> Answer {
-        let written = output.filter(|_| self.refusal.is_none());
-        let (fields, text) = (self.fields(input, written, function), self.text(written));
-        Answer { fields, text, refusal: self.refusal }
+    /// The answer: `written` is where the proven model goes, `function` whether with function bodies.
+    pub fn answer(&self, input: &Path, written: Option<&Path>, function: bool) -> Answer {
+        Answer {
+            fields: self.fields(input, written, function),
+            text: self.text(written),
+            refusal: self.refusal.clone(),
+        }
     }
 
     fn fields(&self, input: &Path, written: Option<&Path>, function: bool) -> Map<String, Value> {
@@ -59,6 +63,10 @@ impl Conversion {
         field("nodes_after", converted.map_or(self.nodes_before, |done| done.nodes_after).into());
         field("function", (converted.is_some() && function).into());
         field("proof", proof.map_or(Value::Null, Proof::to_json));
+        if let Some(latency) = converted.and_then(|done| done.latency.as_ref()) {
+            let not_measured = |reason: &String| json!({ "not_measured": reason });
+            field("latency", latency.as_ref().map_or_else(not_measured, Latency::to_json));
+        }
         for (name, value) in proof.into_iter().flat_map(Proof::samples_json) {
             if let Some(value) = value {
                 field(name, value);
@@ -90,21 +98,26 @@ impl Conversion {
             text.extend(["left as they are: ", &layers::listed(&self.skipped), "\n"]);
         }
         text.push_str(&layers::others_text(findings));
-        if let Some(Converted { nodes_after, proof, accuracies }) = &self.converted {
+        if self.converted.is_some() {
             let mut table = Table::pairs();
-            table.row(["nodes".to_owned(), format!("{} before, {nodes_after} after", self.nodes_before)]);
-            proof.describe(&mut table, ["before", "after"]);
-            for (found, accuracy) in findings.layers.iter().zip(accuracies) {
-                let said = accuracy
-                    .as_ref()
-                    .map_or_else(|reason| format!("not measured: {reason}"), Accuracy::describe);
-                table.row(["float64".to_owned(), format!("{}: {said}", found.output)]);
-            }
+            self.summary(&mut table);
             if let Some(written) = written {
                 table.row(["written".to_owned(), written.display().to_string()]);
             }
             text.push_str(&table.render());
         }
         text
+    }
+
+    /// What is known of the converted model, a row each; nothing where there is none.
+    pub fn summary(&self, table: &mut Table) {
+        let Some(Converted { nodes_after, proof, accuracies, .. }) = &self.converted else { return };
+        table.row(["nodes".to_owned(), format!("{} before, {nodes_after} after", self.nodes_before)]);
+        proof.describe(table, ["before", "after"]);
+        for (found, accuracy) in self.findings.layers.iter().zip(accuracies) {
+            let said =
+                accuracy.as_ref().map_or_else(|reason| format!("not measured: {reason}"), Accuracy::describe);
+            table.row(["float64".to_owned(), format!("{}: {said}", found.output)]);
+        }
     }
 }

@@ -5,16 +5,19 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
+use isqrt_cov_proto::onnx::ModelProto;
 
 use super::conversion::{Conversion, Converted};
 use super::output::{self, Written};
+use super::page::page;
 use super::selection::Selection;
 use super::{ProofOptions, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
-use crate::proof::{Plan, compare, parting, tolerance, truth};
+use crate::proof::{Plan, compare, latency, parting, tolerance, truth};
 use crate::recognize::recognize;
+use crate::report;
 use crate::rewrite;
 use crate::runtime::ort::OPERATORS_VARIABLE;
 use crate::signature::Signature;
@@ -30,6 +33,7 @@ use crate::signature::Signature;
 #[command(after_help = "Examples:
   isqrt-cov convert model.onnx -o fused.onnx
   isqrt-cov convert model.onnx -o fused.onnx --inputs test.npz     Accuracy before and after on your own data
+  isqrt-cov convert model.onnx -o fused.onnx --report report.html  What was done, and why it may be trusted
   isqrt-cov convert model.onnx -o fused.onnx --only /head/pool/Gather_output_0     One layer of several
   isqrt-cov convert model.onnx -o fused.onnx --onnxruntime /usr/lib/libonnxruntime.so
   isqrt-cov convert model.onnx --dry-run --json | jq .proof")]
@@ -43,9 +47,16 @@ pub struct Arguments {
     /// Leave out the function body: the file is smaller, but runs only where the operator library is loaded
     #[arg(long)]
     no_function: bool,
-    /// Convert and prove, but write nothing
+    /// Convert and prove, but write no model
     #[arg(long)]
     dry_run: bool,
+    /// Write a report: a page to read where FILE ends in .html, what --json prints where it ends in .json
+    ///
+    /// It has the proof, and for each layer what it is, how that is known, its graph before and after, and its errors
+    /// against float64; and the latency of both models, which takes about two seconds to measure. It is written also
+    /// where the answer is no, and with --dry-run.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    report: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
@@ -56,10 +67,7 @@ pub struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     output::refuse_checkpoint(&arguments.input)?;
-    let destination = arguments.output.as_ref().filter(|_| !arguments.dry_run);
-    if let Some(destination) = destination {
-        output::check(arguments.proof.read_with(&arguments.input), destination)?;
-    }
+    let destination = arguments.check()?;
     let runs_operators = arguments.runtime.has_operators();
     ensure!(
         runs_operators || !arguments.no_function,
@@ -90,7 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
     let mut conversion = Conversion { findings, skipped, nodes_before, converted: None, refusal };
     if conversion.refusal.is_some() {
-        return Ok(arguments.answer(conversion));
+        return arguments.finish(&conversion, &original, None);
     }
 
     let layers = &conversion.findings.layers;
@@ -115,8 +123,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     } else if !arguments.no_function {
         // Only the operators have run so far; where the library is absent, their bodies will.
         let expanded = expand::inline(&written.proto)?;
-        let body =
-            compare(&original, &expanded, &*runtime, &Plan { seeds: 1, samples: None, ..plan }, &progress)?;
+        let body = compare(
+            &original,
+            &expanded,
+            &*runtime,
+            &Plan { seeds: 1, samples: None, ..plan.clone() },
+            &progress,
+        )?;
         proof.join_body(&body);
     }
     conversion.refusal = proof.failure.as_ref().map(|failure| Refusal {
@@ -125,17 +138,61 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             "the converted model is not proven to compute the same function, and was not written: {failure}"
         ),
     });
+    let latency = arguments.report.as_ref().map(|_| {
+        progress.spin("measuring the latency");
+        let latency = latency(&original, &written.proto, &*runtime, &plan, &proof);
+        progress.end();
+        latency.map_err(|error| format!("{error:#}"))
+    });
     let nodes_after = layers::node_count(&written.proto);
-    if proof.failure.is_none() {
-        written.commit()?;
-    }
-    conversion.converted = Some(Converted { nodes_after, proof, accuracies });
-    Ok(arguments.answer(conversion))
+    conversion.converted = Some(Converted { nodes_after, proof, accuracies, latency });
+    arguments.finish(&conversion, &original, Some(written))
 }
 
 impl Arguments {
-    fn answer(&self, conversion: Conversion) -> Answer {
-        let output = self.output.as_deref().filter(|_| !self.dry_run);
-        conversion.answer(&self.input, output, !self.no_function)
+    /// Checks, before any long work, that what is to be written may be.
+    fn check(&self) -> Result<Option<&PathBuf>> {
+        let destination = self.output.as_ref().filter(|_| !self.dry_run);
+        let read = || self.proof.read_with(&self.input);
+        if let Some(destination) = destination {
+            output::check(read(), destination, "-o")?;
+        }
+        if let Some(report) = &self.report {
+            report::Format::of(report)?;
+            output::check(read(), report, "--report")?;
+            if let Some(destination) = destination {
+                let data = destination.with_added_extension("data");
+                let clash = output::same_file(report, destination) || output::same_file(report, &data);
+                ensure!(
+                    !clash,
+                    "{}: is where the model goes; name another file with --report",
+                    report.display()
+                );
+            }
+        }
+        Ok(destination)
+    }
+
+    /// Writes the report, where one is asked for, and then the model, where it is proven.
+    fn finish(
+        &self,
+        conversion: &Conversion,
+        original: &ModelProto,
+        model: Option<Written>,
+    ) -> Result<Answer> {
+        let proven = conversion.refusal.is_none();
+        let written = self.output.as_deref().filter(|_| proven && !self.dry_run);
+        let answer = conversion.answer(&self.input, written, !self.no_function);
+        if let Some(path) = &self.report {
+            let content = match report::Format::of(path)? {
+                report::Format::Json => answer.to_json().to_string() + "\n",
+                report::Format::Page => page(conversion, original, &self.input, written),
+            };
+            report::write(path, &content)?;
+        }
+        if let Some(model) = model.filter(|_| proven) {
+            model.commit()?;
+        }
+        Ok(answer)
     }
 }

@@ -37,7 +37,7 @@ pub struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     output::refuse_checkpoint(&arguments.input)?;
-    output::check(arguments.proof.read_with(&arguments.input), &arguments.output)?;
+    output::check(arguments.proof.read_with(&arguments.input), &arguments.output, "-o")?;
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
     let original = model.inlined()?;

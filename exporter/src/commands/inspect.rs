@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Value, json};
 
-use super::{layers, output};
+use super::{facts, layers, output};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::progress::Progress;
 use crate::recognize::recognize;
@@ -42,22 +42,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let proto = &model.proto;
     let signature = Signature::of(proto)?;
     let fused = layers::fused(proto);
-    let opsets = proto.opset_import.iter().map(|set| (domain_name(set.domain()), set.version()));
-    let opsets: Vec<_> = opsets.collect();
 
     let mut table = Table::pairs();
     table.row(["model".to_owned(), arguments.input.display().to_string()]);
-    let sets: Vec<_> = opsets.iter().map(|(domain, version)| format!("{domain} {version}")).collect();
-    table.row(["format".to_owned(), format!("IR {}, opset {}", proto.ir_version(), sets.join(", "))]);
-    if !proto.producer_name().is_empty() {
-        table.row(["producer".to_owned(), format!("{} {}", proto.producer_name(), proto.producer_version())]);
-    }
-    for port in &signature.inputs {
-        table.row(["input".to_owned(), format!("{}: {port}", port.name)]);
-    }
-    for port in &signature.outputs {
-        table.row(["output".to_owned(), format!("{}: {port}", port.name)]);
-    }
+    facts::describe(proto, &signature, &mut table);
     table.row(["nodes".to_owned(), layers::node_count(proto).to_string()]);
     if !fused.is_empty() {
         table.row(["fused".to_owned(), layers::fused_text(&fused)]);
@@ -76,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let fields = json!({
         "model": arguments.input.display().to_string(),
         "ir_version": proto.ir_version(),
-        "opsets": opsets.iter().map(|&(domain, version)| (domain.to_owned(), version.into()))
+        "opsets": facts::opsets(proto).map(|(domain, version)| (domain.to_owned(), version.into()))
             .collect::<serde_json::Map<String, Value>>(),
         "producer": proto.producer_name(),
         "inputs": signature.inputs.iter().map(port_json).collect::<Vec<_>>(),
@@ -92,11 +80,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let refusal = layers::refusal(&findings, proto, &runtime.name());
     let refusal = refusal.filter(|refusal: &Refusal| refusal.reason == "lost-iteration" || fused.is_empty());
     Ok(Answer { fields, text, refusal })
-}
-
-/// The default domain has an empty name; ONNX's documents call it `ai.onnx`.
-fn domain_name(domain: &str) -> &str {
-    if domain.is_empty() { "ai.onnx" } else { domain }
 }
 
 fn port_json(port: &Port) -> Value {

@@ -180,7 +180,7 @@ fn attributes_text(layer: &Layer) -> String {
 }
 
 /// The attributes in which `layer` differs from `other`.
-fn difference(layer: &Layer, other: &Layer) -> String {
+pub fn difference(layer: &Layer, other: &Layer) -> String {
     let mine = layer.attributes();
     let theirs = other.attributes();
     let differing = mine.into_iter().filter(|pair| !theirs.contains(pair));

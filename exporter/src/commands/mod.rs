@@ -6,10 +6,12 @@ mod conversion;
 pub mod convert;
 pub mod doctor;
 pub mod expand;
+mod facts;
 pub mod inspect;
 pub mod layers;
 pub mod operators;
 pub mod output;
+mod page;
 pub mod selection;
 pub mod validate;
 

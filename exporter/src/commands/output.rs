@@ -6,24 +6,24 @@ use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 use isqrt_cov_proto::{Model, Staged};
 
-/// Checks, before any long work, that `output` may be written.
+/// Checks, before any long work, that `output`, which the user named with `option`, may be written.
 ///
 /// # Errors
 /// An output that is one of the files `read`, under whatever name; one that is a folder or a device, or whose folder does
 /// not exist.
-pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path) -> Result<()> {
+pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option: &str) -> Result<()> {
     for input in read {
         ensure!(
             !same_file(input, output),
-            "{}: is also read, as {}; name another file with -o",
+            "{}: is also read, as {}; name another file with {option}",
             output.display(),
             input.display()
         );
     }
-    ensure!(!output.is_dir(), "{}: is a folder; name a file in it with -o", output.display());
+    ensure!(!output.is_dir(), "{}: is a folder; name a file in it with {option}", output.display());
     ensure!(
         !output.exists() || output.is_file(),
-        "{}: exists and is not a regular file; name another one with -o",
+        "{}: exists and is not a regular file; name another one with {option}",
         output.display()
     );
     let folder = match output.parent() {
@@ -34,9 +34,15 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path) -> Res
     Ok(())
 }
 
-/// Whether two paths lead to one file: through links of either kind, too.
-fn same_file(one: &Path, other: &Path) -> bool {
-    if let (Ok(one), Ok(other)) = (one.canonicalize(), other.canonicalize())
+/// Whether two paths lead to one file, existing or not: through links of either kind, too.
+pub fn same_file(one: &Path, other: &Path) -> bool {
+    let resolved = |path: &Path| {
+        path.canonicalize().or_else(|_| {
+            let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+            Ok::<_, std::io::Error>(folder.canonicalize()?.join(path.file_name().unwrap_or_default()))
+        })
+    };
+    if let (Ok(one), Ok(other)) = (resolved(one), resolved(other))
         && one == other
     {
         return true;
@@ -110,7 +116,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model.onnx");
         std::fs::write(&model, b"x").unwrap();
-        let check = |read: &Path, output: &Path| check([Path::new("other.npz"), read], output);
+        let check = |read: &Path, output: &Path| check([Path::new("other.npz"), read], output, "-o");
         assert!(check(&model, &model).unwrap_err().to_string().contains("is also read"));
         assert!(check(&model, &folder.path().join(".").join("model.onnx")).is_err());
         let hard = folder.path().join("hard.onnx");

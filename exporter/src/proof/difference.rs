@@ -23,6 +23,17 @@ pub struct Difference {
     sample: Option<f64>,
 }
 
+/// Errors of one order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bin {
+    /// The least error.
+    pub from: f64,
+    /// The error at which the next bin begins.
+    pub to: f64,
+    /// How many elements have such an error.
+    pub count: u64,
+}
+
 /// An element on which the models differ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Place {
@@ -124,6 +135,26 @@ impl Difference {
         0.0
     }
 
+    /// How many of the finite elements have no error at all, and how many have an error of each order: `per_decade` bins
+    /// per factor of ten, from the least error to the greatest.
+    ///
+    /// # Panics
+    /// If `per_decade` does not divide the number of buckets per factor of ten.
+    #[must_use]
+    pub fn bins(&self, per_decade: usize) -> (u64, Vec<Bin>) {
+        let width = RESOLUTION as usize / per_decade;
+        assert_eq!(width * per_decade, RESOLUTION as usize, "bins are made of whole buckets");
+        // The last bucket, of what lies beyond the range, becomes a bin of its own.
+        let bins = self.histogram[1..].chunks(width).enumerate().map(|(index, counts)| Bin {
+            from: 10_f64.powf(RANGE.0 + index as f64 / per_decade as f64),
+            to: 10_f64.powf(RANGE.0 + (index + 1) as f64 / per_decade as f64),
+            count: counts.iter().sum(),
+        });
+        let mut bins: Vec<Bin> = bins.skip_while(|bin| bin.count == 0).collect();
+        bins.truncate(bins.iter().rposition(|bin| bin.count > 0).map_or(0, |last| last + 1));
+        (self.histogram[0], bins)
+    }
+
     fn note_variation(&mut self, value: f64) {
         match self.sample {
             None => self.sample = Some(value),
@@ -219,6 +250,17 @@ mod tests {
         difference.add(&tensor(&reference), &tensor(&candidate), "");
         let quantile = difference.quantile_999();
         assert!((quantile / 0.001 - 1.0).abs() < 0.03, "{quantile}");
+    }
+
+    #[test]
+    fn bins_hold_every_finite_element() {
+        let mut difference = Difference::new();
+        difference.add(&tensor(&[1.0; 5]), &tensor(&[1.0, 1.0 + 2e-5, 1.0 + 3e-5, 1.0 + 2e-3, 1.0]), "");
+        let (equal, bins) = difference.bins(1);
+        assert_eq!(equal, 2);
+        assert_eq!(bins.iter().map(|bin| bin.count).collect::<Vec<_>>(), [2, 0, 1]);
+        assert!((bins[0].from / 1e-5 - 1.0).abs() < 1e-9 && (bins[2].to / 1e-2 - 1.0).abs() < 1e-9);
+        assert_eq!(Difference::new().bins(4), (0, vec![]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! under several seeds and batch sizes, and the user's own where there are any.
 
 mod difference;
+mod latency;
 mod parting;
 mod report;
 mod samples;
@@ -11,8 +12,10 @@ mod truth;
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
 
-pub use self::difference::{Difference, Place};
+pub use self::difference::{Bin, Difference, Place};
+pub use self::latency::{Latency, latency};
 pub use self::parting::parting;
+pub(crate) use self::report::number;
 pub use self::samples::SampleProof;
 pub use self::shapes::{Alignment, Shapes};
 pub use self::truth::{Accuracy, truth};

@@ -136,7 +136,7 @@ impl Proof {
 }
 
 /// An error for people.
-pub(super) fn number(error: f64) -> String {
+pub(crate) fn number(error: f64) -> String {
     if error == 0.0 {
         "0".to_owned()
     } else if error.is_finite() {

@@ -70,17 +70,23 @@ impl Accuracy {
                 [difference.max, difference.quantile_999(), difference.mean()].map(number);
             format!("{max} (99.9 % {tail}, mean {mean})")
         };
-        let verdict = match self.nearer() {
+        format!(
+            "max error {} before, {} after, on {} samples: {}",
+            side(&self.before),
+            side(&self.after),
+            self.samples,
+            self.verdict()
+        )
+    }
+
+    /// Which of the two is nearer, in words.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        match self.nearer() {
             "after" => "the converted layer is nearer to the truth",
             "before" => "the original layer was nearer to the truth",
             _ => "both are as near to the truth",
-        };
-        format!(
-            "max error {} before, {} after, on {} samples: {verdict}",
-            side(&self.before),
-            side(&self.after),
-            self.samples
-        )
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::*;
 
-/// A model with two layers side by side, each with an input and an output of its own: their names begin with `a/` and
-/// `b/`.
-pub fn two_layers(folder: &TempDir) -> PathBuf {
+/// A model with two layers side by side, each with an input and an output of its own: their names begin with these
+/// prefixes.
+pub fn two_layers_called(folder: &TempDir, prefixes: [&str; 2]) -> PathBuf {
     let mut model = Model::load(graph("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch")).unwrap();
     let one = model.proto.graph.take().unwrap();
-    let mut both = prefixed(&one, "a/");
-    let second = prefixed(&one, "b/");
+    let mut both = prefixed(&one, prefixes[0]);
+    let second = prefixed(&one, prefixes[1]);
     both.node.extend(second.node);
     both.initializer.extend(second.initializer);
     both.input.extend(second.input);
@@ -18,6 +18,10 @@ pub fn two_layers(folder: &TempDir) -> PathBuf {
     let path = folder.path().join("two.onnx");
     model.save(&path).unwrap();
     path
+}
+
+fn two_layers(folder: &TempDir) -> PathBuf {
+    two_layers_called(folder, ["a/", "b/"])
 }
 
 fn prefixed(graph: &GraphProto, prefix: &str) -> GraphProto {

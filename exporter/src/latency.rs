@@ -1,0 +1,91 @@
+//! How long a model runs: several are measured in turns, so that what disturbs the one disturbs the other.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::runtime::Session;
+use crate::tensor::Tensor;
+
+/// The least time that a round takes, in seconds: a hundred times what the clock and the scheduler blur.
+const ROUND: f64 = 5e-3;
+
+/// A model that is measured.
+pub struct Subject {
+    session: Box<dyn Session>,
+    inputs: Vec<Tensor>,
+    repeats: u32,
+    /// Seconds a run, one for each round.
+    times: Vec<f64>,
+}
+
+impl Subject {
+    /// A model to run on `inputs`. It runs twice here, to see how often it must run in a round.
+    ///
+    /// # Errors
+    /// What the runtime reports.
+    pub fn new(session: Box<dyn Session>, inputs: Vec<Tensor>) -> Result<Self> {
+        session.run(&inputs)?;
+        let start = Instant::now();
+        session.run(&inputs)?;
+        let repeats = (ROUND / start.elapsed().as_secs_f64().max(1e-7)).ceil() as u32;
+        Ok(Self { session, inputs, repeats: repeats.max(1), times: Vec::new() })
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        let start = Instant::now();
+        for _ in 0..self.repeats {
+            self.session.run(&self.inputs)?;
+        }
+        self.times.push(start.elapsed().as_secs_f64() / f64::from(self.repeats));
+        Ok(())
+    }
+
+    /// Seconds that the last round took; 0 before the first.
+    fn round(&self) -> f64 {
+        self.times.last().map_or(0.0, |time| time * f64::from(self.repeats))
+    }
+
+    /// The time a run, in seconds, that this share of the rounds does not exceed; 0 before the first.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> f64 {
+        let mut times = self.times.clone();
+        times.sort_by(f64::total_cmp);
+        times.get((times.len().saturating_sub(1) as f64 * share).round() as usize).copied().unwrap_or(0.0)
+    }
+}
+
+/// Runs one round of each subject, then `warm_up` − 1 more that do not count either, then `rounds(s)` that do, where s is
+/// the time of a round of all subjects in seconds; `step` is called after each of those. Returns their number.
+///
+/// # Errors
+/// What the runtime reports.
+pub fn in_turns(
+    subjects: &mut [Subject],
+    warm_up: usize,
+    rounds: impl FnOnce(f64) -> usize,
+    step: impl Fn(),
+) -> Result<usize> {
+    let mut turn = |round: usize| -> Result<f64> {
+        // The order alternates, so that neither always runs in the other's wake.
+        if round % 2 == 1 {
+            subjects.iter_mut().rev().try_for_each(Subject::measure)?;
+        } else {
+            subjects.iter_mut().try_for_each(Subject::measure)?;
+        }
+        if round < warm_up {
+            return Ok(subjects.iter_mut().map(|subject| (subject.round(), subject.times.clear()).0).sum());
+        }
+        step();
+        Ok(0.0)
+    };
+    let mut seconds = 0.0;
+    for round in 0..warm_up {
+        seconds = turn(round)?;
+    }
+    let rounds = rounds(seconds);
+    for round in 0..rounds {
+        turn(warm_up + round)?;
+    }
+    Ok(rounds)
+}

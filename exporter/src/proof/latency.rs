@@ -1,0 +1,69 @@
+//! How long original and converted model run, on inputs of the proof.
+
+use anyhow::{Context, Result};
+use isqrt_cov_proto::onnx::ModelProto;
+use serde_json::{Value, json};
+
+use super::{Pair, Plan, Proof, Work, inputs_of};
+use crate::latency::{Subject, in_turns};
+use crate::runtime::Runtime;
+
+/// Seconds that measuring may take, beside one round to warm up.
+const BUDGET: f64 = 2.0;
+/// Rounds that are enough for a median.
+const ROUNDS: usize = 31;
+
+/// Medians of the two models, run in turns.
+#[derive(Debug, Clone)]
+pub struct Latency {
+    /// The runtime's name and version.
+    pub runtime: String,
+    /// Shapes of the inputs.
+    pub inputs: Vec<Vec<usize>>,
+    /// Rounds measured of each model.
+    pub rounds: usize,
+    /// Median time of a run of the original, in milliseconds.
+    pub before: f64,
+    /// The same of the converted model.
+    pub after: f64,
+}
+
+impl Latency {
+    /// The times as a JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "runtime": self.runtime,
+            "inputs": self.inputs,
+            "rounds": self.rounds,
+            "before_ms": self.before,
+            "after_ms": self.after,
+        })
+    }
+}
+
+/// Measures both models in the first shape of `proof`, for about two seconds.
+///
+/// # Errors
+/// What the runtime reports.
+pub fn latency(
+    original: &ModelProto,
+    converted: &ModelProto,
+    runtime: &dyn Runtime,
+    plan: &Plan,
+    proof: &Proof,
+) -> Result<Latency> {
+    let case = proof.cases.first().context("the proof ran nothing")?;
+    let (pair, shapes) = Pair::of(original, converted, runtime, plan)?.map_err(anyhow::Error::msg)?;
+    let (inputs, _) = inputs_of(&Work::Seed(1), case, &shapes, plan);
+    let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| inputs[index].clone()).collect();
+    let fed_shapes: Vec<_> = fed.iter().map(|tensor| tensor.dims().to_vec()).collect();
+    let mut subjects = [
+        Subject::new(runtime.prepare(original, &case.shapes)?, inputs)?,
+        Subject::new(runtime.prepare(converted, &fed_shapes)?, fed)?,
+    ];
+    let affordable = |seconds: f64| ((BUDGET / seconds.max(1e-9)) as usize).clamp(1, ROUNDS);
+    let rounds = in_turns(&mut subjects, 1, affordable, || ())?;
+    let [before, after] = subjects.each_ref().map(|subject| 1e3 * subject.quantile(0.5));
+    Ok(Latency { runtime: runtime.name(), inputs: case.shapes.clone(), rounds, before, after })
+}
