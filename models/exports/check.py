@@ -26,8 +26,9 @@ def export_error(model, tensors):
     worst = 0.0
     for key in [key for key in tensors if key.startswith("input")]:
         x = tensors[key].astype(np.float16 if inputs and inputs[0].type == "tensor(float16)" else np.float32)
-        found = session.run(None, {inputs[0].name: x} if inputs else {})[0]
-        worst = max(worst, distance(found, tensors[key.replace("input", "expected")]))
+        found = session.run(None, {inputs[0].name: x} if inputs else {})
+        names = [key.replace("input", name) for name in ("expected", "second")]
+        worst = max(worst, *(distance(y, tensors[name]) for y, name in zip(found, names, strict=False)))
     return worst
 
 

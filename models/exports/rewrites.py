@@ -48,12 +48,13 @@ def inside_if(model):
 
 def inside_loop(model):
     """A Loop over the batch; its body holds the graph for one sample and stacks what it gives."""
-    graph = model.graph
-    (source,), (target,) = graph.input, graph.output
+    (whole,) = model.graph.input
+    graph = reading(model.graph, whole.name, "one_sample")
+    (target,) = graph.output
     nodes = [
         helper.make_node("Constant", [], ["axis0"], value=helper.make_tensor("", TensorProto.INT64, [1], [0])),
-        helper.make_node("Gather", ["whole", "index"], ["sample"], axis=0),
-        helper.make_node("Unsqueeze", ["sample", "axis0"], [source.name]),
+        helper.make_node("Gather", [whole.name, "sample_number"], ["sample"], axis=0),
+        helper.make_node("Unsqueeze", ["sample", "axis0"], ["one_sample"]),
         *constants_as_nodes(graph),
         helper.make_node("Squeeze", [target.name, "axis0"], ["row"]),
         helper.make_node("Identity", ["go_on"], ["still_on"]),
@@ -65,13 +66,13 @@ def inside_loop(model):
         nodes,
         "sample",
         [
-            helper.make_tensor_value_info("index", TensorProto.INT64, []),
+            helper.make_tensor_value_info("sample_number", TensorProto.INT64, []),
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
         ],
         [helper.make_tensor_value_info("still_on", TensorProto.BOOL, []), row],
     )
     outer = [
-        helper.make_node("Shape", ["whole"], ["shape"]),
+        helper.make_node("Shape", [whole.name], ["shape"]),
         helper.make_node("Constant", [], ["first"], value=helper.make_tensor("", TensorProto.INT64, [], [0])),
         helper.make_node("Gather", ["shape", "first"], ["count"], axis=0),
         helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("", TensorProto.BOOL, [], [True])),
@@ -79,10 +80,21 @@ def inside_loop(model):
     ]
     looped = rebuilt(model, outer)
     looped = output_renamed(looped, target.name, "result")
-    looped.graph.input[0].name = "whole"
     for value in (looped.graph.input[0], looped.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return looped
+
+
+def reading(graph, old, new):
+    """The graph with every node, in subgraphs too, reading `new` where it read `old`."""
+    copy = onnx.GraphProto()
+    copy.CopyFrom(graph)
+    pending = [copy]
+    while pending:
+        for node in pending.pop().node:
+            node.input[:] = [new if name == old else name for name in node.input]
+            pending.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
+    return copy
 
 
 def clone(value, name):
@@ -138,5 +150,20 @@ def by_runtime(level, path):
         options.log_severity_level = 3
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return onnx.load(path)
+
+    return rewrite
+
+
+def by_half(keep_io):
+    """A rewrite by ONNX Runtime's converter to float16."""
+
+    def rewrite(model):
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers.onnx_model import OnnxModel
+
+        # The converter appends its casts at the end.
+        converted = OnnxModel(convert_float_to_float16(model, keep_io_types=keep_io))
+        converted.topological_sort()
+        return converted.model
 
     return rewrite
