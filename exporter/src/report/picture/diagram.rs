@@ -10,6 +10,8 @@ use crate::graph::subgraphs;
 
 /// Nodes that are drawn at most.
 pub const WHOLE: usize = 60;
+/// Nodes among which repeats are looked for: that takes time with the square of their number, for each repeat.
+const SEARCHED: usize = 1500;
 
 /// What a box stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +119,8 @@ impl Diagram {
             .iter()
             .map(|vertex| if vertex.kind == Kind::Fold { "" } else { vertex.label.as_str() })
             .collect();
-        if let Some(repeat) = longest_repeat(&labels) {
+        let repeat = if labels.len() <= SEARCHED { longest_repeat(&labels) } else { None };
+        if let Some(repeat) = repeat {
             let start = 1 + repeat.start + repeat.period;
             let turns = repeat.turns - 2;
             let label = match repeat.period {
@@ -307,5 +310,8 @@ mod tests {
         let nodes: Vec<&NodeProto> = nodes.iter().collect();
         assert_eq!(labels(&Diagram::of(&nodes, "x", "y")), ["x", "Add", "y"]);
         assert_eq!(labels(&Diagram::of(&[], "x", "y")), ["x", "y"]);
+        let nodes = chain(&["Mul", "Mul", "Add", "Sub"].repeat(50_000));
+        let nodes: Vec<&NodeProto> = nodes.iter().collect();
+        assert!(Diagram::of(&nodes, "v0", "v200000").inner() <= WHOLE);
     }
 }
