@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 
 use crate::commands;
 use crate::runtime::Runtime;
+use crate::runtime::embedded::Embedded;
 use crate::runtime::ort::{self, Ort};
-use crate::runtime::tract::Tract;
 
 /// Finds iSQRT-COV layers in trained graphs, replaces each by a single operator, and proves that the model still
 /// computes the same function.
@@ -166,7 +166,7 @@ impl RuntimeOptions {
             RuntimeKind::Tract if threads.is_some() => {
                 bail!("--threads is for `--runtime ort`; tract runs on one thread")
             }
-            RuntimeKind::Tract => Ok(Box::new(Tract::new())),
+            RuntimeKind::Tract => Ok(Box::new(Embedded::new())),
             RuntimeKind::Ort => {
                 let library = ort::find_runtime(self.onnxruntime.as_deref())?;
                 let operators = ort::find_operators(self.op_library.as_deref());

@@ -39,24 +39,29 @@ impl<'a> Constants<'a> {
     /// Whether a constant looks like trained weights rather than like a part of a formula.
     #[must_use]
     pub fn looks_trained(&self, name: &str) -> bool {
-        let Some(tensor) = self.get(name) else { return false };
-        let width = match DataType::try_from(tensor.data_type()) {
-            Ok(DataType::Float) => 4,
-            Ok(DataType::Double) => 8,
-            Ok(DataType::Float16 | DataType::Bfloat16) => 2,
-            _ => return false,
-        };
-        // A tensor that cannot be read here is refused elsewhere; until then it is nobody's formula.
-        let Ok(data) = TensorData::inline(tensor) else { return true };
-        let mut distinct = Vec::with_capacity(STRUCTURAL_VALUES + 1);
-        for bits in data.bytes().chunks_exact(width) {
-            if !distinct.contains(&bits) {
-                distinct.push(bits);
-                if distinct.len() > STRUCTURAL_VALUES {
-                    return true;
-                }
+        self.get(name).is_some_and(looks_trained)
+    }
+}
+
+/// Whether a tensor looks like trained weights rather than like a part of a formula.
+#[must_use]
+pub fn looks_trained(tensor: &TensorProto) -> bool {
+    let width = match DataType::try_from(tensor.data_type()) {
+        Ok(DataType::Float) => 4,
+        Ok(DataType::Double) => 8,
+        Ok(DataType::Float16 | DataType::Bfloat16) => 2,
+        _ => return false,
+    };
+    // A tensor that cannot be read here is refused elsewhere; until then it is nobody's formula.
+    let Ok(data) = TensorData::inline(tensor) else { return true };
+    let mut distinct = Vec::with_capacity(STRUCTURAL_VALUES + 1);
+    for bits in data.bytes().chunks_exact(width) {
+        if !distinct.contains(&bits) {
+            distinct.push(bits);
+            if distinct.len() > STRUCTURAL_VALUES {
+                return true;
             }
         }
-        false
     }
+    false
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
 
 use crate::graph::{Flow, ValueId};
 use crate::tensor::ElementType;
@@ -18,12 +18,13 @@ pub struct Entry {
     pub dims: Vec<usize>,
 }
 
-/// The part of `model`, whose main graph is `flow`'s, that computes `outputs` from `entries`; `frozen` values are given
-/// as constants under their names.
+/// The part of `model`, in one of its graphs, whose data flow is `flow` and whose operator sets are `opsets`, that computes
+/// `outputs` from `entries`; `frozen` values are given as constants under their names.
 #[must_use]
 pub fn extract(
     model: &ModelProto,
     flow: &Flow,
+    opsets: &[OperatorSetIdProto],
     entries: &[Entry],
     frozen: &[TensorProto],
     outputs: &[ValueId],
@@ -66,7 +67,7 @@ pub fn extract(
     };
     ModelProto {
         ir_version: model.ir_version,
-        opset_import: model.opset_import.clone(),
+        opset_import: opsets.to_vec(),
         functions: model.functions.clone(),
         graph: Some(graph),
         ..ModelProto::default()

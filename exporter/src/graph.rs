@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use isqrt_cov_proto::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
-use crate::constants::Constants;
+use crate::constants::{Constants, looks_trained};
 
 /// A value of the graph, by its place in [`Flow::names`].
 pub type ValueId = usize;
@@ -41,6 +41,8 @@ pub struct Flow<'a> {
     pub kind: Vec<Kind>,
     /// Whether a trained weight goes into the making of each [`Kind::Constant`] value.
     trained: Vec<bool>,
+    /// Whether each node holds trained weights in its own graphs or function, or decides by data what it computes.
+    closed: Vec<bool>,
     /// Each data value's immediate dominator: the nearest value through which all of its data comes.
     dominator: Vec<Option<ValueId>>,
     /// Distance from the root of the dominator tree.
@@ -51,13 +53,45 @@ pub struct Flow<'a> {
     pub order: Vec<NodeId>,
 }
 
+/// What a graph inside a model needs to know of what is around it.
+#[derive(Debug, Default)]
+pub struct Around<'a> {
+    /// Values from outside, the arguments of a function among them, with what they depend on and whether a trained weight
+    /// went into them. What is not here is data.
+    pub known: HashMap<&'a str, (Kind, bool)>,
+    /// Functions, by domain and name, that cannot be part of a formula: see [`is_closed_function`].
+    pub closed_functions: HashSet<(&'a str, &'a str)>,
+}
+
+/// Whether the body of a function holds trained weights.
+#[must_use]
+pub fn is_closed_function(function: &FunctionProto) -> bool {
+    holds_weights(&function.node)
+}
+
+/// Whether a node, or one inside it, depends on attributes that only the callers of its function know.
+fn asks_caller(node: &NodeProto) -> bool {
+    node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty())
+        || subgraphs(node).any(|graph| graph.node.iter().any(asks_caller))
+}
+
+/// Whether a `Constant` among the nodes, or a constant of a graph inside them, looks trained.
+fn holds_weights(nodes: &[NodeProto]) -> bool {
+    nodes.iter().any(|node| {
+        let own = node.op_type() == "Constant"
+            && node.find("value").and_then(|value| value.t.as_ref()).is_some_and(looks_trained);
+        own || subgraphs(node)
+            .any(|graph| graph.initializer.iter().any(looks_trained) || holds_weights(&graph.node))
+    })
+}
+
 /// Inputs of which an operator uses the shape or the type, not the elements.
 fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
     matches!((node.op_type(), input), ("Shape" | "Size" | "EyeLike", 0) | ("CastLike", 1))
 }
 
 /// Calls `visit` for every name that `graph`'s nodes read and do not make themselves.
-fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)) {
+pub(crate) fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)) {
     let mut local: HashSet<&str> = graph
         .input
         .iter()
@@ -110,9 +144,15 @@ pub fn producers(graph: &GraphProto) -> HashMap<&str, &NodeProto> {
 }
 
 impl<'a> Flow<'a> {
-    /// Reads the data flow off a graph. Cyclic parts, which no runtime can evaluate, are left out of `order`.
+    /// Reads the data flow off a graph that stands for itself.
     #[must_use]
     pub fn new(graph: &'a GraphProto) -> Self {
+        Self::within(graph, &Around::default())
+    }
+
+    /// Reads the data flow off a graph. Cyclic parts, which no runtime can evaluate, are left out of `order`.
+    #[must_use]
+    pub fn within(graph: &'a GraphProto, around: &Around) -> Self {
         let mut flow = Self {
             graph,
             names: Vec::new(),
@@ -122,6 +162,7 @@ impl<'a> Flow<'a> {
             is_output: Vec::new(),
             kind: Vec::new(),
             trained: Vec::new(),
+            closed: Vec::new(),
             dominator: Vec::new(),
             depth: Vec::new(),
             reads: Vec::with_capacity(graph.node.len()),
@@ -159,8 +200,14 @@ impl<'a> Flow<'a> {
             let id = flow.intern(value.name());
             flow.is_output[id] = true;
         }
+        for (id, name) in flow.names.iter().enumerate() {
+            if let Some(&(kind, trained)) = around.known.get(name) {
+                (flow.kind[id], flow.trained[id]) = (kind, trained);
+            }
+        }
         flow.sort();
         flow.classify(&constants);
+        flow.closed = (0..graph.node.len()).map(|node| flow.is_closed(node, around)).collect();
         flow
     }
 
@@ -279,10 +326,32 @@ impl<'a> Flow<'a> {
         self.reads[node].iter().copied().filter(|&value| self.kind[value] == Kind::Data)
     }
 
-    /// Whether a node uses a trained weight.
+    /// Whether a node uses a trained weight, or cannot be part of a formula for another reason.
     #[must_use]
     pub fn has_weights(&self, node: NodeId) -> bool {
-        self.reads[node].iter().any(|&value| self.trained[value])
+        self.closed[node] || self.reads[node].iter().any(|&value| self.trained[value])
+    }
+
+    /// What is known of a value: what it depends on, and whether a trained weight went into it.
+    #[must_use]
+    pub fn known(&self, name: &str) -> Option<(Kind, bool)> {
+        let id = self.id(name)?;
+        Some((self.kind[id], self.trained[id]))
+    }
+
+    fn is_closed(&self, node: NodeId, around: &Around) -> bool {
+        let proto = &self.graph.node[node];
+        if around.closed_functions.contains(&(proto.domain(), proto.op_type())) || asks_caller(proto) {
+            return true;
+        }
+        // Inputs that decide what is computed: the condition of an If, the number of a Loop's rounds.
+        let deciding = match proto.op_type() {
+            "If" => &proto.input[..1.min(proto.input.len())],
+            "Loop" => &proto.input[..2.min(proto.input.len())],
+            _ => &[],
+        };
+        deciding.iter().any(|name| self.id(name).is_some_and(|id| self.kind[id] == Kind::Data))
+            || holds_weights(std::slice::from_ref(proto))
     }
 
     /// The values through which all data of `value` comes, nearest first.
@@ -290,24 +359,47 @@ impl<'a> Flow<'a> {
         std::iter::successors(self.dominator[value], |&value| self.dominator[value])
     }
 
-    /// The nodes that would have nothing to do if nobody made `value`: those that make it, and those that only they read.
-    /// `keep` stays needed.
+    /// How many values all data of `value` comes through.
     #[must_use]
-    pub fn needed_only_for(&self, value: ValueId, keep: ValueId) -> Vec<NodeId> {
+    pub fn depth(&self, value: ValueId) -> usize {
+        self.depth[value]
+    }
+
+    /// The nodes that would have nothing to do if nobody made `values`: those that make them, and those that only they
+    /// read. `keep` stays needed.
+    #[must_use]
+    pub fn needed_only_for(&self, values: &[ValueId], keep: &[ValueId]) -> Vec<NodeId> {
         let mut dead = std::collections::BTreeSet::new();
-        let mut pending: Vec<NodeId> = self.producer[value].into_iter().collect();
+        let mut pending: Vec<NodeId> = values.iter().filter_map(|&value| self.producer[value]).collect();
         while let Some(node) = pending.pop() {
             let needed = self.outputs(node).any(|output| {
-                output != value
-                    && (self.is_output[output]
-                        || self.consumers[output].iter().any(|reader| !dead.contains(reader)))
+                keep.contains(&output)
+                    || !values.contains(&output)
+                        && (self.is_output[output]
+                            || self.consumers[output].iter().any(|reader| !dead.contains(reader)))
             });
-            if needed || self.outputs(node).any(|output| output == keep) || !dead.insert(node) {
+            if needed || !dead.insert(node) {
                 continue;
             }
             pending.extend(self.reads[node].iter().filter_map(|&read| self.producer[read]));
         }
         dead.into_iter().collect()
+    }
+
+    /// The nodes on the ways of data from `input` to `output`.
+    #[must_use]
+    pub fn between(&self, input: ValueId, output: ValueId) -> HashSet<NodeId> {
+        let mut nodes = HashSet::new();
+        let mut pending = vec![output];
+        while let Some(value) = pending.pop() {
+            if value != input
+                && let Some(node) = self.producer[value]
+                && nodes.insert(node)
+            {
+                pending.extend(self.data_reads(node));
+            }
+        }
+        nodes
     }
 }
 
@@ -359,10 +451,10 @@ mod tests {
         let graph = diamond();
         let flow = Flow::new(&graph);
         let (x, product) = (flow.id("x").unwrap(), flow.id("product").unwrap());
-        assert_eq!(flow.needed_only_for(product, x), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(flow.needed_only_for(&[product], &[x]), [0, 1, 2, 3, 4, 5]);
         // `centered` is also read by `transposed`, which stays.
         let reshaped = flow.id("reshaped").unwrap();
-        assert_eq!(flow.needed_only_for(reshaped, x), [2, 3, 4]);
+        assert_eq!(flow.needed_only_for(&[reshaped], &[x]), [2, 3, 4]);
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use anyhow::{Context, Result};
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use anyhow::{Context, Result, ensure};
+use isqrt_cov_proto::onnx::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+};
 
-use crate::graph::{self, subgraphs};
+use crate::graph::{self, Flow, ValueId, subgraphs};
 use crate::recognize::Found;
+use crate::scope::{Scope, body};
 use crate::{functions, fused};
 
 /// Replaces every region of `findings`; with `with_function`, the operators' bodies in standard operators are written
@@ -15,12 +18,45 @@ use crate::{functions, fused};
 /// # Errors
 /// A model whose operator set is too old for a body.
 pub fn apply(model: &mut ModelProto, findings: &[Found], with_function: bool) -> Result<()> {
-    let graph = model.graph.as_mut().context("the model has no graph")?;
-    let mut read_before = HashSet::new();
-    collect_read(graph, &mut read_before);
-    replace(graph, findings);
-    remove_unread(graph, &read_before);
-    describe_inputs(graph, findings);
+    ensure!(model.graph.is_some(), "the model has no graph");
+    let mut names = Names::of(model);
+    let called_before = called(model);
+    let mut scopes: Vec<&Scope> = Vec::new();
+    for found in findings {
+        if !scopes.contains(&&found.scope) {
+            scopes.push(&found.scope);
+        }
+    }
+    // Ways go by the places of nodes, which a replacement moves: the innermost graphs come first.
+    scopes.sort_by_key(|scope| std::cmp::Reverse(scope.path.len()));
+    for scope in scopes {
+        let here: Vec<&Found> = findings.iter().filter(|found| found.scope == *scope).collect();
+        let around: Vec<(Scope, HashSet<String>)> = graphs_around(scope)
+            .filter_map(|scope| {
+                let read = read_in(scope.graph(model)?);
+                Some((scope, read))
+            })
+            .collect();
+        let removed = removed(model, scope, &here);
+        let nodes = scope.nodes_mut(model).context("the place of a layer is in the model")?;
+        let shapes = replace(nodes, &here, &removed, &mut names);
+        if let Some(graph) = scope.graph_mut(model) {
+            graph.initializer.extend(shapes);
+            describe_inputs(graph, &here);
+        } else {
+            // A function has no initializers.
+            let nodes = scope.nodes_mut(model).context("the place of a layer is in the model")?;
+            nodes.splice(0..0, shapes.into_iter().map(constant));
+        }
+        for (scope, read_before) in around {
+            scope.graph_mut(model).into_iter().for_each(|graph| remove_unread(graph, &read_before));
+        }
+    }
+    let called_now = called(model);
+    model.functions.retain(|function| {
+        let name = (function.domain().to_owned(), function.name().to_owned());
+        called_now.contains(&name) || !called_before.contains(&name)
+    });
     if with_function {
         functions::attach(model)?;
     } else {
@@ -29,23 +65,75 @@ pub fn apply(model: &mut ModelProto, findings: &[Found], with_function: bool) ->
     Ok(())
 }
 
-fn replace(graph: &mut GraphProto, findings: &[Found]) {
-    let mut names = Names::of(graph);
-    let removed: HashSet<usize> = findings.iter().flat_map(|found| found.nodes.iter().copied()).collect();
+/// A graph and those around it: a region may be the only reader of what they hold. The main graph is around everything.
+fn graphs_around(scope: &Scope) -> impl Iterator<Item = Scope> {
+    let outer = std::iter::successors(Some(scope.clone()), Scope::outer);
+    outer.chain(scope.function.map(|_| Scope::default()))
+}
+
+/// The nodes of a graph that give way to `findings`: each one's own, and those that several share.
+fn removed(model: &ModelProto, scope: &Scope, findings: &[&Found]) -> HashSet<usize> {
+    let mut removed: HashSet<usize> = findings.iter().flat_map(|found| found.nodes.iter().copied()).collect();
+    let function =
+        scope.function.filter(|_| scope.path.is_empty()).map(|index| body(&model.functions[index]));
+    if let (Some(graph), true) = (function.as_ref().or_else(|| scope.graph(model)), findings.len() > 1) {
+        let flow = Flow::new(graph);
+        let values = |name: fn(&Found) -> &String| -> Vec<ValueId> {
+            findings.iter().filter_map(|found| flow.id(name(found))).collect()
+        };
+        let (outputs, inputs) = (values(|found| &found.output), values(|found| &found.input));
+        removed.extend(flow.needed_only_for(&outputs, &inputs));
+    }
+    removed
+}
+
+/// Puts the nodes of `findings` in the place of the nodes that are `removed`. The shapes that they refer to are returned.
+fn replace(
+    nodes: &mut Vec<NodeProto>,
+    findings: &[&Found],
+    removed: &HashSet<usize>,
+    names: &mut Names,
+) -> Vec<TensorProto> {
     let by_output: HashMap<&str, &Found> =
-        findings.iter().map(|found| (found.output.as_str(), found)).collect();
+        findings.iter().map(|found| (found.output.as_str(), *found)).collect();
     let mut shapes = Vec::new();
-    let mut nodes = Vec::with_capacity(graph.node.len() - removed.len() + findings.len());
-    for (index, node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
+    let mut kept = Vec::with_capacity(nodes.len() - removed.len() + findings.len());
+    for (index, node) in std::mem::take(nodes).into_iter().enumerate() {
         for found in node.output.iter().filter_map(|name| by_output.get(name.as_str())) {
-            nodes.extend(fused(found, &mut names, &mut shapes));
+            kept.extend(fused(found, names, &mut shapes));
         }
         if !removed.contains(&index) {
-            nodes.push(node);
+            kept.push(node);
         }
     }
-    graph.node = nodes;
-    graph.initializer.extend(shapes);
+    *nodes = kept;
+    shapes
+}
+
+/// A node that gives a constant.
+fn constant(tensor: TensorProto) -> NodeProto {
+    let name = tensor.name().to_owned();
+    NodeProto::new("Constant", &[], &[&name]).with(AttributeProto::tensor("value", tensor))
+}
+
+/// The functions, by domain and name, that the model's graphs call, directly or through others.
+fn called(model: &ModelProto) -> HashSet<(String, String)> {
+    let by_name: HashMap<(&str, &str), &FunctionProto> =
+        model.functions.iter().map(|function| ((function.domain(), function.name()), function)).collect();
+    let mut called = HashSet::new();
+    let mut pending: Vec<&NodeProto> = model.graph.iter().flat_map(|graph| &graph.node).collect();
+    let training = model.training_info.iter();
+    let training = training.flat_map(|part| part.initialization.iter().chain(&part.algorithm));
+    pending.extend(training.flat_map(|graph| &graph.node));
+    while let Some(node) = pending.pop() {
+        pending.extend(subgraphs(node).flat_map(|graph| &graph.node));
+        if let Some(function) = by_name.get(&(node.domain(), node.op_type()))
+            && called.insert((function.domain().to_owned(), function.name().to_owned()))
+        {
+            pending.extend(&function.node);
+        }
+    }
+    called
 }
 
 /// The node that computes a layer, and the one that gives its output the shape that the graph expects.
@@ -69,8 +157,7 @@ fn fused(found: &Found, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec
 /// What nothing used before stays as it was, and so does an initializer that is also a graph input: it is part of the
 /// model's interface.
 fn remove_unread(graph: &mut GraphProto, read_before: &HashSet<String>) {
-    let mut read = HashSet::new();
-    collect_read(graph, &mut read);
+    let read = read_in(graph);
     let inputs: HashSet<String> = graph.input.iter().map(|input| input.name().to_owned()).collect();
     let stays = |name: &str| read.contains(name) || !read_before.contains(name);
     graph.initializer.retain(|tensor| stays(tensor.name()) || inputs.contains(tensor.name()));
@@ -78,13 +165,19 @@ fn remove_unread(graph: &mut GraphProto, read_before: &HashSet<String>) {
 }
 
 /// Says of which type the nodes' inputs are, where the graph did not: a function's body depends on it.
-fn describe_inputs(graph: &mut GraphProto, findings: &[Found]) {
+fn describe_inputs(graph: &mut GraphProto, findings: &[&Found]) {
     for found in findings {
         let mut described = graph.input.iter().chain(&graph.value_info);
         if !described.any(|info| info.name() == found.input) {
             graph.value_info.push(ValueInfoProto::of_any_shape(&found.input, found.element.into()));
         }
     }
+}
+
+fn read_in(graph: &GraphProto) -> HashSet<String> {
+    let mut read = HashSet::new();
+    collect_read(graph, &mut read);
+    read
 }
 
 /// Every name that a graph's nodes and outputs read or make, those of subgraphs included.
@@ -96,15 +189,19 @@ fn collect_read(graph: &GraphProto, names: &mut HashSet<String>) {
     names.extend(graph.output.iter().map(|output| output.name().to_owned()));
 }
 
-/// The names that a graph uses already.
+/// The names that a model uses already.
 struct Names {
     used: HashSet<String>,
 }
 
 impl Names {
-    fn of(graph: &GraphProto) -> Self {
+    fn of(model: &ModelProto) -> Self {
         let mut used = HashSet::new();
-        graph::names(graph, &mut used);
+        model.graph.iter().for_each(|graph| graph::names(graph, &mut used));
+        for function in &model.functions {
+            used.extend(function.input.iter().chain(&function.output).map(String::as_str));
+            graph::node_names(&function.node, &mut used);
+        }
         Self { used: used.into_iter().map(str::to_owned).collect() }
     }
 
@@ -122,8 +219,6 @@ mod tests {
     use isqrt_cov_op::{Layer, OperatorKind};
 
     use super::*;
-    use crate::recognize::Evidence;
-    use crate::tensor::ElementType;
 
     #[test]
     fn what_was_unused_before_stays_and_what_the_region_used_goes() {
@@ -134,15 +229,7 @@ mod tests {
             ..GraphProto::default()
         };
         let mut model = ModelProto { graph: Some(graph), ..ModelProto::default() };
-        let found = Found {
-            layer: Layer::new(OperatorKind::IsqrtCov),
-            input: "x".to_owned(),
-            output: "y".to_owned(),
-            element: ElementType::F32,
-            reshape: None,
-            nodes: vec![0],
-            evidence: Evidence { error: 0.0, runner_up: 1.0, runner_up_layer: None, probes: 4 },
-        };
+        let found = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
         apply(&mut model, &[found], false).unwrap();
         let graph = model.graph.unwrap();
         assert_eq!(graph.initializer, [tensor("of_nobody")]);

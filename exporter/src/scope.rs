@@ -1,6 +1,6 @@
 //! Where in a model a graph is: the main graph, a graph in a node's attribute, the body of a function.
 
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto};
+use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 use crate::fused::place_of;
 use crate::graph::subgraphs;
@@ -69,6 +69,27 @@ impl Scope {
         Some(graph)
     }
 
+    /// The nodes of the graph, to be changed.
+    pub fn nodes_mut<'a>(&self, model: &'a mut ModelProto) -> Option<&'a mut Vec<NodeProto>> {
+        match self.function {
+            Some(function) if self.path.is_empty() => Some(&mut model.functions.get_mut(function)?.node),
+            _ => Some(&mut self.graph_mut(model)?.node),
+        }
+    }
+
+    /// The graph, to be changed; the body of a function is none.
+    pub fn graph_mut<'a>(&self, model: &'a mut ModelProto) -> Option<&'a mut GraphProto> {
+        let (&(node, subgraph), way) = match (self.path.split_last(), self.function) {
+            (Some(split), _) => split,
+            (None, None) => return model.graph.as_mut(),
+            (None, Some(_)) => return None,
+        };
+        let outer = Self { function: self.function, path: way.to_vec() };
+        let node = outer.nodes_mut(model)?.get_mut(node)?;
+        let graphs = node.attribute.iter_mut();
+        graphs.flat_map(|attribute| attribute.g.iter_mut().chain(&mut attribute.graphs)).nth(subgraph)
+    }
+
     /// For people: nothing for the main graph.
     #[must_use]
     pub fn describe(&self, model: &ModelProto) -> String {
@@ -88,5 +109,23 @@ impl Scope {
             scope = scope.inside(node, subgraph);
         }
         parts.join(", ")
+    }
+}
+
+/// The bodies of a model's functions as graphs, in the model's order.
+#[must_use]
+pub fn bodies(model: &ModelProto) -> Vec<GraphProto> {
+    model.functions.iter().map(body).collect()
+}
+
+/// The body of a function as a graph.
+#[must_use]
+pub fn body(function: &FunctionProto) -> GraphProto {
+    let named = |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
+    GraphProto {
+        node: function.node.clone(),
+        input: function.input.iter().map(named).collect(),
+        output: function.output.iter().map(named).collect(),
+        ..GraphProto::default()
     }
 }

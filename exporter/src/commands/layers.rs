@@ -18,15 +18,22 @@ pub fn layer_json(found: &Found) -> Value {
         "attributes": attributes_json(&found.layer),
         "input": found.input,
         "output": found.output,
+        "within": within(&found.within),
         "element_type": found.element.name(),
         "nodes_replaced": found.nodes.len(),
         "evidence": {
+            "evaluated_in": found.evaluator,
             "error": found.evidence.error,
             "runner_up_error": found.evidence.runner_up,
             "runner_up": found.evidence.runner_up_layer.as_ref().map(|layer| difference(layer, &found.layer)),
             "probes": found.evidence.probes,
         },
     })
+}
+
+/// The graph that a layer is in: nothing for the main graph.
+fn within(place: &str) -> Option<&str> {
+    (!place.is_empty()).then_some(place)
 }
 
 /// A near miss, as JSON.
@@ -38,6 +45,7 @@ pub fn miss_json(miss: &Miss) -> Value {
         "closest_operator": miss.closest.as_ref().map(Layer::name),
         "closest_attributes": miss.closest.as_ref().map(attributes_json),
         "error": miss.error,
+        "evaluated_in": miss.evaluator,
     })
 }
 
@@ -58,7 +66,11 @@ pub fn layer_table(layers: &[Found]) -> String {
         table.row([
             found.layer.name().to_owned(),
             attributes_text(&found.layer),
-            found.input.clone(),
+            if found.within.is_empty() {
+                found.input.clone()
+            } else {
+                format!("{} ({})", found.input, found.within)
+            },
             found.output.clone(),
             found.nodes.len().to_string(),
             format!("{:.0e}", evidence.error),
@@ -85,34 +97,42 @@ pub fn others_text(findings: &Findings) -> String {
 /// Why a model with these findings cannot be converted; nothing where it can.
 pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option<Refusal> {
     if let Some(lost) = findings.lost.first() {
-        return Some(Refusal {
-            reason: "lost-iteration",
-            message: format!(
-                "the exporter dropped the iteration of the layer that reads `{}`: the model does not compute what was \
-                 trained. Export it again with torch.onnx.export(…, dynamo=True)",
-                lost.input
-            ),
-        });
+        return Some(Refusal { reason: "lost-iteration", message: lost_message(lost) });
     }
     if !findings.layers.is_empty() {
         return None;
     }
     let fused = fused(model);
-    let message = if !findings.misses.is_empty() {
-        format!("the model holds no layer that an operator computes (evaluated in {runtime})")
-    } else if fused.is_empty() {
-        let searched = model.graph.as_ref().map_or(0, |graph| graph.node.len());
-        let bodies = model.functions.iter().map(|function| function.node.len()).sum::<usize>();
-        let inside = node_count(model) - searched + bodies;
-        let inside = match inside {
-            0 => String::new(),
-            nodes => format!("; {nodes} nodes inside If, Loop and model functions were not searched"),
-        };
-        format!("the model holds no covariance layer (evaluated in {runtime}){inside}")
+    let message = if fused.is_empty() {
+        let what =
+            if findings.misses.is_empty() { "covariance layer" } else { "layer that an operator computes" };
+        let doubt = findings.not_evaluated.as_ref().map_or_else(String::new, |failure| {
+            format!(". Not all of it could be evaluated, so there may be one: {failure}")
+        });
+        format!("the model holds no {what} (evaluated in {runtime}){doubt}")
     } else {
         format!("the model is converted already: it holds {}", fused_text(&fused))
     };
     Some(Refusal { reason: "no-layer-found", message })
+}
+
+/// What to do about a layer whose iteration is gone.
+fn lost_message(lost: &Lost) -> String {
+    let again = "export it again with torch.onnx.export(…, dynamo=True)";
+    if lost.hole.is_some() {
+        format!(
+            "the exporter dropped the iteration of the layer that reads `{}`: the model does not compute what was trained. \
+             Either {again}; or, as the trained weights are all there, put the layer back with convert --repair \
+             --iterations K, where K is the number of steps that the model was trained with",
+            lost.input
+        )
+    } else {
+        format!(
+            "{}: the model does not compute what was trained, and the layer is gone. {again}",
+            lost.reason
+        )
+        .replace(". export", ". Export")
+    }
 }
 
 /// The nodes of our domain that a model holds already, wherever they are.

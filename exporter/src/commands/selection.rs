@@ -46,7 +46,7 @@ impl Selection {
 }
 
 fn is_called(layer: &Found, name: &str, model: &ModelProto) -> bool {
-    let nodes = model.graph.as_ref().map_or(&[][..], |graph| &graph.node);
+    let nodes = layer.scope.nodes(model).unwrap_or_default();
     let mut nodes = layer.nodes.iter().filter_map(|&node| nodes.get(node));
     !name.is_empty() && (name == layer.input || name == layer.output || nodes.any(|node| node.name() == name))
 }

@@ -97,15 +97,6 @@ pub fn tolerance(models: [&ModelProto; 2]) -> f64 {
     floats.map(of).fold(of(ElementType::F64), f64::max)
 }
 
-/// What else to try where a runtime does not run a model.
-fn advice(runtime: &dyn Runtime) -> &'static str {
-    if runtime.name().starts_with("tract") {
-        ", or try ONNX Runtime: --runtime ort --onnxruntime PATH"
-    } else {
-        ""
-    }
-}
-
 /// One shape of the inputs with what is run on it.
 #[derive(Debug, Clone)]
 struct Case {
@@ -183,7 +174,7 @@ pub fn compare(
         return Err(error.context(format!(
             "{} does not run the reference{}",
             runtime.name(),
-            advice(runtime)
+            runtime.advice()
         )));
     }
     proof.conclude();
@@ -294,7 +285,7 @@ impl<'a> Pair<'a> {
              with --inputs{}",
             tried.join(", "),
             self.runtime.name(),
-            advice(self.runtime)
+            self.runtime.advice()
         );
         Err(match last {
             Some(error) => error.context(headline),

@@ -1,11 +1,8 @@
 //! Where two models part: the first tensor, in graph order, on which they disagree.
 
-use std::collections::HashSet;
-
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
 use super::{Plan, compare};
-use crate::graph::producers;
 use crate::progress::Progress;
 use crate::recognize::Found;
 use crate::runtime::Runtime;
@@ -22,7 +19,7 @@ pub fn parting(
     runtime: &dyn Runtime,
     plan: &Plan,
 ) -> Option<String> {
-    let mut layers: Vec<&Found> = in_main_graph(original, layers).collect();
+    let mut layers: Vec<&Found> = in_main_graph(layers).collect();
     layers.sort_by_key(|found| found.nodes.last().copied());
     let values: Vec<ValueInfoProto> = layers.into_iter().map(output_of).collect();
     let models = [original, converted].map(|model| showing(model, &values));
@@ -51,14 +48,9 @@ pub fn parting(
     None
 }
 
-/// The layers whose output is a value of the main graph, where it can be made an output of the model.
-pub(super) fn in_main_graph<'a>(model: &ModelProto, layers: &'a [Found]) -> impl Iterator<Item = &'a Found> {
-    let made: HashSet<String> = model
-        .graph
-        .iter()
-        .flat_map(|graph| producers(graph).into_keys().map(str::to_owned).collect::<Vec<_>>())
-        .collect();
-    layers.iter().filter(move |found| made.contains(&found.output))
+/// The layers in the main graph, whose output can be made an output of the model.
+pub(super) fn in_main_graph(layers: &[Found]) -> impl Iterator<Item = &Found> {
+    layers.iter().filter(|found| found.scope.is_main())
 }
 
 /// A layer's output as an output of the model.
@@ -83,9 +75,7 @@ mod tests {
     use isqrt_cov_proto::onnx::{GraphProto, NodeProto, OperatorSetIdProto, TensorProto};
 
     use super::*;
-    use crate::recognize::Evidence;
     use crate::runtime::tract::Tract;
-    use crate::tensor::ElementType;
 
     /// y = x + `first`, z = y · y + `second`: y is the layer.
     fn model(first: f32, second: f32) -> ModelProto {
@@ -115,15 +105,7 @@ mod tests {
 
     #[test]
     fn the_first_tensor_that_differs_is_named() {
-        let layer = Found {
-            layer: Layer::new(OperatorKind::IsqrtCov),
-            input: "x".to_owned(),
-            output: "y".to_owned(),
-            element: ElementType::F32,
-            reshape: None,
-            nodes: vec![0],
-            evidence: Evidence { error: 0.0, runner_up: 1.0, runner_up_layer: None, probes: 4 },
-        };
+        let layer = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
         let plan = Plan { seeds: 2, tolerance: None, samples: None };
         let said = |converted: &ModelProto, layers: &[Found]| {
             parting(&model(1.0, 1.0), converted, layers, &Tract::new(), &plan)

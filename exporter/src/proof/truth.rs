@@ -104,7 +104,7 @@ pub fn truth(
     plan: &Plan,
     proof: &Proof,
 ) -> Vec<Result<Accuracy, String>> {
-    let exposed: Vec<&Found> = in_main_graph(original, layers).collect();
+    let exposed: Vec<&Found> = in_main_graph(layers).collect();
     let mut measured = measure(original, converted, &exposed, runtime, plan, proof)
         .map_err(|error| format!("{error:#}"))
         .map(Vec::into_iter);

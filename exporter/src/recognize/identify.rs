@@ -1,69 +1,11 @@
 //! Which attributes explain what a region computes.
 
-use std::cell::OnceCell;
+use isqrt_cov_op::{Layer, Layout, Normalization, Operator, OperatorKind, Vectorization};
 
-use isqrt_cov_op::{Layer, Layout, Normalization, Operator, OperatorKind, Vectorization, reference};
-
-use super::Evidence;
-use super::probe::Generator;
-use super::spectrum::{Spectrum, position};
+use super::probed::{Probed, Spectra, sampled_entries, samples};
+use super::spectrum::position;
+use super::{Evidence, judge};
 use crate::tensor::{ElementType, Tensor};
-
-/// The probes that a region was evaluated on, with their spectra: one decomposition serves every cut of the region.
-#[derive(Debug)]
-pub struct Probed {
-    /// One input a probe, all of one shape and type.
-    pub inputs: Vec<Tensor>,
-    matrices: OnceCell<Vec<Spectra>>,
-    channels_first: OnceCell<Vec<Spectra>>,
-    channels_last: OnceCell<Vec<Spectra>>,
-}
-
-/// The spectra of a probe's first sample.
-#[derive(Debug)]
-struct Spectra {
-    centered: Spectrum,
-    uncentered: Option<Spectrum>,
-}
-
-impl Probed {
-    /// Inputs whose spectra are not known yet.
-    #[must_use]
-    pub fn new(inputs: Vec<Tensor>) -> Self {
-        let (matrices, channels_first, channels_last) = Default::default();
-        Self { inputs, matrices, channels_first, channels_last }
-    }
-
-    /// The inputs' shape.
-    #[must_use]
-    pub fn dims(&self) -> &[usize] {
-        self.inputs.first().map_or(&[], Tensor::dims)
-    }
-
-    fn spectra(&self, operator: OperatorKind, layout: Layout, channels: usize) -> &[Spectra] {
-        let cell = match (operator, layout) {
-            (OperatorKind::MatrixSqrt, _) => &self.matrices,
-            (_, Layout::ChannelsFirst) => &self.channels_first,
-            (_, Layout::ChannelsLast) => &self.channels_last,
-        };
-        cell.get_or_init(|| {
-            let of = |input: &Tensor| {
-                let values = input.to_f64();
-                let sample = &values[..values.len() / input.dims()[0]];
-                match operator {
-                    OperatorKind::MatrixSqrt => {
-                        Spectra { centered: Spectrum::of_matrix(sample, channels), uncentered: None }
-                    }
-                    _ => Spectra {
-                        centered: Spectrum::of_features(sample, channels, layout, true),
-                        uncentered: Some(Spectrum::of_features(sample, channels, layout, false)),
-                    },
-                }
-            };
-            self.inputs.iter().map(of).collect()
-        })
-    }
-}
 
 /// The result of a search.
 #[derive(Debug, Clone)]
@@ -78,16 +20,22 @@ pub struct Identification {
 const ITERATIONS: std::ops::RangeInclusive<u32> = 1..=24;
 const CENTERED: [bool; 2] = [true, false];
 const CORRECTION: [u32; 2] = [0, 1];
-const EPSILON: [f32; 18] = [
+const EPSILON: [f32; 21] = [
     0.0, 1e-5, 1e-3, 1e-4, 1e-6, 1e-2, 1e-1, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 5e-3, 5e-4, 5e-5, 5e-6, 5e-2,
-    1.0,
+    1.0, 0.5, 0.2, 2e-2,
 ];
 const NORMALIZATION: [Normalization; 2] = Normalization::ALL;
 const COMPENSATED: [bool; 2] = [true, false];
 const OFF_DIAGONAL_SCALE: [f32; 4] = [1.0, std::f32::consts::SQRT_2, 2.0, std::f32::consts::FRAC_1_SQRT_2];
 
-/// Entries of the matrix that the search compares; the winner is judged on all of them.
-const SAMPLED_ENTRIES: usize = 96;
+/// log₁₀ of the least and the greatest ε that is looked for beside the table's.
+const EXPONENTS: (f64, f64) = (-13.0, 0.5);
+
+/// Combinations of the other attributes for which ε is looked for.
+const REFINED: usize = 6;
+
+/// Where the table's best is farther off than this, no ε between its values will do either.
+const UNLIKE: f64 = 0.2;
 
 /// Entries that are compared first: a few settle most candidates.
 const FIRST_ENTRIES: usize = 8;
@@ -110,12 +58,42 @@ pub fn tolerance(element: ElementType) -> f64 {
     }
 }
 
+/// What an evaluation of a region can tell apart, in units of the largest value.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolution {
+    /// The largest distance at which a region still counts as the operator.
+    pub tolerance: f64,
+    /// What the evaluation's own rounding may do, at least.
+    noise: f64,
+}
+
+impl Resolution {
+    /// That of an evaluation in float64, of a graph whose constants are of type `element`.
+    #[must_use]
+    pub fn exact(element: ElementType) -> Self {
+        Self { tolerance: tolerance(element), noise: 1e-10 }
+    }
+
+    /// That of an evaluation in `element`.
+    #[must_use]
+    pub fn of(element: ElementType) -> Self {
+        Self { tolerance: tolerance(element), noise: 0.01 * tolerance(element) }
+    }
+
+    /// The distance up to which two functions are the same, where the best explanation is `error` off: one that is
+    /// farther from the best is also farther from the numbers, by the margin.
+    fn same(self, error: f64) -> f64 {
+        (MARGIN * error).max(100.0 * self.noise).min(self.tolerance)
+    }
+}
+
 impl Identification {
     /// Whether the attributes explain the numbers and nothing else does.
     #[must_use]
-    pub fn is_certain(&self, element: ElementType) -> bool {
+    pub fn is_certain(&self, resolution: Resolution) -> bool {
         let error = self.evidence.error;
-        error <= tolerance(element) && self.evidence.runner_up >= MARGIN * error
+        // A function at the edge of the same is nearer to the numbers than to the best by the best's own error.
+        error <= resolution.tolerance && self.evidence.runner_up >= (MARGIN - 2.0) * error
     }
 }
 
@@ -127,6 +105,7 @@ pub fn identify(
     operator: OperatorKind,
     probed: &Probed,
     outputs: &[Tensor],
+    resolution: Resolution,
     limit: f64,
 ) -> Option<Identification> {
     let layouts: &[Layout] = match operator {
@@ -134,8 +113,9 @@ pub fn identify(
         _ if probed.dims().len() < 3 => &[],
         _ => &Layout::ALL,
     };
-    let found =
-        layouts.iter().filter_map(|&layout| Search::new(operator, layout, probed, outputs)?.run(limit));
+    let found = layouts
+        .iter()
+        .filter_map(|&layout| Search::new(operator, layout, probed, outputs, resolution)?.run(limit));
     found.min_by(|left, right| left.evidence.error.total_cmp(&right.evidence.error))
 }
 
@@ -154,21 +134,25 @@ struct Sampled<'a> {
     largest: f64,
 }
 
-struct Search<'a> {
+/// A search for the attributes that explain the outputs.
+pub(super) struct Search<'a> {
     base: Layer,
     probed: &'a Probed,
     outputs: &'a [Tensor],
-    vectorizations: Vec<Vectorization>,
+    resolution: Resolution,
+    pub(super) vectorizations: Vec<Vectorization>,
     entries: Vec<(usize, usize)>,
     samples: Vec<Sampled<'a>>,
 }
 
 impl<'a> Search<'a> {
-    fn new(
+    /// None where the shapes exclude the operator, or where a number is not finite.
+    pub(super) fn new(
         operator: OperatorKind,
         layout: Layout,
         probed: &'a Probed,
         outputs: &'a [Tensor],
+        resolution: Resolution,
     ) -> Option<Self> {
         let base = Layer { layout, vectorization: Vectorization::None, ..Layer::new(operator) };
         let extent = base.extent(probed.dims()).ok()?;
@@ -191,8 +175,7 @@ impl<'a> Search<'a> {
         }
         let entries = sampled_entries(extent.channels);
         let spectra = probed.spectra(operator, layout, extent.channels);
-        let sample = |(spectra, output): (&'a Spectra, &Tensor)| {
-            let output = &output.to_f64()[..per_sample];
+        let sample = |(spectra, output): (&'a Spectra, Vec<f64>)| {
             let at = |&vectorization: &Vectorization| {
                 entries.iter().map(|&entry| output[position(vectorization, extent.channels, entry)]).collect()
             };
@@ -201,8 +184,8 @@ impl<'a> Search<'a> {
             let usable = largest > 0.0 && output.iter().all(|value| value.is_finite());
             usable.then_some(Sampled { spectra, found, largest })
         };
-        let samples = spectra.iter().zip(outputs).map(sample).collect::<Option<Vec<_>>>()?;
-        Some(Self { base, probed, outputs, vectorizations, entries, samples })
+        let samples = spectra.iter().zip(samples(outputs)).map(sample).collect::<Option<Vec<_>>>()?;
+        Some(Self { base, probed, outputs, resolution, vectorizations, entries, samples })
     }
 
     /// Every combination of the attributes that change the matrix itself.
@@ -236,12 +219,6 @@ impl<'a> Search<'a> {
         layers
     }
 
-    fn predict(layer: &Layer, sample: &Sampled, entries: &[(usize, usize)]) -> Vec<f64> {
-        let spectra = sample.spectra;
-        let spectrum = spectra.uncentered.as_ref().filter(|_| !layer.centered).unwrap_or(&spectra.centered);
-        spectrum.predict(layer, entries)
-    }
-
     /// The distances, the worst over the samples, of `matrix` under each way of writing it; those above `limit` are left
     /// out.
     fn distances(&self, matrix: &Layer, writings: &[Layer], limit: f64) -> Vec<Candidate> {
@@ -259,7 +236,7 @@ impl<'a> Search<'a> {
         let few = FIRST_ENTRIES.min(self.entries.len());
         for sample in &self.samples {
             for part in [0..few, few..self.entries.len()] {
-                let predicted = Self::predict(matrix, sample, &self.entries[part.clone()]);
+                let predicted = sample.spectra.basis(matrix).predict(matrix, part.clone());
                 alive.retain_mut(|candidate| {
                     let order = self.vectorizations.iter().position(|&v| v == candidate.layer.vectorization);
                     let found = &sample.found[order.unwrap_or(0)][part.clone()];
@@ -286,6 +263,13 @@ impl<'a> Search<'a> {
         alive
     }
 
+    /// Whether two candidates write the same numbers, up to `limit`.
+    fn same(&self, left: &Layer, right: &Layer, limit: f64) -> bool {
+        let spelled = |layer: &Layer| Layer { off_diagonal_scale: 1.0, ..*layer };
+        left.off_diagonal_scale.to_bits() == right.off_diagonal_scale.to_bits()
+            && self.separation(&spelled(left), &spelled(right)) <= limit
+    }
+
     /// How far apart the predictions of two candidates are, at most.
     fn separation(&self, left: &Layer, right: &Layer) -> f64 {
         if left.vectorization != right.vectorization {
@@ -293,8 +277,8 @@ impl<'a> Search<'a> {
         }
         let mut worst: f64 = 0.0;
         for sample in &self.samples {
-            let left = Self::predict(left, sample, &self.entries);
-            let right = Self::predict(right, sample, &self.entries);
+            let left = sample.spectra.basis(left).predict(left, 0..self.entries.len());
+            let right = sample.spectra.basis(right).predict(right, 0..self.entries.len());
             for (left, right) in left.iter().zip(right) {
                 worst = worst.max((left - right).abs() / sample.largest);
             }
@@ -303,7 +287,6 @@ impl<'a> Search<'a> {
     }
 
     fn run(&self, limit: f64) -> Option<Identification> {
-        let element = self.outputs[0].element_type();
         let writings = self.writings();
         let mut nearest: Vec<Candidate> = Vec::new();
         let farthest = limit;
@@ -318,22 +301,25 @@ impl<'a> Search<'a> {
         }
         // The sort is stable: among equals the table's order stands.
         nearest.sort_by(|left, right| left.distance.total_cmp(&right.distance));
+        if Operator::of(self.base.operator).attribute("epsilon").is_some() {
+            self.refine_epsilon(&mut nearest);
+        }
         let best = *nearest.first()?;
-        // Candidates that the element type cannot tell from the best compute the same function: the first of the table
-        // among them is the simplest name for it.
-        let same = |left: &Layer, right: &Layer| {
-            let spelled = |layer: &Layer| Layer { off_diagonal_scale: 1.0, ..*layer };
-            left.off_diagonal_scale.to_bits() == right.off_diagonal_scale.to_bits()
-                && self.separation(&spelled(left), &spelled(right)) <= tolerance(element)
-        };
+        // Candidates that cannot be told from the best compute the same function: the first of the table among them is
+        // the simplest name for it.
         let equal = nearest.iter().filter(|candidate| {
-            candidate.distance <= 2.0 * best.distance.max(0.01 * tolerance(element))
-                && same(&candidate.layer, &best.layer)
+            candidate.distance <= 2.0 * best.distance.max(self.resolution.noise)
+                && self.same(&candidate.layer, &best.layer, self.resolution.same(best.distance))
         });
         let layer = equal.map(|candidate| candidate.layer).min_by_key(simplicity)?;
-        let runner_up = nearest.iter().find(|candidate| !same(&candidate.layer, &layer));
-        // The plain iteration is slow on large matrices; what is far off already needs no second opinion.
-        let error = if best.distance <= tolerance(element) { self.judge(&layer) } else { best.distance };
+        // What is far off already needs no second opinion.
+        let error = if best.distance <= self.resolution.tolerance {
+            judge::error(&layer, self.probed, self.outputs)
+        } else {
+            best.distance
+        };
+        let limit = self.resolution.same(error);
+        let runner_up = nearest.iter().find(|candidate| !self.same(&candidate.layer, &layer, limit));
         Some(Identification {
             layer,
             evidence: Evidence {
@@ -345,26 +331,110 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// max|Δ| / max|reference| over every entry of every sample, against the plain iteration in float64.
-    fn judge(&self, layer: &Layer) -> f64 {
-        let mut worst: f64 = 0.0;
-        for (input, output) in self.probed.inputs.iter().zip(self.outputs) {
-            let dims = input.dims();
-            let Ok(expected) = reference::evaluate(layer, &input.to_f64(), dims) else {
-                return f64::INFINITY;
-            };
-            let found = output.to_f64();
-            let per_sample = expected.len() / dims[0];
-            for (expected, found) in expected.chunks_exact(per_sample).zip(found.chunks_exact(per_sample)) {
-                let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-                for (expected, found) in expected.iter().zip(found) {
-                    let distance = (expected - found).abs() / largest;
-                    worst = if distance.is_nan() { f64::INFINITY } else { worst.max(distance) };
+    /// Adds candidates whose ε is none of the table's, where the nearest ones are not the numbers yet.
+    fn refine_epsilon(&self, nearest: &mut Vec<Candidate>) {
+        let Some(best) = nearest.first().map(|best| best.distance) else { return };
+        if best <= 10.0 * self.resolution.noise || best > UNLIKE {
+            return;
+        }
+        let without_epsilon = |layer: &Layer| Layer { epsilon: 0.0, ..*layer };
+        let mut bases: Vec<Layer> = Vec::new();
+        let mut add = |candidates: &[Candidate], limit: usize| {
+            for base in candidates.iter().map(|candidate| without_epsilon(&candidate.layer)) {
+                if bases.len() < limit && !bases.contains(&base) {
+                    bases.push(base);
                 }
             }
+        };
+        add(nearest, REFINED);
+        if best > self.resolution.tolerance {
+            // No ε of the table is near enough to show which of the others are right.
+            add(&self.on_fine_grid(), 4 * REFINED);
         }
-        worst
+        for base in bases {
+            let distance = |epsilon: f32| self.distance(&Layer { epsilon, ..base });
+            let best = least(|exponent| distance(10_f64.powf(exponent) as f32), EXPONENTS);
+            let exact = 10_f64.powf(best) as f32;
+            let near = 2.0 * distance(exact).max(self.resolution.noise);
+            // The shortest number that does as well is the one that was written.
+            let written = (0..4).filter_map(|digits| format!("{exact:.digits$e}").parse().ok());
+            let epsilon = written.into_iter().find(|&epsilon| distance(epsilon) <= near).unwrap_or(exact);
+            nearest.push(Candidate { distance: distance(epsilon), layer: Layer { epsilon, ..base } });
+        }
+        nearest.sort_by(|left, right| left.distance.total_cmp(&right.distance));
     }
+
+    /// The nearest candidates over many values of ε, none more than 6 % from the next.
+    fn on_fine_grid(&self) -> Vec<Candidate> {
+        let writings = self.writings();
+        let mut matrices = self.matrices();
+        matrices.retain(|layer| layer.epsilon == 0.0);
+        let mut candidates = Vec::new();
+        for matrix in matrices {
+            let mut epsilon = 10_f64.powf(EXPONENTS.0);
+            while epsilon < 10_f64.powf(EXPONENTS.1) {
+                let layer = Layer { epsilon: epsilon as f32, ..matrix };
+                candidates.extend(self.distances(&layer, &writings, UNLIKE / 2.0));
+                epsilon *= 1.12;
+            }
+        }
+        candidates.sort_by(|left, right| left.distance.total_cmp(&right.distance));
+        candidates
+    }
+
+    /// The factor c for which c f(Σ), f given by its image of an eigenvalue and the normaliser, is nearest to the numbers
+    /// on the first probe, if it is the numbers on all, up to rounding; and how far off it is.
+    pub(super) fn factor_of_image(
+        &self,
+        layer: &Layer,
+        image: &dyn Fn(f64, f64) -> f64,
+    ) -> Option<(f64, f64)> {
+        let order = self.vectorizations.iter().position(|&order| order == layer.vectorization)?;
+        let mut factor = None;
+        let mut worst: f64 = 0.0;
+        for sample in &self.samples {
+            let predicted = sample.spectra.basis(layer).predict_image(layer, 0..self.entries.len(), image);
+            let found = &sample.found[order];
+            let factor = *factor.get_or_insert_with(|| {
+                let product: f64 = predicted.iter().zip(found).map(|(p, f)| p * f).sum();
+                product / predicted.iter().map(|p| p * p).sum::<f64>()
+            });
+            for (predicted, found) in predicted.iter().zip(found) {
+                let distance = (factor * predicted - found).abs() / sample.largest;
+                if distance.is_nan() || distance > self.resolution.tolerance {
+                    return None;
+                }
+                worst = worst.max(distance);
+            }
+        }
+        Some((factor?, worst))
+    }
+
+    /// How far the prediction of `layer` is from the numbers.
+    fn distance(&self, layer: &Layer) -> f64 {
+        self.distances(layer, std::slice::from_ref(layer), f64::INFINITY)
+            .first()
+            .map_or(f64::INFINITY, |candidate| candidate.distance)
+    }
+}
+
+/// Where `value` is least between two points: on a grid first, then by golden sections beside its least point.
+fn least(value: impl Fn(f64) -> f64, (from, to): (f64, f64)) -> f64 {
+    const POINTS: u32 = 40;
+    let ratio = (5_f64.sqrt() - 1.0) / 2.0;
+    let step = (to - from) / f64::from(POINTS);
+    let grid = (0..=POINTS).map(|index| from + step * f64::from(index));
+    let middle = grid.min_by(|&one, &other| value(one).total_cmp(&value(other))).unwrap_or(from);
+    let (mut low, mut high) = (middle - step, middle + step);
+    for _ in 0..50 {
+        let (left, right) = (high - ratio * (high - low), low + ratio * (high - low));
+        if value(left) < value(right) {
+            high = right;
+        } else {
+            low = left;
+        }
+    }
+    f64::midpoint(low, high)
 }
 
 /// Replaces each layer by one for each value of an attribute, if the operator has it.
@@ -384,36 +454,18 @@ fn simplicity(layer: &Layer) -> (usize, u32) {
     (layer.changed_attributes().len(), layer.iterations)
 }
 
-/// Some entries (row ≤ column) of a matrix, both on and off the diagonal, spread over all of it.
-fn sampled_entries(side: usize) -> Vec<(usize, usize)> {
-    let mut generator = Generator::new(1);
-    let mut entries = std::collections::BTreeSet::from([(0, 0), (0, side - 1), (side - 1, side - 1), (0, 1)]);
-    let all = side * (side + 1) / 2;
-    while entries.len() < SAMPLED_ENTRIES.min(all) {
-        let mut pick = || (generator.bits() % side as u64) as usize;
-        let (one, other) = (pick(), pick());
-        entries.insert((one.min(other), one.max(other)));
-    }
-    // Shuffled, so that the first few already are a fair sample.
-    let mut entries: Vec<_> = entries.into_iter().collect();
-    for index in (1..entries.len()).rev() {
-        entries.swap(index, (generator.bits() % (index as u64 + 1)) as usize);
-    }
-    entries
-}
-
 #[cfg(test)]
 mod tests {
+    use isqrt_cov_op::reference;
+
     use super::*;
-    use crate::recognize::probe::PROBES;
+    use crate::recognize::NEAR;
+    use crate::recognize::probed::inputs;
 
     fn probed(operator: OperatorKind, dims: &[usize]) -> Probed {
-        let mut generator = Generator::new(5);
-        let values = PROBES.iter().map(|probe| match operator {
-            OperatorKind::MatrixSqrt => probe.matrices(&mut generator, dims),
-            _ => probe.features(&mut generator, dims),
-        });
-        Probed::new(values.map(|values| Tensor::from_f64(ElementType::F32, dims, &values)).collect())
+        let inputs = inputs(operator, dims);
+        let rounded = |input: &Tensor| Tensor::from_f64(ElementType::F32, dims, &input.to_f64());
+        Probed::new(inputs.iter().map(rounded).collect())
     }
 
     fn outputs(layer: &Layer, probed: &Probed, distort: impl Fn(usize, f64) -> f64) -> Vec<Tensor> {
@@ -435,6 +487,10 @@ mod tests {
             Layer { iterations: 3, ..features },
             Layer { iterations: 12, ..features },
             Layer { centered: false, epsilon: 1e-3, ..features },
+            // Not in the table.
+            Layer { epsilon: 3.7e-4, ..features },
+            Layer { iterations: 7, epsilon: 0.03, ..features },
+            Layer { epsilon: 3e-4, vectorization: Vectorization::None, ..features },
             Layer { correction: 1, vectorization: Vectorization::UpperColumnMajor, ..features },
             Layer { normalization: Normalization::Frobenius, vectorization: Vectorization::None, ..features },
             Layer { compensated: false, off_diagonal_scale: std::f32::consts::SQRT_2, ..features },
@@ -446,10 +502,17 @@ mod tests {
             let dims: &[usize] =
                 if layer.operator == OperatorKind::MatrixSqrt { &[2, 7, 7] } else { &[2, 7, 5, 6] };
             let probed = probed(layer.operator, dims);
-            let found =
-                identify(layer.operator, &probed, &outputs(&layer, &probed, |_, value| value), 0.05).unwrap();
+            let resolution = Resolution::of(ElementType::F32);
+            let found = identify(
+                layer.operator,
+                &probed,
+                &outputs(&layer, &probed, |_, value| value),
+                resolution,
+                NEAR,
+            )
+            .unwrap_or_else(|| panic!("{layer:?}"));
             assert_eq!(found.layer, layer);
-            assert!(found.is_certain(ElementType::F32), "{layer:?}: {:?}", found.evidence);
+            assert!(found.is_certain(Resolution::of(ElementType::F32)), "{layer:?}: {:?}", found.evidence);
         }
     }
 
@@ -457,14 +520,15 @@ mod tests {
     fn numbers_that_no_attributes_explain_are_not_certain() {
         let layer = Layer::new(OperatorKind::IsqrtCov);
         let probed = probed(layer.operator, &[2, 7, 5, 6]);
+        let resolution = Resolution::of(ElementType::F32);
         for distort in
             [|_, value: f64| 1.001 * value, |index, value| if index == 30 { 0.9 * value } else { value }]
         {
             let outputs = outputs(&layer, &probed, distort);
-            let found = identify(layer.operator, &probed, &outputs, 0.05);
-            assert!(found.is_none_or(|found| !found.is_certain(ElementType::F32)));
+            let found = identify(layer.operator, &probed, &outputs, resolution, NEAR);
+            assert!(found.is_none_or(|found| !found.is_certain(Resolution::of(ElementType::F32))));
         }
         let nan = outputs(&layer, &probed, |_, _| f64::NAN);
-        assert!(identify(layer.operator, &probed, &nan, 0.05).is_none());
+        assert!(identify(layer.operator, &probed, &nan, resolution, NEAR).is_none());
     }
 }

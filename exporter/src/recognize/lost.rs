@@ -3,33 +3,47 @@
 use isqrt_cov_proto::onnx::ValueInfoProto;
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 
-use super::Lost;
-use super::region::{Region, is_matrix_product};
-use crate::graph::{Flow, Kind, ValueId};
+use super::observe::{Cut, Observed};
+use super::places::Place;
+use super::probed::samples;
+use super::region::is_matrix_product;
+use super::{Hole, Lost};
+use crate::graph::{Flow, Kind};
+use crate::scope::Scope;
 use crate::tensor::Tensor;
 
 /// Whether a value comes out the same, and finite, whatever went in.
 #[must_use]
 pub fn is_constant(outputs: &[Tensor]) -> bool {
-    outputs[0].to_f64().iter().all(|value| value.is_finite())
-        && outputs.iter().all(|output| *output == outputs[0])
+    let mut samples = samples(outputs);
+    let Some(first) = samples.next() else { return false };
+    first.iter().all(|value| value.is_finite()) && samples.all(|sample| sample == first)
 }
 
 /// The finding for a constant value in a region that should depend on its input.
 #[must_use]
-pub fn describe(flow: &Flow, region: &Region, value: ValueId, outputs: &[Tensor]) -> Lost {
+pub fn describe(place: &Place, observed: &Observed, cut: &Cut) -> Lost {
+    let flow = &place.flow;
+    let region = &observed.region;
     let products = region.nodes.iter().filter(|&&node| is_matrix_product(&flow.graph.node[node])).count();
-    let is_zero = outputs[0].to_f64().iter().all(|&value| value == 0.0);
+    let is_zero = cut.outputs[0].to_f64().iter().all(|&value| value == 0.0);
     let what = if is_zero { "all zeros" } else { "the same" };
     Lost {
+        scope: place.scope.clone(),
         input: flow.names[region.input].to_owned(),
-        output: flow.names[value].to_owned(),
+        output: flow.names[cut.value].to_owned(),
         reason: format!(
             "`{}` is {what} for every input tried ({} inputs), and {products} matrix products stand where a layer of K steps \
              has 3K − 1 and the covariance's",
-            flow.names[value],
-            outputs.len()
+            flow.names[cut.value],
+            samples(&observed.probed.inputs).count()
         ),
+        hole: Some(Hole {
+            element: observed.element,
+            input_dims: observed.probed.dims().to_vec(),
+            output_dims: cut.outputs[0].dims().to_vec(),
+            nodes: flow.needed_only_for(&[cut.value], &[region.input]),
+        }),
     }
 }
 
@@ -42,9 +56,11 @@ pub fn constant_outputs(flow: &Flow) -> Vec<Lost> {
         .filter(|output| flow.id(output.name()).is_some_and(|id| flow.kind[id] == Kind::Constant))
         .filter(|output| per_sample(output).is_some_and(is_triangular_or_square))
         .map(|output| Lost {
+            scope: Scope::default(),
             input: String::new(),
             output: output.name().to_owned(),
             reason: format!("the graph output `{}` is a constant: no input reaches it", output.name()),
+            hole: None,
         })
         .collect()
 }

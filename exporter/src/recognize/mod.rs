@@ -5,27 +5,35 @@
 //! attributes for which an operator's float64 reference gives the same numbers, and demands that any other function is
 //! far off. [`lost`] tells a layer that an exporter broke from one that merely differs.
 
+mod explain;
 mod identify;
+mod judge;
 mod lost;
+mod observe;
+mod places;
 pub mod probe;
+mod probed;
 mod region;
+mod relatives;
 mod spectrum;
 mod survey;
 
-use std::collections::HashSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::Result;
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
-use isqrt_cov_proto::onnx::ModelProto;
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
 
-use self::identify::{Identification, Probed, identify};
-use self::probe::{Generator, PROBES};
-use self::region::Region;
-use self::survey::{Survey, survey};
-use crate::extract::{Entry, extract};
-use crate::graph::{Flow, NodeId, ValueId};
+use self::identify::{Identification, identify};
+use self::observe::{Cut, Observed, Subject};
+use self::places::{Place, places};
+use self::survey::{OTHER_SIZES, SIZES, Survey, leaves_sizes_open, source, survey};
+use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
-use crate::tensor::{ElementType, Tensor};
+use crate::scope::Scope;
+use crate::scope::bodies;
+use crate::tensor::ElementType;
 
 pub use self::identify::tolerance;
 
@@ -38,6 +46,8 @@ pub struct Findings {
     pub misses: Vec<Miss>,
     /// Layers whose iteration the exporter dropped.
     pub lost: Vec<Lost>,
+    /// Why not all of the model could be evaluated, so that there may be more than was found.
+    pub not_evaluated: Option<String>,
 }
 
 /// A region that computes an operator.
@@ -45,6 +55,10 @@ pub struct Findings {
 pub struct Found {
     /// The operator and its attributes.
     pub layer: Layer,
+    /// The graph that the region is in.
+    pub scope: Scope,
+    /// The same for people; nothing for the main graph.
+    pub within: String,
     /// The value that the region reads.
     pub input: String,
     /// The value that it computes.
@@ -53,10 +67,34 @@ pub struct Found {
     pub element: ElementType,
     /// Shape of one sample of `output` where it differs from the operator's: a trailing axis of 1, or a flat matrix.
     pub reshape: Option<Vec<usize>>,
-    /// Indices, in `graph.node`, of the nodes that only this region needs.
+    /// Indices, among the nodes of its graph, of the nodes that only this region needs.
     pub nodes: Vec<usize>,
+    /// The region as a model of its own: one input of the shape that it was evaluated with, one output.
+    pub region: ModelProto,
+    /// What evaluated the region.
+    pub evaluator: String,
     /// Why it was recognized.
     pub evidence: Evidence,
+}
+
+#[cfg(test)]
+impl Found {
+    /// A finding in the main graph that `nodes` make up.
+    pub(crate) fn example(layer: Layer, input: &str, output: &str, nodes: Vec<usize>) -> Self {
+        Self {
+            layer,
+            scope: Scope::default(),
+            within: String::new(),
+            input: input.to_owned(),
+            output: output.to_owned(),
+            element: ElementType::F32,
+            reshape: None,
+            nodes,
+            region: ModelProto::default(),
+            evaluator: String::new(),
+            evidence: Evidence { error: 0.0, runner_up: 1.0, runner_up_layer: None, probes: 4 },
+        }
+    }
 }
 
 /// How well the identified attributes explain the numbers.
@@ -75,6 +113,8 @@ pub struct Evidence {
 /// A region that looks like a layer but computes something else.
 #[derive(Debug, Clone)]
 pub struct Miss {
+    /// The graph that it is in.
+    pub scope: Scope,
     /// The value that the region reads.
     pub input: String,
     /// The value nearest to a layer's output.
@@ -83,6 +123,8 @@ pub struct Miss {
     pub closest: Option<Layer>,
     /// max|Δ| / max|reference| of the closest.
     pub error: f64,
+    /// What evaluated the region.
+    pub evaluator: String,
     /// What differs, for people.
     pub reason: String,
 }
@@ -90,243 +132,366 @@ pub struct Miss {
 /// A layer whose iteration is gone.
 #[derive(Debug, Clone)]
 pub struct Lost {
+    /// The graph that it was in.
+    pub scope: Scope,
     /// The feature map that the layer read.
     pub input: String,
     /// The constant value that stands where the layer's output was.
     pub output: String,
     /// The evidence, for people.
     pub reason: String,
+    /// Where the layer can be put back; none where nothing of it is left.
+    pub hole: Option<Hole>,
 }
 
-/// A region with what it computed from each probe.
-struct Observed {
-    region: Region,
-    probed: Probed,
-    /// For each cut whose size could be an operator's output: the value, and what it was for each probe.
-    cuts: Vec<(ValueId, Vec<Tensor>)>,
+/// What stands where a layer was: enough to put one back.
+#[derive(Debug, Clone)]
+pub struct Hole {
+    /// Element type of input and output.
+    pub element: ElementType,
+    /// A shape of the input.
+    pub input_dims: Vec<usize>,
+    /// The output's shape then.
+    pub output_dims: Vec<usize>,
+    /// Indices, among the nodes of its graph, of the nodes that only this region needs.
+    pub nodes: Vec<usize>,
 }
 
-/// Attributes that are farther off than this explain nothing, not even a near miss.
-const UNLIKE: f64 = 0.5;
+/// Attributes that are farther off than this, relative to the largest value, are no candidates. A wrong ε alone may take
+/// the right ones far off.
+const NEAR: f64 = 0.5;
 
-/// Attributes that are farther off than this, relative to the largest value, are no candidates.
-const NEAR: f64 = 0.05;
-
-/// Looks for layers in `model`, whose tensors are all inline, evaluating regions in `runtime`.
+/// Looks for layers in `model`, whose tensors are all inline: in its graph, in graphs inside nodes and in functions.
+/// Operators that the evaluator of regions does not know are left to `runtime`.
 ///
 /// # Errors
-/// A model without a graph, or one that the runtime cannot evaluate at all.
+/// A model without a graph, or one that cannot be evaluated at all.
 pub fn recognize(model: &ModelProto, runtime: &dyn Runtime) -> Result<Findings> {
     let graph = model.graph.as_ref().ok_or_else(|| anyhow::anyhow!("the model has no graph"))?;
-    let flow = Flow::new(graph);
-    let products = region::products(&flow);
-    let mut inputs: Vec<(ValueId, Vec<NodeId>)> = Vec::new();
-    for &product in &products {
-        for input in region::inputs(&flow, product) {
-            match inputs.iter_mut().find(|(other, _)| *other == input) {
-                Some((_, products)) => products.push(product),
-                None => inputs.push((input, vec![product])),
-            }
+    let bodies = bodies(model);
+    let places = places(model, graph, &bodies);
+    let candidates = candidates(model, &places);
+    let mut search = Search {
+        model,
+        places: &places,
+        runtime,
+        survey: Survey::default(),
+        frozen: places.iter().map(|_| OnceCell::new()).collect(),
+        covered: places.iter().map(|place| fused_nodes(place.flow.graph)).collect(),
+        owned: places.iter().map(|place| fused_nodes(place.flow.graph)).collect(),
+        findings: Findings::default(),
+    };
+    let wanted: Vec<_> = candidates.iter().map(|candidate| (candidate.place, candidate.input)).collect();
+    if !candidates.is_empty() {
+        search.survey = survey(model, &places, &wanted, &SIZES, runtime)?;
+    }
+    search.run(&candidates);
+    if !search.findings.layers.is_empty() && leaves_sizes_open(graph) {
+        // A model that does not run with other sizes is what it is with these.
+        if let Ok(survey) = survey(model, &places, &wanted, &OTHER_SIZES, runtime) {
+            search.confirm(&survey);
         }
     }
-    // Upstream first: the first match is the largest region.
-    inputs.sort_by_key(|&(input, _)| flow.dominators(input).count());
-    let wanted: Vec<ValueId> = inputs.iter().map(|&(input, _)| input).collect();
-    // A node that is an operator of ours already explains itself.
-    let covered = (0..graph.node.len()).filter(|&node| graph.node[node].domain() == DOMAIN).collect();
-    let mut search = Search { model, flow: &flow, runtime, covered, findings: Findings::default() };
-    let survey = if wanted.is_empty() { None } else { Some(survey(model, &flow, &wanted, runtime)?) };
-    let mut unexplained = Vec::new();
-    for (input, products) in &inputs {
-        let Some(survey) = &survey else { break };
-        if products.iter().all(|product| search.covered.contains(product)) {
-            continue;
-        }
-        let Some(observed) = search.observe(survey, *input, OperatorKind::IsqrtCov) else { continue };
-        if !search.explain(&observed, OperatorKind::IsqrtCov) && !search.lost(&observed) {
-            unexplained.push((observed, products));
-        }
-    }
-    for (observed, products) in &unexplained {
-        if !products.iter().all(|product| search.covered.contains(product)) {
-            search.explain(observed, OperatorKind::CovariancePooling);
-        }
-    }
-    for (input, products) in &inputs {
-        let Some(survey) = &survey else { break };
-        if products.iter().all(|product| search.covered.contains(product)) {
-            continue;
-        }
-        if let Some(observed) = search.observe(survey, *input, OperatorKind::MatrixSqrt) {
-            search.explain(&observed, OperatorKind::MatrixSqrt);
-        }
-    }
-    for (observed, products) in &unexplained {
-        if !products.iter().all(|product| search.covered.contains(product)) {
-            search.miss(observed);
-        }
-    }
+    search.findings.not_evaluated = search.survey.failure.take();
     let mut findings = search.findings;
     if findings.layers.is_empty() && findings.lost.is_empty() {
-        findings.lost.extend(lost::constant_outputs(&flow));
+        findings.lost.extend(lost::constant_outputs(&places[0].flow));
     }
     Ok(findings)
 }
 
+/// A value from which regions may follow.
+struct Candidate {
+    /// Its place, among the model's.
+    place: usize,
+    input: ValueId,
+    /// The products that a region from here could explain.
+    products: Vec<NodeId>,
+}
+
+/// The values to try, outer graphs before those in them, and upstream first: the first match is the largest region.
+fn candidates(model: &ModelProto, places: &[Place]) -> Vec<Candidate> {
+    let multiplying = region::multiplying_functions(&model.functions);
+    let mut all = Vec::new();
+    for (place, Place { flow, .. }) in places.iter().enumerate() {
+        let mut inputs: BTreeMap<ValueId, Vec<NodeId>> = BTreeMap::new();
+        for product in region::products(flow, &multiplying) {
+            for input in region::inputs(flow, product) {
+                inputs.entry(input).or_default().push(product);
+            }
+        }
+        let mut here: Vec<Candidate> =
+            inputs.into_iter().map(|(input, products)| Candidate { place, input, products }).collect();
+        here.sort_by_key(|candidate| flow.depth(candidate.input));
+        all.extend(here);
+    }
+    all
+}
+
+/// Nodes that are operators of ours already explain themselves.
+fn fused_nodes(graph: &GraphProto) -> HashSet<NodeId> {
+    (0..graph.node.len()).filter(|&node| graph.node[node].domain() == DOMAIN).collect()
+}
+
 struct Search<'a> {
     model: &'a ModelProto,
-    flow: &'a Flow<'a>,
+    places: &'a [Place<'a>],
     runtime: &'a dyn Runtime,
-    /// Nodes that a finding explains.
-    covered: HashSet<NodeId>,
+    survey: Survey,
+    /// For each place what its regions need from outside.
+    frozen: Vec<OnceCell<Vec<TensorProto>>>,
+    /// For each place the nodes that a finding explains.
+    covered: Vec<HashSet<NodeId>>,
+    /// For each place the nodes that give way to a finding.
+    owned: Vec<HashSet<NodeId>>,
     findings: Findings,
 }
 
 impl Search<'_> {
-    /// Evaluates the region that follows from `input` on every probe. None where it cannot hold `operator`.
-    fn observe(&self, survey: &Survey, input: ValueId, operator: OperatorKind) -> Option<Observed> {
-        let seen = survey.values.get(&input)?;
-        let (element, dims) = (seen.element_type(), seen.dims());
-        let possible = match operator {
-            // The operator reads one triangle: it stands for the iteration only where the matrices are symmetric.
-            OperatorKind::MatrixSqrt => dims.len() == 3 && dims[1] == dims[2] && is_symmetric(seen),
-            _ => dims.len() >= 3,
-        };
-        if !element.is_float() || !possible || dims.contains(&0) {
-            return None;
-        }
-        let region = Region::new(self.flow, input);
-        if region.cuts.is_empty() {
-            return None;
-        }
-        let entry = Entry { value: input, element, dims: dims.to_vec() };
-        let part = extract(self.model, self.flow, &[entry], &survey.frozen, &region.cuts);
-        let session = self.runtime.prepare(&part, &[dims.to_vec()]).ok()?;
-        let mut cuts: Vec<(ValueId, Vec<Tensor>)> =
-            region.cuts.iter().map(|&cut| (cut, Vec::new())).collect();
-        let mut generator = Generator::new(7);
-        let mut inputs = Vec::with_capacity(PROBES.len());
-        for probe in PROBES {
-            let values = match operator {
-                OperatorKind::MatrixSqrt => probe.matrices(&mut generator, dims),
-                _ => probe.features(&mut generator, dims),
-            };
-            inputs.push(Tensor::from_f64(element, dims, &values));
-            let results = session.run(&inputs[inputs.len() - 1..]).ok()?;
-            for ((_, outputs), output) in cuts.iter_mut().zip(results) {
-                if could_be_output(dims, output.dims()) && output.element_type() == element {
-                    outputs.push(output);
-                }
+    fn run(&mut self, candidates: &[Candidate]) {
+        let mut unexplained = Vec::new();
+        for candidate in candidates {
+            let Some(observed) = self.observe(candidate, OperatorKind::IsqrtCov) else { continue };
+            // Several layers may read one value.
+            let mut layers = 0;
+            while !self.is_explained(candidate) && self.explain(candidate, &observed, OperatorKind::IsqrtCov)
+            {
+                layers += 1;
+            }
+            if layers > 0 {
+                // The covariance may be wanted for itself, too.
+                self.explain_exits(candidate, &observed, OperatorKind::CovariancePooling);
+            } else if !self.lost(candidate, &observed) {
+                unexplained.push((candidate, observed));
             }
         }
-        cuts.retain(|(_, outputs)| outputs.len() == PROBES.len());
-        Some(Observed { region, probed: Probed::new(inputs), cuts })
+        for (candidate, observed) in &unexplained {
+            if !self.is_explained(candidate) {
+                self.explain(candidate, observed, OperatorKind::CovariancePooling);
+            }
+        }
+        for candidate in candidates {
+            if let Some(observed) = self.observe(candidate, OperatorKind::MatrixSqrt) {
+                self.explain(candidate, &observed, OperatorKind::MatrixSqrt);
+            }
+        }
+        for (candidate, observed) in &unexplained {
+            if !self.is_explained(candidate) {
+                self.miss(candidate, observed);
+            }
+        }
+    }
+
+    /// Whether findings explain all products that a region from here could.
+    fn is_explained(&self, candidate: &Candidate) -> bool {
+        let covered = &self.covered[candidate.place];
+        candidate.products.iter().all(|product| covered.contains(product))
+            || self.is_inside_explained(candidate.place)
+    }
+
+    /// Whether a candidate's value is one that only nodes of a layer know.
+    fn gives_way(&self, candidate: &Candidate) -> bool {
+        let (place, value) = source(self.places, candidate.place, candidate.input);
+        let Place { scope, flow, .. } = &self.places[place];
+        let is_output = |found: &Found| found.scope == *scope && found.output == flow.names[value];
+        flow.producer[value].is_some_and(|node| self.owned[place].contains(&node))
+            && !self.findings.layers.iter().any(is_output)
+    }
+
+    /// Whether a finding explains the node that a graph is in, or every call of the function that it is in.
+    fn is_inside_explained(&self, place: usize) -> bool {
+        let here = &self.places[place];
+        if let (Some(outer), Some((node, _))) = (here.outer, here.scope.path.last()) {
+            return self.covered[outer].contains(node) || self.is_inside_explained(outer);
+        }
+        let Some(function) = here.scope.function.and_then(|function| self.model.functions.get(function))
+        else {
+            return false;
+        };
+        let calls = |place: &Place| {
+            let nodes = place.flow.graph.node.iter().enumerate();
+            let calls = nodes
+                .filter(|(_, node)| node.domain() == function.domain() && node.op_type() == function.name());
+            calls.map(|(node, _)| node).collect::<Vec<_>>()
+        };
+        self.places
+            .iter()
+            .zip(&self.covered)
+            .all(|(place, covered)| calls(place).iter().all(|call| covered.contains(call)))
+    }
+
+    /// Evaluates the region that follows from a candidate. None where it cannot hold `operator` or is explained already.
+    fn observe(&self, candidate: &Candidate, operator: OperatorKind) -> Option<Observed> {
+        if self.is_explained(candidate) || self.gives_way(candidate) {
+            return None;
+        }
+        self.subject(candidate)?.observe(operator, self.runtime)
+    }
+
+    fn subject(&self, candidate: &Candidate) -> Option<Subject<'_>> {
+        let place = &self.places[candidate.place];
+        let seen = self.survey.get(self.places, candidate.place, candidate.input)?;
+        let frozen =
+            self.frozen[candidate.place].get_or_init(|| self.survey.frozen(self.places, candidate.place));
+        Some(Subject { model: self.model, place, frozen, seen, input: candidate.input })
     }
 
     /// Looks for a cut that `operator` explains; the finding, if there is one, is kept.
-    fn explain(&mut self, observed: &Observed, operator: OperatorKind) -> bool {
-        let mut best: Option<Found> = None;
-        for (cut, outputs) in observed.cuts.iter().rev() {
-            let Some(identification) = identify(operator, &observed.probed, outputs, NEAR) else { continue };
-            if !identification.is_certain(outputs[0].element_type()) {
+    fn explain(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) -> bool {
+        let mut best: Option<(ValueId, Found)> = None;
+        for cut in &observed.cuts {
+            let settled = best.as_ref().is_some_and(|(_, found)| found.reshape.is_none());
+            if settled && !cut.leaves {
                 continue;
             }
-            let found = self.found(observed, *cut, &outputs[0], identification);
-            // A node that makes something else that is needed cannot give way, and none that is explained is explained again.
-            if found.nodes.is_empty() || found.nodes.iter().any(|node| self.covered.contains(node)) {
-                continue;
+            let Some(found) = self.certain(candidate, observed, cut, operator) else { continue };
+            // Downstream first, but rather a value of the operator's own shape than the same numbers reshaped, and rather
+            // a matrix that is wanted for itself than the triangle that is taken from it.
+            let better = best.as_ref().is_none_or(|(_, best)| {
+                best.reshape.is_some() && best.layer == found.layer
+                    || cut.leaves && best.layer == written_as(&found.layer, &best.layer)
+            });
+            if better {
+                best = Some((cut.value, found));
             }
-            // Downstream first, but rather a value of the operator's own shape than the same numbers reshaped.
-            best = match best {
-                None => Some(found),
-                Some(best) if best.reshape.is_some() && best.layer == found.layer => Some(found),
-                best => best,
-            };
         }
-        let Some(found) = best else { return false };
-        self.covered.extend(&found.nodes);
-        self.findings.layers.push(found);
+        let Some((output, found)) = best else { return false };
+        self.keep(candidate, output, found);
         true
+    }
+
+    /// Keeps every value that something outside of the region reads and `operator` explains.
+    fn explain_exits(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) {
+        for cut in observed.cuts.iter().filter(|cut| cut.leaves) {
+            if let Some(found) = self.certain(candidate, observed, cut, operator) {
+                self.keep(candidate, cut.value, found);
+            }
+        }
+    }
+
+    /// The finding that `operator` computes a cut, where nothing else does and its nodes can give way.
+    fn certain(
+        &self,
+        candidate: &Candidate,
+        observed: &Observed,
+        cut: &Cut,
+        operator: OperatorKind,
+    ) -> Option<Found> {
+        let resolution = observed.resolution;
+        let identification = identify(operator, &observed.probed, &cut.outputs, resolution, NEAR)?;
+        let found = identification
+            .is_certain(resolution)
+            .then(|| self.found(candidate, observed, cut, identification))?;
+        // A node that makes something else that is needed cannot give way, and none gives way twice.
+        let owned = &self.owned[candidate.place];
+        (!found.nodes.is_empty() && !found.nodes.iter().any(|node| owned.contains(node))).then_some(found)
+    }
+
+    fn keep(&mut self, candidate: &Candidate, output: ValueId, mut found: Found) {
+        found.region = self.subject(candidate).map(|subject| subject.part(&[output])).unwrap_or_default();
+        // Nodes that something else needs too are explained as well: no part of the layer is a layer of its own.
+        let explained = self.places[candidate.place].flow.between(candidate.input, output);
+        self.covered[candidate.place].extend(explained.into_iter().chain(found.nodes.iter().copied()));
+        self.owned[candidate.place].extend(&found.nodes);
+        self.findings.layers.push(found);
+    }
+
+    /// Takes back layers that are other functions at the sizes of another `survey`: the number of steps, say, may depend
+    /// on the number of samples.
+    fn confirm(&mut self, survey: &Survey) {
+        let frozen: Vec<OnceCell<Vec<TensorProto>>> = self.places.iter().map(|_| OnceCell::new()).collect();
+        let distance = |found: &Found| {
+            let place = self.places.iter().position(|place| place.scope == found.scope)?;
+            let flow = &self.places[place].flow;
+            let (input, output) = (flow.id(&found.input)?, flow.id(&found.output)?);
+            let frozen = frozen[place].get_or_init(|| survey.frozen(self.places, place));
+            let seen = survey.get(self.places, place, input)?;
+            let subject = Subject { model: self.model, place: &self.places[place], frozen, seen, input };
+            let distance = subject.distance(&found.layer, output, self.runtime)?;
+            Some((distance, seen.tensor.dims().to_vec()))
+        };
+        let mut kept = Vec::new();
+        for found in std::mem::take(&mut self.findings.layers) {
+            match distance(&found) {
+                Some((error, dims)) if error > tolerance(found.element) => {
+                    self.findings.misses.push(explain::of_one_size(found, error, &dims));
+                }
+                _ => kept.push(found),
+            }
+        }
+        self.findings.layers = kept;
     }
 
     fn found(
         &self,
+        candidate: &Candidate,
         observed: &Observed,
-        output: ValueId,
-        seen: &Tensor,
+        cut: &Cut,
         identification: Identification,
     ) -> Found {
-        let input = observed.region.input;
+        let Place { flow, scope, .. } = &self.places[candidate.place];
         let layer = identification.layer;
         let known: Vec<Option<usize>> = observed.probed.dims().iter().copied().map(Some).collect();
         let own: Option<Vec<usize>> =
             layer.output_tail(&known).ok().and_then(|tail| tail.into_iter().collect());
-        let sample = seen.dims()[1..].to_vec();
+        let sample = cut.outputs[0].dims()[1..].to_vec();
         Found {
             layer,
-            input: self.flow.names[input].to_owned(),
-            output: self.flow.names[output].to_owned(),
-            element: seen.element_type(),
+            scope: scope.clone(),
+            within: scope.describe(self.model),
+            input: flow.names[candidate.input].to_owned(),
+            output: flow.names[cut.value].to_owned(),
+            element: observed.element,
             reshape: (own.as_ref() != Some(&sample)).then_some(sample),
-            nodes: self.flow.needed_only_for(output, input),
+            nodes: flow.needed_only_for(&[cut.value], &[candidate.input]),
+            region: ModelProto::default(),
+            evaluator: observed.evaluator.clone(),
             evidence: identification.evidence,
         }
     }
 
     /// Looks for a cut that does not depend on the input though the graph says so; the finding is kept.
-    fn lost(&mut self, observed: &Observed) -> bool {
-        let constant = observed.cuts.iter().rev().find(|(_, outputs)| lost::is_constant(outputs));
-        let Some((cut, outputs)) = constant else { return false };
-        self.findings.lost.push(lost::describe(self.flow, &observed.region, *cut, outputs));
-        self.covered.extend(&observed.region.nodes);
+    fn lost(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
+        let constant = observed.cuts[..observed.through].iter().find(|cut| lost::is_constant(&cut.outputs));
+        let Some(cut) = constant else { return false };
+        let lost = lost::describe(&self.places[candidate.place], observed, cut);
+        self.findings.lost.push(lost);
+        self.covered[candidate.place].extend(&observed.region.nodes);
         true
     }
 
     /// Notes the closest that a region comes to the whole layer.
-    fn miss(&mut self, observed: &Observed) {
-        let closest = observed
-            .cuts
+    fn miss(&mut self, candidate: &Candidate, observed: &Observed) {
+        let place = &self.places[candidate.place];
+        let (probed, resolution) = (&observed.probed, observed.resolution);
+        let cuts = &observed.cuts[..observed.through];
+        let closest = cuts.iter().filter_map(|cut| {
+            let kind = OperatorKind::IsqrtCov;
+            Some((cut, identify(kind, probed, &cut.outputs, resolution, f64::INFINITY)?))
+        });
+        let closest =
+            closest.min_by(|(_, left), (_, right)| left.evidence.error.total_cmp(&right.evidence.error));
+        let Some((closest, identification)) = closest else { return };
+        let relative = cuts
             .iter()
             .rev()
-            .filter_map(|(cut, outputs)| {
-                let closest = identify(OperatorKind::IsqrtCov, &observed.probed, outputs, f64::INFINITY)?;
-                Some((*cut, closest))
-            })
-            .min_by(|(_, left), (_, right)| left.evidence.error.total_cmp(&right.evidence.error));
-        let Some((cut, identification)) = closest else { return };
-        let error = identification.evidence.error;
-        self.covered.extend(&observed.region.nodes);
+            .find_map(|cut| Some((cut, relatives::name_of(probed, &cut.outputs, resolution)?)));
+        let (cut, reason) =
+            relative.unwrap_or_else(|| (closest, explain::distance(&identification, resolution)));
         self.findings.misses.push(Miss {
-            input: self.flow.names[observed.region.input].to_owned(),
-            output: self.flow.names[cut].to_owned(),
+            scope: place.scope.clone(),
+            input: place.flow.names[candidate.input].to_owned(),
+            output: place.flow.names[cut.value].to_owned(),
             closest: Some(identification.layer),
-            error,
-            reason: if error > UNLIKE {
-                "it resembles no setting of the operators".to_owned()
-            } else {
-                let layer = identification.layer;
-                format!("the closest operator is {layer}, and the numbers differ by {error:.1e} of the largest value")
-            },
+            error: identification.evidence.error,
+            evaluator: observed.evaluator.clone(),
+            reason,
         });
+        self.covered[candidate.place].extend(&observed.region.nodes);
     }
 }
 
-/// Whether every matrix of a tensor [N, d, d] is symmetric, up to rounding.
-fn is_symmetric(tensor: &Tensor) -> bool {
-    let side = tensor.dims()[1];
-    let values = tensor.to_f64();
-    values.chunks_exact(side * side).all(|matrix| {
-        let largest = matrix.iter().fold(0.0, |largest: f64, entry| largest.max(entry.abs()));
-        let limit = tolerance(tensor.element_type()) * largest;
-        (0..side).all(|i| (0..i).all(|j| (matrix[i * side + j] - matrix[j * side + i]).abs() <= limit))
-    })
-}
-
-/// Whether an output of shape `output` has as many numbers a sample as a matrix or a triangle over some axis of `input`.
-fn could_be_output(input: &[usize], output: &[usize]) -> bool {
-    let per_sample: usize = output.iter().skip(1).product();
-    output.first() == input.first()
-        && [input[1], input[input.len() - 1]]
-            .into_iter()
-            .any(|side| per_sample == side * side || per_sample == side * (side + 1) / 2)
+/// `layer` with its matrix written as `other` writes it.
+fn written_as(layer: &Layer, other: &Layer) -> Layer {
+    Layer { vectorization: other.vectorization, off_diagonal_scale: other.off_diagonal_scale, ..*layer }
 }

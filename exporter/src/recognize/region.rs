@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_proto::onnx::NodeProto;
+use isqrt_cov_op::DOMAIN;
+use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto};
 
-use crate::graph::{Flow, Kind, NodeId, ValueId};
+use crate::graph::{Flow, Kind, NodeId, ValueId, subgraphs};
 
 /// Feature maps upstream of a product that are tried as a region's input.
 const INPUTS_TRIED: usize = 8;
@@ -16,39 +17,77 @@ pub struct Region {
     pub input: ValueId,
     /// Values through which all that leaves the region on some way goes, in graph order.
     pub cuts: Vec<ValueId>,
+    /// Those of the cuts that something outside of the region reads.
+    pub exits: HashSet<ValueId>,
+    /// The region's other values, in graph order.
+    pub others: Vec<ValueId>,
     /// The region's nodes.
     pub nodes: HashSet<NodeId>,
 }
 
-/// The nodes that multiply two matrices which both come from the data: where a covariance or an iteration may be.
+/// The nodes that multiply two matrices which both come from the data, and those that have such a product inside: where a
+/// covariance or an iteration may be. `multiplying` functions have products in their bodies.
 #[must_use]
-pub fn products(flow: &Flow) -> Vec<NodeId> {
+pub fn products(flow: &Flow, multiplying: &HashSet<(&str, &str)>) -> Vec<NodeId> {
     let is_data = |name: &String| flow.id(name).is_some_and(|id| flow.kind[id] == Kind::Data);
     let is_product = |node: &&NodeId| {
         let proto = &flow.graph.node[**node];
+        if multiplying.contains(&(proto.domain(), proto.op_type())) || subgraphs(proto).any(multiplies) {
+            return flow.outputs(**node).any(|output| flow.kind[output] == Kind::Data);
+        }
         is_matrix_product(proto) && proto.input.get(..2).is_some_and(|operands| operands.iter().all(is_data))
     };
     flow.order.iter().filter(is_product).copied().collect()
 }
 
+/// The functions, by domain and name, that have matrix products in their bodies, or call one that has.
+#[must_use]
+pub fn multiplying_functions(functions: &[FunctionProto]) -> HashSet<(&str, &str)> {
+    let mut multiplying = HashSet::new();
+    loop {
+        let before = multiplying.len();
+        for function in functions.iter().filter(|function| function.domain() != DOMAIN) {
+            let is = |node: &NodeProto| {
+                is_matrix_product(node)
+                    || multiplying.contains(&(node.domain(), node.op_type()))
+                    || subgraphs(node).any(multiplies)
+            };
+            if function.node.iter().any(is) {
+                multiplying.insert((function.domain(), function.name()));
+            }
+        }
+        if multiplying.len() == before {
+            return multiplying;
+        }
+    }
+}
+
+/// Whether a graph, or a graph inside it, multiplies matrices.
+fn multiplies(graph: &GraphProto) -> bool {
+    graph.node.iter().any(|node| is_matrix_product(node) || subgraphs(node).any(multiplies))
+}
+
 /// Whether a node multiplies matrices.
 #[must_use]
 pub fn is_matrix_product(node: &NodeProto) -> bool {
-    matches!(node.op_type(), "MatMul" | "Gemm" | "Einsum" | "FusedMatMul")
+    matches!(node.op_type(), "MatMul" | "Gemm" | "Einsum" | "FusedMatMul" | "TransposeMatMul" | "FusedGemm")
 }
 
 /// The values from which everything up to a product follows without a trained weight.
 #[must_use]
 pub fn inputs(flow: &Flow, product: NodeId) -> Vec<ValueId> {
-    let Some(value) = flow.outputs(product).next() else { return Vec::new() };
     let mut inputs = Vec::new();
-    let mut reached = value;
-    for dominator in flow.dominators(value).take(INPUTS_TRIED) {
-        if !is_weightless_between(flow, dominator, reached) {
-            break;
+    for value in flow.outputs(product) {
+        let mut reached = value;
+        for dominator in flow.dominators(value).take(INPUTS_TRIED) {
+            if !is_weightless_between(flow, dominator, reached) {
+                break;
+            }
+            if !inputs.contains(&dominator) {
+                inputs.push(dominator);
+            }
+            reached = dominator;
         }
-        inputs.push(dominator);
-        reached = dominator;
     }
     inputs
 }
@@ -89,11 +128,13 @@ impl Region {
             flow.is_output[value] || flow.consumers[value].iter().any(|reader| !nodes.contains(reader))
         };
         let mut cuts = HashSet::new();
-        for exit in inside.iter().copied().filter(|&value| leaves(value)) {
+        let exits: HashSet<ValueId> = inside.iter().copied().filter(|&value| leaves(value)).collect();
+        for &exit in &exits {
             cuts.insert(exit);
             cuts.extend(flow.dominators(exit).take_while(|&value| value != input));
         }
-        Self { input, cuts: order.into_iter().filter(|value| cuts.contains(value)).collect(), nodes }
+        let (cuts, others) = order.into_iter().partition(|value| cuts.contains(value));
+        Self { input, cuts, exits, others, nodes }
     }
 }
 

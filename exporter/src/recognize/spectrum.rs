@@ -4,6 +4,8 @@
 //! decomposition of a sample therefore predicts the output under thousands of attribute combinations, where the plain
 //! iteration would need 3K products of matrices for each. The winner is still judged by the plain iteration.
 
+use std::ops::Range;
+
 use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
 use nalgebra::{DMatrix, SymmetricEigen};
 
@@ -64,51 +66,91 @@ impl Spectrum {
         }
     }
 
-    /// What `layer` gives for the entries (row, column) of its matrix, off-diagonal ones scaled.
+    /// The spectrum's part in the `entries` (row, column) of every function of the matrix.
     #[must_use]
-    pub fn predict(&self, layer: &Layer, entries: &[(usize, usize)]) -> Vec<f64> {
-        let divisor = self.positions.map_or(1.0, |positions| positions - f64::from(layer.correction));
-        let epsilon = f64::from(layer.epsilon);
-        let lambdas: Vec<f64> = self.values.iter().map(|value| value / divisor + epsilon).collect();
-        let rest = self.side - lambdas.len();
-        let (images, of_epsilon) = if layer.operator == OperatorKind::CovariancePooling {
-            (lambdas, epsilon)
-        } else {
-            let t = match layer.normalization {
-                Normalization::Trace => lambdas.iter().sum::<f64>() + rest as f64 * epsilon,
-                Normalization::Frobenius => {
-                    (lambdas.iter().map(|l| l * l).sum::<f64>() + rest as f64 * epsilon * epsilon).sqrt()
-                }
-            };
-            let scale = if layer.compensated { t.sqrt() } else { 1.0 };
-            let image = |lambda: f64| scale * iterate(lambda / t, layer.iterations);
-            (lambdas.iter().map(|&lambda| image(lambda)).collect(), image(epsilon))
-        };
-        let off_diagonal_scale = f64::from(layer.off_diagonal_scale);
-        entries
-            .iter()
-            .map(|&(i, j)| {
-                let row = self.vectors.row(i);
-                let column = self.vectors.row(j);
-                let sum: f64 = images
-                    .iter()
-                    .zip(row.iter().zip(column.iter()))
-                    .map(|(f, (v, w))| (f - of_epsilon) * v * w)
-                    .sum();
-                if i == j { sum + of_epsilon } else { sum * off_diagonal_scale }
-            })
-            .collect()
+    pub fn at(&self, entries: &[(usize, usize)]) -> Basis {
+        let products = entries.iter().flat_map(|&(i, j)| {
+            let (row, column) = (self.vectors.row(i), self.vectors.row(j));
+            (0..self.values.len()).map(move |k| row[k] * column[k])
+        });
+        Basis {
+            side: self.side,
+            positions: self.positions,
+            values: self.values.clone(),
+            on_diagonal: entries.iter().map(|(i, j)| i == j).collect(),
+            products: products.collect(),
+        }
     }
 }
 
-/// The Newton–Schulz iterate of one eigenvalue a of A: y ← y(3 − zy)/2, z ← z(3 − zy)/2 from y = a, z = 1.
-fn iterate(a: f64, iterations: u32) -> f64 {
+/// Some entries of a matrix, as sums over its eigenvalues: for entry (i, j), f(Σ) is Σₖ f(λₖ) vᵢₖ vⱼₖ.
+#[derive(Debug)]
+pub struct Basis {
+    side: usize,
+    positions: Option<f64>,
+    values: Vec<f64>,
+    /// Whether each entry is on the diagonal.
+    on_diagonal: Vec<bool>,
+    /// vᵢₖ vⱼₖ, entry by entry.
+    products: Vec<f64>,
+}
+
+impl Basis {
+    /// What `layer` gives for the entries in `range`, off-diagonal ones scaled.
+    #[must_use]
+    pub fn predict(&self, layer: &Layer, range: Range<usize>) -> Vec<f64> {
+        let scale = |t: f64| if layer.compensated { t.sqrt() } else { 1.0 };
+        match layer.operator {
+            OperatorKind::CovariancePooling => self.predict_image(layer, range, &|lambda, _| lambda),
+            _ => self.predict_image(layer, range, &|lambda, t| {
+                scale(t) * newton_schulz(lambda / t, layer.iterations).0
+            }),
+        }
+    }
+
+    /// The same for a function f(λ, t) of the eigenvalues of Σ and its normaliser, with the rest as `layer` says.
+    #[must_use]
+    pub fn predict_image(
+        &self,
+        layer: &Layer,
+        range: Range<usize>,
+        image: &dyn Fn(f64, f64) -> f64,
+    ) -> Vec<f64> {
+        let divisor = self.positions.map_or(1.0, |positions| positions - f64::from(layer.correction));
+        let epsilon = f64::from(layer.epsilon);
+        let mut images: Vec<f64> = self.values.iter().map(|value| value / divisor + epsilon).collect();
+        let rank = images.len();
+        let rest = (self.side - rank) as f64;
+        let t = match layer.normalization {
+            Normalization::Trace => images.iter().sum::<f64>() + rest * epsilon,
+            Normalization::Frobenius => {
+                (images.iter().map(|l| l * l).sum::<f64>() + rest * epsilon * epsilon).sqrt()
+            }
+        };
+        // The eigenvectors that are left out share one image.
+        let of_rest = if rest > 0.0 { image(epsilon, t) } else { 0.0 };
+        for value in &mut images {
+            *value = image(*value, t) - of_rest;
+        }
+        let off_diagonal_scale = f64::from(layer.off_diagonal_scale);
+        let entry = |entry: usize| {
+            let products = &self.products[entry * rank..(entry + 1) * rank];
+            let sum: f64 = images.iter().zip(products).map(|(f, product)| f * product).sum();
+            if self.on_diagonal[entry] { sum + of_rest } else { sum * off_diagonal_scale }
+        };
+        range.map(entry).collect()
+    }
+}
+
+/// The Newton–Schulz iterates (y, z) of one eigenvalue a of A: y ← y(3 − zy)/2, z ← z(3 − zy)/2 from y = a, z = 1.
+#[must_use]
+pub fn newton_schulz(a: f64, iterations: u32) -> (f64, f64) {
     let (mut y, mut z) = (a, 1.0);
     for _ in 0..iterations {
         let t = 0.5 * (3.0 - z * y);
         (y, z) = (y * t, t * z);
     }
-    y
+    (y, z)
 }
 
 /// Where entry (row, column), row ≤ column, stands in a sample's output.
@@ -139,7 +181,8 @@ mod tests {
         let expected = reference::evaluate(layer, &sample, dims).unwrap();
         let entries: Vec<_> = layer.entries(extent.channels).filter(|(i, j)| i <= j).collect();
         let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        for (&entry, predicted) in entries.iter().zip(spectrum.predict(layer, &entries)) {
+        for (&entry, predicted) in entries.iter().zip(spectrum.at(&entries).predict(layer, 0..entries.len()))
+        {
             let expected = expected[position(layer.vectorization, extent.channels, entry)];
             assert!(
                 (predicted - expected).abs() < 1e-10 * largest,

@@ -1,102 +1,210 @@
 //! One look at the whole model with concrete input shapes: the sizes that its values have there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
-use isqrt_cov_proto::onnx::{ModelProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
+use super::places::Place;
 use super::probe::Generator;
-use crate::extract::{Entry, extract};
-use crate::graph::{Flow, Kind, ValueId};
+use crate::evaluate::{Evaluator, Precision, Watcher};
+use crate::graph::{Kind, ValueId};
 use crate::runtime::Runtime;
+use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
 /// What was seen.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Survey {
-    /// The values looked at, as they came out.
-    pub values: HashMap<ValueId, Tensor>,
-    /// Values that depend on the shapes of data, as constants: a region that is cut out needs them from outside.
-    pub frozen: Vec<TensorProto>,
+    seen: HashMap<(Scope, String), Seen>,
+    /// Why not everything was.
+    pub failure: Option<String>,
 }
 
-/// Sizes tried for a batch axis of unknown size: two samples show whether a region mixes them.
-const BATCH: usize = 2;
+/// A value as it came out the first time.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The value, floating-point numbers in float64.
+    pub tensor: Tensor,
+    /// The element type that the graph gives it.
+    pub element: ElementType,
+}
 
-/// Sizes tried for the other axes of unknown size: (the first such axis, the others). Different sizes first: equal ones
-/// hide a transposition.
-const SIZES: [(usize, usize); 8] =
-    [(9, 7), (14, 12), (32, 32), (64, 64), (224, 224), (8, 8), (16, 16), (128, 128)];
+/// Sizes for the axes that a model leaves open, tried until it runs.
+pub struct Sizes {
+    /// Of the first axis: several samples show whether a region mixes them.
+    batch: usize,
+    /// (the first other such axis, the rest). Different sizes come first: equal ones hide a transposition.
+    extents: [(usize, usize); 8],
+}
 
-/// Evaluates `wanted` and every shape-dependent value with the first input sizes that the model takes.
+/// The sizes that layers are looked for with.
+pub const SIZES: Sizes = Sizes {
+    batch: 2,
+    extents: [(9, 7), (14, 12), (32, 32), (64, 64), (224, 224), (8, 8), (16, 16), (128, 128)],
+};
+
+/// Other sizes: what is found must be the same there.
+pub const OTHER_SIZES: Sizes = Sizes {
+    batch: 3,
+    extents: [(12, 10), (18, 15), (48, 48), (96, 96), (256, 256), (10, 10), (24, 24), (160, 160)],
+};
+
+/// Whether a model leaves sizes open, so that [`OTHER_SIZES`] are other ones.
+pub fn leaves_sizes_open(graph: &GraphProto) -> bool {
+    matches!((entries(graph, 2, (9, 7)), entries(graph, 3, (12, 10))), (Ok(one), Ok(other)) if one != other)
+}
+
+/// Evaluates the model with the first input sizes that it takes, and keeps the `wanted` values of its `places` and what
+/// regions cut out there need from outside. Operators that regions do not hold are left to `runtime`.
 ///
 /// # Errors
-/// A model that the runtime evaluates with none of the sizes.
-pub fn survey(model: &ModelProto, flow: &Flow, wanted: &[ValueId], runtime: &dyn Runtime) -> Result<Survey> {
-    let shape_leaves: Vec<ValueId> = flow
-        .order
-        .iter()
-        .filter(|&&node| flow.data_reads(node).next().is_some())
-        .flat_map(|&node| flow.outputs(node))
-        .filter(|&value| flow.kind[value] == Kind::Shape)
-        .collect();
-    let mut first_error = None;
+/// A model of which nothing wanted can be evaluated with any of the sizes.
+pub fn survey(
+    model: &ModelProto,
+    places: &[Place],
+    wanted: &[(usize, ValueId)],
+    sizes: &Sizes,
+    runtime: &dyn Runtime,
+) -> Result<Survey> {
+    let graph = places[0].flow.graph;
+    let mut watch = Watch::new(places, wanted);
+    let evaluator = Evaluator::new(model, Precision::Exact, Some(runtime))?;
+    let mut best = Survey::default();
     let mut tried: Vec<Vec<Entry>> = Vec::new();
-    for size in SIZES {
-        let entries = entries(flow, size)?;
-        if tried.iter().any(|other| other.iter().zip(&entries).all(|(a, b)| a.dims == b.dims)) {
+    for extents in sizes.extents {
+        let entries = entries(graph, sizes.batch, extents)?;
+        if tried.contains(&entries) {
             continue;
         }
-        match look(model, flow, &entries, &shape_leaves, wanted, runtime) {
-            Ok(survey) => return Ok(survey),
-            Err(error) => first_error = first_error.or(Some(error)),
+        let mut generator = Generator::new(1);
+        let inputs: Vec<Tensor> =
+            entries.iter().map(|entry| random(&mut generator, entry.element, &entry.dims)).collect();
+        let outcome = evaluator.watch(&inputs, &mut watch);
+        let mut survey = Survey { seen: std::mem::take(&mut watch.seen), failure: None };
+        let Err(error) = outcome else { return Ok(survey) };
+        let shapes: Vec<String> =
+            entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
+        survey.failure = Some(format!("with inputs {}: {error:#}", shapes.join(", ")));
+        // What comes before the place of failure was still seen.
+        if survey.seen.len() > best.seen.len() || best.failure.is_none() {
+            best = survey;
         }
         tried.push(entries);
     }
-    let shapes: Vec<String> = tried
-        .first()
-        .into_iter()
-        .flatten()
-        .map(|entry| format!("`{}` {:?}", flow.names[entry.value], entry.dims))
-        .collect();
-    let context =
-        format!("{} could not evaluate the model, with inputs {}", runtime.name(), shapes.join(", "));
-    Err(first_error.map_or_else(|| anyhow::anyhow!("no input sizes to try"), |error| error.context(context)))
+    let failure = best.failure.as_deref().unwrap_or("no input sizes to try");
+    ensure!(
+        wanted.iter().any(|&(place, value)| best.get(places, place, value).is_some()),
+        "{} could not evaluate the model{}, {failure}",
+        runtime.name(),
+        runtime.advice()
+    );
+    Ok(best)
 }
 
-fn look(
-    model: &ModelProto,
-    flow: &Flow,
-    entries: &[Entry],
-    shape_leaves: &[ValueId],
-    wanted: &[ValueId],
-    runtime: &dyn Runtime,
-) -> Result<Survey> {
-    let mut generator = Generator::new(0);
-    let inputs: Vec<Tensor> =
-        entries.iter().map(|entry| random(&mut generator, entry.element, &entry.dims)).collect();
-    let mut values: HashMap<ValueId, Tensor> =
-        entries.iter().map(|entry| entry.value).zip(inputs.iter().cloned()).collect();
-    let outputs: Vec<ValueId> = shape_leaves
-        .iter()
-        .chain(wanted)
-        .copied()
-        .filter(|value| !values.contains_key(value))
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    if !outputs.is_empty() {
-        let part = extract(model, flow, entries, &[], &outputs);
-        let shapes: Vec<Vec<usize>> = entries.iter().map(|entry| entry.dims.clone()).collect();
-        let results = runtime.prepare(&part, &shapes)?.run(&inputs)?;
-        values.extend(outputs.into_iter().zip(results));
+impl Seen {
+    /// The value in the element type that the graph gives it.
+    fn declared(&self) -> Tensor {
+        if self.tensor.element_type().is_float() {
+            Tensor::from_f64(self.element, self.tensor.dims(), &self.tensor.to_f64())
+        } else {
+            self.tensor.clone()
+        }
     }
-    let frozen = shape_leaves.iter().map(|value| values[value].to_proto(flow.names[*value])).collect();
-    Ok(Survey { values, frozen })
 }
 
-/// Normally distributed numbers, or 0 and 1 for types that are not floating-point.
+impl Survey {
+    /// What was seen of a value of `places[place]`.
+    #[must_use]
+    pub fn get(&self, places: &[Place], place: usize, value: ValueId) -> Option<&Seen> {
+        let (place, value) = source(places, place, value);
+        let Place { scope, flow, .. } = &places[place];
+        self.seen.get(&(scope.clone(), flow.names[value].to_owned()))
+    }
+
+    /// The values of `places[place]` that do not depend on the elements of data but come from outside of what can be
+    /// cut out there: those that depend on shapes, and constants of the graphs around it.
+    #[must_use]
+    pub fn frozen(&self, places: &[Place], place: usize) -> Vec<TensorProto> {
+        let here = &places[place];
+        let given = |&value: &ValueId| {
+            let name = here.flow.names[value];
+            let (source, id) = source(places, place, value);
+            let from = &places[source].flow;
+            if from.producer[id].is_none()
+                && let Some(tensor) = from.graph.initializer.iter().find(|tensor| tensor.name() == name)
+            {
+                return (source != place).then(|| tensor.clone());
+            }
+            Some(self.get(places, source, id)?.declared().to_proto(name))
+        };
+        leaves(here).iter().filter_map(given).collect()
+    }
+}
+
+/// Values of a place that regions need from outside.
+fn leaves(place: &Place) -> Vec<ValueId> {
+    let flow = &place.flow;
+    let is_leaf = |value: ValueId| match flow.producer[value] {
+        Some(node) => flow.kind[value] == Kind::Shape && flow.data_reads(node).next().is_some(),
+        None => flow.kind[value] != Kind::Data && !place.scope.is_main(),
+    };
+    (0..flow.names.len()).filter(|&value| is_leaf(value)).collect()
+}
+
+/// The place, this one or one around it, that makes a value, and the value there.
+#[must_use]
+pub fn source(places: &[Place], mut place: usize, mut value: ValueId) -> (usize, ValueId) {
+    loop {
+        let here = &places[place];
+        let name = here.flow.names[value];
+        let is_own = here.flow.producer[value].is_some() || is_given(here.flow.graph, name);
+        let Some(outer) = here.outer.filter(|_| !is_own) else { return (place, value) };
+        let Some(id) = places[outer].flow.id(name) else { return (place, value) };
+        (place, value) = (outer, id);
+    }
+}
+
+fn is_given(graph: &GraphProto, name: &str) -> bool {
+    graph.initializer.iter().any(|tensor| tensor.name() == name)
+        || graph.input.iter().any(|input| input.name() == name)
+}
+
+/// Keeps the values asked for.
+struct Watch {
+    wanted: HashMap<Scope, HashSet<String>>,
+    seen: HashMap<(Scope, String), Seen>,
+}
+
+impl Watch {
+    fn new(places: &[Place], wanted: &[(usize, ValueId)]) -> Self {
+        let mut all: HashMap<Scope, HashSet<String>> = HashMap::new();
+        let concerned: HashSet<usize> = wanted.iter().map(|&(place, _)| place).collect();
+        let outside = concerned
+            .into_iter()
+            .flat_map(|place| leaves(&places[place]).into_iter().map(move |value| (place, value)));
+        for (place, value) in wanted.iter().copied().chain(outside) {
+            let (place, value) = source(places, place, value);
+            let place = &places[place];
+            all.entry(place.scope.clone()).or_default().insert(place.flow.names[value].to_owned());
+        }
+        Self { wanted: all, seen: HashMap::new() }
+    }
+}
+
+impl Watcher for Watch {
+    fn wants(&self, scope: &Scope, name: &str) -> bool {
+        self.wanted.get(scope).is_some_and(|names| names.contains(name))
+    }
+
+    fn saw(&mut self, scope: &Scope, name: &str, value: &Tensor, declared: ElementType) {
+        let seen = || Seen { tensor: value.clone(), element: declared };
+        self.seen.entry((scope.clone(), name.to_owned())).or_insert_with(seen);
+    }
+}
+
+/// Normally distributed numbers, or 0 for types that are not floating-point.
 fn random(generator: &mut Generator, element: ElementType, dims: &[usize]) -> Tensor {
     if !element.is_float() {
         return Tensor::zeros(element, dims);
@@ -105,18 +213,25 @@ fn random(generator: &mut Generator, element: ElementType, dims: &[usize]) -> Te
     Tensor::from_f64(element, dims, &values)
 }
 
+/// An input of the model with the size it is tried with.
+#[derive(Debug, PartialEq)]
+struct Entry {
+    name: String,
+    element: ElementType,
+    dims: Vec<usize>,
+}
+
 /// The graph's inputs, initializers left out, with sizes for the axes that have none.
-fn entries(flow: &Flow, size: (usize, usize)) -> Result<Vec<Entry>> {
-    let initialized =
-        |value: &&ValueInfoProto| flow.id(value.name()).is_some_and(|id| flow.kind[id] == Kind::Data);
+fn entries(graph: &GraphProto, batch: usize, extents: (usize, usize)) -> Result<Vec<Entry>> {
+    let initialized: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
     let mut symbols: HashMap<String, usize> = HashMap::new();
-    let inputs = flow.graph.input.iter().filter(initialized);
-    inputs.map(|value| entry(flow, value, size, &mut symbols)).collect()
+    let inputs = graph.input.iter().filter(|value| !initialized.contains(value.name()));
+    inputs.map(|value| entry(value, batch, extents, &mut symbols)).collect()
 }
 
 fn entry(
-    flow: &Flow,
     value: &ValueInfoProto,
+    batch: usize,
     (first, others): (usize, usize),
     symbols: &mut HashMap<String, usize>,
 ) -> Result<Entry> {
@@ -130,7 +245,7 @@ fn entry(
     let mut dims = Vec::with_capacity(shape.dim.len());
     for (axis, dim) in shape.dim.iter().enumerate() {
         let fresh = if axis == 0 {
-            BATCH
+            batch
         } else {
             unknown += 1;
             if unknown == 1 { first } else { others }
@@ -144,6 +259,5 @@ fn entry(
             _ => fresh,
         });
     }
-    let id = flow.id(name).context("the graph's inputs are among its values")?;
-    Ok(Entry { value: id, element, dims })
+    Ok(Entry { name: name.to_owned(), element, dims })
 }

@@ -1,5 +1,6 @@
-//! Runtimes that evaluate models: tract, embedded; ONNX Runtime, loaded where the user has one.
+//! Runtimes that evaluate models: one that is built in, around tract; ONNX Runtime, loaded where the user has one.
 
+pub mod embedded;
 pub mod ort;
 pub mod tract;
 mod version;
@@ -13,6 +14,11 @@ use crate::tensor::Tensor;
 pub trait Runtime {
     /// The runtime's name and version, for reports.
     fn name(&self) -> String;
+
+    /// What else to try where this runtime does not run a model, as the end of a sentence.
+    fn advice(&self) -> &'static str {
+        ""
+    }
 
     /// Prepares `model`, whose tensors are all inline, for inputs of exactly these shapes (in the order of
     /// `graph.input`, initializers left out).
@@ -29,4 +35,9 @@ pub trait Session {
     /// # Errors
     /// What the runtime reports.
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
+
+    /// Whether the model is evaluated node by node, since the runtime cannot run it whole.
+    fn is_by_node(&self) -> bool {
+        false
+    }
 }

@@ -1,0 +1,87 @@
+//! How a region differs from the layer, in words.
+
+use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
+
+use super::identify::{Identification, Resolution};
+use super::{Found, Miss};
+
+/// Attributes that are farther off than this explain nothing, not even a near miss.
+const UNLIKE: f64 = 0.5;
+
+/// Why the closest attributes are no explanation.
+#[must_use]
+pub fn distance(closest: &Identification, resolution: Resolution) -> String {
+    let evidence = &closest.evidence;
+    if evidence.error > UNLIKE {
+        return "it multiplies data with data as a covariance does, but resembles no setting of the operators".to_owned();
+    }
+    let layer = closest.layer;
+    let differences = differences(&layer);
+    let what = if differences.is_empty() {
+        "the published layer".to_owned()
+    } else {
+        format!("the layer with {}", differences.join(", "))
+    };
+    if evidence.error > resolution.tolerance {
+        return format!(
+            "the closest is {what}: its numbers differ by {:.1e} of the largest value, where rounding explains {:.0e}",
+            evidence.error, resolution.tolerance
+        );
+    }
+    let other = evidence.runner_up_layer.map_or_else(String::new, |other| format!(" ({other})"));
+    format!(
+        "it may be {what} ({:.1e} off), but other attributes{other} come as near ({:.1e}): the evaluation is not exact \
+         enough to tell",
+        evidence.error, evidence.runner_up
+    )
+}
+
+/// The finding of a layer that is another function where its input has the shape `dims`.
+#[must_use]
+pub fn of_one_size(found: Found, error: f64, dims: &[usize]) -> Miss {
+    Miss {
+        scope: found.scope,
+        input: found.input,
+        output: found.output,
+        closest: Some(found.layer),
+        error,
+        evaluator: found.evaluator,
+        reason: format!(
+            "at the sizes first tried it is {}, but with an input of shape {dims:?} its numbers differ by {error:.1e}: \
+             what it computes depends on the shape",
+            found.layer
+        ),
+    }
+}
+
+/// In what a layer differs from the published one.
+#[must_use]
+pub fn differences(layer: &Layer) -> Vec<String> {
+    let published = Layer::new(OperatorKind::IsqrtCov);
+    let mut differences = Vec::new();
+    let mut say = |differs: bool, text: String| differences.extend(differs.then_some(text));
+    if layer.operator != OperatorKind::CovariancePooling {
+        say(layer.iterations != published.iterations, format!("K = {} steps", layer.iterations));
+        say(!layer.compensated, "post-compensation missing".to_owned());
+        say(
+            layer.normalization == Normalization::Frobenius,
+            "the Frobenius norm in place of the trace".to_owned(),
+        );
+    }
+    say(layer.epsilon > 0.0, format!("{} added to the diagonal", layer.epsilon));
+    if layer.operator != OperatorKind::MatrixSqrt {
+        say(!layer.centered, "the mean not subtracted".to_owned());
+        say(layer.correction != 0, "M − 1 in place of M".to_owned());
+        say(layer.layout == Layout::ChannelsLast, "channels last".to_owned());
+        say(
+            (layer.off_diagonal_scale - 1.0).abs() > 1e-6,
+            format!("{} times what is off the diagonal", layer.off_diagonal_scale),
+        );
+        match layer.vectorization {
+            Vectorization::Upper => {}
+            Vectorization::UpperColumnMajor => say(true, "the triangle column-major".to_owned()),
+            Vectorization::None => say(true, "the whole matrix in place of the triangle".to_owned()),
+        }
+    }
+    differences
+}

@@ -1,0 +1,76 @@
+//! How far a layer's outputs are from the truth, entry by entry.
+
+use isqrt_cov_op::{Layer, reference};
+
+use super::probed::{Probed, Spectra, samples};
+use super::spectrum::position;
+use crate::tensor::Tensor;
+
+/// Channels up to which the plain iteration in float64 judges. Beyond, where it would take minutes, the function of the
+/// eigenvalues does, which is the same to 1e-10.
+const BY_ITERATION: usize = 320;
+
+/// max|Δ| / max|reference| over every entry of every sample of the `outputs`; infinite where they have other sizes.
+#[must_use]
+pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor]) -> f64 {
+    let dims = [&[1], &probed.dims()[1..]].concat();
+    let mut worst: f64 = 0.0;
+    for (sample, found) in samples(&probed.inputs).zip(samples(outputs)) {
+        let Some(expected) = expected(layer, sample, &dims) else { return f64::INFINITY };
+        if expected.len() != found.len() {
+            return f64::INFINITY;
+        }
+        let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+        for (expected, found) in expected.iter().zip(&found) {
+            let distance = (expected - found).abs() / largest;
+            // `max` would drop a NaN.
+            worst = if distance.is_nan() { f64::INFINITY } else { worst.max(distance) };
+        }
+    }
+    worst
+}
+
+/// What the layer gives for one sample.
+fn expected(layer: &Layer, sample: Vec<f64>, dims: &[usize]) -> Option<Vec<f64>> {
+    let channels = layer.extent(dims).ok()?.channels;
+    if channels <= BY_ITERATION {
+        return reference::evaluate(layer, &sample, dims).ok();
+    }
+    let entries: Vec<(usize, usize)> =
+        (0..channels).flat_map(|row| (row..channels).map(move |column| (row, column))).collect();
+    let spectra = Spectra::new(sample, channels, layer.operator, layer.layout);
+    let values = spectra.of(layer).at(&entries).predict(layer, 0..entries.len());
+    let mut output = vec![0.0; layer.output_elements(channels)];
+    for (&(row, column), value) in entries.iter().zip(values) {
+        output[position(layer.vectorization, channels, (row, column))] = value;
+        if layer.vectorization == isqrt_cov_op::Vectorization::None {
+            output[column * channels + row] = value;
+        }
+    }
+    Some(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_op::OperatorKind;
+
+    use super::*;
+    use crate::recognize::probed::inputs;
+    use crate::tensor::ElementType;
+
+    #[test]
+    fn large_layers_are_judged_by_their_eigenvalues() {
+        let layer = Layer { iterations: 2, ..Layer::new(OperatorKind::IsqrtCov) };
+        let dims = [2, BY_ITERATION + 1, 6];
+        let probed = Probed::new(inputs(layer.operator, &dims));
+        let output = |input: &Tensor| {
+            let values = reference::evaluate(&layer, &input.to_f64(), &dims).unwrap();
+            Tensor::from_f64(ElementType::F64, &[2, values.len() / 2], &values)
+        };
+        let mut outputs: Vec<Tensor> = probed.inputs.iter().map(output).collect();
+        assert!(error(&layer, &probed, &outputs) < 1e-10);
+        let Tensor::F64(last) = outputs.last_mut().unwrap() else { unreachable!() };
+        *last.iter_mut().last().unwrap() *= 2.0;
+        assert!(error(&layer, &probed, &outputs) > 1e-10);
+    }
+}

@@ -1,0 +1,238 @@
+//! What a region computes from probes.
+
+use std::collections::HashMap;
+
+use isqrt_cov_op::{Layer, OperatorKind};
+
+use super::identify::Resolution;
+use super::judge;
+use super::places::Place;
+use super::probed::{Probed, inputs};
+use super::region::Region;
+use super::survey::Seen;
+use crate::evaluate::{Evaluator, Precision, Watcher};
+use crate::extract::{Entry, extract};
+use crate::graph::ValueId;
+use crate::runtime::Runtime;
+use crate::scope::Scope;
+use crate::tensor::{ElementType, Tensor};
+use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
+
+/// A region with what it computed from each probe.
+pub struct Observed {
+    /// The region.
+    pub region: Region,
+    /// The inputs that it was evaluated on.
+    pub probed: Probed,
+    /// Element type of the region's input.
+    pub element: ElementType,
+    /// The values that have the input's element type and could be an operator's output: first, downstream before upstream,
+    /// those through which all goes that leaves the region on some way, then the other triangles.
+    pub cuts: Vec<Cut>,
+    /// How many of these all goes through.
+    pub through: usize,
+    /// What evaluated the region.
+    pub evaluator: String,
+    /// How well it did so.
+    pub resolution: Resolution,
+}
+
+/// A value of a region.
+#[derive(Debug)]
+pub struct Cut {
+    /// The value.
+    pub value: ValueId,
+    /// What it was for each batch of probes.
+    pub outputs: Vec<Tensor>,
+    /// Whether something outside of the region reads it.
+    pub leaves: bool,
+}
+
+/// A region that is to be evaluated.
+pub struct Subject<'a> {
+    /// The model.
+    pub model: &'a ModelProto,
+    /// Where the region is.
+    pub place: &'a Place<'a>,
+    /// What it needs from outside.
+    pub frozen: &'a [TensorProto],
+    /// Its input as the survey saw it.
+    pub seen: &'a Seen,
+    /// The input.
+    pub input: ValueId,
+}
+
+impl Subject<'_> {
+    /// The part of the region that computes `outputs`, as a model of its own.
+    pub fn part(&self, outputs: &[ValueId]) -> ModelProto {
+        let entry =
+            Entry { value: self.input, element: self.seen.element, dims: self.seen.tensor.dims().to_vec() };
+        extract(self.model, &self.place.flow, self.place.opsets, &[entry], self.frozen, outputs)
+    }
+
+    /// Evaluates the region on every probe. None where it cannot hold `operator`.
+    ///
+    /// The float64 evaluator comes first: it rounds nothing, so that what is computed shows apart from how. Where it
+    /// lacks an operator, `runtime` evaluates the region.
+    pub fn observe(&self, operator: OperatorKind, runtime: &dyn Runtime) -> Option<Observed> {
+        let (element, dims) = (self.seen.element, self.seen.tensor.dims());
+        let possible = match operator {
+            // The operator reads one triangle: it stands for the iteration only where the matrices are symmetric.
+            OperatorKind::MatrixSqrt => {
+                dims.len() == 3 && dims[1] == dims[2] && is_symmetric(&self.seen.tensor)
+            }
+            _ => dims.len() >= 3,
+        };
+        if !element.is_float() || !possible || dims.contains(&0) {
+            return None;
+        }
+        let region = Region::new(&self.place.flow, self.input);
+        if region.cuts.is_empty() {
+            return None;
+        }
+        let probes = inputs(operator, dims);
+        let part = self.part(&region.cuts);
+        let (evaluator, resolution, inputs, seen);
+        if let Some(exact) = self.evaluate(&part, &region, &probes, runtime) {
+            (evaluator, resolution) = ("float64 evaluator".to_owned(), Resolution::exact(element));
+            (inputs, seen) = (probes, exact);
+        } else {
+            (evaluator, resolution) = (runtime.name(), Resolution::of(element));
+            let rounded = |probe: &Tensor| Tensor::from_f64(element, dims, &probe.to_f64());
+            inputs = probes.iter().map(rounded).collect::<Vec<_>>();
+            seen = evaluate_in(runtime, &part, &region.cuts, element, &inputs)?;
+        }
+        let (cuts, through) = in_order(&region, seen, inputs.len());
+        Some(Observed { region, probed: Probed::new(inputs), element, cuts, through, evaluator, resolution })
+    }
+
+    /// How far `output` is from what `layer` gives, on probes of the shape that was seen. None where it cannot be told.
+    pub fn distance(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<f64> {
+        let probes = inputs(layer.operator, self.seen.tensor.dims());
+        let part = self.part(&[output]);
+        let evaluator = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?;
+        let outputs: Vec<Tensor> = probes
+            .iter()
+            .map(|probe| evaluator.run(std::slice::from_ref(probe)).ok()?.pop())
+            .collect::<Option<_>>()?;
+        let dims = probes[0].dims();
+        if outputs.iter().any(|output| output.dims().first() != dims.first()) {
+            return Some(f64::INFINITY);
+        }
+        Some(judge::error(layer, &Probed::new(probes), &outputs))
+    }
+
+    /// What the values of the region were that could be an operator's output, for each batch of probes, in float64;
+    /// nothing for those that could not be reached. None where no value could.
+    fn evaluate(
+        &self,
+        part: &ModelProto,
+        region: &Region,
+        probes: &[Tensor],
+        runtime: &dyn Runtime,
+    ) -> Option<HashMap<ValueId, Vec<Tensor>>> {
+        let names = &self.place.flow.names;
+        let values = region.cuts.iter().chain(&region.others);
+        let mut watch = Cuts {
+            wanted: values.map(|&value| (names[value], value)).collect(),
+            element: self.seen.element,
+            input: self.seen.tensor.dims(),
+            seen: HashMap::new(),
+        };
+        let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
+        for probe in probes {
+            let outcome = evaluator.watch(std::slice::from_ref(probe), &mut watch);
+            if outcome.is_err() && watch.seen.is_empty() {
+                return None;
+            }
+        }
+        Some(watch.seen)
+    }
+}
+
+/// The values seen in all `runs`, in the order in which explanations are tried, and how many of them all goes through.
+fn in_order(region: &Region, mut seen: HashMap<ValueId, Vec<Tensor>>, runs: usize) -> (Vec<Cut>, usize) {
+    seen.retain(|_, outputs| outputs.len() == runs);
+    let mut take = |values: &[ValueId]| -> Vec<Cut> {
+        let cut = |&value: &ValueId| {
+            Some(Cut { value, outputs: seen.remove(&value)?, leaves: region.exits.contains(&value) })
+        };
+        values.iter().rev().filter_map(cut).collect()
+    };
+    let mut cuts = take(&region.cuts);
+    let through = cuts.len();
+    // Matrices among the others are the iteration's own.
+    cuts.extend(take(&region.others).into_iter().filter(|cut| is_triangle(cut.outputs[0].dims())));
+    (cuts, through)
+}
+
+/// Keeps the values of a region that have the input's element type and could be an operator's output.
+struct Cuts<'a> {
+    wanted: HashMap<&'a str, ValueId>,
+    element: ElementType,
+    input: &'a [usize],
+    seen: HashMap<ValueId, Vec<Tensor>>,
+}
+
+impl Watcher for Cuts<'_> {
+    fn wants(&self, scope: &Scope, name: &str) -> bool {
+        scope.is_main() && self.wanted.contains_key(name)
+    }
+
+    fn saw(&mut self, _: &Scope, name: &str, value: &Tensor, declared: ElementType) {
+        if declared == self.element
+            && could_be_output(self.input, value.dims())
+            && let Some(&id) = self.wanted.get(name)
+        {
+            self.seen.entry(id).or_default().push(value.clone());
+        }
+    }
+}
+
+/// The same of the `cuts`, in the input's element type.
+fn evaluate_in(
+    runtime: &dyn Runtime,
+    part: &ModelProto,
+    cuts: &[ValueId],
+    element: ElementType,
+    probes: &[Tensor],
+) -> Option<HashMap<ValueId, Vec<Tensor>>> {
+    let input = probes[0].dims();
+    let session = runtime.prepare(part, &[input.to_vec()]).ok()?;
+    let mut seen: HashMap<ValueId, Vec<Tensor>> = HashMap::new();
+    for probe in probes {
+        let outputs = session.run(std::slice::from_ref(probe)).ok()?;
+        for (&cut, output) in cuts.iter().zip(outputs) {
+            if output.element_type() == element && could_be_output(input, output.dims()) {
+                seen.entry(cut).or_default().push(output);
+            }
+        }
+    }
+    Some(seen)
+}
+
+/// Whether every matrix of a tensor [N, d, d] is symmetric, up to rounding.
+fn is_symmetric(tensor: &Tensor) -> bool {
+    let side = tensor.dims()[1];
+    let values = tensor.to_f64();
+    values.chunks_exact(side * side).all(|matrix| {
+        let largest = matrix.iter().fold(0.0, |largest: f64, entry| largest.max(entry.abs()));
+        let limit = super::tolerance(tensor.element_type()) * largest;
+        (0..side).all(|i| (0..i).all(|j| (matrix[i * side + j] - matrix[j * side + i]).abs() <= limit))
+    })
+}
+
+/// Whether a tensor of this shape has as many numbers a sample as a triangle, and not as a matrix.
+fn is_triangle(dims: &[usize]) -> bool {
+    let per_sample: usize = dims.iter().skip(1).product();
+    per_sample.isqrt().pow(2) != per_sample
+}
+
+/// Whether an output of shape `output` has as many numbers a sample as a matrix or a triangle over some axis of `input`.
+fn could_be_output(input: &[usize], output: &[usize]) -> bool {
+    let per_sample: usize = output.iter().skip(1).product();
+    output.first() == input.first()
+        && [input[1], input[input.len() - 1]]
+            .into_iter()
+            .any(|side| per_sample == side * side || per_sample == side * (side + 1) / 2)
+}

@@ -1,0 +1,82 @@
+//! Every graph of a model with its data flow: the main graph, those inside nodes, the bodies of functions.
+
+use std::collections::{HashMap, HashSet};
+
+use isqrt_cov_op::DOMAIN;
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, OperatorSetIdProto};
+
+use crate::graph::{Around, Flow, Kind, captured, is_closed_function, subgraphs};
+use crate::scope::Scope;
+
+/// Graphs looked into, at most: functions that call each other can spell more of them than there are nodes.
+const MOST_PLACES: usize = 10_000;
+
+/// A graph of a model.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// Where it is.
+    pub scope: Scope,
+    /// Its data flow.
+    pub flow: Flow<'a>,
+    /// The place that its nodes also read from; none for the main graph and for functions.
+    pub outer: Option<usize>,
+    /// The operator sets that hold in it.
+    pub opsets: &'a [OperatorSetIdProto],
+}
+
+/// The model's graphs, each after those that it is in or called from. `bodies` are those of the model's functions.
+///
+/// Functions that nothing calls, and the operators' own, are left out.
+#[must_use]
+pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [GraphProto]) -> Vec<Place<'a>> {
+    let closed_functions: HashSet<(&str, &str)> = model
+        .functions
+        .iter()
+        .filter(|function| is_closed_function(function))
+        .map(|function| (function.domain(), function.name()))
+        .collect();
+    let by_name: HashMap<(&str, &str), usize> = model
+        .functions
+        .iter()
+        .enumerate()
+        .map(|(index, function)| ((function.domain(), function.name()), index))
+        .collect();
+    let around = |known| Around { known, closed_functions: closed_functions.clone() };
+    let flow = Flow::within(graph, &around(HashMap::new()));
+    let mut places = vec![Place { scope: Scope::default(), flow, outer: None, opsets: &model.opset_import }];
+    let mut entered = HashSet::new();
+    let mut next = 0;
+    while next < places.len() && places.len() < MOST_PLACES {
+        let mut found = Vec::new();
+        let place = &places[next];
+        for (node, proto) in place.flow.graph.node.iter().enumerate() {
+            for (index, subgraph) in subgraphs(proto).enumerate() {
+                let mut known = HashMap::new();
+                captured(subgraph, &mut |name| {
+                    known.extend(place.flow.known(name).map(|known| (name, known)));
+                });
+                let flow = Flow::within(subgraph, &around(known));
+                let scope = place.scope.inside(node, index);
+                found.push(Place { scope, flow, outer: Some(next), opsets: place.opsets });
+            }
+            let called = by_name.get(&(proto.domain(), proto.op_type())).copied();
+            let Some(called) = called.filter(|_| proto.domain() != DOMAIN) else { continue };
+            if !entered.insert(called) {
+                continue;
+            }
+            let function = &model.functions[called];
+            // What the first call gives as a constant, every call does in graphs that exporters write.
+            let arguments = function.input.iter().zip(&proto.input);
+            let known = arguments.filter_map(|(parameter, argument)| {
+                let known = place.flow.known(argument).filter(|(kind, _)| *kind != Kind::Data)?;
+                Some((parameter.as_str(), known))
+            });
+            let flow = Flow::within(&bodies[called], &around(known.collect()));
+            let opsets = &function.opset_import;
+            found.push(Place { scope: Scope::of_function(called), flow, outer: None, opsets });
+        }
+        places.extend(found);
+        next += 1;
+    }
+    places
+}

@@ -1,0 +1,139 @@
+//! The inputs that a region is evaluated on, and their spectra.
+
+use std::cell::OnceCell;
+
+use isqrt_cov_op::{Layer, Layout, OperatorKind};
+
+use super::probe::{Generator, PROBES};
+use super::spectrum::{Basis, Spectrum};
+use crate::tensor::{ElementType, Tensor};
+
+/// Entries of the matrix that the search compares; the winner is judged on all of them.
+const SAMPLED_ENTRIES: usize = 96;
+
+/// Batches of samples, each sample of the next kind of probe, with the spectra of the first of each kind: one
+/// decomposition serves every cut of the region.
+#[derive(Debug)]
+pub struct Probed {
+    /// The batches, all of one shape and type.
+    pub inputs: Vec<Tensor>,
+    matrices: OnceCell<Vec<Spectra>>,
+    channels_first: OnceCell<Vec<Spectra>>,
+    channels_last: OnceCell<Vec<Spectra>>,
+}
+
+/// The spectra of a sample.
+#[derive(Debug)]
+pub struct Spectra {
+    sample: Vec<f64>,
+    channels: usize,
+    operator: OperatorKind,
+    layout: Layout,
+    centered: (OnceCell<Spectrum>, OnceCell<Basis>),
+    uncentered: (OnceCell<Spectrum>, OnceCell<Basis>),
+}
+
+impl Spectra {
+    /// Those of one sample, to be worked out when they are asked for.
+    #[must_use]
+    pub fn new(sample: Vec<f64>, channels: usize, operator: OperatorKind, layout: Layout) -> Self {
+        let (centered, uncentered) = Default::default();
+        Self { sample, channels, operator, layout, centered, uncentered }
+    }
+
+    /// The spectrum of what `layer` takes the root of.
+    pub fn of(&self, layer: &Layer) -> &Spectrum {
+        self.cells(layer).0.get_or_init(|| match self.operator {
+            OperatorKind::MatrixSqrt => Spectrum::of_matrix(&self.sample, self.channels),
+            _ => Spectrum::of_features(&self.sample, self.channels, self.layout, layer.centered),
+        })
+    }
+
+    /// Its part in the [`sampled_entries`].
+    pub fn basis(&self, layer: &Layer) -> &Basis {
+        self.cells(layer).1.get_or_init(|| self.of(layer).at(&sampled_entries(self.channels)))
+    }
+
+    fn cells(&self, layer: &Layer) -> &(OnceCell<Spectrum>, OnceCell<Basis>) {
+        if layer.centered { &self.centered } else { &self.uncentered }
+    }
+}
+
+/// Inputs of shape `dims`, in float64, on which the attributes of `operator` show: as many batches as it takes until
+/// every kind of probe was there.
+#[must_use]
+pub fn inputs(operator: OperatorKind, dims: &[usize]) -> Vec<Tensor> {
+    let mut generator = Generator::new(7);
+    let mut probes = PROBES.iter().cycle();
+    let one = [&[1], &dims[1..]].concat();
+    let mut batch = || {
+        let values: Vec<f64> = probes
+            .by_ref()
+            .take(dims[0])
+            .flat_map(|probe| match operator {
+                OperatorKind::MatrixSqrt => probe.matrices(&mut generator, &one),
+                _ => probe.features(&mut generator, &one),
+            })
+            .collect();
+        Tensor::from_f64(ElementType::F64, dims, &values)
+    };
+    (0..PROBES.len().div_ceil(dims[0])).map(|_| batch()).collect()
+}
+
+impl Probed {
+    /// Inputs whose spectra are not known yet.
+    #[must_use]
+    pub fn new(inputs: Vec<Tensor>) -> Self {
+        let (matrices, channels_first, channels_last) = Default::default();
+        Self { inputs, matrices, channels_first, channels_last }
+    }
+
+    /// The inputs' shape.
+    #[must_use]
+    pub fn dims(&self) -> &[usize] {
+        self.inputs.first().map_or(&[], Tensor::dims)
+    }
+
+    /// The spectra of the first sample of each kind of probe.
+    pub fn spectra(&self, operator: OperatorKind, layout: Layout, channels: usize) -> &[Spectra] {
+        let cell = match (operator, layout) {
+            (OperatorKind::MatrixSqrt, _) => &self.matrices,
+            (_, Layout::ChannelsFirst) => &self.channels_first,
+            (_, Layout::ChannelsLast) => &self.channels_last,
+        };
+        cell.get_or_init(|| {
+            samples(&self.inputs)
+                .take(PROBES.len())
+                .map(|sample| Spectra::new(sample, channels, operator, layout))
+                .collect()
+        })
+    }
+}
+
+/// The samples of all batches, one after another.
+pub fn samples(batches: &[Tensor]) -> impl Iterator<Item = Vec<f64>> + '_ {
+    batches.iter().flat_map(|batch| {
+        let values = batch.to_f64();
+        let size = batch.dims()[1..].iter().product::<usize>().max(1);
+        values.chunks_exact(size).map(<[f64]>::to_vec).collect::<Vec<_>>()
+    })
+}
+
+/// Some entries (row ≤ column) of a matrix, both on and off the diagonal, spread over all of it.
+#[must_use]
+pub fn sampled_entries(side: usize) -> Vec<(usize, usize)> {
+    let mut generator = Generator::new(1);
+    let mut entries = std::collections::BTreeSet::from([(0, 0), (0, side - 1), (side - 1, side - 1), (0, 1)]);
+    let all = side * (side + 1) / 2;
+    while entries.len() < SAMPLED_ENTRIES.min(all) {
+        let mut pick = || (generator.bits() % side as u64) as usize;
+        let (one, other) = (pick(), pick());
+        entries.insert((one.min(other), one.max(other)));
+    }
+    // Shuffled, so that the first few already are a fair sample.
+    let mut entries: Vec<_> = entries.into_iter().collect();
+    for index in (1..entries.len()).rev() {
+        entries.swap(index, (generator.bits() % (index as u64 + 1)) as usize);
+    }
+    entries
+}
