@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::layers;
+use super::{layers, repair};
 use crate::cli::{Answer, Refusal};
 use crate::proof::{Accuracy, Latency, Proof};
 use crate::recognize::{Findings, Found};
@@ -57,6 +57,8 @@ impl Conversion {
         field("output", json!(written));
         field("layers", (0..findings.layers.len()).map(|index| self.layer_json(index)).collect());
         field("skipped", self.skipped.iter().map(layers::layer_json).collect());
+        let repaired = findings.layers.iter().filter(|found| found.is_repaired());
+        field("repaired", repaired.map(repair::to_json).collect());
         field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
         field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());
         field("nodes_before", self.nodes_before.into());

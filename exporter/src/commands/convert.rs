@@ -10,13 +10,14 @@ use isqrt_cov_proto::onnx::ModelProto;
 use super::conversion::{Conversion, Converted};
 use super::output::{self, Written};
 use super::page::page;
+use super::repair::{self, Repair};
 use super::selection::Selection;
 use super::{ProofOptions, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
 use crate::proof::{Plan, compare, latency, parting, tolerance, truth};
-use crate::recognize::recognize;
+use crate::recognize::{Found, recognize};
 use crate::report;
 use crate::rewrite;
 use crate::runtime::ort::OPERATORS_VARIABLE;
@@ -36,7 +37,8 @@ use crate::signature::Signature;
   isqrt-cov convert model.onnx -o fused.onnx --report report.html  What was done, and why it may be trusted
   isqrt-cov convert model.onnx -o fused.onnx --only /head/pool/Gather_output_0     One layer of several
   isqrt-cov convert model.onnx -o fused.onnx --onnxruntime /usr/lib/libonnxruntime.so
-  isqrt-cov convert model.onnx --dry-run --json | jq .proof")]
+  isqrt-cov convert model.onnx --dry-run --json | jq .proof
+  isqrt-cov convert broken.onnx -o fused.onnx --repair --iterations 5 --expected outputs.npz")]
 pub struct Arguments {
     /// The model to convert: an .onnx file
     #[arg(value_hint = ValueHint::FilePath)]
@@ -60,6 +62,8 @@ pub struct Arguments {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
+    repair: Repair,
+    #[command(flatten)]
     proof: ProofOptions,
     #[command(flatten)]
     runtime: RuntimeOptions,
@@ -77,12 +81,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
     let original = model.inlined()?;
-    let mut plan = arguments.proof.plan(&Signature::of(&original)?)?;
+    let mut plan = arguments.proof.plan(&Signature::of(&original)?, arguments.repair.expected())?;
 
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
     let mut findings = recognize(&original, &*runtime)?;
     progress.end();
+    let put_back = arguments.repair.take(&mut findings)?;
+    findings.layers.extend(put_back);
     let nodes_before = layers::node_count(&original);
     let mut refusal = layers::refusal(&findings, &original, &runtime.name());
     let mut skipped = Vec::new();
@@ -102,6 +108,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
 
     let layers = &conversion.findings.layers;
+    let repaired: Vec<Found> = layers.iter().filter(|found| found.is_repaired()).cloned().collect();
+    // What an exporter broke is compared with what it should have written.
+    let whole = (!repaired.is_empty()).then(|| repair::reference(&original, &repaired)).transpose()?;
+    let reference = whole.as_ref().unwrap_or(&original);
     rewrite::apply(&mut model.proto, layers, !arguments.no_function)?;
     if plan.tolerance.is_none() {
         // The original cannot be nearer to the truth, nor the converted model nearer to the original, than its layers
@@ -110,12 +120,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         plan.tolerance = Some(tolerance([&original, &model.proto]).max(strayed));
     }
     let written = Written::stage(&model, destination)?;
-    let mut proof = compare(&original, &written.proto, &*runtime, &plan, &progress)?;
+    let mut proof = compare(reference, &written.proto, &*runtime, &plan, &progress)?;
+    if !repaired.is_empty() {
+        proof.notes.push(repair::note(&repaired));
+        // What the user's data say of the original is of the broken one.
+        let plan = Plan { seeds: 0, ..plan.clone() };
+        proof.samples = compare(&original, &written.proto, &*runtime, &plan, &progress)?.samples;
+        if proof.failure.is_none() {
+            proof.failure = arguments.repair.judge(&proof)?;
+        }
+    }
     progress.spin("measuring against float64");
-    let accuracies = truth(&original, &written.proto, layers, &*runtime, &plan, &proof);
+    let accuracies = truth(reference, &written.proto, layers, &*runtime, &plan, &proof);
     progress.end();
     if let Some(failure) = &mut proof.failure {
-        let place = parting(&original, &written.proto, layers, &*runtime, &plan);
+        let place = parting(reference, &written.proto, layers, &*runtime, &plan);
         failure.extend(place.into_iter().flat_map(|place| ["; ".to_owned(), place]));
     } else if !runs_operators {
         let note = "the function bodies ran, not the operators: no operator library was found".to_owned();
@@ -124,7 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         // Only the operators have run so far; where the library is absent, their bodies will.
         let expanded = expand::inline(&written.proto)?;
         let body = compare(
-            &original,
+            reference,
             &expanded,
             &*runtime,
             &Plan { seeds: 1, samples: None, ..plan.clone() },
@@ -140,7 +159,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     });
     let latency = arguments.report.as_ref().map(|_| {
         progress.spin("measuring the latency");
-        let latency = latency(&original, &written.proto, &*runtime, &plan, &proof);
+        let latency = latency(reference, &written.proto, &*runtime, &plan, &proof);
         progress.end();
         latency.map_err(|error| format!("{error:#}"))
     });
@@ -153,7 +172,7 @@ impl Arguments {
     /// Checks, before any long work, that what is to be written may be.
     fn check(&self) -> Result<Option<&PathBuf>> {
         let destination = self.output.as_ref().filter(|_| !self.dry_run);
-        let read = || self.proof.read_with(&self.input);
+        let read = || self.proof.read_with(&self.input).chain(self.repair.expected().map(PathBuf::as_path));
         if let Some(destination) = destination {
             output::check(read(), destination, "-o")?;
         }

@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
     let original = model.inlined()?;
-    let plan = arguments.proof.plan(&Signature::of(&original)?)?;
+    let plan = arguments.proof.plan(&Signature::of(&original)?, None)?;
     let nodes_before = layers::node_count(&original);
     let fused = layers::fused(&original);
     let mut fields = Map::new();

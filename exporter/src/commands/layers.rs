@@ -73,7 +73,7 @@ pub fn layer_table(layers: &[Found]) -> String {
             },
             found.output.clone(),
             found.nodes.len().to_string(),
-            format!("{:.0e}", evidence.error),
+            if found.is_repaired() { "assumed".to_owned() } else { format!("{:.0e}", evidence.error) },
             next,
         ]);
     }

@@ -12,6 +12,7 @@ pub mod layers;
 pub mod operators;
 pub mod output;
 mod page;
+pub mod repair;
 pub mod selection;
 pub mod validate;
 
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
 
-use crate::data::{Data, Samples};
+use crate::data::Data;
 use crate::proof::Plan;
 use crate::signature::Signature;
 
@@ -47,18 +48,16 @@ pub struct ProofOptions {
 }
 
 impl ProofOptions {
-    /// The plan for comparing with a model of this signature.
-    pub fn plan(&self, signature: &Signature) -> Result<Plan> {
-        Ok(Plan { seeds: self.seeds as usize, tolerance: self.tolerance, samples: self.samples(signature)? })
+    /// The plan for comparing with a model of this signature, on the data in --inputs or in `other`.
+    pub fn plan(&self, signature: &Signature, other: Option<&PathBuf>) -> Result<Plan> {
+        let path = self.inputs.as_ref().or(other);
+        let samples = path.map(|path| Data::read(path)?.fit(signature)).transpose()?;
+        Ok(Plan { seeds: self.seeds as usize, tolerance: self.tolerance, samples })
     }
 
     /// The files that a command with these options reads, `input` among them.
     pub fn read_with<'a>(&'a self, input: &'a Path) -> impl Iterator<Item = &'a Path> {
         std::iter::once(input).chain(self.inputs.as_deref())
-    }
-
-    fn samples(&self, signature: &Signature) -> Result<Option<Samples>> {
-        self.inputs.as_deref().map(|path| Data::read(path)?.fit(signature)).transpose()
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let runtime = arguments.runtime.open()?;
     let reference = Model::load(&arguments.reference)?.inlined()?;
     let candidate = Model::load(&arguments.candidate)?.inlined()?;
-    let plan = arguments.proof.plan(&Signature::of(&reference)?)?;
+    let plan = arguments.proof.plan(&Signature::of(&reference)?, None)?;
     let proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())?;
 
     let mut table = Table::pairs();

@@ -1,16 +1,51 @@
 //! Layers that an exporter broke: the iteration's in-place writes are gone, and the output no longer depends on the input.
 
-use isqrt_cov_proto::onnx::ValueInfoProto;
+use isqrt_cov_op::Layer;
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
+use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
 use super::observe::{Cut, Observed};
 use super::places::Place;
 use super::probed::samples;
 use super::region::is_matrix_product;
-use super::{Hole, Lost};
+use super::{Evidence, Found, Hole, Lost};
 use crate::graph::{Flow, Kind};
 use crate::scope::Scope;
 use crate::tensor::Tensor;
+
+impl Lost {
+    /// The finding that `layer` stands where this one was; none where the sizes exclude it.
+    #[must_use]
+    pub fn put_back(&self, layer: Layer) -> Option<Found> {
+        let hole = self.hole.as_ref()?;
+        let Layer { layout, centered, correction, epsilon, .. } = hole.covariance;
+        let layer = Layer { layout, centered, correction, epsilon, ..layer };
+        let known: Vec<Option<usize>> = hole.input_dims.iter().copied().map(Some).collect();
+        let own: Vec<usize> = layer.output_tail(&known).ok()?.into_iter().collect::<Option<_>>()?;
+        let sample = hole.output_dims[1..].to_vec();
+        (own.iter().product::<usize>() == sample.iter().product::<usize>()).then(|| Found {
+            layer,
+            scope: self.scope.clone(),
+            within: self.within.clone(),
+            input: self.input.clone(),
+            output: self.output.clone(),
+            element: hole.element,
+            reshape: (own != sample).then_some(sample),
+            nodes: hole.nodes.clone(),
+            region: ModelProto::default(),
+            evaluator: String::new(),
+            evidence: Evidence::none(),
+        })
+    }
+
+    /// The shapes around the hole, for people.
+    #[must_use]
+    pub fn shapes(&self) -> String {
+        self.hole.as_ref().map_or_else(String::new, |hole| {
+            format!("its input has shape {:?} where it has {:?}", hole.input_dims, hole.output_dims)
+        })
+    }
+}
 
 /// Whether a value comes out the same, and finite, whatever went in.
 #[must_use]
@@ -22,7 +57,13 @@ pub fn is_constant(outputs: &[Tensor]) -> bool {
 
 /// The finding for a constant value in a region that should depend on its input.
 #[must_use]
-pub fn describe(place: &Place, observed: &Observed, cut: &Cut) -> Lost {
+pub fn describe(
+    place: &Place,
+    within: String,
+    observed: &Observed,
+    cut: &Cut,
+    covariance: Option<Layer>,
+) -> Lost {
     let flow = &place.flow;
     let region = &observed.region;
     let products = region.nodes.iter().filter(|&&node| is_matrix_product(&flow.graph.node[node])).count();
@@ -30,6 +71,7 @@ pub fn describe(place: &Place, observed: &Observed, cut: &Cut) -> Lost {
     let what = if is_zero { "all zeros" } else { "the same" };
     Lost {
         scope: place.scope.clone(),
+        within,
         input: flow.names[region.input].to_owned(),
         output: flow.names[cut.value].to_owned(),
         reason: format!(
@@ -38,7 +80,8 @@ pub fn describe(place: &Place, observed: &Observed, cut: &Cut) -> Lost {
             flow.names[cut.value],
             samples(&observed.probed.inputs).count()
         ),
-        hole: Some(Hole {
+        hole: covariance.map(|covariance| Hole {
+            covariance,
             element: observed.element,
             input_dims: observed.probed.dims().to_vec(),
             output_dims: cut.outputs[0].dims().to_vec(),
@@ -57,6 +100,7 @@ pub fn constant_outputs(flow: &Flow) -> Vec<Lost> {
         .filter(|output| per_sample(output).is_some_and(is_triangular_or_square))
         .map(|output| Lost {
             scope: Scope::default(),
+            within: String::new(),
             input: String::new(),
             output: output.name().to_owned(),
             reason: format!("the graph output `{}` is a constant: no input reaches it", output.name()),

@@ -110,6 +110,22 @@ pub struct Evidence {
     pub probes: usize,
 }
 
+impl Evidence {
+    /// That of a layer that is there because the user says so.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { error: f64::NAN, runner_up: f64::NAN, runner_up_layer: None, probes: 0 }
+    }
+}
+
+impl Found {
+    /// Whether the layer was put back on the user's word instead of being recognized.
+    #[must_use]
+    pub fn is_repaired(&self) -> bool {
+        self.evidence.probes == 0
+    }
+}
+
 /// A region that looks like a layer but computes something else.
 #[derive(Debug, Clone)]
 pub struct Miss {
@@ -134,6 +150,8 @@ pub struct Miss {
 pub struct Lost {
     /// The graph that it was in.
     pub scope: Scope,
+    /// The same for people; nothing for the main graph.
+    pub within: String,
     /// The feature map that the layer read.
     pub input: String,
     /// The constant value that stands where the layer's output was.
@@ -147,6 +165,8 @@ pub struct Lost {
 /// What stands where a layer was: enough to put one back.
 #[derive(Debug, Clone)]
 pub struct Hole {
+    /// The covariance that is left of the layer.
+    pub covariance: Layer,
     /// Element type of input and output.
     pub element: ElementType,
     /// A shape of the input.
@@ -451,12 +471,29 @@ impl Search<'_> {
     }
 
     /// Looks for a cut that does not depend on the input though the graph says so; the finding is kept.
+    ///
+    /// The covariance in front of it is still there, and tells where exactly the layer began: what comes first may be more
+    /// than the layer, an activation say.
     fn lost(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
         let constant = observed.cuts[..observed.through].iter().find(|cut| lost::is_constant(&cut.outputs));
         let Some(cut) = constant else { return false };
-        let lost = lost::describe(&self.places[candidate.place], observed, cut);
+        let resolution = observed.resolution;
+        let covariance = observed.cuts.iter().chain(&observed.matrices).find_map(|cut| {
+            let kind = OperatorKind::CovariancePooling;
+            let found = identify(kind, &observed.probed, &cut.outputs, resolution, NEAR)?;
+            found.is_certain(resolution).then_some(found.layer)
+        });
+        let place = &self.places[candidate.place];
+        let within = place.scope.describe(self.model);
+        let lost = lost::describe(place, within, observed, cut, covariance);
+        let same = |other: &Lost| other.scope == lost.scope && other.output == lost.output;
+        if covariance.is_some() {
+            self.findings.lost.retain(|other| !same(other));
+            self.covered[candidate.place].extend(&observed.region.nodes);
+        } else if self.findings.lost.iter().any(same) {
+            return true;
+        }
         self.findings.lost.push(lost);
-        self.covered[candidate.place].extend(&observed.region.nodes);
         true
     }
 

@@ -31,6 +31,8 @@ pub struct Observed {
     pub cuts: Vec<Cut>,
     /// How many of these all goes through.
     pub through: usize,
+    /// The other matrices.
+    pub matrices: Vec<Cut>,
     /// What evaluated the region.
     pub evaluator: String,
     /// How well it did so.
@@ -102,8 +104,17 @@ impl Subject<'_> {
             inputs = probes.iter().map(rounded).collect::<Vec<_>>();
             seen = evaluate_in(runtime, &part, &region.cuts, element, &inputs)?;
         }
-        let (cuts, through) = in_order(&region, seen, inputs.len());
-        Some(Observed { region, probed: Probed::new(inputs), element, cuts, through, evaluator, resolution })
+        let (cuts, through, matrices) = in_order(&region, seen, inputs.len());
+        Some(Observed {
+            region,
+            probed: Probed::new(inputs),
+            element,
+            cuts,
+            through,
+            matrices,
+            evaluator,
+            resolution,
+        })
     }
 
     /// How far `output` is from what `layer` gives, on probes of the shape that was seen. None where it cannot be told.
@@ -150,8 +161,13 @@ impl Subject<'_> {
     }
 }
 
-/// The values seen in all `runs`, in the order in which explanations are tried, and how many of them all goes through.
-fn in_order(region: &Region, mut seen: HashMap<ValueId, Vec<Tensor>>, runs: usize) -> (Vec<Cut>, usize) {
+/// The values seen in all `runs`, in the order in which explanations are tried, how many of them all goes through, and the
+/// matrices beside them.
+fn in_order(
+    region: &Region,
+    mut seen: HashMap<ValueId, Vec<Tensor>>,
+    runs: usize,
+) -> (Vec<Cut>, usize, Vec<Cut>) {
     seen.retain(|_, outputs| outputs.len() == runs);
     let mut take = |values: &[ValueId]| -> Vec<Cut> {
         let cut = |&value: &ValueId| {
@@ -162,8 +178,10 @@ fn in_order(region: &Region, mut seen: HashMap<ValueId, Vec<Tensor>>, runs: usiz
     let mut cuts = take(&region.cuts);
     let through = cuts.len();
     // Matrices among the others are the iteration's own.
-    cuts.extend(take(&region.others).into_iter().filter(|cut| is_triangle(cut.outputs[0].dims())));
-    (cuts, through)
+    let others = take(&region.others).into_iter();
+    let (triangles, matrices): (Vec<_>, Vec<_>) = others.partition(|cut| is_triangle(cut.outputs[0].dims()));
+    cuts.extend(triangles);
+    (cuts, through, matrices)
 }
 
 /// Keeps the values of a region that have the input's element type and could be an operator's output.

@@ -1,0 +1,135 @@
+//! Putting layers back whose iteration an exporter dropped: `--repair`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum, ValueHint};
+use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
+use isqrt_cov_proto::onnx::ModelProto;
+use serde_json::{Value, json};
+
+use super::layers;
+use crate::expand;
+use crate::proof::Proof;
+use crate::recognize::{Findings, Found, Lost};
+use crate::rewrite;
+
+/// What the user says of layers that are to be put back.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Repair")]
+pub struct Repair {
+    /// Put back layers whose iteration the exporter dropped
+    ///
+    /// The trunk and the classifier of such a file are intact; between them stands a layer that computes a constant. What
+    /// the file cannot tell is yours to say with --iterations and --triangle: it is reported as assumed, and proven only
+    /// as far as --expected or labels in --inputs go.
+    #[arg(long, requires = "iterations")]
+    repair: bool,
+    /// Number of steps that the model was trained with; the published models have 5
+    #[arg(long, value_name = "K", requires = "repair", value_parser = clap::value_parser!(u32).range(1..=100))]
+    iterations: Option<u32>,
+    /// Order in which the model that was trained reads the triangle [default: upper]
+    #[arg(long, value_enum, requires = "repair")]
+    triangle: Option<Triangle>,
+    /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`
+    ///
+    /// The conversion fails where the repaired model does not give them.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "repair", conflicts_with = "inputs")]
+    expected: Option<PathBuf>,
+}
+
+/// The orders of a triangle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Triangle {
+    /// Row by row: (0,0), (0,1), (0,2), …
+    Upper,
+    /// Column by column: (0,0), (0,1), (1,1), …
+    UpperColumnMajor,
+}
+
+impl Repair {
+    /// The user's data with the outputs that the model should give.
+    pub fn expected(&self) -> Option<&PathBuf> {
+        self.expected.as_ref()
+    }
+
+    /// Takes the layers that can be put back from what was lost. Nothing where the user does not ask for it.
+    ///
+    /// # Errors
+    /// A layer that cannot be as the user says.
+    pub fn take(&self, findings: &mut Findings) -> Result<Vec<Found>> {
+        let Some(iterations) = self.iterations.filter(|_| self.repair) else { return Ok(Vec::new()) };
+        let (whole, holes): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut findings.lost).into_iter().partition(|lost| lost.hole.is_none());
+        findings.lost = whole;
+        holes.iter().map(|lost| self.put_back(lost, iterations)).collect()
+    }
+
+    fn put_back(&self, lost: &Lost, iterations: u32) -> Result<Found> {
+        let orders = match self.triangle {
+            Some(Triangle::UpperColumnMajor) => [Some(Vectorization::UpperColumnMajor), None],
+            Some(Triangle::Upper) => [Some(Vectorization::Upper), None],
+            None => [Some(Vectorization::Upper), Some(Vectorization::None)],
+        };
+        let base = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };
+        let layers = orders.into_iter().flatten().map(|vectorization| Layer { vectorization, ..base });
+        let found = layers.filter_map(|layer| lost.put_back(layer)).next();
+        found.with_context(|| {
+            format!(
+                "`{}` cannot hold {}: {}",
+                lost.output,
+                self.triangle.map_or("a layer", |_| "a triangle"),
+                lost.shapes()
+            )
+        })
+    }
+
+    /// Whether the repaired model gives the outputs that the user expects; if not, why the proof fails.
+    ///
+    /// # Errors
+    /// Data without these outputs.
+    pub fn judge(&self, proof: &Proof) -> Result<Option<String>> {
+        let Some(path) = &self.expected else { return Ok(None) };
+        let distance = proof.samples.as_ref().and_then(|samples| samples.distance);
+        let [_, after] = distance.with_context(|| format!("{}: has no array `expected`", path.display()))?;
+        Ok((after.is_nan() || after > proof.tolerance).then(|| {
+            format!(
+                "with K = {} and the triangle {}, the outputs are {after:.1e} away from those in {}: the model was trained \
+                 with others, or its layer is another one",
+                self.iterations.unwrap_or_default(),
+                match self.triangle {
+                    Some(Triangle::UpperColumnMajor) => "column-major",
+                    _ => "row-major",
+                },
+                path.display()
+            )
+        }))
+    }
+}
+
+/// `original` with the `repaired` layers in standard operators: what a repaired model is compared with, as the original
+/// computes nothing that could be.
+///
+/// # Errors
+/// A model whose operator set is too old for the layer.
+pub fn reference(original: &ModelProto, repaired: &[Found]) -> Result<ModelProto> {
+    ensure!(!repaired.is_empty(), "nothing was repaired");
+    let mut reference = original.clone();
+    rewrite::apply(&mut reference, repaired, false)?;
+    Ok(expand::inline(&reference)?)
+}
+
+/// What a proof of repaired layers rests on.
+pub fn note(repaired: &[Found]) -> String {
+    format!(
+        "{} put back as told, not as known: the number of steps and the order of the triangle are assumed; `before` is the \
+         original with the layer in standard operators, as its own outputs are meaningless",
+        layers::listed(repaired)
+    )
+}
+
+/// A layer put back, as JSON.
+pub fn to_json(found: &Found) -> Value {
+    json!({ "input": found.input, "output": found.output, "assumed": ["iterations", "vectorization"] })
+}

@@ -1,0 +1,137 @@
+//! `--repair`: layers whose iteration the exporter dropped.
+
+use ndarray::{ArrayD, IxDyn};
+use ndarray_npy::{NpzWriter, ReadNpyExt};
+
+use super::*;
+
+/// The digits' test images with what the model should say of them.
+fn digits(folder: &TempDir) -> PathBuf {
+    let array = |name: &str| std::fs::File::open(corpus(&format!("digits/test_{name}.npy"))).unwrap();
+    let path = folder.path().join("digits.npz");
+    let mut archive = NpzWriter::new(std::fs::File::create(&path).unwrap());
+    archive.add_array("input", &ArrayD::<f32>::read_npy(array("images")).unwrap()).unwrap();
+    archive.add_array("expected", &ArrayD::<f32>::read_npy(array("logits")).unwrap()).unwrap();
+    archive.add_array("labels", &ArrayD::<i64>::read_npy(array("labels")).unwrap()).unwrap();
+    archive.finish().unwrap();
+    path
+}
+
+#[test]
+fn repaired_digits_are_all_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, output) = (digits(&folder), folder.path().join("repaired.onnx"));
+    for broken in [LOST, "digits/digits_isqrt_official_ts11_b8", "digits/digits_isqrt_official_ts17_b8"] {
+        let run = isqrt_cov(&arguments![
+            "convert",
+            graph(broken),
+            "-o",
+            output,
+            "--json",
+            "--repair",
+            "--iterations",
+            "5",
+            "--expected",
+            data
+        ]);
+        let answer = object(&run);
+        assert_eq!(status(&run), 0, "{broken}: {answer}");
+        assert_eq!(answer["accuracy"]["correct_after"], 360, "{broken}");
+        assert!(answer["accuracy"]["correct_before"].as_u64().unwrap() < 60, "{broken}");
+        assert!(answer["expected"]["error_after"].as_f64().unwrap() < 1e-5, "{broken}: {answer}");
+        assert_eq!(answer["repaired"][0]["assumed"][0], "iterations");
+        assert_eq!(answer["layers"][0]["operator"], "IsqrtCov");
+        assert!(answer["layers"][0]["accuracy"]["after"]["max"].as_f64().unwrap() < 1e-5, "{answer}");
+    }
+}
+
+#[test]
+fn a_repair_that_the_data_contradict_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, output) = (digits(&folder), folder.path().join("repaired.onnx"));
+    for wrong in [
+        ["--iterations", "3", "--triangle", "upper"],
+        ["--iterations", "5", "--triangle", "upper_column_major"],
+    ] {
+        let mut line =
+            arguments!["convert", graph(LOST), "-o", output, "--json", "--repair", "--expected", data]
+                .to_vec();
+        line.extend(arguments![wrong[0], wrong[1], wrong[2], wrong[3]]);
+        let run = isqrt_cov(&line);
+        assert_eq!((status(&run), &object(&run)["reason"]), (1, &"proof-failed".into()), "{wrong:?}");
+        assert!(!output.exists());
+    }
+}
+
+/// Every broken graph of the corpus gives what its PyTorch model gave once it is told the number of steps and the order.
+#[test]
+fn every_broken_graph_is_repaired() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("repaired.onnx");
+    let mut repaired = 0;
+    for folder in ["", "own"] {
+        let base = corpus(folder);
+        let cases = std::fs::read_to_string(base.join("cases.json")).unwrap();
+        let cases: Vec<Value> = serde_json::from_str(&cases).unwrap();
+        let is_broken = |case: &&Value| case["held_out"] != true && case["expect"] == "lost-iteration";
+        for case in cases.iter().filter(is_broken) {
+            let name = case["model"].as_str().unwrap();
+            if name.contains("gsop") {
+                // No input reaches anything in this one: nothing is left to repair.
+                continue;
+            }
+            let attributes = &case["operators"][0]["attributes"];
+            let steps =
+                if folder.is_empty() { &case["parameters"]["iterN"] } else { &attributes["iterations"] };
+            let column_major =
+                name.contains("colmajor") || attributes["vectorization"] == "upper_column_major";
+            let order = if column_major { "upper_column_major" } else { "upper" };
+            let data = base.join(case["tensors"].as_str().unwrap());
+            let run = isqrt_cov(&arguments![
+                "convert",
+                base.join(name),
+                "-o",
+                output,
+                "--json",
+                "--repair",
+                "--iterations",
+                steps.to_string(),
+                "--triangle",
+                order,
+                "--expected",
+                data
+            ]);
+            let answer = object(&run);
+            assert_eq!(status(&run), 0, "{name}: {answer}");
+            repaired += 1;
+        }
+    }
+    assert!(repaired >= 17, "{repaired}");
+}
+
+#[test]
+fn the_options_of_a_repair_belong_together() {
+    for line in [&["--repair"][..], &["--iterations", "5"], &["--triangle", "upper"]] {
+        let mut arguments = arguments!["convert", graph(LOST), "--dry-run"].to_vec();
+        arguments.extend(line.iter().map(|argument| (*argument).into()));
+        assert_eq!(status(&isqrt_cov(&arguments)), 2, "{line:?}");
+    }
+    let array = ArrayD::<f32>::zeros(IxDyn(&[1, 1, 8, 8]));
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("no_outputs.npz");
+    let mut archive = NpzWriter::new(std::fs::File::create(&data).unwrap());
+    archive.add_array("input", &array).unwrap();
+    archive.finish().unwrap();
+    let run = isqrt_cov(&arguments![
+        "convert",
+        graph(LOST),
+        "--dry-run",
+        "--repair",
+        "--iterations",
+        "5",
+        "--expected",
+        data
+    ]);
+    assert_eq!(status(&run), 2);
+    assert!(error_text(&run).contains("has no array `expected`"), "{}", error_text(&run));
+}
