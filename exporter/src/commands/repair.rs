@@ -23,8 +23,8 @@ pub struct Repair {
     /// The trunk and the classifier of such a file are intact; between them stands a layer that computes a constant. What
     /// the file cannot tell is yours to say with --iterations and --triangle: it is reported as assumed, and proven only
     /// as far as --expected or labels in --inputs go.
-    #[arg(long, requires = "iterations")]
-    repair: bool,
+    #[arg(id = "repair", long, requires = "iterations")]
+    wanted: bool,
     /// Number of steps that the model was trained with; the published models have 5
     #[arg(long, value_name = "K", requires = "repair", value_parser = clap::value_parser!(u32).range(1..=100))]
     iterations: Option<u32>,
@@ -59,7 +59,7 @@ impl Repair {
     /// # Errors
     /// A layer that cannot be as the user says.
     pub fn take(&self, findings: &mut Findings) -> Result<Vec<Found>> {
-        let Some(iterations) = self.iterations.filter(|_| self.repair) else { return Ok(Vec::new()) };
+        let Some(iterations) = self.iterations.filter(|_| self.wanted) else { return Ok(Vec::new()) };
         let (whole, holes): (Vec<_>, Vec<_>) =
             std::mem::take(&mut findings.lost).into_iter().partition(|lost| lost.hole.is_none());
         findings.lost = whole;
@@ -73,8 +73,8 @@ impl Repair {
             None => [Some(Vectorization::Upper), Some(Vectorization::None)],
         };
         let base = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };
-        let layers = orders.into_iter().flatten().map(|vectorization| Layer { vectorization, ..base });
-        let found = layers.filter_map(|layer| lost.put_back(layer)).next();
+        let mut layers = orders.into_iter().flatten().map(|vectorization| Layer { vectorization, ..base });
+        let found = layers.find_map(|layer| lost.put_back(layer));
         found.with_context(|| {
             format!(
                 "`{}` cannot hold {}: {}",

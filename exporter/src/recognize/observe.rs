@@ -117,9 +117,11 @@ impl Subject<'_> {
         })
     }
 
-    /// How far `output` is from what `layer` gives, on probes of the shape that was seen. None where it cannot be told.
+    /// How far `output` is from what `layer` gives, on one batch of probes of the shape that was seen. None where it cannot be
+    /// told.
     pub fn distance(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<f64> {
-        let probes = inputs(layer.operator, self.seen.tensor.dims());
+        let mut probes = inputs(layer.operator, self.seen.tensor.dims());
+        probes.truncate(1);
         let part = self.part(&[output]);
         let evaluator = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?;
         let outputs: Vec<Tensor> = probes
