@@ -98,6 +98,9 @@ impl Subject<'_> {
         if let Some(exact) = self.evaluate(&part, &region, &probes, runtime) {
             (evaluator, resolution) = ("float64 evaluator".to_owned(), Resolution::exact(element));
             (inputs, seen) = (probes, exact);
+        } else if region.nodes.iter().any(|&node| self.place.flow.graph.node[node].op_type() == "Loop") {
+            // What did not end within the evaluator's bounds may not end in a runtime at all.
+            return None;
         } else {
             (evaluator, resolution) = (runtime.name(), Resolution::of(element));
             let rounded = |probe: &Tensor| Tensor::from_f64(element, dims, &probe.to_f64());
