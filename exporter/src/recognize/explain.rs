@@ -68,7 +68,7 @@ pub fn differences(layer: &Layer) -> Vec<String> {
             "the Frobenius norm in place of the trace".to_owned(),
         );
     }
-    say(layer.epsilon > 0.0, format!("{} added to the diagonal", layer.epsilon));
+    say(layer.epsilon > 0.0, format!("{:e} added to the diagonal", layer.epsilon));
     if layer.operator != OperatorKind::MatrixSqrt {
         say(!layer.centered, "the mean not subtracted".to_owned());
         say(layer.correction != 0, "M − 1 in place of M".to_owned());

@@ -11,7 +11,7 @@ use super::region::is_matrix_product;
 use super::{Evidence, Found, Hole, Lost};
 use crate::graph::{Flow, Kind};
 use crate::scope::Scope;
-use crate::tensor::Tensor;
+use crate::tensor::{ElementType, Tensor};
 
 impl Lost {
     /// The finding that `layer` stands where this one was; none where the sizes exclude it.
@@ -90,20 +90,29 @@ pub fn describe(
     }
 }
 
-/// Graph outputs with a triangle's or a matrix's shape that no input reaches: a layer that the exporter folded away.
+/// Graph outputs that no input reaches: layers that the exporter folded away. That of a graph which still multiplies data
+/// with data, for nothing, or which has a triangle's or a matrix's shape.
 #[must_use]
-pub fn constant_outputs(flow: &Flow) -> Vec<Lost> {
+pub fn constant_outputs(flow: &Flow, multiplies: bool) -> Vec<Lost> {
+    let is_float = |output: &&ValueInfoProto| {
+        let element = output.tensor_type().and_then(|tensor| ElementType::from_onnx(tensor.elem_type()));
+        element.is_some_and(ElementType::is_float)
+    };
     flow.graph
         .output
         .iter()
-        .filter(|output| flow.id(output.name()).is_some_and(|id| flow.kind[id] == Kind::Constant))
-        .filter(|output| per_sample(output).is_some_and(is_triangular_or_square))
+        .filter(is_float)
+        .filter(|output| flow.id(output.name()).is_some_and(|id| flow.kind[id] != Kind::Data))
+        .filter(|output| multiplies || per_sample(output).is_some_and(is_triangular_or_square))
         .map(|output| Lost {
             scope: Scope::default(),
             within: String::new(),
             input: String::new(),
             output: output.name().to_owned(),
-            reason: format!("the graph output `{}` is a constant: no input reaches it", output.name()),
+            reason: format!(
+                "the graph output `{}` is a constant: no input's elements reach it",
+                output.name()
+            ),
             hole: None,
         })
         .collect()

@@ -215,7 +215,9 @@ pub fn recognize(model: &ModelProto, runtime: &dyn Runtime) -> Result<Findings> 
     search.findings.not_evaluated = search.survey.failure.take();
     let mut findings = search.findings;
     if findings.layers.is_empty() && findings.lost.is_empty() {
-        findings.lost.extend(lost::constant_outputs(&places[0].flow));
+        let main = &places[0].flow;
+        let multiplies = region::products(main, &HashSet::new());
+        findings.lost.extend(lost::constant_outputs(main, !multiplies.is_empty()));
     }
     Ok(findings)
 }
@@ -279,8 +281,9 @@ impl Search<'_> {
                 layers += 1;
             }
             if layers > 0 {
-                // The covariance may be wanted for itself, too.
-                self.explain_exits(candidate, &observed, OperatorKind::CovariancePooling);
+                // The root or the covariance may be wanted for itself, too.
+                self.explain_rest(candidate, &observed, OperatorKind::IsqrtCov);
+                self.explain_rest(candidate, &observed, OperatorKind::CovariancePooling);
             } else if !self.lost(candidate, &observed) {
                 unexplained.push((candidate, observed));
             }
@@ -359,7 +362,8 @@ impl Search<'_> {
     /// Looks for a cut that `operator` explains; the finding, if there is one, is kept.
     fn explain(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) -> bool {
         let mut best: Option<(ValueId, Found)> = None;
-        for cut in &observed.cuts {
+        let cuts = observed.cuts.iter().chain(&observed.matrices);
+        for cut in cuts {
             let settled = best.as_ref().is_some_and(|(_, found)| found.reshape.is_none());
             if settled && !cut.leaves {
                 continue;
@@ -380,9 +384,20 @@ impl Search<'_> {
         true
     }
 
-    /// Keeps every value that something outside of the region reads and `operator` explains.
-    fn explain_exits(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) {
-        for cut in observed.cuts.iter().filter(|cut| cut.leaves) {
+    /// Keeps every value that is an end of its own, beside the layers found, and that `operator` explains.
+    fn explain_rest(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) {
+        let flow = &self.places[candidate.place].flow;
+        let ends = observed.cuts.iter().filter(|cut| cut.leaves).chain(&observed.matrices);
+        for cut in ends {
+            // What is made of a layer's output is no layer beside it.
+            let way = flow.between(candidate.input, cut.value);
+            let behind = |found: &Found| {
+                let output = flow.id(&found.output).and_then(|output| flow.producer[output]);
+                output.is_some_and(|node| way.contains(&node))
+            };
+            if self.findings.layers.iter().any(behind) {
+                continue;
+            }
             if let Some(found) = self.certain(candidate, observed, cut, operator) {
                 self.keep(candidate, cut.value, found);
             }
@@ -478,11 +493,12 @@ impl Search<'_> {
         let constant = observed.cuts[..observed.through].iter().find(|cut| lost::is_constant(&cut.outputs));
         let Some(cut) = constant else { return false };
         let resolution = observed.resolution;
-        let covariance = observed.cuts.iter().chain(&observed.matrices).find_map(|cut| {
-            let kind = OperatorKind::CovariancePooling;
-            let found = identify(kind, &observed.probed, &cut.outputs, resolution, NEAR)?;
-            found.is_certain(resolution).then_some(found.layer)
-        });
+        let covariance =
+            observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors).find_map(|cut| {
+                let kind = OperatorKind::CovariancePooling;
+                let found = identify(kind, &observed.probed, &cut.outputs, resolution, NEAR)?;
+                found.is_certain(resolution).then_some(found.layer)
+            });
         let place = &self.places[candidate.place];
         let within = place.scope.describe(self.model);
         let lost = lost::describe(place, within, observed, cut, covariance);

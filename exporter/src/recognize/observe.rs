@@ -31,8 +31,10 @@ pub struct Observed {
     pub cuts: Vec<Cut>,
     /// How many of these all goes through.
     pub through: usize,
-    /// The other matrices.
+    /// Of the other matrices those that are ends: the iteration's own go into products and sums.
     pub matrices: Vec<Cut>,
+    /// The matrices that are left.
+    pub factors: Vec<Cut>,
     /// What evaluated the region.
     pub evaluator: String,
     /// How well it did so.
@@ -107,7 +109,8 @@ impl Subject<'_> {
             inputs = probes.iter().map(rounded).collect::<Vec<_>>();
             seen = evaluate_in(runtime, &part, &region.cuts, element, &inputs)?;
         }
-        let (cuts, through, matrices) = in_order(&region, seen, inputs.len());
+        let (cuts, through, others) = in_order(&region, seen, inputs.len());
+        let (matrices, factors) = others.into_iter().partition(|cut| self.is_end(cut.value));
         Some(Observed {
             region,
             probed: Probed::new(inputs),
@@ -115,8 +118,30 @@ impl Subject<'_> {
             cuts,
             through,
             matrices,
+            factors,
             evaluator,
             resolution,
+        })
+    }
+
+    /// Whether a value is an end: only moved, averaged or read by trained nodes from there on.
+    fn is_end(&self, value: ValueId) -> bool {
+        let flow = &self.place.flow;
+        flow.consumers[value].iter().all(|&node| {
+            let operator = flow.graph.node[node].op_type();
+            let moves = matches!(
+                operator,
+                "Reshape"
+                    | "Flatten"
+                    | "Squeeze"
+                    | "Unsqueeze"
+                    | "Transpose"
+                    | "Concat"
+                    | "Identity"
+                    | "Cast"
+                    | "Shape"
+            );
+            moves || operator.starts_with("Reduce") || flow.has_weights(node)
         })
     }
 
@@ -182,7 +207,6 @@ fn in_order(
     };
     let mut cuts = take(&region.cuts);
     let through = cuts.len();
-    // Matrices among the others are the iteration's own.
     let others = take(&region.others).into_iter();
     let (triangles, matrices): (Vec<_>, Vec<_>) = others.partition(|cut| is_triangle(cut.outputs[0].dims()));
     cuts.extend(triangles);

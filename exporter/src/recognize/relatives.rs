@@ -95,7 +95,7 @@ fn describe(relative: &Relative, layer: &Layer, steps: u32, factor: f64, distanc
     let after = if relative.steps { format!(", after {steps} steps") } else { String::new() };
     let times = if (factor - 1.0).abs() < 1e-4 { String::new() } else { format!("{factor:.4} times ") };
     let of = if layer.epsilon > 0.0 {
-        format!(" of the covariance with {} on its diagonal", layer.epsilon)
+        format!(" of the covariance with {:e} on its diagonal", layer.epsilon)
     } else {
         String::new()
     };
