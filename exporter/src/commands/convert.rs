@@ -16,7 +16,7 @@ use super::{ProofOptions, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
-use crate::proof::{Plan, compare, latency, parting, tolerance, truth};
+use crate::proof::{Plan, compare, latency, parting, truth};
 use crate::recognize::{Found, recognize};
 use crate::report;
 use crate::rewrite;
@@ -113,12 +113,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let whole = (!repaired.is_empty()).then(|| repair::reference(&original, &repaired)).transpose()?;
     let reference = whole.as_ref().unwrap_or(&original);
     rewrite::apply(&mut model.proto, layers, !arguments.no_function)?;
-    if plan.tolerance.is_none() {
-        // The original cannot be nearer to the truth, nor the converted model nearer to the original, than its layers
-        // are to the float64 reference.
-        let strayed = layers.iter().map(|found| 4.0 * found.evidence.error).fold(0.0, f64::max);
-        plan.tolerance = Some(tolerance([&original, &model.proto]).max(strayed));
-    }
     let written = Written::stage(&model, destination)?;
     let mut proof = compare(reference, &written.proto, &*runtime, &plan, &progress)?;
     if !repaired.is_empty() {
@@ -126,13 +120,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         // What the user's data say of the original is of the broken one.
         let plan = Plan { seeds: 0, ..plan.clone() };
         proof.samples = compare(&original, &written.proto, &*runtime, &plan, &progress)?.samples;
-        if proof.failure.is_none() {
-            proof.failure = arguments.repair.judge(&proof)?;
-        }
     }
     progress.spin("measuring against float64");
     let accuracies = truth(reference, &written.proto, layers, &*runtime, &plan, &proof);
     progress.end();
+    if plan.tolerance.is_none() {
+        proof.allow_rounding(layers, &accuracies);
+        plan.tolerance = Some(proof.tolerance);
+    }
+    if !repaired.is_empty() && proof.failure.is_none() {
+        proof.failure = arguments.repair.judge(&proof)?;
+    }
     if let Some(failure) = &mut proof.failure {
         let place = parting(reference, &written.proto, layers, &*runtime, &plan);
         failure.extend(place.into_iter().flat_map(|place| ["; ".to_owned(), place]));

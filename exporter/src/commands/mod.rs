@@ -36,13 +36,14 @@ pub struct ProofOptions {
     /// `labels` (the class of each sample) are reported on, before and after. A .npy file is the only input's array.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub inputs: Option<PathBuf>,
-    /// Number of random seeds
+    /// Number of random seeds: all of them at the first batch size, two at the others
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub seeds: u32,
     /// The greatest difference that counts as equal, as a share of the output's greatest value
     ///
-    /// [default: 1e-4 for float32 models, 1e-9 for float64, 1e-2 for float16, 5e-2 for bfloat16; more where the
-    /// original layer itself strays from the float64 reference]
+    /// [default: 1e-4 for float32 models, 1e-9 for float64, 1e-2 for float16, 5e-2 for bfloat16. Where convert finds the
+    /// original layer farther from the float64 reference than a quarter of that, it is four times as much as it is off,
+    /// but no more than the default for the least precise type that the layer computes in; the report then says so]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub tolerance: Option<f64>,
 }

@@ -7,6 +7,7 @@ mod parting;
 mod report;
 mod samples;
 mod shapes;
+mod tolerance;
 mod truth;
 
 use anyhow::{Context, Result};
@@ -18,15 +19,18 @@ pub use self::parting::parting;
 pub(crate) use self::report::number;
 pub use self::samples::SampleProof;
 pub use self::shapes::{Alignment, Shapes};
+pub use self::tolerance::tolerance;
 pub use self::truth::{Accuracy, truth};
 use crate::data::Samples;
 use crate::progress::Progress;
 use crate::runtime::{Runtime, Session};
 use crate::signature::Signature;
-use crate::tensor::{ElementType, Tensor};
+use crate::tensor::Tensor;
 
 /// Batch sizes tried where the model leaves them open: alone, a pair, and an odd number larger than both.
 const BATCHES: [usize; 3] = [1, 2, 5];
+/// Seeds at the sizes after the first. A large model takes seconds a sample, and what depends on a size shows at once.
+const SEEDS_BEYOND: usize = 2;
 /// Samples of the user's data that run at once, beyond the batch sizes above.
 const CHUNK: usize = 32;
 /// Sizes tried for the open axes of images, until the reference runs: one that five halvings leave 2×2, then the usual.
@@ -37,7 +41,7 @@ const FEATURES: [usize; 5] = [14, 7, 32, 64, 1];
 /// What to run, and how much may differ.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Number of seeds.
+    /// Number of seeds at the first batch size; at others there are two.
     pub seeds: usize,
     /// The greatest max|Δ| / max|reference| that counts as equal; [`tolerance`] where nothing is said.
     pub tolerance: Option<f64>,
@@ -52,7 +56,7 @@ pub struct Proof {
     pub runtime: String,
     /// The greatest error that counted as equal.
     pub tolerance: f64,
-    /// Number of seeds.
+    /// Number of seeds at the first batch size.
     pub seeds: usize,
     /// The batch sizes.
     pub batches: Vec<usize>,
@@ -70,31 +74,10 @@ pub struct Proof {
     pub failure: Option<String>,
     /// The shapes that were run, in the order of the plan.
     cases: Vec<Case>,
-}
-
-/// The greatest error that counts as equal where the user says nothing, from the least precise floating-point type in
-/// either model. Two orders of magnitude above what reordered sums make of a layer, because the layers behind it
-/// amplify that; two below what a wrong attribute does to it.
-#[must_use]
-pub fn tolerance(models: [&ModelProto; 2]) -> f64 {
-    let of = |element: ElementType| match element {
-        ElementType::BF16 => 5e-2,
-        ElementType::F16 => 1e-2,
-        ElementType::F64 => 1e-9,
-        _ => 1e-4,
-    };
-    let graphs = models.into_iter().filter_map(|model| model.graph.as_ref());
-    let types = graphs.flat_map(|graph| {
-        let ports = graph.input.iter().chain(&graph.output).filter_map(|value| {
-            match value.r#type.as_ref()?.value.as_ref()? {
-                isqrt_cov_proto::onnx::type_proto::Value::TensorType(tensor) => Some(tensor.elem_type()),
-                _ => None,
-            }
-        });
-        ports.chain(graph.initializer.iter().filter_map(|tensor| tensor.data_type))
-    });
-    let floats = types.filter_map(ElementType::from_onnx).filter(|element| element.is_float());
-    floats.map(of).fold(of(ElementType::F64), f64::max)
+    /// Whether the runtime ran a model node by node, since it does not take it whole.
+    by_node: bool,
+    /// Whether everything ran, so that the numbers decide.
+    complete: bool,
 }
 
 /// One shape of the inputs with what is run on it.
@@ -136,6 +119,8 @@ pub fn compare(
         notes: Vec::new(),
         failure: None,
         cases: Vec::new(),
+        by_node: false,
+        complete: false,
     };
     let (pair, shapes) = match Pair::of(reference, candidate, runtime, plan)? {
         Ok(pair) => pair,
@@ -144,9 +129,11 @@ pub fn compare(
     proof.notes.clone_from(&pair.alignment.notes);
     let extents = pair.extents(&shapes)?;
     let cases = cases(&shapes, &extents, plan);
-    progress.begin("proving", cases.iter().map(|case| case.work.len()).sum());
+    let beyond = cases.iter().skip(1).map(|case| case.beyond().work.len());
+    progress.begin("proving", cases[0].work.len() + beyond.sum::<usize>());
     let mut refused = None;
-    for case in &cases {
+    for case in cases {
+        let case = if proof.cases.is_empty() { case } else { case.beyond() };
         let original = match runtime.prepare(reference, &case.shapes).and_then(|session| {
             // Some exports declare an open batch but hold its size somewhere inside.
             session.run(&shapes.random(&case.shapes, 0)).map(|_| session)
@@ -160,8 +147,8 @@ pub fn compare(
                 continue;
             }
         };
-        pair.run(case, &*original, &shapes, plan, &mut proof, progress)?;
-        proof.cases.push(case.clone());
+        pair.run(&case, &*original, &shapes, plan, &mut proof, progress)?;
+        proof.cases.push(case);
         if proof.failure.is_some() {
             break;
         }
@@ -179,6 +166,14 @@ pub fn compare(
     }
     proof.conclude();
     Ok(proof)
+}
+
+impl Case {
+    /// What is run of this where another shape ran before.
+    fn beyond(&self) -> Self {
+        let runs = |work: &&Work| !matches!(work, Work::Seed(seed) if *seed > SEEDS_BEYOND);
+        Self { work: self.work.iter().filter(runs).cloned().collect(), ..self.clone() }
+    }
 }
 
 /// The shapes to try, each with the seeds and the user's samples that run on it.
@@ -312,6 +307,7 @@ impl<'a> Pair<'a> {
                 return Ok(());
             }
         };
+        proof.by_node |= original.is_by_node() || converted.is_by_node();
         for work in &case.work {
             let (inputs, name) = inputs_of(work, case, shapes, plan);
             let before = original.run(&inputs).with_context(|| format!("the reference fails on {name}"))?;
@@ -384,33 +380,68 @@ impl Proof {
 
     /// Judges what was gathered.
     fn conclude(&mut self) {
+        if self.by_node {
+            self.notes
+                .push(format!("{} does not take the models whole: they ran node by node", self.runtime));
+        }
         if self.failure.is_some() {
             return;
         }
-        for (name, difference) in &self.outputs {
-            if difference.max > self.tolerance {
-                let place = difference.worst.as_ref();
-                let place = place.map_or_else(String::new, |worst| format!("; worst {worst}"));
-                self.failure = Some(format!(
-                    "output `{name}` differs by {:.2e} of its greatest value (at most {:.0e} counts as equal){place}",
-                    difference.max, self.tolerance
-                ));
-                return;
-            }
-        }
-        if self.runs > 0 && self.outputs.iter().all(|(_, difference)| difference.finite == 0) {
-            self.failure = Some(
-                "every output is NaN or infinite on every input tried, so the runs prove nothing; give data of your \
-                 own with --inputs"
-                    .to_owned(),
-            );
-            return;
-        }
+        self.complete = true;
+        self.judge();
         for (name, difference) in &self.outputs {
             if !difference.varies {
                 self.notes
                     .push(format!("output `{name}` is the same number on every input: it proves nothing"));
             }
+        }
+    }
+
+    /// Judges the numbers, where everything ran.
+    fn judge(&mut self) {
+        if self.complete {
+            self.failure = self.difference();
+        }
+    }
+
+    /// In what the models differ, or why the runs prove nothing.
+    fn difference(&self) -> Option<String> {
+        let apart = self.outputs.iter().find(|(_, difference)| difference.max > self.tolerance);
+        if let Some((name, difference)) = apart {
+            let place = difference.worst.as_ref();
+            let place = place.map_or_else(String::new, |worst| format!("; worst {worst}"));
+            return Some(format!(
+                "output `{name}` differs by {:.2e} of its greatest value (at most {:.0e} counts as equal){place}",
+                difference.max, self.tolerance
+            ));
+        }
+        let nothing = self.runs > 0 && self.outputs.iter().all(|(_, difference)| difference.finite == 0);
+        nothing.then(|| {
+            "every output is NaN or infinite on every input tried, so the runs prove nothing; give data of your own \
+             with --inputs"
+                .to_owned()
+        })
+    }
+}
+
+#[cfg(test)]
+impl Proof {
+    /// Of one run of float32 models, with these outputs.
+    fn example(outputs: Vec<(String, Difference)>) -> Self {
+        Self {
+            runtime: "a runtime".to_owned(),
+            tolerance: 1e-4,
+            seeds: 1,
+            batches: vec![1],
+            runs: 1,
+            outputs,
+            samples: None,
+            body_error: None,
+            notes: Vec::new(),
+            failure: None,
+            cases: Vec::new(),
+            by_node: false,
+            complete: true,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Proof;
+use super::{Proof, SEEDS_BEYOND};
 use crate::table::Table;
 
 impl Proof {
@@ -78,16 +78,9 @@ impl Proof {
                 self.tolerance
             ),
         ]);
-        let batches: Vec<_> = self.batches.iter().map(usize::to_string).collect();
         table.row([
             String::new(),
-            format!(
-                "{} seeds, batch {}: {} runs of each model in {}",
-                self.seeds,
-                if batches.is_empty() { "-".to_owned() } else { batches.join(", ") },
-                self.runs,
-                self.runtime
-            ),
+            format!("{}: {} runs of each model in {}", self.tried(), self.runs, self.runtime),
         ]);
         if let Some(error) = self.body_error {
             table.row([
@@ -122,6 +115,21 @@ impl Proof {
         for note in &self.notes {
             table.row(["note".to_owned(), note.clone()]);
         }
+    }
+
+    /// The seeds and batch sizes.
+    fn tried(&self) -> String {
+        let Some((first, others)) = self.batches.split_first() else {
+            return format!("{} seeds", self.seeds);
+        };
+        let seeds = |count: usize| if count == 1 { "1 seed".to_owned() } else { format!("{count} seeds") };
+        let mut tried = format!("{} at batch {first}", seeds(self.seeds));
+        if !others.is_empty() {
+            let others: Vec<_> = others.iter().map(usize::to_string).collect();
+            let few = seeds(self.seeds.min(SEEDS_BEYOND));
+            tried.extend([", ", &few, " at ", &others.join(" and ")]);
+        }
+        tried
     }
 
     /// The error that 99.9 % of an output's numbers do not exceed, of the output where that is greatest.

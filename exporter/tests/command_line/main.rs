@@ -20,6 +20,7 @@ macro_rules! arguments {
 // Below the macro, which they use.
 mod repair;
 mod report;
+mod rounding;
 mod selection;
 
 /// A graph whose layer can be replaced, with a dynamic batch, and one whose exporter dropped the iteration.
@@ -163,7 +164,7 @@ fn people_get_a_table() {
         "iterations=5",
         "103 before",
         "same function",
-        "5 seeds, batch 1, 2, 5",
+        "5 seeds at batch 1, 2 seeds at 2 and 5: 9 runs",
         "float64",
         "to the truth",
         "fused.onnx",

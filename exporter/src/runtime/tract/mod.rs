@@ -13,7 +13,8 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_hir::infer::Factoid;
 
 use super::{Runtime, Session};
-use crate::tensor::Tensor;
+use crate::signature::Signature;
+use crate::tensor::{ElementType, Tensor};
 
 pub use operator::register;
 
@@ -48,6 +49,8 @@ impl Runtime for Tract {
     }
 
     fn prepare(&self, model: &ModelProto, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
+        let signature = Signature::of(model);
+        let declared = signature.into_iter().flat_map(|own| own.outputs).map(|port| port.element).collect();
         let mended = mend::mend(model);
         let bytes = prost::bytes::Bytes::from(mended.encode_to_vec());
         drop(mended);
@@ -67,19 +70,33 @@ impl Runtime for Tract {
             model.set_input_fact(index, InferenceFact::dt_shape(element, shape))?;
         }
         let runnable = model.into_optimized().and_then(tract_onnx::prelude::IntoRunnable::into_runnable);
-        Ok(Box::new(TractSession { runnable: runnable.context("tract could not prepare the model")? }))
+        let runnable = runnable.context("tract could not prepare the model")?;
+        Ok(Box::new(TractSession { runnable, declared }))
     }
 }
 
 struct TractSession {
     runnable: std::sync::Arc<TypedRunnableModel>,
+    /// The types of the outputs, where the model says them.
+    declared: Vec<Option<ElementType>>,
 }
 
 impl Session for TractSession {
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let inputs: TVec<TValue> = inputs.iter().map(to_tract).collect::<Result<_>>()?;
         let outputs = self.runnable.run(inputs).context("tract could not run the model")?;
-        outputs.iter().map(from_tract).collect()
+        let outputs: Vec<Tensor> = outputs.iter().map(from_tract).collect::<Result<_>>()?;
+        for (output, declared) in outputs.iter().zip(&self.declared) {
+            // Out of `If` and `Scan` float32 may come as float64.
+            let (found, declared) = (output.element_type(), declared.unwrap_or(output.element_type()));
+            ensure!(
+                found == declared,
+                "tract gave an output as {}; the model declares {}",
+                found.name(),
+                declared.name()
+            );
+        }
+        Ok(outputs)
     }
 }
 
