@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use common::{arrays, cases, corpus, error, inputs, load};
 use isqrt_cov::graph::subgraphs;
@@ -21,7 +22,8 @@ fn distance(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &
     let expected = &arrays[&format!("expected{suffix}")];
     let inputs = inputs(model, arrays, suffix);
     let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.dims().to_vec()).collect();
-    let output = Embedded::new().prepare(model, &shapes).unwrap().run(&inputs).unwrap().remove(0);
+    let output =
+        Embedded::new().prepare(&Arc::new(model.clone()), &shapes).unwrap().run(&inputs).unwrap().remove(0);
     error(&output, expected)
 }
 

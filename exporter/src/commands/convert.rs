@@ -1,6 +1,7 @@
 //! `isqrt-cov convert`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
@@ -80,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     );
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
-    let original = model.inlined()?;
+    let original = Arc::new(model.inlined()?);
     let mut plan = arguments.proof.plan(&Signature::of(&original)?, arguments.repair.expected())?;
 
     let progress = Progress::on_terminal();
@@ -110,7 +111,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let layers = &conversion.findings.layers;
     let repaired: Vec<Found> = layers.iter().filter(|found| found.is_repaired()).cloned().collect();
     // What an exporter broke is compared with what it should have written.
-    let whole = (!repaired.is_empty()).then(|| repair::reference(&original, &repaired)).transpose()?;
+    let whole =
+        (!repaired.is_empty()).then(|| repair::reference(&original, &repaired).map(Arc::new)).transpose()?;
     let reference = whole.as_ref().unwrap_or(&original);
     rewrite::apply(&mut model.proto, layers, !arguments.no_function)?;
     let written = Written::stage(&model, destination)?;
@@ -139,7 +141,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         proof.notes.push(note);
     } else if !arguments.no_function {
         // Only the operators have run so far; where the library is absent, their bodies will.
-        let expanded = expand::inline(&written.proto)?;
+        let expanded = Arc::new(expand::inline(&written.proto)?);
         let body = compare(
             reference,
             &expanded,

@@ -1,6 +1,7 @@
 //! `isqrt-cov doctor`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
@@ -185,7 +186,9 @@ impl Probe {
 
     fn in_tract(&self) -> Result<String> {
         let tract = Tract::new();
-        let outputs = tract.prepare(&self.model, &[DIMS.to_vec()])?.run(std::slice::from_ref(&self.input))?;
+        let outputs = tract
+            .prepare(&Arc::new(self.model.clone()), &[DIMS.to_vec()])?
+            .run(std::slice::from_ref(&self.input))?;
         let error = self.judge(&outputs)?;
         Ok(format!("{}: max error {error:.0e} from the float64 reference", tract.name()))
     }

@@ -1,6 +1,7 @@
 //! `isqrt-cov expand`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{Args, ValueHint};
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     output::check(arguments.proof.read_with(&arguments.input), &arguments.output, "-o")?;
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
-    let original = model.inlined()?;
+    let original = Arc::new(model.inlined()?);
     let plan = arguments.proof.plan(&Signature::of(&original)?, None)?;
     let nodes_before = layers::node_count(&original);
     let fused = layers::fused(&original);

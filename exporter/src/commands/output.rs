@@ -1,6 +1,7 @@
 //! Writing a model only once it is proven.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
@@ -66,7 +67,7 @@ fn hard_linked(_: &Path, _: &Path) -> bool {
 #[derive(Debug)]
 pub struct Written {
     /// The model as the file holds it, all tensors inline: the proof is of that, not of what was meant to be in it.
-    pub proto: ModelProto,
+    pub proto: Arc<ModelProto>,
     staged: Option<Staged>,
 }
 
@@ -76,10 +77,12 @@ impl Written {
     /// # Errors
     /// A file that cannot be written or read again.
     pub fn stage(model: &Model, output: Option<&PathBuf>) -> Result<Self> {
-        let Some(output) = output else { return Ok(Self { proto: model.inlined()?, staged: None }) };
+        let Some(output) = output else {
+            return Ok(Self { proto: Arc::new(model.inlined()?), staged: None });
+        };
         let staged = model.stage(output)?;
         let written = Model::load(staged.path()).context("the model written cannot be read again")?;
-        Ok(Self { proto: written.inlined()?, staged: Some(staged) })
+        Ok(Self { proto: Arc::new(written.inlined()?), staged: Some(staged) })
     }
 
     /// Moves the model to its destination.

@@ -1,6 +1,7 @@
 //! `isqrt-cov validate`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use clap::{Args, ValueHint};
@@ -40,8 +41,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     output::refuse_checkpoint(&arguments.reference)?;
     output::refuse_checkpoint(&arguments.candidate)?;
     let runtime = arguments.runtime.open()?;
-    let reference = Model::load(&arguments.reference)?.inlined()?;
-    let candidate = Model::load(&arguments.candidate)?.inlined()?;
+    let reference = Arc::new(Model::load(&arguments.reference)?.inlined()?);
+    let candidate = Arc::new(Model::load(&arguments.candidate)?.inlined()?);
     let plan = arguments.proof.plan(&Signature::of(&reference)?, None)?;
     let proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())?;
 

@@ -1,7 +1,9 @@
 //! Operators that are left to a runtime, one node at a time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use isqrt_cov_proto::TensorData;
@@ -16,8 +18,11 @@ use crate::extract::value_info;
 use crate::runtime::{Runtime, Session};
 use crate::tensor::{ElementType, Tensor};
 
-/// Sessions that are kept; a loop may bring a node another shape each time.
-const KEPT: usize = 256;
+/// Sessions that are kept, at most; a loop may bring a node another shape each time.
+const KEPT: usize = 2048;
+
+/// Bytes of weights in sessions that are kept, at most: a runtime copies and rearranges them.
+const KEPT_BYTES: usize = 256 << 20;
 
 /// Integers up to so many are given to the runtime as constants: they are axes, sizes and the like.
 const FEW: usize = 64;
@@ -28,7 +33,15 @@ type Key = (usize, Vec<u8>, Vec<Vec<usize>>, Vec<u8>);
 /// A runtime, and what it has made ready.
 pub(super) struct Fallback<'a> {
     runtime: &'a dyn Runtime,
-    sessions: RefCell<HashMap<Key, Box<dyn Session>>>,
+    pub sessions: Rc<Sessions>,
+}
+
+/// Nodes that a runtime has made ready. What there is no room for is made ready each time, so that the weights of a model
+/// are never copied all at once.
+#[derive(Default)]
+pub struct Sessions {
+    ready: RefCell<HashMap<Key, Box<dyn Session>>>,
+    bytes: Cell<usize>,
 }
 
 /// The one node as a model, and what is fed to it.
@@ -43,7 +56,7 @@ struct Single {
 
 impl<'a> Fallback<'a> {
     pub fn new(runtime: &'a dyn Runtime) -> Self {
-        Self { runtime, sessions: RefCell::default() }
+        Self { runtime, sessions: Rc::default() }
     }
 
     /// Evaluates a node. Inputs are constants of the model as it stores them, or values.
@@ -97,34 +110,17 @@ impl<'a> Fallback<'a> {
         let small = single.fixed.iter().filter(|tensor| tensor.raw_data().len() <= FEW * 8);
         let fixed = small.flat_map(Message::encode_to_vec).collect();
         let key = (address, attributes, shapes, fixed);
-        let mut sessions = self.sessions.borrow_mut();
-        if !sessions.contains_key(&key) {
-            if sessions.len() >= KEPT {
-                sessions.clear();
-            }
-            let output =
-                |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
-            let graph = GraphProto {
-                name: Some("node".to_owned()),
-                node: vec![single.node.clone()],
-                input: single.inputs.clone(),
-                initializer: single.fixed.clone(),
-                output: single.node.output.iter().filter(|name| !name.is_empty()).map(output).collect(),
-                ..GraphProto::default()
-            };
-            let model = ModelProto {
-                ir_version: model.ir_version,
-                opset_import: model.opset_import.clone(),
-                graph: Some(graph),
-                ..ModelProto::default()
-            };
-            let session = self.runtime.prepare(&model, &key.2);
-            sessions.insert(
-                key.clone(),
-                session.with_context(|| format!("not evaluated here, but by {}", self.runtime.name()))?,
-            );
-        }
-        let mut made = sessions[&key].run(&single.fed)?.into_iter();
+        let ready = self.sessions.ready.borrow();
+        let made = if let Some(session) = ready.get(&key) {
+            session.run(&single.fed)?
+        } else {
+            let session = self.prepare(model, single, &key.2)?;
+            let made = session.run(&single.fed)?;
+            drop(ready);
+            self.sessions.keep(key, session, single.fixed.iter().map(|tensor| tensor.raw_data().len()).sum());
+            made
+        };
+        let mut made = made.into_iter();
         let mut outputs = Vec::with_capacity(single.node.output.len());
         for name in &single.node.output {
             if name.is_empty() {
@@ -139,6 +135,42 @@ impl<'a> Fallback<'a> {
             outputs.push(Dense::from_tensor(&tensor, declared)?.into());
         }
         Ok(outputs)
+    }
+
+    /// Makes the one node ready, as a model.
+    fn prepare(
+        &self,
+        model: &ModelProto,
+        single: &Single,
+        shapes: &[Vec<usize>],
+    ) -> Result<Box<dyn Session>> {
+        let output = |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
+        let graph = GraphProto {
+            name: Some("node".to_owned()),
+            node: vec![single.node.clone()],
+            input: single.inputs.clone(),
+            initializer: single.fixed.clone(),
+            output: single.node.output.iter().filter(|name| !name.is_empty()).map(output).collect(),
+            ..GraphProto::default()
+        };
+        let model = ModelProto {
+            ir_version: model.ir_version,
+            opset_import: model.opset_import.clone(),
+            graph: Some(graph),
+            ..ModelProto::default()
+        };
+        let session = self.runtime.prepare(&Arc::new(model), shapes);
+        session.with_context(|| format!("not evaluated here, but by {}", self.runtime.name()))
+    }
+}
+
+impl Sessions {
+    fn keep(&self, key: Key, session: Box<dyn Session>, bytes: usize) {
+        let mut ready = self.ready.borrow_mut();
+        if ready.len() < KEPT && self.bytes.get() + bytes <= KEPT_BYTES {
+            self.bytes.set(self.bytes.get() + bytes);
+            ready.insert(key, session);
+        }
     }
 }
 

@@ -100,7 +100,7 @@ fn scaled(input: Dense, factor: f64) -> Dense {
 }
 
 /// The input with its last two axes swapped, and before that the first of them moved to the front of the matrix.
-fn turned(input: &Dense, transposed: bool, batch_transposed: bool) -> Result<Dense> {
+pub(super) fn turned(input: &Dense, transposed: bool, batch_transposed: bool) -> Result<Dense> {
     let rank = input.rank();
     if rank < 2 || !(transposed || batch_transposed) {
         return Ok(input.clone());
@@ -123,7 +123,12 @@ pub(super) fn gemm(call: &Call) -> Result<Dense> {
     ensure!(a.rank() == 2 && b.rank() == 2, "{:?} times {:?}", a.dims(), b.dims());
     let a = turned(a, call.int("transA", 0) != 0, false)?;
     let b = turned(b, call.int("transB", 0) != 0, false)?;
-    let product = scaled(multiplied(&a, &b)?, call.float("alpha", 1.0));
+    gemm_of(call, multiplied(&a, &b)?)
+}
+
+/// The same of the product A'·B'.
+pub(super) fn gemm_of(call: &Call, product: Dense) -> Result<Dense> {
+    let product = scaled(product, call.float("alpha", 1.0));
     let Some(c) = call.optional(2)? else { return Ok(product) };
     let shape = common_shape([product.dims(), c.dims()])?;
     ensure!(shape == product.dims(), "{:?} does not broadcast to {:?}", c.dims(), product.dims());

@@ -2,10 +2,11 @@
 //!
 //! A runtime is made to be fast and refuses what it does not know; this is made to take a covariance layer in whatever
 //! operators, subgraphs and functions an exporter wrote it, and to compute in float64 throughout. Operators that no
-//! such layer holds (convolutions, poolings) are left to a [`Runtime`], one node at a time.
+//! such layer holds (all but small convolutions, poolings) are left to a [`Runtime`], one node at a time.
 
 mod call;
 mod control;
+mod convolution;
 mod einsum;
 mod elementwise;
 mod fallback;
@@ -27,8 +28,10 @@ mod tests;
 mod unary;
 mod unique;
 mod value;
+mod weights;
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
@@ -38,8 +41,10 @@ use crate::runtime::Runtime;
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 use fallback::Fallback;
-use plan::Plan;
+use plan::{Decoded, Plan};
 use run::Run;
+
+pub use fallback::Sessions;
 
 /// How numbers are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +69,7 @@ pub trait Watcher {
 pub struct Evaluator<'a> {
     precision: Precision,
     fallback: Option<Fallback<'a>>,
+    decoded: Decoded,
     main: Plan<'a>,
     opset: i64,
     functions: Vec<Function<'a>>,
@@ -104,7 +110,27 @@ impl<'a> Evaluator<'a> {
             by_name.insert((domain_of(function.domain()), function.name(), function.overload()), index);
         }
         let fallback = fallback.map(Fallback::new);
-        Ok(Self { precision, fallback, main: Plan::of_graph(graph)?, opset, functions, by_name, model })
+        let decoded = Decoded::default();
+        Ok(Self {
+            precision,
+            fallback,
+            decoded,
+            main: Plan::of_graph(graph)?,
+            opset,
+            functions,
+            by_name,
+            model,
+        })
+    }
+
+    /// Uses what earlier evaluators of this very model, at this very place in memory, have made ready, and keeps there
+    /// what it makes ready itself.
+    #[must_use]
+    pub fn with_sessions(mut self, sessions: &Rc<Sessions>) -> Self {
+        if let Some(fallback) = &mut self.fallback {
+            fallback.sessions = Rc::clone(sessions);
+        }
+        self
     }
 
     /// Evaluates the model: `inputs` are in the order of `graph.input`, initializers left out, the results in that of

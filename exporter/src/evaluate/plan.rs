@@ -1,5 +1,6 @@
 //! A graph made ready: names are places, nodes stand in an order that works, and each value's last reader is known.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +17,14 @@ use crate::scope::Scope;
 /// Graphs within graphs, and calls within calls, that are followed.
 pub(super) const DEEPEST: usize = 48;
 
-/// A constant, decoded when it is first needed.
+/// Bytes of decoded constants that are kept, at most: in float64 a model's weights take twice their size.
+const KEPT: usize = 64 << 20;
+
+/// Bytes of decoded constants that are kept.
+#[derive(Default)]
+pub(super) struct Decoded(Cell<usize>);
+
+/// A constant, decoded when it is needed, and kept while there is room.
 pub(super) struct Constant<'a> {
     tensor: ConstantTensor<'a>,
     value: OnceLock<Value>,
@@ -41,11 +49,17 @@ impl<'a> Constant<'a> {
     }
 
     /// The tensor as it is computed with.
-    pub fn value(&self) -> Result<Value> {
+    pub fn value(&self, decoded: &Decoded) -> Result<Value> {
         if let Some(value) = self.value.get() {
             return Ok(value.clone());
         }
-        let value = Value::from(Dense::decode(self.proto())?);
+        let tensor = Dense::decode(self.proto())?;
+        let kept = decoded.0.get() + 8 * tensor.dims().iter().product::<usize>();
+        let value = Value::from(tensor);
+        if kept > KEPT {
+            return Ok(value);
+        }
+        decoded.0.set(kept);
         Ok(self.value.get_or_init(|| value).clone())
     }
 }

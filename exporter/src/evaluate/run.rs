@@ -5,9 +5,11 @@ use isqrt_cov_op::{DOMAIN, reference};
 use isqrt_cov_proto::onnx::NodeProto;
 
 use super::call::{Bindings, Call, attribute};
-use super::plan::{DEEPEST, Plan, Step, bound_constant};
+use super::convolution::Convolution;
+use super::plan::{DEEPEST, Decoded, Plan, Step, bound_constant};
 use super::table::{self, Operator};
 use super::value::{Dense, Value, array, declared, elements, flat};
+use super::weights;
 use super::{Evaluator, Watcher, domain_of};
 use crate::fused::{layer_of, place_of};
 use crate::tensor::Tensor;
@@ -118,7 +120,7 @@ impl<'r, 'a> Run<'r, 'a> {
             self.step(plan, step, &mut values, setting).with_context(place)?;
             step.dead.iter().for_each(|&dead| values[dead] = None);
         }
-        plan.outputs.iter().map(|&id| fetch(plan, &values, id)).collect()
+        plan.outputs.iter().map(|&id| fetch(plan, &self.evaluator.decoded, &values, id)).collect()
     }
 
     fn step(
@@ -131,8 +133,9 @@ impl<'r, 'a> Run<'r, 'a> {
         if let Some(&Some(output)) = step.outputs.first()
             && let Some(constant) = plan.constants.get(&output)
         {
-            if self.is_watched() {
-                self.show(plan, output, &constant.value()?);
+            let wants = |watcher: &dyn Watcher| watcher.wants(&plan.scope, plan.names[output]);
+            if self.watcher.as_deref().is_some_and(wants) {
+                self.show(plan, output, &constant.value(&self.evaluator.decoded)?);
             }
             return Ok(());
         }
@@ -158,17 +161,38 @@ impl<'r, 'a> Run<'r, 'a> {
         setting: Setting<'_, 'a>,
     ) -> Result<Vec<Value>> {
         let node = step.node;
+        let decoded = &self.evaluator.decoded;
         let domain = domain_of(node.domain());
         let called = self.evaluator.by_name.get(&(domain, node.op_type(), node.overload()));
         if let Some(&function) = called.filter(|_| domain != DOMAIN) {
-            let inputs = fetch_all(plan, step, values)?;
+            let inputs = fetch_all(plan, decoded, step, values)?;
             return self.function(function, node, inputs, setting);
         }
         if !step.subgraphs.is_empty() {
-            let inputs = fetch_all(plan, step, values)?;
+            let inputs = fetch_all(plan, decoded, step, values)?;
             return self.control(step, &inputs, values, setting);
         }
         let operator = table::find(domain, node.op_type());
+        if node.is("Conv")
+            && let Some(convolution) = small_convolution(plan, step, values, setting)
+        {
+            let inputs = fetch_all(plan, decoded, step, values)?;
+            let call = Call { node, bindings: setting.bindings, inputs: &inputs, opset: setting.opset };
+            return Ok(vec![convolution.apply(&call)?.into()]);
+        }
+        if (node.is("MatMul") || node.is("Gemm"))
+            && let Some(&[Some(left), Some(right)]) = step.inputs.get(..2)
+            && let Some(weight) = plan.constants.get(&right)
+            && let Some(value) = &values[left]
+            && weights::are_large(value, weight.proto())
+        {
+            let mut inputs = vec![value.clone(), Value::Absent];
+            for id in &step.inputs[2..] {
+                inputs.push(id.map_or(Ok(Value::Absent), |id| fetch(plan, decoded, values, id))?);
+            }
+            let call = Call { node, bindings: setting.bindings, inputs: &inputs, opset: setting.opset };
+            return Ok(vec![weights::product(&call, weight.proto())?.into()]);
+        }
         if operator.is_none() && domain != DOMAIN {
             let Some(fallback) = &self.evaluator.fallback else {
                 bail!("the operator {} of domain `{domain}` is not evaluated", node.op_type());
@@ -178,13 +202,13 @@ impl<'r, 'a> Run<'r, 'a> {
                 None => Ok((None, Value::Absent)),
                 Some(id) => match plan.constants.get(&id) {
                     Some(constant) => Ok((Some(constant.proto()), Value::Absent)),
-                    None => Ok((None, fetch(plan, values, id)?)),
+                    None => Ok((None, fetch(plan, decoded, values, id)?)),
                 },
             });
             let inputs = inputs.collect::<Result<Vec<_>>>()?;
             return fallback.evaluate(self.evaluator.model, node, &inputs, setting);
         }
-        let inputs = fetch_all(plan, step, values)?;
+        let inputs = fetch_all(plan, decoded, step, values)?;
         let call = Call { node, bindings: setting.bindings, inputs: &inputs, opset: setting.opset };
         match operator {
             Some(Operator::One(operator)) => Ok(vec![operator(&call)?.into()]),
@@ -230,15 +254,35 @@ impl<'r, 'a> Run<'r, 'a> {
 }
 
 /// The value of a name.
-fn fetch(plan: &Plan<'_>, values: &Values, id: usize) -> Result<Value> {
+fn fetch(plan: &Plan<'_>, decoded: &Decoded, values: &Values, id: usize) -> Result<Value> {
     if let Some(constant) = plan.constants.get(&id) {
-        return constant.value();
+        return constant.value(decoded);
     }
     values[id].clone().with_context(|| format!("nothing makes `{}` before it is read", plan.names[id]))
 }
 
-fn fetch_all(plan: &Plan<'_>, step: &Step<'_>, values: &Values) -> Result<Vec<Value>> {
-    step.inputs.iter().map(|id| id.map_or(Ok(Value::Absent), |id| fetch(plan, values, id))).collect()
+fn fetch_all(plan: &Plan<'_>, decoded: &Decoded, step: &Step<'_>, values: &Values) -> Result<Vec<Value>> {
+    step.inputs.iter().map(|id| id.map_or(Ok(Value::Absent), |id| fetch(plan, decoded, values, id))).collect()
+}
+
+/// A convolution that is better evaluated here than left to a runtime.
+fn small_convolution(
+    plan: &Plan<'_>,
+    step: &Step<'_>,
+    values: &Values,
+    setting: Setting<'_, '_>,
+) -> Option<Convolution> {
+    let dims = |input: usize| -> Option<Vec<usize>> {
+        let id = (*step.inputs.get(input)?)?;
+        match (plan.constants.get(&id), &values[id]) {
+            (Some(constant), _) => {
+                constant.proto().dims.iter().map(|&dim| usize::try_from(dim).ok()).collect()
+            }
+            (None, Some(Value::Tensor(tensor))) => Some(tensor.dims().to_vec()),
+            _ => None,
+        }
+    };
+    Convolution::small(step.node, setting.bindings, &dims(0)?, &dims(1)?)
 }
 
 /// A node of the project's own operators.

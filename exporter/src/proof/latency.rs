@@ -1,5 +1,7 @@
 //! How long original and converted model run, on inputs of the proof.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
 use serde_json::{Value, json};
@@ -47,8 +49,8 @@ impl Latency {
 /// # Errors
 /// What the runtime reports.
 pub fn latency(
-    original: &ModelProto,
-    converted: &ModelProto,
+    original: &Arc<ModelProto>,
+    converted: &Arc<ModelProto>,
     runtime: &dyn Runtime,
     plan: &Plan,
     proof: &Proof,

@@ -10,6 +10,8 @@ mod shapes;
 mod tolerance;
 mod truth;
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
 
@@ -100,8 +102,8 @@ enum Work {
 /// # Errors
 /// A reference that does not run at all; a model whose inputs cannot be made up.
 pub fn compare(
-    reference: &ModelProto,
-    candidate: &ModelProto,
+    reference: &Arc<ModelProto>,
+    candidate: &Arc<ModelProto>,
     runtime: &dyn Runtime,
     plan: &Plan,
     progress: &Progress,
@@ -221,8 +223,8 @@ fn inputs_of(work: &Work, case: &Case, shapes: &Shapes, plan: &Plan) -> (Vec<Ten
 
 /// Two models to be compared in a runtime.
 struct Pair<'a> {
-    reference: &'a ModelProto,
-    candidate: &'a ModelProto,
+    reference: &'a Arc<ModelProto>,
+    candidate: &'a Arc<ModelProto>,
     runtime: &'a dyn Runtime,
     alignment: Alignment,
 }
@@ -230,8 +232,8 @@ struct Pair<'a> {
 impl<'a> Pair<'a> {
     /// The two models, and the inputs that both take. The inner error, for people: why they take no common inputs.
     fn of(
-        reference: &'a ModelProto,
-        candidate: &'a ModelProto,
+        reference: &'a Arc<ModelProto>,
+        candidate: &'a Arc<ModelProto>,
         runtime: &'a dyn Runtime,
         plan: &Plan,
     ) -> Result<Result<(Self, Shapes), String>> {

@@ -1,5 +1,7 @@
 //! Where two models part: the first tensor, in graph order, on which they disagree.
 
+use std::sync::Arc;
+
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
 use super::{Plan, compare};
@@ -22,7 +24,7 @@ pub fn parting(
     let mut layers: Vec<&Found> = in_main_graph(layers).collect();
     layers.sort_by_key(|found| found.nodes.last().copied());
     let values: Vec<ValueInfoProto> = layers.into_iter().map(output_of).collect();
-    let models = [original, converted].map(|model| showing(model, &values));
+    let models = [original, converted].map(|model| Arc::new(showing(model, &values)));
     for plan in [&Plan { seeds: 1, samples: None, ..plan.clone() }, plan] {
         let proof = compare(&models[0], &models[1], runtime, plan, &Progress::hidden()).ok()?;
         let parted = proof.outputs.iter().position(|(_, difference)| difference.max > proof.tolerance);
@@ -108,7 +110,7 @@ mod tests {
         let layer = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
         let plan = Plan { seeds: 2, tolerance: None, samples: None };
         let said = |converted: &ModelProto, layers: &[Found]| {
-            parting(&model(1.0, 1.0), converted, layers, &Tract::new(), &plan)
+            parting(&Arc::new(model(1.0, 1.0)), converted, layers, &Tract::new(), &plan)
         };
         let layers = [layer];
         let at_layer = said(&model(1.5, 1.0), &layers).unwrap();

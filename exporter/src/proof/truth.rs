@@ -1,6 +1,8 @@
 //! How near the layers are to the truth: the original's and the converted model's, each against the operators' float64
 //! reference on what it read itself. A proof says that two models agree; this says which of them is right.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_op::layer::Extent;
 use isqrt_cov_op::{Layer, OperatorKind, reference};
@@ -97,8 +99,8 @@ impl Accuracy {
 /// read and compute as outputs. Of each run, as many samples are compared as the reference can take in a few seconds.
 #[must_use]
 pub fn truth(
-    original: &ModelProto,
-    converted: &ModelProto,
+    original: &Arc<ModelProto>,
+    converted: &Arc<ModelProto>,
     layers: &[Found],
     runtime: &dyn Runtime,
     plan: &Plan,
@@ -119,8 +121,8 @@ pub fn truth(
 }
 
 fn measure(
-    original: &ModelProto,
-    converted: &ModelProto,
+    original: &Arc<ModelProto>,
+    converted: &Arc<ModelProto>,
     layers: &[&Found],
     runtime: &dyn Runtime,
     plan: &Plan,
@@ -285,7 +287,7 @@ impl Probe {
             let source = fed.map_or_else(|| Source::Output(place(input)), Source::Input);
             places.push((source, place(output_of(found))));
         }
-        let session = runtime.prepare(&showing(model, &values), shapes)?;
+        let session = runtime.prepare(&Arc::new(showing(model, &values)), shapes)?;
         Ok(Self { session, places })
     }
 

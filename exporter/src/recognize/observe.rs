@@ -1,6 +1,7 @@
 //! What a region computes from probes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use isqrt_cov_op::{Layer, OperatorKind};
 
@@ -95,7 +96,7 @@ impl Subject<'_> {
             return None;
         }
         let probes = inputs(operator, dims);
-        let part = self.part(&region.cuts);
+        let part = Arc::new(self.part(&region.cuts));
         let (evaluator, resolution, inputs, seen);
         if let Some(exact) = self.evaluate(&part, &region, &probes, runtime) {
             (evaluator, resolution) = ("float64 evaluator".to_owned(), Resolution::exact(element));
@@ -239,7 +240,7 @@ impl Watcher for Cuts<'_> {
 /// The same of the `cuts`, in the input's element type.
 fn evaluate_in(
     runtime: &dyn Runtime,
-    part: &ModelProto,
+    part: &Arc<ModelProto>,
     cuts: &[ValueId],
     element: ElementType,
     probes: &[Tensor],

@@ -5,6 +5,8 @@ pub mod ort;
 pub mod tract;
 mod version;
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use isqrt_cov_proto::onnx::ModelProto;
 
@@ -21,11 +23,11 @@ pub trait Runtime {
     }
 
     /// Prepares `model`, whose tensors are all inline, for inputs of exactly these shapes (in the order of
-    /// `graph.input`, initializers left out).
+    /// `graph.input`, initializers left out). The session may share it.
     ///
     /// # Errors
     /// A model that the runtime cannot load.
-    fn prepare(&self, model: &ModelProto, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>>;
+    fn prepare(&self, model: &Arc<ModelProto>, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>>;
 }
 
 /// A model that is ready to run.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_proto::Model;
@@ -152,7 +152,7 @@ impl Runtime for Ort {
         format!("ONNX Runtime {}{operators}", self.version)
     }
 
-    fn prepare(&self, model: &ModelProto, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
+    fn prepare(&self, model: &Arc<ModelProto>, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
         let session = self.session(&mut self.builder()?, model)?;
         let names: Vec<_> = session.inputs().iter().map(ort::value::Outlet::name).collect();
         ensure!(

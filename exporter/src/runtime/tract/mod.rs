@@ -3,6 +3,8 @@
 mod mend;
 mod operator;
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 use prost::Message;
@@ -48,7 +50,7 @@ impl Runtime for Tract {
         format!("tract {}", Self::VERSION)
     }
 
-    fn prepare(&self, model: &ModelProto, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
+    fn prepare(&self, model: &Arc<ModelProto>, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
         let signature = Signature::of(model);
         let declared = signature.into_iter().flat_map(|own| own.outputs).map(|port| port.element).collect();
         let mended = mend::mend(model);
@@ -76,7 +78,7 @@ impl Runtime for Tract {
 }
 
 struct TractSession {
-    runnable: std::sync::Arc<TypedRunnableModel>,
+    runnable: Arc<TypedRunnableModel>,
     /// The types of the outputs, where the model says them.
     declared: Vec<Option<ElementType>>,
 }
