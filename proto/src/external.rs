@@ -110,6 +110,11 @@ impl ExternalFiles {
     }
 }
 
+/// Where in its file a tensor says that its data begins.
+pub(crate) fn offset_of(tensor: &TensorProto) -> Result<u64, Problem> {
+    Ok(Reference::of(tensor)?.offset)
+}
+
 impl<'a> Reference<'a> {
     /// Reads the entries of `tensor`. Keys that are not about the place (`checksum`, and what runtimes add) are left
     /// alone.

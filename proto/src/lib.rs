@@ -10,6 +10,7 @@ mod external;
 mod map;
 mod model;
 mod save;
+mod stream;
 mod tensor;
 mod walk;
 

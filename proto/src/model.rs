@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::external::ExternalFiles;
+use crate::map::map;
 use crate::onnx::tensor_proto::DataLocation;
 use crate::onnx::{ModelProto, TensorProto};
 use crate::tensor::TensorData;
@@ -15,6 +16,9 @@ use crate::{Error, TensorError, walk};
 
 /// The most bytes that protobuf allows a message.
 pub(crate) const MESSAGE_LIMIT: u64 = i32::MAX as u64;
+
+/// Files of so many bytes are mapped. Smaller ones are read, which nobody can change afterwards.
+const MAPPED: u64 = 16 << 20;
 
 /// A model, and the folder in which its external data lies.
 ///
@@ -44,13 +48,18 @@ impl Model {
         if metadata.len() > MESSAGE_LIMIT {
             return Err(too_large(metadata.len()));
         }
-        let mut content = Vec::with_capacity(metadata.len() as usize);
         let file = File::open(path).map_err(read_error)?;
-        file.take(MESSAGE_LIMIT + 1).read_to_end(&mut content).map_err(read_error)?;
+        let content = if metadata.len() >= MAPPED {
+            map(&file).map_err(read_error)?
+        } else {
+            let mut content = Vec::with_capacity(metadata.len() as usize);
+            file.take(MESSAGE_LIMIT + 1).read_to_end(&mut content).map_err(read_error)?;
+            content.into()
+        };
         if content.len() as u64 > MESSAGE_LIMIT {
             return Err(too_large(content.len() as u64));
         }
-        Self::decode(content.into(), path)
+        Self::decode(content, path)
     }
 
     /// Decodes a model as if it had been read from `path`, whose folder holds the external data. Its tensors share
@@ -122,7 +131,15 @@ impl Model {
     /// # Errors
     /// As [`Model::tensor`].
     pub fn inlined(&self) -> Result<ModelProto, Error> {
-        let mut proto = self.proto.clone();
+        self.clone().into_inlined()
+    }
+
+    /// The same, of a model that is not needed any more.
+    ///
+    /// # Errors
+    /// As [`Model::tensor`].
+    pub fn into_inlined(mut self) -> Result<ModelProto, Error> {
+        let mut proto = std::mem::take(&mut self.proto);
         walk::tensors(&mut proto, &mut |tensor, _| {
             if tensor.data_location() == DataLocation::External {
                 let data = self.tensor(tensor)?;

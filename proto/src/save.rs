@@ -3,18 +3,21 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use prost::Message as _;
 use tempfile::TempDir;
 
 use crate::error::{Problem, TensorError};
+use crate::external::offset_of;
+use crate::map::map;
 use crate::model::{MESSAGE_LIMIT, folder_of};
 use crate::onnx::tensor_proto::DataLocation;
 use crate::onnx::{ModelProto, StringStringEntryProto, TensorProto};
 use crate::walk::{self, Place};
-use crate::{Error, Model};
+use crate::{Error, Model, stream};
 
 /// Offsets of external data are multiples of a page, so that runtimes can map it.
 const PAGE: u64 = 4096;
@@ -22,12 +25,20 @@ const PAGE: u64 = 4096;
 /// Initializers up to this size stay in the message when others must leave it.
 const SMALL: usize = 1024;
 
+/// Bytes from which on a tensor's data is not worth being in memory twice.
+const SHARED: usize = 1 << 16;
+
+/// Bytes that are compared at once.
+const COMPARED: usize = 1 << 20;
+
 /// A model written beside its destination, ready to be run, not yet in its place. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Staged {
     folder: TempDir,
     model: PathBuf,
     data: Option<PathBuf>,
+    /// What was written of the larger tensors, by their place among the model's tensors.
+    written: HashMap<usize, Bytes>,
 }
 
 impl Model {
@@ -60,6 +71,7 @@ impl Model {
             tempfile::Builder::new().prefix(".isqrt-cov-").tempdir_in(parent).map_err(write_error)?;
 
         let mut proto = self.proto.clone();
+        let written = self.larger(&mut proto)?;
         let mut data = DataFile::new(folder.path(), name);
         self.keep_external(&mut proto, &mut data)?;
         if proto.encoded_len() as u64 > limit {
@@ -74,9 +86,29 @@ impl Model {
             self.refuse_input(path)?;
         }
 
-        let mut file = File::create(folder.path().join(name)).map_err(write_error)?;
-        file.write_all(&proto.encode_to_vec()).and_then(|()| file.sync_all()).map_err(write_error)?;
-        Ok(Staged { folder, model: destination.to_owned(), data })
+        let mut file = BufWriter::new(File::create(folder.path().join(name)).map_err(write_error)?);
+        stream::write(proto, &mut file)
+            .and_then(|()| file.into_inner().map_err(io::IntoInnerError::into_error))
+            .and_then(|file| file.sync_all())
+            .map_err(write_error)?;
+        Ok(Staged { folder, model: destination.to_owned(), data, written })
+    }
+
+    /// The data of the larger tensors of `proto`, by their place.
+    fn larger(&self, proto: &mut ModelProto) -> Result<HashMap<usize, Bytes>, Error> {
+        let mut larger = HashMap::new();
+        let mut place = 0;
+        walk::tensors(proto, &mut |tensor, _| {
+            let bytes = if tensor.data_location() == DataLocation::External {
+                Some(self.tensor(tensor)?.bytes().clone())
+            } else {
+                tensor.raw_data.clone()
+            };
+            larger.extend(bytes.filter(|bytes| bytes.len() >= SHARED).map(|bytes| (place, bytes)));
+            place += 1;
+            Ok(())
+        })?;
+        Ok(larger)
     }
 
     /// Copies the external data of `proto` into `data`; ranges that several tensors share are copied once.
@@ -172,9 +204,68 @@ impl Staged {
         Ok(())
     }
 
+    /// The message as the files hold it, with all external data moved into it. Where larger tensors are what was written,
+    /// they share the memory of the model that was written: only one of the two is ever in memory.
+    ///
+    /// # Errors
+    /// As [`Model::load`] and [`Model::tensor`].
+    pub fn read_back(&self) -> Result<ModelProto, Error> {
+        let failed = |path: &Path, source| Error::Read { path: path.to_owned(), source };
+        let open = |path: PathBuf| match File::open(&path) {
+            Ok(file) => Ok((file, path)),
+            Err(source) => Err(failed(&path, source)),
+        };
+        let (mut message, path) = open(self.path())?;
+        let content = map(&message).map_err(|source| failed(&path, source))?;
+        let mut data = self.data.as_ref().map(|data| open(self.staged(data))).transpose()?;
+        let mut model = Model::decode(content.clone(), &path)?;
+        let mut proto = std::mem::take(&mut model.proto);
+        let mut place = 0;
+        walk::tensors(&mut proto, &mut |tensor, _| {
+            let written = self.written.get(&place);
+            place += 1;
+            let Some(written) = written else { return Ok(()) };
+            let (file, path, offset) = match (&tensor.raw_data, &mut data) {
+                (Some(raw), _) => {
+                    let offset = raw.as_ptr().addr().wrapping_sub(content.as_ptr().addr());
+                    (&mut message, &path, offset as u64)
+                }
+                (None, Some((file, path))) if tensor.data_location() == DataLocation::External => {
+                    let offset = offset_of(tensor).map_err(|problem| {
+                        model.tensor_error(TensorError { tensor: tensor.name().to_owned(), problem })
+                    })?;
+                    (file, &*path, offset)
+                }
+                _ => return Ok(()),
+            };
+            if holds(file, offset, written).map_err(|source| failed(path, source))? {
+                tensor.set_raw(written.clone());
+            }
+            Ok(())
+        })?;
+        model.proto = proto;
+        model.into_inlined()
+    }
+
     fn staged(&self, destination: &Path) -> PathBuf {
         self.folder.path().join(destination.file_name().unwrap_or_default())
     }
+}
+
+/// Whether a file holds `expected` from `offset` on. It is read, not mapped: what is only compared should not stay.
+fn holds(file: &mut File, offset: u64, expected: &[u8]) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(offset))?;
+    let mut found = vec![0; COMPARED.min(expected.len())];
+    for expected in expected.chunks(COMPARED) {
+        match file.read_exact(&mut found[..expected.len()]) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            outcome => outcome?,
+        }
+        if found[..expected.len()] != *expected {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), Error> {
@@ -298,5 +389,30 @@ mod tests {
         let error = large().stage_within(&folder.path().join("m.onnx"), 100).unwrap_err();
         assert!(matches!(error, Error::TooLarge { limit: 100, .. }), "{error}");
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_read_back_is_what_the_files_hold_and_shares_what_is_the_same() {
+        for limit in [MESSAGE_LIMIT, 2000] {
+            let mut model = large();
+            let tensors = [TensorProto::from_values("wide", &[20_000], &[2.5_f64; 20_000])];
+            model.proto.graph.as_mut().unwrap().initializer.extend(tensors);
+            let folder = tempfile::tempdir().unwrap();
+            let staged = model.stage_within(&folder.path().join("m.onnx"), limit).unwrap();
+            let wide =
+                |proto: &ModelProto| proto.graph.as_ref().unwrap().initializer[3].raw_data.clone().unwrap();
+            let found = staged.read_back().unwrap();
+            assert_eq!(found, Model::load(staged.path()).unwrap().inlined().unwrap());
+            assert_eq!(wide(&found).as_ptr(), wide(&model.proto).as_ptr());
+            drop(found);
+
+            let path = staged.data.as_ref().map_or(staged.path(), |data| staged.staged(data));
+            let mut content = std::fs::read(&path).unwrap();
+            let place = content.windows(8).rposition(|bytes| bytes == 2.5_f64.to_le_bytes()).unwrap();
+            content[place..place + 8].copy_from_slice(&7.0_f64.to_le_bytes());
+            std::fs::write(&path, content).unwrap();
+            let changed = wide(&staged.read_back().unwrap());
+            assert!(changed.ends_with(&7.0_f64.to_le_bytes()), "the file is what counts");
+        }
     }
 }

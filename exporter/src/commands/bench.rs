@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 
 /// A model ready to be measured, and the number of samples in its batch.
 fn load(path: &Path, runtime: &dyn Runtime, arguments: &Arguments) -> Result<(Subject, usize)> {
-    let model = Arc::new(Model::load(path)?.inlined()?);
+    let model = Arc::new(Model::load(path)?.into_inlined()?);
     let signature = Signature::of(&model)?;
     let alignment = Alignment::of(&signature, &signature).map_err(anyhow::Error::msg)?;
     let shapes = Shapes::agreed(&signature, &signature, &alignment, None)?.map_err(anyhow::Error::msg)?;

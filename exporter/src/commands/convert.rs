@@ -116,6 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let reference = whole.as_ref().unwrap_or(&original);
     rewrite::apply(&mut model.proto, layers, !arguments.no_function)?;
     let written = Written::stage(&model, destination)?;
+    drop(model);
     let mut proof = compare(reference, &written.proto, &*runtime, &plan, &progress)?;
     if !repaired.is_empty() {
         proof.notes.push(repair::note(&repaired));

@@ -34,12 +34,11 @@ pub struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     output::refuse_checkpoint(&arguments.input)?;
     let runtime = arguments.runtime.open()?;
-    let model = Model::load(&arguments.input)?;
+    let proto = &Model::load(&arguments.input)?.into_inlined()?;
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
-    let findings = recognize(&model.inlined()?, &*runtime)?;
+    let findings = recognize(proto, &*runtime)?;
     progress.end();
-    let proto = &model.proto;
     let signature = Signature::of(proto)?;
     let fused = layers::fused(proto);
 

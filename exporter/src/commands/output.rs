@@ -81,8 +81,8 @@ impl Written {
             return Ok(Self { proto: Arc::new(model.inlined()?), staged: None });
         };
         let staged = model.stage(output)?;
-        let written = Model::load(staged.path()).context("the model written cannot be read again")?;
-        Ok(Self { proto: Arc::new(written.inlined()?), staged: Some(staged) })
+        let written = staged.read_back().context("the model written cannot be read again")?;
+        Ok(Self { proto: Arc::new(written), staged: Some(staged) })
     }
 
     /// Moves the model to its destination.

@@ -41,8 +41,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     output::refuse_checkpoint(&arguments.reference)?;
     output::refuse_checkpoint(&arguments.candidate)?;
     let runtime = arguments.runtime.open()?;
-    let reference = Arc::new(Model::load(&arguments.reference)?.inlined()?);
-    let candidate = Arc::new(Model::load(&arguments.candidate)?.inlined()?);
+    let reference = Arc::new(Model::load(&arguments.reference)?.into_inlined()?);
+    let candidate = Arc::new(Model::load(&arguments.candidate)?.into_inlined()?);
     let plan = arguments.proof.plan(&Signature::of(&reference)?, None)?;
     let proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())?;
 

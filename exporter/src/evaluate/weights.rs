@@ -76,6 +76,7 @@ mod tests {
 
     use super::*;
     use crate::evaluate::call::Bindings;
+    use crate::evaluate::matrix::{gemm, matmul};
     use crate::evaluate::value::array;
     use crate::recognize::probe::Generator;
     use crate::tensor::ElementType;
@@ -101,16 +102,13 @@ mod tests {
                 inputs.push(bias.clone().into());
             }
             assert!(are_large(&inputs[0], &weight));
-            let call = |inputs| Call { node: &node, bindings: &Bindings::new(), inputs, opset: 17 };
+            let bindings = Bindings::new();
+            let call = |inputs| Call { node: &node, bindings: &bindings, inputs, opset: 17 };
             let pieces = product(&call(&inputs), &weight).unwrap();
             let mut whole = inputs.clone();
             whole[1] = Dense::decode(&weight).unwrap().into();
-            let call = call(&whole);
-            let whole = if name == "Gemm" {
-                super::super::matrix::gemm(&call)
-            } else {
-                super::super::matrix::matmul(&call)
-            };
+            let whole = call(&whole);
+            let whole = if name == "Gemm" { gemm(&whole) } else { matmul(&whole) };
             let (pieces, whole) = (pieces.data.to_f64(), whole.unwrap().data.to_f64());
             assert_eq!(pieces.shape(), whole.shape());
             assert!(pieces.iter().zip(&whole).all(|(one, other)| (one - other).abs() < 1e-9));
