@@ -395,7 +395,7 @@ mod tests {
     fn what_is_read_back_is_what_the_files_hold_and_shares_what_is_the_same() {
         for limit in [MESSAGE_LIMIT, 2000] {
             let mut model = large();
-            let tensors = [TensorProto::from_values("wide", &[20_000], &[2.5_f64; 20_000])];
+            let tensors = [TensorProto::from_values("wide", &[20_000], &vec![2.5_f64; 20_000])];
             model.proto.graph.as_mut().unwrap().initializer.extend(tensors);
             let folder = tempfile::tempdir().unwrap();
             let staged = model.stage_within(&folder.path().join("m.onnx"), limit).unwrap();
