@@ -119,7 +119,7 @@ impl Conversion {
         for (found, accuracy) in self.findings.layers.iter().zip(accuracies) {
             let said =
                 accuracy.as_ref().map_or_else(|reason| format!("not measured: {reason}"), Accuracy::describe);
-            table.row(["float64".to_owned(), format!("{}: {said}", found.output)]);
+            table.row(["float64".to_owned(), format!("{}: {said}", layers::place(found))]);
         }
     }
 }

@@ -31,6 +31,14 @@ pub fn layer_json(found: &Found) -> Value {
     })
 }
 
+/// A layer by the value that it computes, and the graph that it is in.
+pub fn place(found: &Found) -> String {
+    match within(&found.within) {
+        None => found.output.clone(),
+        Some(within) => format!("{} ({within})", found.output),
+    }
+}
+
 /// The graph that a layer is in: nothing for the main graph.
 fn within(place: &str) -> Option<&str> {
     (!place.is_empty()).then_some(place)

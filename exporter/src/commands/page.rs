@@ -118,21 +118,14 @@ fn layer(
     accuracy: Option<&Result<Accuracy, String>>,
     original: &ModelProto,
 ) -> Markup {
-    let heading = format!("Layer {place}: {} at {}", found.layer.name(), found.output);
+    let heading = format!("Layer {place}: {} at {}", found.layer.name(), layers::place(found));
     let evidence = &found.evidence;
     let mut facts = vec![
         ("reads", found.input.clone()),
         ("computes", found.output.clone()),
         ("element type", found.element.name().to_owned()),
         ("nodes replaced", found.nodes.len().to_string()),
-        (
-            "recognized by",
-            format!(
-                "max error {} against the float64 reference, over {} probes",
-                number(evidence.error),
-                evidence.probes
-            ),
-        ),
+        ("recognized by", recognized(found)),
     ];
     if let Some(runner_up) = &evidence.runner_up_layer {
         let margin = evidence.runner_up / evidence.error.max(f64::MIN_POSITIVE);
@@ -152,6 +145,19 @@ fn layer(
     content.extend(accuracy.map(truth));
     content.extend([heading_3("Graph"), pictures(found, original)]);
     section(&heading, &content)
+}
+
+/// How it is known what a layer is.
+fn recognized(found: &Found) -> String {
+    if found.is_repaired() {
+        return "nothing: it was put back as told".to_owned();
+    }
+    format!(
+        "max error {} against the float64 reference, over {} probes, evaluated by {}",
+        number(found.evidence.error),
+        found.evidence.probes,
+        found.evaluator
+    )
 }
 
 fn heading_3(words: &str) -> Markup {
@@ -187,7 +193,7 @@ fn truth(accuracy: &Result<Accuracy, String>) -> Markup {
 
 /// The region before and after.
 fn pictures(found: &Found, original: &ModelProto) -> Markup {
-    let nodes = original.graph.as_ref().map_or(&[][..], |graph| &graph.node);
+    let nodes = found.scope.nodes(original).unwrap_or_default();
     let before: Vec<&NodeProto> = found.nodes.iter().filter_map(|&node| nodes.get(node)).collect();
     let before = picture(&before, &found.input, &found.output);
     // As the rewriting makes them; the names of what is between do not matter here.

@@ -1,7 +1,9 @@
 //! Do two models compute the same function? Both are run on the same inputs, whole, in the same runtime: random ones
 //! under several seeds and batch sizes, and the user's own where there are any.
 
+mod cases;
 mod difference;
+mod inside;
 mod latency;
 mod parting;
 mod report;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
 
+use self::cases::{Case, Work, cases, inputs_of};
 pub use self::difference::{Bin, Difference, Place};
 pub use self::latency::{Latency, latency};
 pub use self::parting::parting;
@@ -29,12 +32,6 @@ use crate::runtime::{Runtime, Session};
 use crate::signature::Signature;
 use crate::tensor::Tensor;
 
-/// Batch sizes tried where the model leaves them open: alone, a pair, and an odd number larger than both.
-const BATCHES: [usize; 3] = [1, 2, 5];
-/// Seeds at the sizes after the first. A large model takes seconds a sample, and what depends on a size shows at once.
-const SEEDS_BEYOND: usize = 2;
-/// Samples of the user's data that run at once, beyond the batch sizes above.
-const CHUNK: usize = 32;
 /// Sizes tried for the open axes of images, until the reference runs: one that five halvings leave 2×2, then the usual.
 const IMAGES: [usize; 4] = [64, 224, 32, 299];
 /// The same for feature maps and sequences. Graphs may hold a centering matrix of M×M, so they start small.
@@ -80,21 +77,6 @@ pub struct Proof {
     by_node: bool,
     /// Whether everything ran, so that the numbers decide.
     complete: bool,
-}
-
-/// One shape of the inputs with what is run on it.
-#[derive(Debug, Clone)]
-struct Case {
-    shapes: Vec<Vec<usize>>,
-    batch: usize,
-    work: Vec<Work>,
-}
-
-/// One run of both models.
-#[derive(Debug, Clone)]
-enum Work {
-    Seed(usize),
-    Rows { start: usize, valid: usize },
 }
 
 /// Runs both models and compares every output. Tensors are all inline.
@@ -168,57 +150,6 @@ pub fn compare(
     }
     proof.conclude();
     Ok(proof)
-}
-
-impl Case {
-    /// What is run of this where another shape ran before.
-    fn beyond(&self) -> Self {
-        let runs = |work: &&Work| !matches!(work, Work::Seed(seed) if *seed > SEEDS_BEYOND);
-        Self { work: self.work.iter().filter(runs).cloned().collect(), ..self.clone() }
-    }
-}
-
-/// The shapes to try, each with the seeds and the user's samples that run on it.
-fn cases(shapes: &Shapes, extents: &[usize], plan: &Plan) -> Vec<Case> {
-    let mut cases: Vec<Case> = Vec::new();
-    let batches = if shapes.open_batch() { BATCHES.to_vec() } else { vec![shapes.fixed_batch()] };
-    let seeds = || (1..=plan.seeds).map(Work::Seed).collect();
-    let mut seeded = |batch, extent| {
-        cases.push(Case { shapes: shapes.sized(batch, extent), batch, work: seeds() });
-    };
-    batches.iter().for_each(|&batch| seeded(batch, extents[0]));
-    extents[1..].iter().for_each(|&extent| seeded(batches[0], extent));
-    let count = plan.samples.as_ref().map_or(0, |samples| samples.count);
-    let mut sizes = batches.into_iter().chain(std::iter::repeat(CHUNK));
-    let mut start = 0;
-    while start < count {
-        let (batch, valid) = if shapes.open_batch() {
-            let size = sizes.next().unwrap_or(CHUNK).min(count - start);
-            (size, size)
-        } else {
-            (shapes.fixed_batch(), shapes.fixed_batch().min(count - start))
-        };
-        let work = Work::Rows { start, valid };
-        let sized = shapes.sized(batch, extents[0]);
-        match cases.iter_mut().find(|case| case.shapes == sized) {
-            Some(case) => case.work.push(work),
-            None => cases.push(Case { shapes: sized, batch, work: vec![work] }),
-        }
-        start += valid;
-    }
-    cases
-}
-
-/// The inputs of one run, and its name for people.
-fn inputs_of(work: &Work, case: &Case, shapes: &Shapes, plan: &Plan) -> (Vec<Tensor>, String) {
-    match (work, &plan.samples) {
-        (Work::Rows { start, valid }, Some(samples)) => {
-            (samples.cut(*start, case.batch), format!("samples {start} to {}", start + valid - 1))
-        }
-        (Work::Seed(seed) | Work::Rows { start: seed, .. }, _) => {
-            (shapes.random(&case.shapes, *seed as u64), format!("seed {seed}, inputs {:?}", case.shapes))
-        }
-    }
 }
 
 /// Two models to be compared in a runtime.

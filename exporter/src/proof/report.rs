@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Proof, SEEDS_BEYOND};
+use super::Proof;
+use super::cases::SEEDS_BEYOND;
 use crate::table::Table;
 
 impl Proof {

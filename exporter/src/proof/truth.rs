@@ -9,6 +9,7 @@ use isqrt_cov_op::{Layer, OperatorKind, reference};
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 use serde_json::{Value, json};
 
+use super::inside::inside;
 use super::parting::{in_main_graph, output_of, showing};
 use super::report::number;
 use super::{Case, Difference, Pair, Plan, Proof, Work, inputs_of};
@@ -17,7 +18,7 @@ use crate::runtime::{Runtime, Session};
 use crate::tensor::{ElementType, Tensor};
 
 /// Multiplications that the reference may take over all layers: two to four seconds.
-const BUDGET: f64 = 4e9;
+pub(super) const BUDGET: f64 = 4e9;
 /// Multiplications that it may take of one sample, however few samples that leaves: 1024 channels, about ten seconds.
 const LARGEST: f64 = 2e10;
 /// Runs of each model with random inputs, and as many with the user's data.
@@ -96,7 +97,7 @@ impl Accuracy {
 /// measured, why.
 ///
 /// Both models are run again on up to five seeds and five pieces of the user's data, in one shape, with what the layers
-/// read and compute as outputs. Of each run, as many samples are compared as the reference can take in a few seconds.
+/// read and compute as outputs; layers in other graphs and functions are run by themselves. Of each run, as many samples are compared as the reference can take in a few seconds.
 #[must_use]
 pub fn truth(
     original: &Arc<ModelProto>,
@@ -112,7 +113,7 @@ pub fn truth(
         .map(Vec::into_iter);
     let one = |found: &Found| {
         if !exposed.iter().any(|exposed| std::ptr::eq(*exposed, found)) {
-            return Err("the layer is inside another graph or a function".to_owned());
+            return inside(found, runtime).map_err(|error| format!("{error:#}"));
         }
         let measured = measured.as_mut().map_err(|error| error.clone())?;
         measured.next().unwrap_or_else(|| Err("not measured".to_owned()))
@@ -128,6 +129,9 @@ fn measure(
     plan: &Plan,
     proof: &Proof,
 ) -> Result<Vec<Result<Accuracy, String>>> {
+    if layers.is_empty() {
+        return Ok(Vec::new());
+    }
     // The second shape is that of a batch of two, where the batch is open.
     let case = proof.cases.get(1).or(proof.cases.first()).context("the proof ran nothing")?;
     let (pair, shapes) = Pair::of(original, converted, runtime, plan)?.map_err(anyhow::Error::msg)?;
@@ -161,11 +165,13 @@ fn works(plan: &Plan, case: &Case) -> Vec<Work> {
 }
 
 /// How much of one run may be compared.
-struct Share {
+pub(super) struct Share {
     /// Multiplications over all runs.
-    budget: f64,
-    run: usize,
-    runs: usize,
+    pub budget: f64,
+    /// Which run it is.
+    pub run: usize,
+    /// How many there are.
+    pub runs: usize,
 }
 
 impl Share {
@@ -177,14 +183,14 @@ impl Share {
 }
 
 /// What a layer read and computed in one run.
-struct Values {
-    input: Tensor,
-    output: Tensor,
+pub(super) struct Values {
+    pub input: Tensor,
+    pub output: Tensor,
 }
 
 impl Accuracy {
     /// Compares one run.
-    fn add(
+    pub(super) fn add(
         &mut self,
         layer: &Layer,
         before: &Values,

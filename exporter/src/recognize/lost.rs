@@ -33,6 +33,7 @@ impl Lost {
             reshape: (own != sample).then_some(sample),
             nodes: hole.nodes.clone(),
             region: ModelProto::default(),
+            seen: None,
             evaluator: String::new(),
             evidence: Evidence::none(),
         })

@@ -33,7 +33,7 @@ use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
 use crate::scope::bodies;
-use crate::tensor::ElementType;
+use crate::tensor::{ElementType, Tensor};
 
 pub use self::identify::tolerance;
 
@@ -71,6 +71,8 @@ pub struct Found {
     pub nodes: Vec<usize>,
     /// The region as a model of its own: one input of the shape that it was evaluated with, one output.
     pub region: ModelProto,
+    /// What it read in the model, of that shape; nothing where nothing was cut out.
+    pub seen: Option<Tensor>,
     /// What evaluated the region.
     pub evaluator: String,
     /// Why it was recognized.
@@ -91,6 +93,7 @@ impl Found {
             reshape: None,
             nodes,
             region: ModelProto::default(),
+            seen: None,
             evaluator: String::new(),
             evidence: Evidence { error: 0.0, runner_up: 1.0, runner_up_layer: None, probes: 4 },
         }
@@ -423,7 +426,9 @@ impl Search<'_> {
     }
 
     fn keep(&mut self, candidate: &Candidate, output: ValueId, mut found: Found) {
-        found.region = self.subject(candidate).map(|subject| subject.part(&[output])).unwrap_or_default();
+        if let Some(subject) = self.subject(candidate) {
+            (found.region, found.seen) = (subject.part(&[output]), Some(subject.seen.declared()));
+        }
         // Nodes that something else needs too are explained as well: no part of the layer is a layer of its own.
         let explained = self.places[candidate.place].flow.between(candidate.input, output);
         self.covered[candidate.place].extend(explained.into_iter().chain(found.nodes.iter().copied()));
@@ -480,6 +485,7 @@ impl Search<'_> {
             reshape: (own.as_ref() != Some(&sample)).then_some(sample),
             nodes: flow.needed_only_for(&[cut.value], &[candidate.input]),
             region: ModelProto::default(),
+            seen: None,
             evaluator: observed.evaluator.clone(),
             evidence: identification.evidence,
         }

@@ -105,7 +105,8 @@ pub fn survey(
 
 impl Seen {
     /// The value in the element type that the graph gives it.
-    fn declared(&self) -> Tensor {
+    #[must_use]
+    pub fn declared(&self) -> Tensor {
         if self.tensor.element_type().is_float() {
             Tensor::from_f64(self.element, self.tensor.dims(), &self.tensor.to_f64())
         } else {

@@ -33,3 +33,23 @@ fn every_seed_is_run_once_and_two_at_other_batches() {
     assert_eq!(proof["batches"], serde_json::json!([1, 2, 5]));
     assert_eq!((&proof["seeds"], &proof["runs"]), (&5.into(), &9.into()), "{proof}");
 }
+
+#[test]
+fn layers_in_other_graphs_are_measured_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, report) = (folder.path().join("out.onnx"), folder.path().join("report.html"));
+    let input = graph("own/branches_dyn18_n");
+    let ran = isqrt_cov(&arguments!["convert", input, "-o", output, "--report", report, "--json"]);
+    assert_eq!(status(&ran), 0, "{ran:?}");
+    for layer in object(&ran)["layers"].as_array().unwrap() {
+        assert!(layer["within"].as_str().unwrap().contains("branch of If"), "{layer}");
+        for side in ["before", "after"] {
+            let error = layer["accuracy"][side]["max"].as_f64().unwrap();
+            assert!(error > 0.0 && error < 1e-5, "{layer}");
+        }
+    }
+    let page = std::fs::read_to_string(report).unwrap();
+    assert!(page.contains("(then_branch of If") && page.contains("evaluated by float64 evaluator"), "{page}");
+    assert_eq!(page.matches("aria-label=\"Graph of 1 nodes\"").count(), 2, "each layer after");
+    assert!(page.matches("aria-label=\"Graph of ").count() == 4 && !page.contains("Graph of 0"), "{page}");
+}

@@ -1,0 +1,76 @@
+//! What a proof runs: shapes of the inputs, and on each seeds and the user's samples.
+
+use super::{Plan, Shapes};
+use crate::tensor::Tensor;
+
+/// Batch sizes tried where the model leaves them open: alone, a pair, and an odd number larger than both.
+const BATCHES: [usize; 3] = [1, 2, 5];
+/// Seeds at the sizes after the first. A large model takes seconds a sample, and what depends on a size shows at once.
+pub(super) const SEEDS_BEYOND: usize = 2;
+/// Samples of the user's data that run at once, beyond the batch sizes above.
+const CHUNK: usize = 32;
+/// One shape of the inputs with what is run on it.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub shapes: Vec<Vec<usize>>,
+    pub batch: usize,
+    pub work: Vec<Work>,
+}
+
+/// One run of both models.
+#[derive(Debug, Clone)]
+pub(super) enum Work {
+    Seed(usize),
+    Rows { start: usize, valid: usize },
+}
+
+impl Case {
+    /// What is run of this where another shape ran before.
+    pub fn beyond(&self) -> Self {
+        let runs = |work: &&Work| !matches!(work, Work::Seed(seed) if *seed > SEEDS_BEYOND);
+        Self { work: self.work.iter().filter(runs).cloned().collect(), ..self.clone() }
+    }
+}
+
+/// The shapes to try, each with the seeds and the user's samples that run on it.
+pub(super) fn cases(shapes: &Shapes, extents: &[usize], plan: &Plan) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    let batches = if shapes.open_batch() { BATCHES.to_vec() } else { vec![shapes.fixed_batch()] };
+    let seeds = || (1..=plan.seeds).map(Work::Seed).collect();
+    let mut seeded = |batch, extent| {
+        cases.push(Case { shapes: shapes.sized(batch, extent), batch, work: seeds() });
+    };
+    batches.iter().for_each(|&batch| seeded(batch, extents[0]));
+    extents[1..].iter().for_each(|&extent| seeded(batches[0], extent));
+    let count = plan.samples.as_ref().map_or(0, |samples| samples.count);
+    let mut sizes = batches.into_iter().chain(std::iter::repeat(CHUNK));
+    let mut start = 0;
+    while start < count {
+        let (batch, valid) = if shapes.open_batch() {
+            let size = sizes.next().unwrap_or(CHUNK).min(count - start);
+            (size, size)
+        } else {
+            (shapes.fixed_batch(), shapes.fixed_batch().min(count - start))
+        };
+        let work = Work::Rows { start, valid };
+        let sized = shapes.sized(batch, extents[0]);
+        match cases.iter_mut().find(|case| case.shapes == sized) {
+            Some(case) => case.work.push(work),
+            None => cases.push(Case { shapes: sized, batch, work: vec![work] }),
+        }
+        start += valid;
+    }
+    cases
+}
+
+/// The inputs of one run, and its name for people.
+pub(super) fn inputs_of(work: &Work, case: &Case, shapes: &Shapes, plan: &Plan) -> (Vec<Tensor>, String) {
+    match (work, &plan.samples) {
+        (Work::Rows { start, valid }, Some(samples)) => {
+            (samples.cut(*start, case.batch), format!("samples {start} to {}", start + valid - 1))
+        }
+        (Work::Seed(seed) | Work::Rows { start: seed, .. }, _) => {
+            (shapes.random(&case.shapes, *seed as u64), format!("seed {seed}, inputs {:?}", case.shapes))
+        }
+    }
+}
