@@ -29,8 +29,8 @@ use crate::signature::Signature;
 /// Layers are found by what they compute. Each becomes one node of the domain `ai.isqrtcov`; beside it stands an ONNX
 /// function with the same meaning in standard operators, so that runtimes without the operator library run the file
 /// too. Everything else in the model stays as it was. The original and the file written are then run on the same
-/// inputs, and OUTPUT appears only if they agree: a model that cannot be converted, or whose proof fails, leaves no
-/// file and exit status 1. An existing OUTPUT is replaced; the input never is.
+/// inputs, and OUTPUT appears only if they agree: for a model that cannot be converted, or whose proof
+/// fails, nothing is written, an older OUTPUT stays as it was, and the exit status is 1. The input is never replaced.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   isqrt-cov convert model.onnx -o fused.onnx
@@ -131,9 +131,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         proof.allow_rounding(layers, &accuracies);
         plan.tolerance = Some(proof.tolerance);
     }
-    if !repaired.is_empty() && proof.failure.is_none() {
-        proof.failure = arguments.repair.judge(&proof)?;
-    }
     if let Some(failure) = &mut proof.failure {
         let place = parting(reference, &written.proto, layers, &*runtime, &plan);
         failure.extend(place.into_iter().flat_map(|place| ["; ".to_owned(), place]));
@@ -158,6 +155,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             "the converted model is not proven to compute the same function, and was not written: {failure}"
         ),
     });
+    if repaired.is_empty() {
+        proof.notes.extend(arguments.repair.was_idle());
+    } else if conversion.refusal.is_none() {
+        conversion.refusal = arguments.repair.judge(&proof)?;
+    }
     let latency = arguments.report.as_ref().map(|_| {
         progress.spin("measuring the latency");
         let latency = latency(reference, &written.proto, &*runtime, &plan, &proof);

@@ -131,7 +131,7 @@ fn lost_message(lost: &Lost) -> String {
         format!(
             "the exporter dropped the iteration of the layer that reads `{}`: the model does not compute what was trained. \
              Either {again}; or, as the trained weights are all there, put the layer back with convert --repair \
-             --iterations K, where K is the number of steps that the model was trained with",
+             --iterations K [--expected FILE], where K is the number of steps that the model was trained with (published: 5)",
             lost.input
         )
     } else {

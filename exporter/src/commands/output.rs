@@ -32,6 +32,9 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
         _ => Path::new("."),
     };
     ensure!(folder.is_dir(), "{}: the folder {} does not exist", output.display(), folder.display());
+    tempfile::tempfile_in(folder).with_context(|| {
+        format!("{}: the folder {} cannot be written to", output.display(), folder.display())
+    })?;
     Ok(())
 }
 

@@ -44,7 +44,13 @@ fn verdict(conversion: &Conversion) -> Markup {
     let count = conversion.findings.layers.len();
     let layers = if count == 1 { "One layer is now".to_owned() } else { format!("{count} layers are now") };
     let nodes = if count == 1 { "a single node" } else { "a single node each" };
-    paragraph("verdict good", &format!("{layers} {nodes}, and the model computes the same function."))
+    let assumed = conversion.findings.layers.iter().any(Found::is_repaired);
+    let function = if assumed {
+        "and the model computes what it would with the layers that were lost, put back as assumed"
+    } else {
+        "and the model computes the same function"
+    };
+    paragraph("verdict good", &format!("{layers} {nodes}, {function}."))
 }
 
 /// A table of names and values as markup.

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum, ValueHint};
 use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::ModelProto;
 use serde_json::{Value, json};
 
 use super::layers;
+use crate::cli::Refusal;
 use crate::expand;
 use crate::proof::Proof;
 use crate::recognize::{Findings, Found, Lost};
@@ -33,7 +34,7 @@ pub struct Repair {
     triangle: Option<Triangle>,
     /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`
     ///
-    /// The conversion fails where the repaired model does not give them.
+    /// The conversion fails where the repaired model does not give them; `expected` in --inputs does the same.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "repair", conflicts_with = "inputs")]
     expected: Option<PathBuf>,
 }
@@ -85,26 +86,36 @@ impl Repair {
         })
     }
 
-    /// Whether the repaired model gives the outputs that the user expects; if not, why the proof fails.
+    /// Whether the repaired model gives the outputs that the user's data expect; if not, a refusal.
     ///
     /// # Errors
-    /// Data without these outputs.
-    pub fn judge(&self, proof: &Proof) -> Result<Option<String>> {
-        let Some(path) = &self.expected else { return Ok(None) };
+    /// Data without these outputs, where they were promised.
+    pub fn judge(&self, proof: &Proof) -> Result<Option<Refusal>> {
         let distance = proof.samples.as_ref().and_then(|samples| samples.distance);
-        let [_, after] = distance.with_context(|| format!("{}: has no array `expected`", path.display()))?;
-        Ok((after.is_nan() || after > proof.tolerance).then(|| {
-            format!(
-                "with K = {} and the triangle {}, the outputs are {after:.1e} away from those in {}: the model was trained \
-                 with others, or its layer is another one",
+        let [_, after] = match (distance, &self.expected) {
+            (Some(distance), _) => distance,
+            (None, None) => return Ok(None),
+            (None, Some(path)) => bail!("{}: has no array `expected`", path.display()),
+        };
+        Ok((after.is_nan() || after > proof.tolerance).then(|| Refusal {
+            reason: "expected-differs",
+            message: format!(
+                "with K = {} and the triangle {}, the outputs are {after:.1e} away from those expected (at most {:.0e} counts \
+                 as equal), and nothing was written: the model was trained with others, or its layer is another one",
                 self.iterations.unwrap_or_default(),
                 match self.triangle {
                     Some(Triangle::UpperColumnMajor) => "column-major",
                     _ => "row-major",
                 },
-                path.display()
-            )
+                proof.tolerance
+            ),
         }))
+    }
+
+    /// What to say where there was nothing to repair.
+    pub fn was_idle(&self) -> Option<String> {
+        let note = "no layer lost its iteration: --repair, --iterations and --triangle changed nothing";
+        self.wanted.then(|| note.to_owned())
     }
 }
 

@@ -6,7 +6,7 @@ use super::identify::{Identification, Resolution};
 use super::{Found, Miss};
 
 /// Attributes that are farther off than this explain nothing, not even a near miss.
-const UNLIKE: f64 = 0.5;
+const UNLIKE: f64 = 0.05;
 
 /// Why the closest attributes are no explanation.
 #[must_use]

@@ -76,8 +76,8 @@ pub fn describe(
         input: flow.names[region.input].to_owned(),
         output: flow.names[cut.value].to_owned(),
         reason: format!(
-            "`{}` is {what} for every input tried ({} inputs), and {products} matrix products stand where a layer of K steps \
-             has 3K − 1 and the covariance's",
+            "`{}` is {what} for every input tried ({} inputs); {products} matrix products are left of the layer, which has \
+             at least 3K − 1 for K steps (14 for K = 5)",
             flow.names[cut.value],
             samples(&observed.probed.inputs).count()
         ),

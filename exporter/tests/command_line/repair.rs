@@ -58,7 +58,7 @@ fn a_repair_that_the_data_contradict_is_refused() {
                 .to_vec();
         line.extend(arguments![wrong[0], wrong[1], wrong[2], wrong[3]]);
         let run = isqrt_cov(&line);
-        assert_eq!((status(&run), &object(&run)["reason"]), (1, &"proof-failed".into()), "{wrong:?}");
+        assert_eq!((status(&run), &object(&run)["reason"]), (1, &"expected-differs".into()), "{wrong:?}");
         assert!(!output.exists());
     }
 }
