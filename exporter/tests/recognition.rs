@@ -13,7 +13,7 @@ use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::layer::Value as Attribute;
 use isqrt_cov_op::{DOMAIN, OperatorKind};
-use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, NodeProto};
+use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, NodeProto, TensorProto};
 use ndarray::ArrayD;
 use serde_json::Value;
 
@@ -191,4 +191,23 @@ fn own_graphs_are_found_for_what_they_are() {
         }
     }
     assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+/// Ordinary inputs never show what a guard does: it must stay in front of the layer.
+#[test]
+fn a_guard_in_front_of_a_layer_is_no_part_of_it() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    let input = graph.input[0].name().to_owned();
+    for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| **name == input) {
+        "clipped".clone_into(name);
+    }
+    let limits = [("least", -1000.0), ("most", 1000.0)];
+    graph
+        .initializer
+        .extend(limits.map(|(name, limit)| TensorProto::from_values(name, &[], &[limit as f32])));
+    graph.node.insert(0, NodeProto::new("Clip", &[&input, "least", "most"], &["clipped"]));
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    assert_eq!(findings.layers.len(), 1);
+    assert_eq!(findings.layers[0].input, "clipped");
 }

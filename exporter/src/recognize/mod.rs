@@ -216,7 +216,17 @@ pub fn recognize(model: &ModelProto, runtime: &dyn Runtime) -> Result<Findings> 
         }
     }
     search.findings.not_evaluated = search.survey.failure.take();
+    // A layer inside of another finding has gone with it.
+    let places_of = |found: &Found| places.iter().position(|place| place.scope == found.scope);
+    let mut layers = std::mem::take(&mut search.findings.layers);
+    layers.retain(|found| places_of(found).is_none_or(|place| !search.is_inside(place, &search.owned)));
     let mut findings = search.findings;
+    findings.layers = layers;
+    if !findings.layers.is_empty() {
+        // Without a covariance in front, a constant may be a mask.
+        findings.lost.retain(|lost| lost.hole.is_some());
+    }
+
     if findings.layers.is_empty() && findings.lost.is_empty() {
         let main = &places[0].flow;
         let multiplies = region::products(main, &HashSet::new());
@@ -312,7 +322,7 @@ impl Search<'_> {
     fn is_explained(&self, candidate: &Candidate) -> bool {
         let covered = &self.covered[candidate.place];
         candidate.products.iter().all(|product| covered.contains(product))
-            || self.is_inside_explained(candidate.place)
+            || self.is_inside(candidate.place, &self.covered)
     }
 
     /// Whether a candidate's value is one that only nodes of a layer know.
@@ -324,11 +334,11 @@ impl Search<'_> {
             && !self.findings.layers.iter().any(is_output)
     }
 
-    /// Whether a finding explains the node that a graph is in, or every call of the function that it is in.
-    fn is_inside_explained(&self, place: usize) -> bool {
+    /// Whether the node that a graph is in, or every call of the function that it is in, is among these nodes of each place.
+    fn is_inside(&self, place: usize, nodes: &[HashSet<NodeId>]) -> bool {
         let here = &self.places[place];
         if let (Some(outer), Some((node, _))) = (here.outer, here.scope.path.last()) {
-            return self.covered[outer].contains(node) || self.is_inside_explained(outer);
+            return nodes[outer].contains(node) || self.is_inside(outer, nodes);
         }
         let Some(function) = here.scope.function.and_then(|function| self.model.functions.get(function))
         else {
@@ -342,7 +352,7 @@ impl Search<'_> {
         };
         self.places
             .iter()
-            .zip(&self.covered)
+            .zip(nodes)
             .all(|(place, covered)| calls(place).iter().all(|call| covered.contains(call)))
     }
 

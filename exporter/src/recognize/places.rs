@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use isqrt_cov_op::DOMAIN;
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, OperatorSetIdProto};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
 use crate::graph::{Around, Flow, Kind, captured, is_closed_function, subgraphs};
 use crate::scope::Scope;
@@ -41,6 +41,15 @@ pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [Gra
         .enumerate()
         .map(|(index, function)| ((function.domain(), function.name()), index))
         .collect();
+    let mut calls: HashMap<usize, usize> = HashMap::new();
+    let mut pending: Vec<&NodeProto> =
+        graph.node.iter().chain(bodies.iter().flat_map(|body| &body.node)).collect();
+    while let Some(node) = pending.pop() {
+        pending.extend(subgraphs(node).flat_map(|graph| &graph.node));
+        if let Some(&called) = by_name.get(&(node.domain(), node.op_type())) {
+            *calls.entry(called).or_default() += 1;
+        }
+    }
     let around = |known| Around { known, closed_functions: closed_functions.clone() };
     let flow = Flow::within(graph, &around(HashMap::new()));
     let mut places = vec![Place { scope: Scope::default(), flow, outer: None, opsets: &model.opset_import }];
@@ -65,8 +74,9 @@ pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [Gra
                 continue;
             }
             let function = &model.functions[called];
-            // What the first call gives as a constant, every call does in graphs that exporters write.
-            let arguments = function.input.iter().zip(&proto.input);
+            // Another call may give other constants, or data.
+            let only = calls.get(&called) == Some(&1);
+            let arguments = function.input.iter().zip(&proto.input).filter(|_| only);
             let known = arguments.filter_map(|(parameter, argument)| {
                 let known = place.flow.known(argument).filter(|(kind, _)| *kind != Kind::Data)?;
                 Some((parameter.as_str(), known))

@@ -92,7 +92,36 @@ pub fn inputs(flow: &Flow, product: NodeId) -> Vec<ValueId> {
     inputs
 }
 
-/// Whether no trained weight goes in between a dominator and the value it dominates.
+/// Whether a node treats numbers differently by their size: ordinary inputs may never show what it does. One in front of
+/// a layer is not part of it.
+fn is_guard(node: &NodeProto) -> bool {
+    matches!(
+        node.op_type(),
+        "Clip"
+            | "Min"
+            | "Max"
+            | "Where"
+            | "IsNaN"
+            | "IsInf"
+            | "Relu"
+            | "LeakyRelu"
+            | "ThresholdedRelu"
+            | "Shrink"
+            | "Sign"
+            | "Round"
+            | "Floor"
+            | "Ceil"
+            | "Greater"
+            | "GreaterOrEqual"
+            | "Less"
+            | "LessOrEqual"
+            | "Equal"
+            | "QuantizeLinear"
+            | "DequantizeLinear"
+    )
+}
+
+/// Whether neither a trained weight nor a guard goes in between a dominator and the value it dominates.
 fn is_weightless_between(flow: &Flow, dominator: ValueId, value: ValueId) -> bool {
     let mut visited = HashSet::from([dominator]);
     let mut pending = vec![value];
@@ -101,7 +130,7 @@ fn is_weightless_between(flow: &Flow, dominator: ValueId, value: ValueId) -> boo
             continue;
         }
         let Some(node) = flow.producer[value] else { return false };
-        if flow.has_weights(node) {
+        if flow.has_weights(node) || is_guard(&flow.graph.node[node]) {
             return false;
         }
         pending.extend(flow.data_reads(node));

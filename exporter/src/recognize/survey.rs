@@ -75,6 +75,14 @@ pub fn survey(
     let mut tried: Vec<Vec<Entry>> = Vec::new();
     for extents in sizes.extents {
         let entries = entries(graph, sizes.batch, extents)?;
+        if let Some(large) =
+            entries.iter().find(|entry| entry.elements().is_none_or(|count| count > MOST_ELEMENTS))
+        {
+            best.failure.get_or_insert_with(|| {
+                format!("input `{}` of shape {:?} is too large", large.name, large.dims)
+            });
+            continue;
+        }
         if tried.contains(&entries) {
             continue;
         }
@@ -220,6 +228,16 @@ struct Entry {
     name: String,
     element: ElementType,
     dims: Vec<usize>,
+}
+
+/// Elements that an input may have, at most: hostile models ask for any number.
+const MOST_ELEMENTS: usize = 1 << 27;
+
+impl Entry {
+    /// The number of elements, where that is a number.
+    fn elements(&self) -> Option<usize> {
+        self.dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))
+    }
 }
 
 /// The graph's inputs, initializers left out, with sizes for the axes that have none.
