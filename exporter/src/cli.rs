@@ -118,7 +118,7 @@ impl Answer {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Runtime")]
 pub(crate) struct RuntimeOptions {
-    /// The runtime that evaluates models [default: tract; ort where one of the paths below is given]
+    /// The runtime that evaluates models [default: tract; ort where one of the options below is given]
     #[arg(long, value_enum)]
     pub runtime: Option<RuntimeKind>,
     /// ONNX Runtime's shared library, or a folder that holds it such as the `capi` folder of the Python package

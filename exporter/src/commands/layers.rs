@@ -136,10 +136,9 @@ fn lost_message(lost: &Lost) -> String {
         )
     } else {
         format!(
-            "{}: the model does not compute what was trained, and the layer is gone. {again}",
+            "{}: the model does not compute what was trained, and the layer is gone; {again}",
             lost.reason
         )
-        .replace(". export", ". Export")
     }
 }
 

@@ -226,7 +226,6 @@ pub fn recognize(model: &ModelProto, runtime: &dyn Runtime) -> Result<Findings> 
         // Without a covariance in front, a constant may be a mask.
         findings.lost.retain(|lost| lost.hole.is_some());
     }
-
     if findings.layers.is_empty() && findings.lost.is_empty() {
         let main = &places[0].flow;
         let multiplies = region::products(main, &HashSet::new());
