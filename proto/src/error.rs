@@ -15,6 +15,12 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A folder, a pipe or a device.
+    #[error("{}: is not a regular file", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// The file cannot be created or written.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {

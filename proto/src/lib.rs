@@ -5,6 +5,7 @@
 //! otherwise; every reader here checks before it trusts.
 
 mod build;
+mod content;
 mod error;
 mod external;
 mod map;
@@ -20,6 +21,7 @@ mod walk;
 pub mod onnx;
 
 pub use bytes::Bytes;
+pub use content::content;
 pub use error::{Error, Problem, TensorError};
 pub use model::Model;
 pub use save::Staged;

@@ -1,14 +1,12 @@
 //! A model with the place it came from.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::content::content;
 use crate::external::ExternalFiles;
-use crate::map::map;
 use crate::onnx::tensor_proto::DataLocation;
 use crate::onnx::{ModelProto, TensorProto};
 use crate::tensor::TensorData;
@@ -16,9 +14,6 @@ use crate::{Error, TensorError, walk};
 
 /// The most bytes that protobuf allows a message.
 pub(crate) const MESSAGE_LIMIT: u64 = i32::MAX as u64;
-
-/// Files of so many bytes are mapped. Smaller ones are read, which nobody can change afterwards.
-const MAPPED: u64 = 16 << 20;
 
 /// A model, and the folder in which its external data lies.
 ///
@@ -39,27 +34,7 @@ impl Model {
     /// or without a graph, an IR version or an operator set.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let read_error = |source| Error::Read { path: path.to_owned(), source };
-        let metadata = std::fs::metadata(path).map_err(read_error)?;
-        if !metadata.is_file() {
-            return Err(Error::NotAModel { path: path.to_owned(), reason: "it is not a regular file" });
-        }
-        let too_large = |found| Error::TooLarge { path: path.to_owned(), found, limit: MESSAGE_LIMIT };
-        if metadata.len() > MESSAGE_LIMIT {
-            return Err(too_large(metadata.len()));
-        }
-        let file = File::open(path).map_err(read_error)?;
-        let content = if metadata.len() >= MAPPED {
-            map(&file).map_err(read_error)?
-        } else {
-            let mut content = Vec::with_capacity(metadata.len() as usize);
-            file.take(MESSAGE_LIMIT + 1).read_to_end(&mut content).map_err(read_error)?;
-            content.into()
-        };
-        if content.len() as u64 > MESSAGE_LIMIT {
-            return Err(too_large(content.len() as u64));
-        }
-        Self::decode(content, path)
+        Self::decode(content(path, MESSAGE_LIMIT)?, path)
     }
 
     /// Decodes a model as if it had been read from `path`, whose folder holds the external data. Its tensors share
