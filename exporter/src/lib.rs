@@ -1,6 +1,7 @@
 //! Recognition, rewriting and proof of iSQRT-COV layers in ONNX models.
 
 pub mod body;
+pub mod checkpoint;
 pub mod cli;
 mod commands;
 pub mod constants;

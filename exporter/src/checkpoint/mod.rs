@@ -1,0 +1,153 @@
+//! Trained weights from files of `torch.save` and from safetensors.
+//!
+//! Such files come from strangers, and torch's are programs: a pickle may call anything. Nothing of a file is run
+//! here ([`pickle`]), names it may mention are listed ([`globals`]), and sizes are compared with the bytes there are before
+//! anything is made of them. Tensors share the bytes of the file, which is mapped where it is large.
+
+mod archive;
+mod element;
+mod error;
+mod globals;
+mod legacy;
+mod pairs;
+mod pickle;
+mod safetensors;
+mod sharded;
+mod state_dict;
+mod storage;
+mod torch_zip;
+
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use isqrt_cov_proto::content;
+use isqrt_cov_proto::onnx::TensorProto;
+
+pub use archive::ArchiveProblem;
+pub use error::Error;
+pub use pickle::PickleProblem;
+pub use storage::ViewProblem;
+
+/// A trained model's weights as they stand in a file.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The file.
+    pub path: PathBuf,
+    /// How it is stored.
+    pub format: Format,
+    /// The tensors of the state dict, in the file's order, under the file's names; their elements row by row,
+    /// little-endian, in `raw_data`.
+    pub tensors: Vec<TensorProto>,
+    /// What else stands beside the state dict, as far as it is a number or a word: `epoch`, `arch`, `best_prec1`;
+    /// safetensors' `__metadata__`.
+    pub facts: Vec<(String, String)>,
+}
+
+/// How a checkpoint is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The zip archive that `torch.save` writes from PyTorch 1.6 on.
+    TorchArchive,
+    /// The run of pickles and storages that it wrote before.
+    LegacyTorch,
+    /// One safetensors file.
+    Safetensors,
+    /// So many safetensors files and their index.
+    ShardedSafetensors(usize),
+}
+
+impl Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TorchArchive => f.write_str("torch archive"),
+            Self::LegacyTorch => f.write_str("legacy torch file"),
+            Self::Safetensors => f.write_str("safetensors"),
+            Self::ShardedSafetensors(1) => f.write_str("safetensors, 1 shard"),
+            Self::ShardedSafetensors(shards) => write!(f, "safetensors, {shards} shards"),
+        }
+    }
+}
+
+/// What a file's first bytes say it is.
+enum Kind {
+    Zip,
+    Pickle,
+    Safetensors,
+    Index,
+}
+
+/// How many bytes of a file tell what it is: an index has to be looked through for its map.
+const HEAD: usize = 64 << 10;
+
+impl Kind {
+    fn of(head: &[u8]) -> Option<Self> {
+        match head {
+            [b'P', b'K', 3, 4, ..] => Some(Self::Zip),
+            [0x80, 2..=5, ..] => Some(Self::Pickle),
+            // The length is not looked at: a file that lies about it is refused by its reader, which says so.
+            [_, _, _, _, _, _, _, _, b'{', b'"' | b'}' | b' ' | b'\n', ..] => Some(Self::Safetensors),
+            _ if head.trim_ascii_start().starts_with(b"{") => {
+                let map = format!("\"{}\"", sharded::MAP);
+                head.windows(map.len()).any(|window| window == map.as_bytes()).then_some(Self::Index)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether the content of the file `path`, not its name, is a checkpoint's and not an ONNX model's.
+#[must_use]
+pub fn is_checkpoint(path: &Path) -> bool {
+    // Opening a pipe waits for its other end.
+    if !path.is_file() {
+        return false;
+    }
+    let Ok(file) = File::open(path) else { return false };
+    let mut head = Vec::new();
+    file.take(HEAD as u64).read_to_end(&mut head).is_ok() && Kind::of(&head).is_some()
+}
+
+impl Checkpoint {
+    /// Reads a checkpoint, or the files that the index of a sharded one names.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not a checkpoint; one that is damaged or truncated; one whose pickle names what
+    /// no state dict needs; tensors that their storages do not hold, or of types that ONNX or networks here do not have.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let content = content(path, u64::MAX)?;
+        let kind = Kind::of(&content[..content.len().min(HEAD)]);
+        let (contents, format) = match kind {
+            Some(Kind::Zip) => (torch_zip::read(path, content)?, Format::TorchArchive),
+            Some(Kind::Pickle) => (legacy::read(path, &content)?, Format::LegacyTorch),
+            Some(Kind::Safetensors) => (safetensors::read(path, &content)?, Format::Safetensors),
+            Some(Kind::Index) => {
+                let (contents, shards) = sharded::read(path, &content)?;
+                (contents, Format::ShardedSafetensors(shards))
+            }
+            None => return Err(Error::Kind { path: path.to_owned(), found: unknown(&content) }),
+        };
+        Ok(Self { path: path.to_owned(), format, tensors: contents.tensors, facts: contents.facts })
+    }
+}
+
+/// What a file is that is no checkpoint, as far as that is easily told.
+fn unknown(content: &[u8]) -> String {
+    match content {
+        [] => "the file is empty".to_owned(),
+        // What torch.save wrote before 0.1.10.
+        _ if content.get(257..262) == Some(b"ustar") => {
+            "it is a tar archive, as PyTorch wrote them before 0.1.10, or of files; load it there and save it again, or \
+             unpack it"
+                .to_owned()
+        }
+        [0x80, protocol, ..] => format!("it begins as a pickle of protocol {protocol} would, and there are 2 to 5"),
+        [b'P', b'K', ..] => "it begins as an empty or divided zip archive does".to_owned(),
+        _ => {
+            let head: Vec<String> = content.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            format!("it begins with {}", head.join(" "))
+        }
+    }
+}

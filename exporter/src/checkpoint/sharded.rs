@@ -1,0 +1,137 @@
+//! Safetensors in several files, with an index that says which tensor is in which.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Component, Path, PathBuf};
+
+use isqrt_cov_proto::content;
+use isqrt_cov_proto::onnx::TensorProto;
+
+use super::error::Printable;
+use super::pairs::Pairs;
+use super::state_dict::Contents;
+use super::{Error, safetensors};
+
+/// The member of the index that lists the tensors.
+pub(super) const MAP: &str = "weight_map";
+
+/// Reads the index `text`, and the files that it names beside `path`. Also says how many those are.
+pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, usize), Error> {
+    let wrong = |problem| Error::Index { path: path.to_owned(), problem };
+    let malformed = |source: serde_json::Error| {
+        wrong(format!("{source}; expected a JSON object whose `{MAP}` names a file for each tensor"))
+    };
+    let map: Pairs<String> = serde_json::from_slice::<Index>(text).map_err(malformed)?.map;
+    if let Some(name) = map.duplicate() {
+        return Err(wrong(format!("{MAP} has `{}` twice; expected each name once", Printable(name))));
+    }
+    let mut shards: Vec<&str> = Vec::new();
+    let mut known = HashSet::new();
+    for (_, file) in &map.0 {
+        if known.insert(file.as_str()) {
+            shards.push(file);
+        }
+    }
+    let mut facts = Vec::new();
+    let mut found: HashMap<String, (&str, TensorProto)> = HashMap::new();
+    for &shard in &shards {
+        let file = locate(path, shard)?;
+        let contents = safetensors::read(&file, &content(&file, u64::MAX)?)?;
+        facts.extend(contents.facts);
+        for tensor in contents.tensors {
+            let name = tensor.name().to_owned();
+            if let Some((other, _)) = found.insert(name.clone(), (shard, tensor)) {
+                return Err(wrong(format!(
+                    "tensor `{}` is in `{}` and in `{}`; expected it once",
+                    Printable(&name),
+                    Printable(other),
+                    Printable(shard)
+                )));
+            }
+        }
+    }
+    let mut tensors = Vec::new();
+    for (name, shard) in &map.0 {
+        let missing = || {
+            wrong(format!(
+                "tensor `{}` is not in `{}`, where it should be; are index and files of one save?",
+                Printable(name),
+                Printable(shard)
+            ))
+        };
+        let (file, tensor) = found.remove(name).ok_or_else(missing)?;
+        if file != shard {
+            return Err(missing());
+        }
+        tensors.push(tensor);
+    }
+    if let Some((name, (shard, _))) = found.into_iter().min_by(|(one, _), (other, _)| one.cmp(other)) {
+        return Err(wrong(format!(
+            "does not list tensor `{}` of `{}`; are index and files of one save?",
+            Printable(&name),
+            Printable(shard)
+        )));
+    }
+    facts.sort();
+    facts.dedup();
+    Ok((Contents { tensors, facts }, shards.len()))
+}
+
+/// What matters of an index.
+struct Index {
+    map: Pairs<String>,
+}
+
+impl<'de> serde::Deserialize<'de> for Index {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> serde::de::Visitor<'de> for Members {
+            type Value = Index;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut members: A) -> Result<Index, A::Error> {
+                let mut map = None;
+                while let Some(name) = members.next_key::<String>()? {
+                    if name == MAP && map.is_some() {
+                        return Err(serde::de::Error::duplicate_field(MAP));
+                    } else if name == MAP {
+                        map = Some(members.next_value()?);
+                    } else {
+                        members.next_value::<serde::de::IgnoredAny>()?;
+                    }
+                }
+                Ok(Index { map: map.ok_or_else(|| serde::de::Error::missing_field(MAP))? })
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// The path of a shard: a file in the index's folder, also after links are followed.
+fn locate(path: &Path, shard: &str) -> Result<PathBuf, Error> {
+    let wrong = |problem: &str| Error::Index {
+        path: path.to_owned(),
+        problem: format!("file `{}` {problem}", Printable(shard)),
+    };
+    let mut components = Path::new(shard).components();
+    let single = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+    // A component may be given with a slash after it.
+    if !single || shard.contains(['/', '\\', '\0']) {
+        return Err(wrong("is not a plain name; expected a file beside the index"));
+    }
+    let failed =
+        |source: std::io::Error| wrong(&format!("cannot be read: {source}; expected it beside the index"));
+    let folder = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let folder = folder.canonicalize().map_err(failed)?;
+    let file = folder.join(shard).canonicalize().map_err(failed)?;
+    if file.parent() != Some(&folder) {
+        return Err(wrong("is a link out of the index's folder; expected the file itself: copy it there"));
+    }
+    Ok(file)
+}
