@@ -53,7 +53,8 @@ def case(name, architecture, layout, widths, *, sizes, classes, reduction=8, **f
     elif architecture == "alexnet":
         entry |= {"hidden": 10}
     elif architecture == "gsop":
-        entry |= {"block": "bottleneck", "stem": widths[0], "last_stride": 1, "iterations": 3, "triangle": COLUMN_MAJOR}
+        entry |= {"block": "bottleneck", "stem": widths[0], "last_stride": 1, "attention_blocks": "last"}
+        entry |= {"iterations": 3, "triangle": COLUMN_MAJOR}
     return entry | fields
 
 
@@ -453,6 +454,18 @@ CASES = [
         attention=6,
         format="safetensors",
         notes="attention narrower than the reduction",
+    ),
+    case(
+        "gsop_every_block.pth",
+        "gsop",
+        "released",
+        NARROW,
+        sizes=[[64, 64], [72, 49]],
+        classes=5,
+        depths=[2, 2, 2, 1],
+        attention=8,
+        attention_blocks="every",
+        notes="attention in every block of the first three stages",
     ),
 ]
 

@@ -149,11 +149,11 @@ class AttentionBlock(Bottleneck):
         return x * torch.sigmoid(self.fc_adapt_channels(self.row_conv_group(rows)))
 
 
-def resnet_trunk(block, depths, widths, stem=None, last_stride=1, attention=None):
+def resnet_trunk(block, depths, widths, stem=None, last_stride=1, attention=None, attention_blocks="last"):
     """The modules before the reduction, by their released names, and the number of channels they give.
 
-    With `attention`, the last block of every stage but the last has it; its covariance is then of every second position
-    in the first stage and of all in the others.
+    With `attention`, the "last" block of every stage but the last has it, or "every" one; its covariance is of every
+    second position in the first stage and of all in the others.
     """
     channels = stem or widths[0]
     parts = OrderedDict(
@@ -167,7 +167,8 @@ def resnet_trunk(block, depths, widths, stem=None, last_stride=1, attention=None
         blocks = []
         for unit in range(depth):
             stride = 1 if unit or index == 0 else last_stride if index == last else 2
-            if attention and index != last and unit == depth - 1:
+            attends = attention and index != last and (unit == depth - 1 or attention_blocks == "every")
+            if attends:
                 blocks.append(AttentionBlock(channels, width, stride, attention, 1 if index else 2))
             else:
                 blocks.append(block(channels, width, stride))
@@ -377,9 +378,9 @@ def build(case):
     depths, widths, stem = case["depths"], case["widths"], case["stem"]
     if layout == "imgclsmob":
         return Imgclsmob(depths, widths, bottleneck, case["conv1_stride"], *sizes, stem=stem, **layer)
-    trunk, channels = resnet_trunk(
-        Bottleneck if bottleneck else BasicBlock, depths, widths, stem, case["last_stride"], case.get("attention")
-    )
+    block = Bottleneck if bottleneck else BasicBlock
+    attention = case.get("attention"), case.get("attention_blocks", "last")
+    trunk, channels = resnet_trunk(block, depths, widths, stem, case["last_stride"], *attention)
     if layout == "released":
         return Released(trunk, channels, *sizes, **layer)
     return Training(trunk.values(), channels, *sizes, reduced_in_features=layout == "finetuned", **layer)

@@ -10,6 +10,7 @@ the diagonal apart. So ln‖w_ij‖ ≈ a_i + a_j, and 2a_i + d on the diagonal.
 `decide` names the order that fits better by THRESHOLD, or none.
 """
 
+import itertools
 import json
 import math
 import sys
@@ -52,7 +53,7 @@ def score(norms, channels, order):
     on = diagonal - 2 * a
     left = (off**2).sum() + ((on - on.mean()) ** 2).sum()
     total = ((norms - norms.mean()) ** 2).sum()
-    fit = -(len(norms) - channels - 1) * math.log(left / total) / (2 * math.sqrt(channels))
+    fit = -(len(norms) - channels - 1) * math.log(max(left / total, 1e-12)) / (2 * math.sqrt(channels))
     t = (diagonal.mean() - others.mean()) / math.sqrt(
         diagonal.var(ddof=1) / channels + others.var(ddof=1) / len(others)
     )
@@ -283,6 +284,49 @@ def study(scratch):
         print(f"| {kind} | {counts} | {low} … {middle} … {high} |")
 
 
+def chosen(found):
+    """The nets whose classifiers are kept: of every kind, in both orders, and some that are short of evidence."""
+    kinds = {}
+    for net in found:
+        short = net.epochs <= 3 and not net.finetuned
+        wide = net.channels >= 96 or (net.classes == 100 and net.channels > 24)
+        if not wide:
+            kinds.setdefault((net.channels, short, net.classes, bool(net.hidden), net.finetuned), []).append(net)
+    orders = itertools.cycle((ROW_MAJOR, COLUMN_MAJOR))
+    for (channels, _, classes, _, finetuned), group in kinds.items():
+        if channels in (8, 16, 32, 48) if classes == 10 else finetuned:
+            order = next(orders)
+            yield next(net for net in reversed(group) if net.order == order)
+
+
+def distill(scratch):
+    """Writes the kept classifiers in float16, and two untrained ones, with the answers that the rule gives of them."""
+    TARGET.mkdir(parents=True, exist_ok=True)
+    cases = []
+
+    def keep(name, weight, net, order, accuracies):
+        weight = weight.astype(np.float16)
+        decided, difference = decide(weight)
+        assert decided in (None, order), f"{name}: wrong"
+        np.savez_compressed(TARGET / f"{name}.npz", weight=weight)
+        settings = asdict(net) | {"order": order}
+        cases.append(
+            {"weights": f"{name}.npz", "decided": decided, "difference": round(difference, 4)} | settings | accuracies
+        )
+
+    kept = list(chosen(nets()))
+    for net in kept:
+        stored = np.load(scratch / f"{net.name}.npz")
+        accuracies = {
+            "accuracy": round(float(stored["right"]), 4),
+            "accuracy_in_other_order": round(float(stored["wrong"]), 4),
+        }
+        keep(net.name, stored["weight"], net, net.order, accuracies)
+    for net in kept[1:8:4]:
+        keep(f"untrained_c{net.channels}", np.load(scratch / f"{net.name}.npz")["untrained"], net, None, {})
+    (TARGET / "cases.json").write_text("[\n" + ",\n".join(json.dumps(case) for case in cases) + "\n]\n")
+
+
 def main():
     command, scratch = sys.argv[1], Path(sys.argv[2])
     scratch.mkdir(parents=True, exist_ok=True)
@@ -291,6 +335,8 @@ def main():
             pool.starmap(trained, [(net, scratch) for net in reversed(nets())], chunksize=1)
     elif command == "study":
         study(scratch)
+    elif command == "distill":
+        distill(scratch)
 
 
 if __name__ == "__main__":
