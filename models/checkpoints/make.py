@@ -183,7 +183,7 @@ CASES = [
         notes="three files; the index names the tensors of each",
     ),
     case(
-        "released_float16.safetensors",
+        "released_half.safetensors",
         "resnet",
         "released",
         PLAIN,
@@ -444,7 +444,7 @@ CASES = [
         notes="conv_for_DR has stride 2 in the first stage and 1 elsewhere, as in the published widths",
     ),
     case(
-        "gsop.safetensors",
+        "gsop_narrow.safetensors",
         "gsop",
         "released",
         NARROW,
@@ -636,6 +636,7 @@ def main():
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     TARGET.mkdir(parents=True, exist_ok=True)
+    assert len({entry["tensors"] for entry in CASES}) == len(CASES), "two cases would share an archive"
     cases = [made(entry) for entry in CASES]
     if DIGITS.exists():
         digits_in_float16()
