@@ -337,8 +337,8 @@ impl Central {
         }
         let name = &content[at + 30..at + 30 + name];
         if name != self.name.as_bytes() {
-            let found = format!("name `{}`", Printable(&String::from_utf8_lossy(name)));
-            return differs("", found, format!("`{}`", Printable(&self.name)));
+            let found = format!("`{}`", Printable(&String::from_utf8_lossy(name)));
+            return differs("name", found, format!("`{}`", Printable(&self.name)));
         }
         let extra = zip64(&content[start - extra..start]);
         let size_of = |place, field: usize| match (number(fixed, place, 4), extra) {

@@ -101,15 +101,17 @@ pub enum Error {
     },
 }
 
-/// Text from a file as it may stand in a message: of bounded length, and without control characters, with which a
-/// hostile name could rewrite what the terminal shows.
+/// Text from a file as it may stand in a message: of bounded length, and without characters that control or turn
+/// round the text, with which a hostile name could rewrite what the terminal shows.
 pub(super) struct Printable<'a>(pub(super) &'a str);
 
 impl Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 120;
         for character in self.0.chars().take(SHOWN) {
-            if character.is_control() || ('\u{200b}'..='\u{206f}').contains(&character) {
+            if character.is_control()
+                || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            {
                 write!(f, "{}", character.escape_unicode())?;
             } else {
                 write!(f, "{character}")?;

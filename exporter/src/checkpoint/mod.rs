@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use isqrt_cov_proto::content;
 use isqrt_cov_proto::onnx::TensorProto;
 
@@ -117,7 +118,11 @@ impl Checkpoint {
     /// no state dict needs; tensors that their storages do not hold, or of types that ONNX or networks here do not have.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let content = content(path, u64::MAX)?;
+        Self::decode(content(path, u64::MAX)?, path)
+    }
+
+    /// Decodes a checkpoint as if it had been read from `path`.
+    fn decode(content: Bytes, path: &Path) -> Result<Self, Error> {
         let kind = Kind::of(&content[..content.len().min(HEAD)]);
         let (contents, format) = match kind {
             Some(Kind::Zip) => (torch_zip::read(path, content)?, Format::TorchArchive),
@@ -148,6 +153,55 @@ fn unknown(content: &[u8]) -> String {
         _ => {
             let head: Vec<String> = content.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             format!("it begins with {}", head.join(" "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::TensorData;
+
+    use super::*;
+
+    /// One honest file of each kind.
+    fn honest() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/checkpoints/forms");
+        let files = ["beside.pth", "legacy_strided.pth", "old_training.pth.tar", "types.safetensors"];
+        files.into_iter().map(move |file| (file, std::fs::read(folder.join(file)).unwrap()))
+    }
+
+    fn decode(content: &[u8]) -> Result<Checkpoint, Error> {
+        Checkpoint::decode(Bytes::copy_from_slice(content), Path::new("file"))
+    }
+
+    #[test]
+    fn files_are_refused_wherever_they_are_cut() {
+        for (file, whole) in honest() {
+            for length in 0..whole.len() {
+                let message = decode(&whole[..length]).expect_err(file).to_string();
+                assert!(message.len() < 1000, "{file} at {length}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_byte_is_noticed_or_does_no_harm() {
+        for (file, mut whole) in honest() {
+            let honest = decode(&whole).unwrap();
+            for at in 0..whole.len() {
+                for flip in [0xff, 1, 0x80] {
+                    whole[at] ^= flip;
+                    if let Ok(checkpoint) = decode(&whole) {
+                        for tensor in &checkpoint.tensors {
+                            TensorData::inline(tensor).unwrap();
+                        }
+                        // Archives have checksums: what they give is what was saved.
+                        let sealed = checkpoint.format == Format::TorchArchive;
+                        assert!(!sealed || checkpoint.tensors == honest.tensors, "{file} at {at}");
+                    }
+                    whole[at] ^= flip;
+                }
+            }
         }
     }
 }

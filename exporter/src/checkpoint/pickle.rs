@@ -479,3 +479,59 @@ impl<'a> Machine<'a> {
 fn global(module: &str, name: &str) -> Result<Global, PickleProblem> {
     globals::find(module, name).ok_or_else(|| PickleProblem::Global(format!("{module}.{name}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(program: &[u8]) -> String {
+        Pickle::read(&[b"\x80\x04", program, b"."].concat(), 0).unwrap_err().1.to_string()
+    }
+
+    #[test]
+    fn nesting_is_bounded_whatever_nests() {
+        let deep = "values are nested more than 256 deep";
+        for count in [300, 100_000] {
+            assert!(error(&[vec![b']'; count], vec![b'a'; count - 1]].concat()).contains(deep));
+            assert!(error(&[vec![b')'], vec![0x85; count]].concat()).contains(deep));
+            assert!(error(&[vec![b'('; count], vec![b't'; count]].concat()).contains(deep));
+            assert!(error(&[vec![b'('; count], vec![b'l'; count]].concat()).contains(deep));
+            assert!(error(&[b"}".to_vec(), b"N}".repeat(count), vec![b's'; count]].concat()).contains(deep));
+        }
+    }
+
+    #[test]
+    fn values_that_contain_themselves_are_read_and_dropped() {
+        let pickle = Pickle::read(b"\x80\x02]q\x00h\x00ah\x00a.", 0).unwrap();
+        let Value::List(items) = pickle.get(pickle.top) else { panic!("{pickle:?}") };
+        assert_eq!(items, &[pickle.top, pickle.top]);
+    }
+
+    #[test]
+    fn work_is_bounded() {
+        let many = "the pickle has more than 4194304 opcodes";
+        assert!(error(&vec![b'N'; OPCODES]).contains(many));
+        // A dict of a thousand pairs, made again and again of the same list.
+        let pairs = [b"](".to_vec(), b"NN\x86".repeat(1000), b"e\x85q\x00".to_vec()].concat();
+        let again = b"ccollections\nOrderedDict\nq\x010h\x01h\x00R".repeat(2100);
+        assert!(error(&[pairs, again].concat()).contains(many));
+    }
+
+    #[test]
+    fn numbers_of_every_width_are_read() {
+        let int = |program: &[u8]| {
+            let program = [b"\x80\x02", program, b"."].concat();
+            let pickle = Pickle::read(&program, 0).unwrap();
+            match pickle.get(pickle.top) {
+                Value::Int(value) => *value,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(int(b"K\xff"), 255);
+        assert_eq!(int(b"M\xff\xff"), 65535);
+        assert_eq!(int(b"J\xff\xff\xff\xff"), -1);
+        assert_eq!(int(b"\x8a\x00"), 0);
+        assert_eq!(int(b"\x8a\x02\x00\x80"), -32768);
+        assert_eq!(int(b"\x8b\x08\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\x7f"), i64::MAX);
+    }
+}
