@@ -50,6 +50,10 @@ NETWORKS = {
     "resnet50": RESNET | {"arch": "mpncovresnet50"},
     "resnet101": RESNET | {"arch": "mpncovresnet101", "depths": [3, 4, 23, 3]},
     "resnet152": RESNET | {"arch": "mpncovresnet152", "depths": [3, 8, 36, 3]},
+    "resnet50_training": RESNET | {"arch": "mpncovresnet50", "layout": "training"},
+    "resnet50_finetuned": RESNET | {"arch": "mpncovresnet50", "layout": "finetuned", "classes": 200},
+    "resnet50_imgclsmob": RESNET | {"arch": "isqrtcovresnet50", "layout": "imgclsmob", "conv1_stride": True},
+    "resnet50b_imgclsmob": RESNET | {"arch": "isqrtcovresnet50b", "layout": "imgclsmob", "conv1_stride": False},
     "vgg16_bn": VGG | {"arch": "mpncovvgg16_bn"},
     "gsop50": GSOP | {"arch": "resnet50", "attention_blocks": "last"},
     "gsop50_every_block": GSOP | {"arch": "resnet50", "attention_blocks": "every"},
@@ -59,6 +63,9 @@ PARAMETERS = {
     "resnet18": 44_205_096,
     "resnet34": 54_313_256,
     "resnet50": 56_929_832,
+    "resnet50_training": 56_929_832,
+    "resnet50_imgclsmob": 56_929_832,
+    "resnet50b_imgclsmob": 56_929_832,
     "resnet101": 75_921_960,
     "vgg16_bn": 170_479_144,
     # The authors' main.py puts the attention into the last block of a stage; the other number is that of every block.
@@ -108,11 +115,11 @@ def make(name, output, seed):
     print(f"{name}: {parameters:,} parameters")
     assert parameters == PARAMETERS.get(name, parameters), f"{name}: {PARAMETERS[name]:,} are published"
     tensors = {"input": images(2, (224, 224), rng), "input_b": images(1, (192, 256), rng)}
-    if name.startswith("resnet"):
+    if case["architecture"] == "resnet" and case["layout"] == "released":
         check_against_torchvision(name, network, torch.from_numpy(tensors["input"]))
 
     output.mkdir(parents=True, exist_ok=True)
-    prefix = "features.module." if case["layout"] == "training" else "module."
+    prefix = {"released": "module.", "imgclsmob": ""}.get(case["layout"], "features.module.")
     state = prefixed(network.state_dict(), prefix)
     checkpoint = {"epoch": 100, "arch": case["arch"], "state_dict": state, "best_prec1": torch.tensor(77.5)}
     torch.save(checkpoint, output / f"{name}.pth.tar")

@@ -27,7 +27,7 @@ def covariance(x):
     """[N, C, H, W] → [N, C, C], divided by the number of positions."""
     x = x.flatten(2)
     x = x - x.mean(dim=2, keepdim=True)
-    return x.bmm(x.mT) / x.shape[2]
+    return x.bmm(x.transpose(1, 2)) / x.shape[2]
 
 
 def root(sigma, iterations):

@@ -90,6 +90,19 @@ class Net:
     frozen: bool = False
 
     @property
+    def kind(self):
+        """What the table of README.md calls it."""
+        if self.finetuned:
+            return "100 classes, fine-tuned" + ", trunk frozen" * self.frozen
+        if self.classes == 100:
+            return "100 classes, from scratch"
+        if self.hidden:
+            return "10 classes, two linear maps"
+        if self.epochs == 40:
+            return "10 classes, 40 epochs with much weight decay"
+        return f"10 classes, {'3 or 4' if self.epochs < 5 else '8 or 20'} epochs"
+
+    @property
     def name(self):
         kind = "finetuned" if self.finetuned else "scratch"
         return (
@@ -125,6 +138,9 @@ def nets():
     for channels in (96, 128):
         add(channels, 3, 1e-4)
         add(channels, 4, 1e-4)
+    for channels in (12, 16, 32, 48):
+        add(channels, 40, 5e-3)
+        add(channels, 40, 5e-2, optimizer="adamw")
     return found
 
 
@@ -249,39 +265,34 @@ def random_weights():
 
 
 def study(scratch):
-    """Prints how often the rule is right, unsure and wrong."""
-    rows = {}
+    """Prints how often the rule is right, unsure and wrong: by channels, by kind, and of what has learnt nothing."""
+    tables = {"by channels": {}, "by kind": {}, "nothing learnt": {}}
 
-    def count(kind, weight, truth, right=None):
+    def count(table, row, weight, truth):
         found, difference = decide(weight)
-        towards = difference if truth == ROW_MAJOR else -difference
         answer = "unsure" if found is None else "right" if found == truth else "wrong"
-        row = rows.setdefault(kind, {"nets": 0, "right": 0, "unsure": 0, "wrong": 0, "scores": []})
-        row["nets"] += 1
-        row[answer] += 1
-        row["scores"].append(towards if truth else abs(difference))
-        if truth and answer != "right":
-            print(f"{answer}: {kind}, {towards:.1f}, accuracy {right:.1%}")
+        if truth == COLUMN_MAJOR:
+            difference = -difference
+        tables[table].setdefault(row, []).append((answer, difference if truth else abs(difference)))
+        return answer, difference
 
     for net in nets():
         stored = np.load(scratch / f"{net.name}.npz")
-        right = float(stored["right"])
-        if net.channels >= 96:
-            size = "96 and 128 channels"
-        else:
-            size = f"{net.channels} channels"
-        count(size, stored["weight"], net.order, right)
-        kind = "fine-tuned, 100 classes" if net.finetuned else "100 classes" if net.classes == 100 else None
-        kind = kind or ("classifier of two maps" if net.hidden else f"one map, {'short' if net.epochs < 5 else 'long'}")
-        count(f"*{kind}", stored["weight"], net.order, right)
-        count("untrained, of these nets", stored["untrained"], None)
+        answer, difference = count("by channels", net.channels, stored["weight"], net.order)
+        count("by kind", net.kind, stored["weight"], net.order)
+        count("nothing learnt", "the same networks before training", stored["untrained"], None)
+        if answer != "right":
+            print(f"{answer}: {net.name}, {difference:.1f}, accuracy {float(stored['right']):.1%}")
     for kind, weight in random_weights():
-        count(f"random: {kind}", weight, None)
-    print("| | nets | right | unsure | wrong | difference of the scores |\n|---|---|---|---|---|---|")
-    for kind, row in rows.items():
-        low, middle, high = (f"{np.quantile(row['scores'], q):.1f}" for q in (0, 0.5, 1))
-        counts = " | ".join(str(row[key]) for key in ("nets", "right", "unsure", "wrong"))
-        print(f"| {kind} | {counts} | {low} … {middle} … {high} |")
+        count("nothing learnt", kind, weight, None)
+    for name, table in tables.items():
+        print(
+            f"\n| {name} | classifiers | right | unsure | wrong | difference: least, median, largest |\n|---|---|---|---|---|---|"
+        )
+        for row, answers in sorted(table.items(), key=lambda item: item[0] if name == "by channels" else 0):
+            counts = " | ".join(str(sum(a == kind for a, _ in answers)) for kind in ("right", "unsure", "wrong"))
+            spread = ", ".join(f"{np.quantile([d for _, d in answers], q):.1f}" for q in (0, 0.5, 1))
+            print(f"| {row} | {len(answers)} | {counts} | {spread} |")
 
 
 def chosen(found):
@@ -290,13 +301,14 @@ def chosen(found):
     for net in found:
         short = net.epochs <= 3 and not net.finetuned
         wide = net.channels >= 96 or (net.classes == 100 and net.channels > 24)
-        if not wide:
+        if not wide and net.epochs < 40:
             kinds.setdefault((net.channels, short, net.classes, bool(net.hidden), net.finetuned), []).append(net)
     orders = itertools.cycle((ROW_MAJOR, COLUMN_MAJOR))
     for (channels, _, classes, _, finetuned), group in kinds.items():
         if channels in (8, 16, 32, 48) if classes == 10 else finetuned:
             order = next(orders)
             yield next(net for net in reversed(group) if net.order == order)
+    yield from (net for net in found if net.epochs == 20 and net.weight_decay == 1e-4)
 
 
 def distill(scratch):
