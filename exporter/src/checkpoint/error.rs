@@ -1,7 +1,7 @@
 //! Why a checkpoint cannot be read.
 
 use std::fmt::{self, Display};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -39,7 +39,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        problem: ArchiveProblem,
+        problem: Box<ArchiveProblem>,
     },
     /// A pickle is damaged, or asks for what no state dict needs.
     #[error("{}: {place}, byte {at}: {problem}", path.display())]
@@ -81,7 +81,7 @@ pub enum Error {
         /// The tensor's name in the state dict.
         tensor: String,
         /// What is wrong.
-        problem: ViewProblem,
+        problem: Box<ViewProblem>,
     },
     /// The header of a safetensors file is wrong, or disagrees with the file.
     #[error("{}: safetensors header: {problem}", path.display())]
@@ -99,6 +99,13 @@ pub enum Error {
         /// What is wrong, and what was expected.
         problem: String,
     },
+}
+
+impl Error {
+    /// Of the tensor `name`.
+    pub(super) fn tensor(path: &Path, name: &str, problem: ViewProblem) -> Self {
+        Self::Tensor { path: path.to_owned(), tensor: name.to_owned(), problem: Box::new(problem) }
+    }
 }
 
 /// Text from a file as it may stand in a message: of bounded length, and without characters that control or turn

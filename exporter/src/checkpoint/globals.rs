@@ -61,9 +61,7 @@ pub(super) fn find(module: &str, name: &str) -> Option<Global> {
             | "per_channel_symmetric"
             | "per_channel_affine_float_qparams",
         ) => Global::Inert("a quantization scheme"),
-        ("torch.storage", "UntypedStorage") | ("torch", "UntypedStorage") => {
-            Global::Storage(Element::of_dtype("uint8")?)
-        }
+        ("torch.storage" | "torch", "UntypedStorage") => Global::Storage(Element::of_dtype("uint8")?),
         ("torch.storage", "TypedStorage") => Global::Inert("a storage"),
         ("torch", _) => {
             let storage = Element::of_storage(name).map(Global::Storage);

@@ -47,7 +47,7 @@ pub(super) fn read(path: &Path, content: &Bytes) -> Result<Contents, Error> {
     })?;
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
-        let problem = |problem| Error::Tensor { path: path.to_owned(), tensor: name.clone(), problem };
+        let problem = |problem| Error::tensor(path, &name, problem);
         let Some(info) = metadata.info(&name) else { continue };
         let data_type =
             data_type(info.dtype).ok_or_else(|| problem(ViewProblem::Type(info.dtype.to_string())))?;

@@ -92,9 +92,16 @@ where
         let mut names = HashSet::new();
         let mut tensors = Vec::new();
         for &(key, value) in entries {
-            let &Value::Text(name) = self.pickle.get(key) else { continue };
-            let problem =
-                |problem| Error::Tensor { path: self.path.to_owned(), tensor: name.to_owned(), problem };
+            let path = self.path;
+            let &Value::Text(name) = self.pickle.get(key) else {
+                // Leaving a tensor out would be found out much later, or never.
+                if matches!(self.pickle.get(value), Value::Tensor(_)) {
+                    let found = format!("a tensor's name in it is {}", self.pickle.get(key).kind());
+                    return Err(Error::StateDict { path: path.to_owned(), found });
+                }
+                continue;
+            };
+            let problem = |problem| Error::tensor(path, name, problem);
             let tensor = match self.pickle.get(value) {
                 Value::Tensor(tensor) => tensor,
                 &Value::Inert(form @ ("a quantized tensor" | "a sparse tensor" | "a NumPy array")) => {
@@ -132,13 +139,12 @@ where
         if element.onnx.is_none() {
             return Err(ViewProblem::Type(element.dtype.to_owned()));
         }
-        let whole = match self.storages.get(storage.key) {
-            Some(whole) => whole.clone(),
-            None => {
-                let whole = (self.storage)(storage)?;
-                self.storages.insert(storage.key, whole.clone());
-                whole
-            }
+        let whole = if let Some(whole) = self.storages.get(storage.key) {
+            whole.clone()
+        } else {
+            let whole = (self.storage)(storage)?;
+            self.storages.insert(storage.key, whole.clone());
+            whole
         };
         let expected = storage.length.checked_mul(storage.element.bytes);
         if expected.is_none_or(|expected| expected > whole.len() as u64) {
@@ -177,11 +183,7 @@ where
                 Value::Float(value) => Some(value.to_string()),
                 Value::Text(text) => word(text),
                 Value::Tensor(tensor) if tensor.dims.iter().all(|&dim| dim == 1) => {
-                    self.number(tensor).map_err(|problem| Error::Tensor {
-                        path: self.path.to_owned(),
-                        tensor: name.to_owned(),
-                        problem,
-                    })?
+                    self.number(tensor).map_err(|problem| Error::tensor(self.path, name, problem))?
                 }
                 _ => None,
             };

@@ -197,21 +197,22 @@ impl View<'_> {
 
     /// The elements row by row, `size` bytes each, `total` in all.
     fn copy(&self, storage: &[u8], size: usize, total: usize) -> Bytes {
+        // Without dimensions of one element, each step is a constant amount of work on average.
+        let axes = self.dims.iter().zip(self.strides).filter(|(dim, _)| **dim > 1);
+        let axes: Vec<(usize, usize)> = axes.map(|(&dim, &stride)| (dim as usize, stride as usize)).collect();
+        let mut index = vec![0; axes.len()];
+        let mut at = 0;
         let mut bytes = Vec::with_capacity(total);
-        let rank = self.dims.len();
-        let mut index = vec![0_i64; rank];
-        let mut at = 0_usize;
         while bytes.len() < total {
             bytes.extend_from_slice(&storage[at * size..(at + 1) * size]);
-            for axis in (0..rank).rev() {
-                let stride = self.strides[axis] as usize;
-                index[axis] += 1;
-                if index[axis] < self.dims[axis] {
+            for (index, &(dim, stride)) in index.iter_mut().zip(&axes).rev() {
+                *index += 1;
+                if *index < dim {
                     at += stride;
                     break;
                 }
-                at -= stride * (self.dims[axis] - 1) as usize;
-                index[axis] = 0;
+                at -= stride * (dim - 1);
+                *index = 0;
             }
         }
         bytes.into()

@@ -13,7 +13,7 @@ use super::storage::ViewProblem;
 
 /// Reads the archive `content`.
 pub(super) fn read(path: &Path, content: Bytes) -> Result<Contents, Error> {
-    let wrong = |problem| Error::Archive { path: path.to_owned(), problem };
+    let wrong = |problem| Error::Archive { path: path.to_owned(), problem: Box::new(problem) };
     let size = content.len() as u64;
     let archive = Archive::open(content).map_err(wrong)?;
     let prefix = prefix(path, &archive)?;
@@ -65,14 +65,15 @@ fn prefix(path: &Path, archive: &Archive) -> Result<String, Error> {
     }
     let mut pickles = archive.names().filter(|name| inside(name).as_deref() == Some("data.pkl"));
     let Some(pickle) = pickles.next() else {
-        if archive.names().any(|name| name.ends_with(".npy")) {
+        if archive.names().any(|name| Path::new(name).extension().is_some_and(|extension| extension == "npy"))
+        {
             return Err(refused(
                 "a NumPy archive",
                 "expected a checkpoint of torch.save or safetensors; arrays go with --data",
             ));
         }
         let problem = ArchiveProblem::Missing("…/data.pkl".to_owned());
-        return Err(Error::Archive { path: path.to_owned(), problem });
+        return Err(Error::Archive { path: path.to_owned(), problem: Box::new(problem) });
     };
     if let Some(other) = pickles.next() {
         return Err(refused(

@@ -1,6 +1,7 @@
 //! What `REDUCE`, `NEWOBJ`, `BUILD` and `BINPERSID` make.
 
-use super::{Id, Machine, NumpyDtype, OPCODES, PickleProblem, Storage, Tensor, Value};
+use super::machine::Machine;
+use super::{Id, NumpyDtype, OPCODES, PickleProblem, Storage, Tensor, Value};
 use crate::checkpoint::element::Element;
 use crate::checkpoint::globals::Global;
 
@@ -22,12 +23,13 @@ impl<'a> Machine<'a> {
         own[..count.min(10)].copy_from_slice(&arguments[..count.min(10)]);
         let arguments = &own[..count.min(10)];
         match (global, arguments) {
-            (Global::OrderedDict | Global::DefaultDict, []) => self.push(Value::Dict(Vec::new())),
             // What a default is made with does not matter here.
-            (Global::DefaultDict, [_]) => self.push(Value::Dict(Vec::new())),
+            (Global::OrderedDict | Global::DefaultDict, []) | (Global::DefaultDict, [_]) => {
+                self.push(Value::Dict(Vec::new()));
+            }
             (Global::OrderedDict, &[pairs]) => self.ordered(pairs)?,
             (Global::Counter, &[value]) if matches!(self.get(value), Value::Dict(_)) => {
-                self.stack.push(value)
+                self.stack.push(value);
             }
             (Global::Size, &[value]) if matches!(self.get(value), Value::Tuple(_)) => self.stack.push(value),
             (Global::RebuildParameter, &[value, ..]) if matches!(self.get(value), Value::Tensor(_)) => {
@@ -38,7 +40,7 @@ impl<'a> Machine<'a> {
                 self.stack.push(value);
             }
             (Global::RebuildTensor | Global::RebuildTensorV2, &[storage, offset, dims, strides, ..]) => {
-                self.tensor(storage, offset, dims, strides, None)?
+                self.tensor(storage, offset, dims, strides, None)?;
             }
             (Global::RebuildTensorV3, &[storage, offset, dims, strides, _, _, dtype, ..]) => {
                 let &Value::Global(Global::Dtype(element)) = self.get(dtype) else {

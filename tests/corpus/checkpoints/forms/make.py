@@ -12,6 +12,7 @@ import io
 import json
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy
@@ -84,7 +85,7 @@ def strided():
 
 
 def types():
-    names = "float16 bfloat16 float32 float64 int64 int32 int16 int8 uint8 bool".split()
+    names = ["float16", "bfloat16", "float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"]
     return {name: torch.tensor([[0, 1], [2, 3]]).to(getattr(torch, name)) for name in names}
 
 
@@ -123,6 +124,9 @@ def make_torch():
     save("legacy_strided.pth", strided(), strided(), **legacy)
     save("types.pth", types(), types())
     save("half.pth", network().half().state_dict(), network().half().state_dict())
+    torch.serialization.set_crc32_options(False)
+    save("no_checksums.pth", state, state)
+    torch.serialization.set_crc32_options(True)
     nested = {"model": dict(strided()), "ema_state_dict": types(), "other": 1}
     save("under_model.pt", nested, strided(), [("other", "1")])
     # Beside the state dict, types that weights do not have are nobody's concern.
@@ -130,6 +134,20 @@ def make_torch():
     odd["quantized"] = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
     odd["wide"] = torch.ones(2, dtype=torch.uint16)
     save("beside.pth", odd, odd["state_dict"])
+
+
+def make_large():
+    """The state dict with sizes and places of 64 bits, as archives beyond 4 GB have them."""
+    with zipfile.ZipFile(HERE / "state_dict.pth") as small:
+        entries = [(entry.filename, small.read(entry)) for entry in small.infolist()]
+    limits = zipfile.ZIP64_LIMIT, zipfile.ZIP_FILECOUNT_LIMIT
+    zipfile.ZIP64_LIMIT = zipfile.ZIP_FILECOUNT_LIMIT = -1
+    with zipfile.ZipFile(HERE / "zip64.pth", "w") as large:
+        for name, data in entries:
+            large.writestr(zipfile.ZipInfo(name), data)
+    zipfile.ZIP64_LIMIT, zipfile.ZIP_FILECOUNT_LIMIT = limits
+    state = torch.load(HERE / "zip64.pth", weights_only=True)
+    expect("zip64.pth", "torch archive", state)
 
 
 def make_safetensors():
@@ -163,7 +181,7 @@ def make_safetensors():
 class Old(pickle._Pickler):
     """Pickles as Python 2 did: its texts were bytes."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch = pickle._Pickler.dispatch.copy()
 
     def save_str(self, text):
         encoded = text.encode()
@@ -202,7 +220,11 @@ def make_old():
     expected = {"whole": numbers.reshape(2, 3), "part": numbers[3:]}
     for name, old, facts in (
         ("old_state_dict.pth", state, ()),
-        ("old_training.pth.tar", {"epoch": 90, "arch": "resnet50", "state_dict": state}, [("epoch", "90"), ("arch", "resnet50")]),
+        (
+            "old_training.pth.tar",
+            {"epoch": 90, "arch": "resnet50", "state_dict": state},
+            [("epoch", "90"), ("arch", "resnet50")],
+        ),
     ):
         file = io.BytesIO()
         system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
@@ -214,6 +236,7 @@ def make_old():
 
 
 make_torch()
+make_large()
 make_safetensors()
 make_old()
 (HERE / "expected.json").write_text(json.dumps(EXPECTED, indent=1) + "\n")
