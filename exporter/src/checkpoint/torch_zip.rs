@@ -15,7 +15,10 @@ use super::storage::ViewProblem;
 pub(super) fn read(path: &Path, content: Bytes) -> Result<Contents, Error> {
     let wrong = |problem| Error::Archive { path: path.to_owned(), problem: Box::new(problem) };
     let size = content.len() as u64;
-    let archive = Archive::open(content).map_err(wrong)?;
+    let archive = match Archive::open(content) {
+        Err(ArchiveProblem::Compressed { entry, .. }) if is_array(&entry) => return Err(arrays(path)),
+        archive => archive.map_err(wrong)?,
+    };
     let prefix = prefix(path, &archive)?;
     let name = |entry: &str| format!("{prefix}/{entry}");
     let order = name("byteorder");
@@ -65,12 +68,8 @@ fn prefix(path: &Path, archive: &Archive) -> Result<String, Error> {
     }
     let mut pickles = archive.names().filter(|name| inside(name).as_deref() == Some("data.pkl"));
     let Some(pickle) = pickles.next() else {
-        if archive.names().any(|name| Path::new(name).extension().is_some_and(|extension| extension == "npy"))
-        {
-            return Err(refused(
-                "a NumPy archive",
-                "expected a checkpoint of torch.save or safetensors; arrays go with --data",
-            ));
+        if archive.names().any(is_array) {
+            return Err(arrays(path));
         }
         let problem = ArchiveProblem::Missing("…/data.pkl".to_owned());
         return Err(Error::Archive { path: path.to_owned(), problem: Box::new(problem) });
@@ -82,4 +81,18 @@ fn prefix(path: &Path, archive: &Archive) -> Result<String, Error> {
         ));
     }
     Ok(pickle.trim_end_matches("data.pkl").trim_end_matches('/').to_owned())
+}
+
+/// Whether an entry of that name is an array of NumPy's.
+fn is_array(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "npy")
+}
+
+/// The file is of NumPy, not of torch.
+fn arrays(path: &Path) -> Error {
+    Error::Refused {
+        path: path.to_owned(),
+        found: "a NumPy archive".to_owned(),
+        advice: "expected a checkpoint of torch.save or safetensors; arrays go with --data",
+    }
 }

@@ -334,6 +334,8 @@ def archives():
     packed = packer.compress(NUMBERS) + packer.flush()
     compressed = {"method": 8, "size": len(NUMBERS), "crc": zlib.crc32(NUMBERS)}
     entries = [("a/data.pkl", HONEST), ("a/data/0", packed, {"local": compressed, "central": compressed})]
+    arrays = [("w.npy", packed, {"local": compressed, "central": compressed})]
+    case("compressed_arrays.pth", pack(arrays), "a NumPy archive; expected a checkpoint")
     case("compressed.pth", pack(entries), "entry `a/data/0` is compressed (method 8)")
     case("encrypted.pth", lying("a/data/0", local={"flags": 1}, central={"flags": 1}), "entry `a/data/0` is encrypted")
     wrong = {"crc": 0x12345678}
