@@ -93,6 +93,6 @@ fn arrays(path: &Path) -> Error {
     Error::Refused {
         path: path.to_owned(),
         found: "a NumPy archive".to_owned(),
-        advice: "expected a checkpoint of torch.save or safetensors; arrays go with --data",
+        advice: "expected a checkpoint of torch.save or safetensors; arrays go with --inputs",
     }
 }
