@@ -3,8 +3,8 @@
 //! The body knows neither N, C nor M, only the layer's attributes, the element type and the operator set. Operators are
 //! chosen that kept one meaning from operator set 11 on; only `ReduceSum` must be spelled in two ways.
 
+use isqrt_cov_models::node::attribute;
 use isqrt_cov_op::declaration::Attribute;
-use isqrt_cov_op::layer::Value;
 use isqrt_cov_op::{DOMAIN, Layer, Operator};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, NodeProto, OperatorSetIdProto};
@@ -108,20 +108,6 @@ pub fn function_for(layers: &[Layer], element: Option<DataType>, opset: i64) -> 
     })
 }
 
-/// The attributes of a node that computes `layer`: all of them, so that a reader need not know the defaults.
-#[must_use]
-pub fn attributes_of(layer: &Layer) -> Vec<AttributeProto> {
-    layer.attributes().iter().map(|(name, value)| attribute(name, value)).collect()
-}
-
 fn default_of(declared: &Attribute) -> AttributeProto {
     attribute(declared.name, &declared.domain.default())
-}
-
-fn attribute(name: &str, value: &Value) -> AttributeProto {
-    match value {
-        Value::Integer(value) => AttributeProto::int(name, *value),
-        Value::Float(value) => AttributeProto::float(name, *value),
-        Value::Word(word) => AttributeProto::string(name, word),
-    }
 }

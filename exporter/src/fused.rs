@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+pub use isqrt_cov_models::node::node_of;
 use isqrt_cov_op::layer::Value;
 use isqrt_cov_op::{DOMAIN, Layer};
 use isqrt_cov_proto::onnx::attribute_proto::AttributeType;
@@ -67,15 +68,6 @@ pub(crate) struct Fused {
     pub element: Option<DataType>,
     /// The version of the standard operators at this place; 0 where none is imported.
     pub opset: i64,
-}
-
-/// A node that computes `layer`. It has all of the attributes, so that a reader need not know the defaults.
-#[must_use]
-pub fn node_of(layer: &Layer, input: &str, output: &str) -> NodeProto {
-    NodeProto {
-        attribute: body::attributes_of(layer),
-        ..NodeProto::new(layer.name(), &[input], &[output]).in_domain(DOMAIN)
-    }
 }
 
 /// The layer that a node of the operators' domain computes.

@@ -1,6 +1,7 @@
 """Full-size networks with random weights, as training checkpoints, and a comparison of what is converted from them.
 
     venv/bin/python full_size.py resnet50 --output DIR        DIR/resnet50.pth.tar and DIR/resnet50.npz
+    venv/bin/python full_size.py shapes --output FILE.json    every network's names and shapes, for tests without weights
     venv/bin/python full_size.py compare MODEL.onnx DIR/resnet50.npz [--op-library LIBRARY]
 
 The numbers of trainable parameters must be the published ones. The trunks of the ResNets are computed a second time by
@@ -8,6 +9,7 @@ torchvision, whose last stage has stride 2: it is set to 1.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -132,6 +134,19 @@ def make(name, output, seed):
     np.savez_compressed(output / f"{name}.npz", **tensors)
 
 
+def shapes(output):
+    """Writes, for each network, the names and shapes of its state dictionary and its number of trainable parameters."""
+    networks = {}
+    for name, case in NETWORKS.items():
+        with torch.device("meta"):
+            network = build(case)
+        networks[name] = {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "tensors": {key: list(tensor.shape) for key, tensor in network.state_dict().items()},
+        }
+    output.write_text(json.dumps(networks).replace('}, "', '},\n"') + "\n")
+
+
 def compare(model, data, library):
     """Runs a converted model on an archive's inputs; prints how far it is from what is expected."""
     import onnxruntime
@@ -155,9 +170,9 @@ def compare(model, data, library):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=[*NETWORKS, "compare"])
+    parser.add_argument("what", choices=[*NETWORKS, "compare", "shapes"])
     parser.add_argument("files", nargs="*", type=Path, help="for compare: the model and the archive")
-    parser.add_argument("--output", type=Path, help="the folder to write to")
+    parser.add_argument("--output", type=Path, help="the folder, or for shapes the file, to write to")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--op-library", type=Path, help="for compare: the plugin; without it the function in the file runs"
@@ -170,7 +185,9 @@ def main():
             sys.exit("compare MODEL.onnx DATA.npz")
         return compare(*arguments.files, arguments.op_library)
     if arguments.output is None:
-        sys.exit("--output DIR is missing")
+        sys.exit("--output is missing")
+    if arguments.what == "shapes":
+        return shapes(arguments.output)
     make(arguments.what, arguments.output, arguments.seed)
 
 

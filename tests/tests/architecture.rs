@@ -7,10 +7,11 @@ use isqrt_cov_tests::folder;
 use serde_json::Value;
 
 /// Each package, and the packages of the project that it may depend on, for its code and for its tests.
-const MAY_KNOW: [(&str, &[&str]); 4] = [
+const MAY_KNOW: [(&str, &[&str]); 5] = [
     ("isqrt-cov-proto", &[]),
     ("isqrt-cov-op", &[]),
-    ("isqrt-cov", &["isqrt-cov-op", "isqrt-cov-proto"]),
+    ("isqrt-cov-models", &["isqrt-cov-op", "isqrt-cov-proto"]),
+    ("isqrt-cov", &["isqrt-cov-models", "isqrt-cov-op", "isqrt-cov-proto"]),
     ("isqrt-cov-tests", &[]),
 ];
 

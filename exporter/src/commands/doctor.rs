@@ -166,7 +166,7 @@ impl Probe {
         let expected = reference::evaluate(&layer, &values, &DIMS)?;
         let width = expected.len() / DIMS[0];
         let mut node = NodeProto::new(layer.name(), &["x"], &["y"]).in_domain(DOMAIN).named("layer");
-        node.attribute = body::attributes_of(&layer);
+        node.attribute = isqrt_cov_models::node::attributes_of(&layer);
         let graph = GraphProto {
             name: Some("doctor".to_owned()),
             node: vec![node],

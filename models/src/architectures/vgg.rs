@@ -1,0 +1,55 @@
+//! VGG with the layer, with or without batch normalization.
+//!
+//! Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, without the last
+//! pooling. Where pooling stands, the places of the convolutions in their sequence tell.
+
+use super::head::{AS_PUBLISHED, PLACES, classified, reduced};
+use crate::layout::plain;
+use crate::network::Window;
+use crate::recognize::Architecture;
+
+pub(super) const ARCHITECTURE: Architecture = Architecture {
+    name: "VGG with iSQRT-COV",
+    layouts: &[plain("training code")],
+    describe: |network| {
+        let places: Vec<usize> = (0..PLACES)
+            .filter(|place| {
+                network.dims(&format!("features.{place}.weight")).is_some_and(|dims| dims.len() == 4)
+            })
+            .collect();
+        let mut x = network.images("features.0");
+        let mut is_normalized = false;
+        for (index, &place) in places.iter().enumerate() {
+            let (name, norm) = (format!("features.{place}"), format!("features.{}", place + 1));
+            is_normalized = network.has(&format!("{norm}.running_mean"));
+            x = if is_normalized {
+                network.normalized(&x, &name, &norm, Window::square(3))
+            } else {
+                network.convolution(&x, &name, Window::square(3))
+            };
+            x = network.relu(&x);
+            // Convolution, normalization, ReLU; then the next convolution, or a pooling before it.
+            let next = place + if is_normalized { 3 } else { 2 };
+            match places.get(index + 1) {
+                Some(&found) if found == next + 1 => {
+                    x = network.max_pool(&x, Window::square(2).stride(2).padding(0));
+                }
+                Some(&found) if found != next => {
+                    network.cannot_tell(format!(
+                        "what stands between `features.{place}` and `features.{found}`"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        // Three of its layers are the classifier's, and the released ones have kept their names when it is one only.
+        let depth = places.len() + 3;
+        network.is_called(format!(
+            "VGG-{depth}{}",
+            if is_normalized { " with batch normalization" } else { "" }
+        ));
+        let x = reduced(network, x, "representation.conv_dr_block.0", "representation.conv_dr_block.1");
+        let pooled = network.isqrt_cov(&x, "5", AS_PUBLISHED);
+        classified(network, &pooled, "classifier");
+    },
+};

@@ -1,0 +1,174 @@
+//! The weights of a trained network, by name.
+
+use std::collections::BTreeMap;
+
+use half::{bf16, f16};
+use isqrt_cov_proto::onnx::TensorProto;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::{Element, TensorData, TensorError};
+use thiserror::Error;
+
+/// A component of names that wrappers for training on several devices add, and that says nothing.
+const WRAPPER: &str = "module";
+
+/// Why weights cannot be used.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Two names that differ only in what a wrapper for parallel training adds.
+    #[error("tensors `{first}` and `{second}` are both `{name}` without `module.`; one of them has to go")]
+    Twice {
+        /// The name without the wrapper's part.
+        name: String,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A tensor whose data does not fit its shape.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// A tensor that holds no numbers.
+    #[error("tensor `{name}` is {found}; expected floating-point numbers")]
+    NotNumbers {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: String,
+    },
+}
+
+/// A checkpoint's tensors and what else it says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Weights {
+    tensors: BTreeMap<String, TensorProto>,
+    /// The name in the file of each whose name was shortened.
+    originals: BTreeMap<String, String>,
+    facts: Vec<(String, String)>,
+}
+
+impl Weights {
+    /// The tensors of a state dict, and the words and numbers beside it. `module.`, which training on several devices adds
+    /// anywhere in a name, is left out.
+    ///
+    /// # Errors
+    /// Two tensors that come to have the same name.
+    pub fn new(
+        tensors: impl IntoIterator<Item = TensorProto>,
+        facts: Vec<(String, String)>,
+    ) -> Result<Self, Error> {
+        let mut weights = Self { facts, ..Self::default() };
+        for tensor in tensors {
+            let original = tensor.name().to_owned();
+            let name: Vec<&str> = original.split('.').filter(|&part| part != WRAPPER).collect();
+            let name = name.join(".");
+            if weights.tensors.contains_key(&name) {
+                let first = weights.original(&name).to_owned();
+                return Err(Error::Twice { name, first, second: original });
+            }
+            if name != original {
+                weights.originals.insert(name.clone(), original);
+            }
+            weights.tensors.insert(name, tensor);
+        }
+        Ok(weights)
+    }
+
+    /// The names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// How many tensors there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The name in the file of the tensor that is called `name` here.
+    #[must_use]
+    pub fn original<'a>(&'a self, name: &'a str) -> &'a str {
+        self.originals.get(name).map_or(name, String::as_str)
+    }
+
+    /// The tensor called `name`.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<&TensorProto> {
+        self.tensors.get(name)
+    }
+
+    /// The shape of the tensor called `name`.
+    #[must_use]
+    pub fn dims(&self, name: &str) -> Option<&[i64]> {
+        self.tensor(name).map(|tensor| tensor.dims.as_slice())
+    }
+
+    /// What the checkpoint says of itself under `key`.
+    #[must_use]
+    pub fn fact(&self, key: &str) -> Option<&str> {
+        self.facts.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The numbers of the tensor called `name`, in float64.
+    ///
+    /// # Errors
+    /// No such tensor, or one that is damaged or holds no numbers.
+    pub fn values(&self, name: &str) -> Result<Vec<f64>, Error> {
+        let mut values = Vec::new();
+        self.each(name, |_, value| values.push(value))?;
+        Ok(values)
+    }
+
+    /// Shows the numbers of the tensor called `name` one after the other, with their places.
+    ///
+    /// # Errors
+    /// As [`Weights::values`].
+    pub fn each(&self, name: &str, show: impl FnMut(usize, f64)) -> Result<(), Error> {
+        fn widened<T: Element>(data: &TensorData, to: impl Fn(T) -> f64, mut show: impl FnMut(usize, f64)) {
+            let elements = data.bytes().chunks_exact(size_of::<T>());
+            elements.enumerate().for_each(|(place, bytes)| show(place, to(T::from_le(bytes))));
+        }
+        let not_numbers =
+            |found: &str| Error::NotNumbers { name: self.original(name).to_owned(), found: found.to_owned() };
+        let tensor = self.tensor(name).ok_or_else(|| not_numbers("missing"))?;
+        let data = TensorData::inline(tensor)?;
+        match data.data_type() {
+            DataType::Float => widened(&data, |value: f32| value.into(), show),
+            DataType::Double => widened(&data, |value: f64| value, show),
+            DataType::Float16 => widened(&data, f16::to_f64, show),
+            DataType::Bfloat16 => widened(&data, bf16::to_f64, show),
+            other => return Err(not_numbers(other.as_str_name())),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> TensorProto {
+        TensorProto::from_values(name, &[1], &[1.0_f32])
+    }
+
+    #[test]
+    fn the_wrapper_is_left_out_wherever_it_stands() {
+        let tensors = ["module.conv1.weight", "features.module.0.weight", "my.modules.weight"].map(named);
+        let weights = Weights::new(tensors, vec![]).unwrap();
+        let names: Vec<&str> = weights.names().collect();
+        assert_eq!(names, ["conv1.weight", "features.0.weight", "my.modules.weight"]);
+        assert_eq!(weights.original("features.0.weight"), "features.module.0.weight");
+        assert_eq!(weights.original("my.modules.weight"), "my.modules.weight");
+    }
+
+    #[test]
+    fn names_that_become_one_are_refused() {
+        let error = Weights::new(["a.module.b", "module.a.b"].map(named), vec![]).unwrap_err().to_string();
+        assert!(error.contains("`a.module.b` and `module.a.b` are both `a.b`"), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The published networks at full size, by the names and shapes of their tensors alone: which they are, and that they have
+//! as many parameters as their authors say.
+
+use std::collections::BTreeMap;
+
+use isqrt_cov_models::{Settings, Weights, recognize};
+use isqrt_cov_proto::onnx::TensorProto;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use serde_json::Value;
+
+/// Network, what it is found to be, in whose names, and the published number of parameters.
+const PUBLISHED: [(&str, &str, &str, u64); 12] = [
+    ("resnet18", "ResNet-18", "released models", 44_205_096),
+    ("resnet34", "ResNet-34", "released models", 54_313_256),
+    ("resnet50", "ResNet-50", "released models", 56_929_832),
+    ("resnet101", "ResNet-101", "released models", 75_921_960),
+    ("resnet152", "ResNet-152", "released models", 91_565_608),
+    ("resnet50_training", "ResNet-50", "training code, from scratch", 56_929_832),
+    ("resnet50_finetuned", "ResNet-50", "training code, fine-tuned", 30_612_232),
+    ("resnet50_imgclsmob", "ResNet-50", "imgclsmob", 56_929_832),
+    ("resnet50b_imgclsmob", "ResNet-50", "imgclsmob", 56_929_832),
+    ("vgg16_bn", "VGG-16 with batch normalization", "training code", 170_479_144),
+    ("gsop50", "GSoP-Net2 on ResNet-50", "released models", 58_278_568),
+    ("gsop50_every_block", "GSoP-Net2 on ResNet-50", "released models", 63_540_136),
+];
+
+fn networks() -> BTreeMap<String, Value> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/corpus/checkpoints/shapes.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn tensor(name: &str, dims: &Value) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        dims: dims.as_array().unwrap().iter().map(|dim| dim.as_i64().unwrap()).collect(),
+        data_type: Some(DataType::Float.into()),
+        ..TensorProto::default()
+    }
+}
+
+fn weights(network: &Value, change: impl Fn(&str, TensorProto) -> Option<TensorProto>) -> Weights {
+    let tensors = network["tensors"].as_object().unwrap();
+    let tensors = tensors.iter().filter_map(|(name, dims)| change(name, tensor(name, dims)));
+    Weights::new(tensors, vec![]).unwrap()
+}
+
+#[test]
+fn published_networks_are_known_with_all_of_their_parameters() {
+    let networks = networks();
+    assert_eq!(networks.len(), PUBLISHED.len());
+    for (name, title, layout, parameters) in PUBLISHED {
+        let weights = weights(&networks[name], |_, tensor| Some(tensor));
+        let found = recognize(&weights, &Settings::default()).unwrap();
+        assert!(found.fits(), "{name}: {:?}", found.built.problems);
+        assert_eq!((found.built.title.as_str(), found.layout.name), (title, layout), "{name}");
+        assert_eq!(found.built.parameters(&weights), parameters, "{name}");
+        assert_eq!(networks[name]["parameters"], parameters, "{name}");
+    }
+}
+
+/// What is said of a ResNet-50 with a change.
+fn problems(change: impl Fn(&str, TensorProto) -> Option<TensorProto>) -> Vec<String> {
+    let weights = weights(&networks()["resnet50"], change);
+    let found = recognize(&weights, &Settings::default()).unwrap();
+    found.built.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn everything_that_does_not_fit_is_named() {
+    let without =
+        problems(|name, tensor| (name != "layer2.3.bn1.running_var" && name != "fc.bias").then_some(tensor));
+    assert_eq!(without, ["`layer2.3.bn1.running_var` is missing", "`fc.bias` is missing"]);
+    let renamed = problems(|name, mut tensor| {
+        if name == "layer_reduce_bn.bias" {
+            tensor.name = Some("layer_reduce_bn.offset".to_owned());
+        }
+        Some(tensor)
+    });
+    let surplus = "`layer_reduce_bn.offset` [256] belongs to nothing";
+    assert_eq!(renamed, ["`layer_reduce_bn.bias` is missing", surplus]);
+    let reshaped = problems(|name, mut tensor| {
+        match name {
+            "layer1.0.conv2.weight" => tensor.dims = vec![64, 64, 5, 5],
+            "fc.weight" => tensor.dims = vec![1000, 2048],
+            _ => {}
+        }
+        Some(tensor)
+    });
+    assert_eq!(
+        reshaped,
+        [
+            "`layer1.0.conv2.weight` has shape [64, 64, 5, 5]; expected [any, 64, 3, 3]",
+            "`fc.weight` has shape [1000, 2048]; expected [any, 32896]",
+        ]
+    );
+    let typed = problems(|name, mut tensor| {
+        if name == "bn1.weight" {
+            tensor.data_type = Some(DataType::Int32.into());
+        }
+        Some(tensor)
+    });
+    assert_eq!(typed, ["`bn1.weight` is int32; expected float32, float64, float16 or bfloat16"]);
+}
+
+#[test]
+fn other_networks_are_not_taken_for_these() {
+    let names = ["encoder.layer.0.attention.weight", "encoder.layer.1.attention.weight", "head.bias"];
+    let tensors = names.map(|name| tensor(name, &serde_json::json!([4])));
+    let weights = Weights::new(tensors, vec![]).unwrap();
+    assert!(recognize(&weights, &Settings::default()).is_none());
+    assert!(recognize(&Weights::default(), &Settings::default()).is_none());
+}
