@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, Value, json};
 
-use super::output;
+use super::checkpoint;
 use crate::cli::{Answer, RuntimeOptions};
 use crate::latency::{Subject, in_turns};
 use crate::progress::Progress;
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let paths: Vec<&Path> =
         std::iter::once(&arguments.model).chain(&arguments.other).map(PathBuf::as_path).collect();
     for path in &paths {
-        output::refuse_checkpoint(path)?;
+        checkpoint::refuse(path)?;
     }
     let runtime = arguments.runtime.open_with(arguments.threads.map(|threads| threads as usize))?;
     let loaded = paths.iter().map(|path| load(path, &*runtime, arguments));

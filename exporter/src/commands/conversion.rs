@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::checkpoint::Trained;
 use super::{layers, repair};
 use crate::cli::{Answer, Refusal};
 use crate::proof::{Accuracy, Latency, Proof};
@@ -19,6 +20,8 @@ pub(crate) struct Conversion {
     pub skipped: Vec<Found>,
     /// Number of nodes in the original.
     pub nodes_before: usize,
+    /// Of which checkpoint the model is, where it is of one; its original is the network in standard operators.
+    pub trained: Option<Trained>,
     /// The converted model, where there is one.
     pub converted: Option<Converted>,
     /// Why the answer is no; nothing where it is yes.
@@ -57,7 +60,10 @@ impl Conversion {
         field("output", json!(written));
         field("layers", (0..findings.layers.len()).map(|index| self.layer_json(index)).collect());
         field("skipped", self.skipped.iter().map(layers::layer_json).collect());
-        let repaired = findings.layers.iter().filter(|found| found.is_repaired());
+        if let Some(trained) = &self.trained {
+            field("checkpoint", trained.to_json());
+        }
+        let repaired = findings.layers.iter().filter(|found| found.is_repaired() && self.trained.is_none());
         field("repaired", repaired.map(repair::to_json).collect());
         field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
         field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());
@@ -92,7 +98,15 @@ impl Conversion {
     fn text(&self, written: Option<&Path>) -> String {
         let findings = &self.findings;
         let mut text = String::new();
-        if !findings.layers.is_empty() {
+        if let Some(trained) = &self.trained {
+            let mut table = Table::pairs();
+            trained.describe(&mut table);
+            for found in &findings.layers {
+                let place = format!("{}, reads {}", layers::named(&found.layer), found.input);
+                table.row(["layer".to_owned(), place]);
+            }
+            text.push_str(&table.render());
+        } else if !findings.layers.is_empty() {
             text.push_str(&layers::layer_table(&findings.layers));
             text.push('\n');
         }

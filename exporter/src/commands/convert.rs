@@ -3,34 +3,41 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::ModelProto;
 
+use super::checkpoint::{self, CheckpointOptions};
 use super::conversion::{Conversion, Converted};
 use super::output::{self, Written};
 use super::page::page;
+use super::proving::Proving;
 use super::repair::{self, Repair};
 use super::selection::Selection;
+use super::told::Told;
 use super::{ProofOptions, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
-use crate::expand;
 use crate::progress::Progress;
-use crate::proof::{Plan, compare, latency, parting, truth};
+use crate::proof::{Plan, Proof, compare, latency};
 use crate::recognize::{Found, recognize};
 use crate::report;
 use crate::rewrite;
 use crate::runtime::ort::OPERATORS_VARIABLE;
 use crate::signature::Signature;
 
-/// Replace each covariance layer by a single operator, and prove that the model computes the same function
+/// Replace each covariance layer by a single operator, or build a model from a checkpoint, and prove it
 ///
-/// Layers are found by what they compute. Each becomes one node of the domain `ai.isqrtcov`; beside it stands an ONNX
+/// A graph's layers are found by what they compute. Each becomes one node of the domain `ai.isqrtcov`; beside it stands an ONNX
 /// function with the same meaning in standard operators, so that runtimes without the operator library run the file
 /// too. Everything else in the model stays as it was. The original and the file written are then run on the same
 /// inputs, and OUTPUT appears only if they agree: for a model that cannot be converted, or whose proof
 /// fails, nothing is written, an older OUTPUT stays as it was, and the exit status is 1. The input is never replaced.
+///
+/// A checkpoint's architecture is recognized by the names and shapes of its tensors, never by the file's name. Nothing in
+/// it is executed. The model written is proven against the same network with every batch normalization and the layer in
+/// standard operators. What weights do not tell (strides, the number of steps) is as published unless told otherwise, and
+/// reported as assumed; where --inputs or --expected hold known outputs or labels, they decide.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   isqrt-cov convert model.onnx -o fused.onnx
@@ -39,17 +46,19 @@ use crate::signature::Signature;
   isqrt-cov convert model.onnx -o fused.onnx --only /head/pool/Gather_output_0     One layer of several
   isqrt-cov convert model.onnx -o fused.onnx --onnxruntime /usr/lib/libonnxruntime.so
   isqrt-cov convert model.onnx --dry-run --json | jq .proof
-  isqrt-cov convert broken.onnx -o fused.onnx --repair --iterations 5 --expected outputs.npz")]
+  isqrt-cov convert broken.onnx -o fused.onnx --repair --iterations 5 --expected outputs.npz
+  isqrt-cov convert model_best.pth.tar -o model.onnx               A checkpoint: no PyTorch is needed
+  isqrt-cov convert model.safetensors -o model.onnx --half --triangle upper_column_major")]
 pub struct Arguments {
-    /// The model to convert: an .onnx file
+    /// The model to convert: an .onnx file, or a checkpoint (.pth, .pt, .pth.tar, .safetensors or its .index.json)
     #[arg(value_hint = ValueHint::FilePath)]
-    input: PathBuf,
+    pub(super) input: PathBuf,
     /// Where to write the converted model
     #[arg(short, long, value_name = "OUTPUT", value_hint = ValueHint::FilePath, required_unless_present = "dry_run")]
     output: Option<PathBuf>,
     /// Leave out the function body: the file is smaller, but runs only where the operator library is loaded
     #[arg(long)]
-    no_function: bool,
+    pub(super) no_function: bool,
     /// Convert and prove, but write no model
     #[arg(long)]
     dry_run: bool,
@@ -59,19 +68,22 @@ pub struct Arguments {
     /// against float64; and the latency of both models, which takes about two seconds to measure. It is written also
     /// where the answer is no, and with --dry-run.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    report: Option<PathBuf>,
+    pub(super) report: Option<PathBuf>,
     #[command(flatten)]
-    selection: Selection,
+    pub(super) selection: Selection,
     #[command(flatten)]
-    repair: Repair,
+    pub(super) repair: Repair,
     #[command(flatten)]
-    proof: ProofOptions,
+    pub(super) told: Told,
     #[command(flatten)]
-    runtime: RuntimeOptions,
+    pub(super) checkpoint: CheckpointOptions,
+    #[command(flatten)]
+    pub(super) proof: ProofOptions,
+    #[command(flatten)]
+    pub(super) runtime: RuntimeOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
-    output::refuse_checkpoint(&arguments.input)?;
     let destination = arguments.check()?;
     let runs_operators = arguments.runtime.has_operators();
     ensure!(
@@ -80,15 +92,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
          or {OPERATORS_VARIABLE}"
     );
     let runtime = arguments.runtime.open()?;
+    if checkpoint::is_meant(&arguments.input) {
+        return checkpoint::convert(arguments, destination, &*runtime);
+    }
+    arguments.refuse_what_is_for_checkpoints()?;
     let mut model = Model::load(&arguments.input)?;
     let original = Arc::new(model.inlined()?);
-    let mut plan = arguments.proof.plan(&Signature::of(&original)?, arguments.repair.expected())?;
+    let mut plan = arguments.proof.plan(&Signature::of(&original)?, arguments.told.expected.as_ref())?;
 
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
     let mut findings = recognize(&original, &*runtime)?;
     progress.end();
-    let put_back = arguments.repair.take(&mut findings)?;
+    let put_back = arguments.repair.take(&arguments.told, &mut findings)?;
     findings.layers.extend(put_back);
     let nodes_before = layers::node_count(&original);
     let mut refusal = layers::refusal(&findings, &original, &runtime.name());
@@ -103,7 +119,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             ),
         });
     }
-    let mut conversion = Conversion { findings, skipped, nodes_before, converted: None, refusal };
+    let mut conversion =
+        Conversion { findings, skipped, nodes_before, trained: None, converted: None, refusal };
     if conversion.refusal.is_some() {
         return arguments.finish(&conversion, &original, None);
     }
@@ -117,48 +134,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     rewrite::apply(&mut model.proto, layers, !arguments.no_function)?;
     let written = Written::stage(&model, destination)?;
     drop(model);
-    let mut proof = compare(reference, &written.proto, &*runtime, &plan, &progress)?;
+    let proving = Proving {
+        reference,
+        written: &written.proto,
+        layers,
+        runtime: &*runtime,
+        runs_operators,
+        with_function: !arguments.no_function,
+        progress: &progress,
+    };
+    let (mut proof, accuracies) = proving.run(&mut plan)?;
     if !repaired.is_empty() {
         proof.notes.push(repair::note(&repaired));
         // What the user's data say of the original is of the broken one.
         let plan = Plan { seeds: 0, ..plan.clone() };
         proof.samples = compare(&original, &written.proto, &*runtime, &plan, &progress)?.samples;
     }
-    progress.spin("measuring against float64");
-    let accuracies = truth(reference, &written.proto, layers, &*runtime, &plan, &proof);
-    progress.end();
-    if plan.tolerance.is_none() {
-        proof.allow_rounding(layers, &accuracies);
-        plan.tolerance = Some(proof.tolerance);
-    }
-    if let Some(failure) = &mut proof.failure {
-        let place = parting(reference, &written.proto, layers, &*runtime, &plan);
-        failure.extend(place.into_iter().flat_map(|place| ["; ".to_owned(), place]));
-    } else if !runs_operators {
-        let note = "the function bodies ran, not the operators: no operator library was found".to_owned();
-        proof.notes.push(note);
-    } else if !arguments.no_function {
-        // Only the operators have run so far; where the library is absent, their bodies will.
-        let expanded = Arc::new(expand::inline(&written.proto)?);
-        let body = compare(
-            reference,
-            &expanded,
-            &*runtime,
-            &Plan { seeds: 1, samples: None, ..plan.clone() },
-            &progress,
-        )?;
-        proof.join_body(&body);
-    }
-    conversion.refusal = proof.failure.as_ref().map(|failure| Refusal {
-        reason: "proof-failed",
-        message: format!(
-            "the converted model is not proven to compute the same function, and was not written: {failure}"
-        ),
-    });
+    conversion.refusal = not_proven(&proof);
     if repaired.is_empty() {
         proof.notes.extend(arguments.repair.was_idle());
     } else if conversion.refusal.is_none() {
-        conversion.refusal = arguments.repair.judge(&proof)?;
+        conversion.refusal = arguments.repair.judge(&arguments.told, &proof)?;
     }
     let latency = arguments.report.as_ref().map(|_| {
         progress.spin("measuring the latency");
@@ -171,11 +167,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     arguments.finish(&conversion, &original, Some(written))
 }
 
+/// Why a model whose proof failed is not written; nothing where it passed.
+pub(super) fn not_proven(proof: &Proof) -> Option<Refusal> {
+    proof.failure.as_ref().map(|failure| Refusal {
+        reason: "proof-failed",
+        message: format!(
+            "the converted model is not proven to compute the same function, and was not written: {failure}"
+        ),
+    })
+}
+
 impl Arguments {
     /// Checks, before any long work, that what is to be written may be.
     fn check(&self) -> Result<Option<&PathBuf>> {
         let destination = self.output.as_ref().filter(|_| !self.dry_run);
-        let read = || self.proof.read_with(&self.input).chain(self.repair.expected().map(PathBuf::as_path));
+        let read = || self.proof.read_with(&self.input).chain(self.told.expected.as_deref());
         if let Some(destination) = destination {
             output::check(read(), destination, "-o")?;
         }
@@ -195,8 +201,22 @@ impl Arguments {
         Ok(destination)
     }
 
+    /// Refuses options that mean nothing for a graph.
+    fn refuse_what_is_for_checkpoints(&self) -> Result<()> {
+        let path = self.input.display();
+        ensure!(
+            self.repair.is_wanted() || !self.told.is_any(),
+            "{path}: a graph says what its layers are; --iterations, --triangle and --expected are for checkpoints, and with \
+             --repair for layers whose iteration was dropped"
+        );
+        if let Some(option) = self.checkpoint.given() {
+            bail!("{path}: {option} is for checkpoints; a graph stays as it is but for its layers");
+        }
+        Ok(())
+    }
+
     /// Writes the report, where one is asked for, and then the model, where it is proven.
-    fn finish(
+    pub(super) fn finish(
         &self,
         conversion: &Conversion,
         original: &ModelProto,

@@ -9,7 +9,7 @@ use isqrt_cov_proto::Model;
 use serde_json::{Map, json};
 
 use super::output::{self, Written};
-use super::{ProofOptions, layers};
+use super::{ProofOptions, checkpoint, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
@@ -37,7 +37,7 @@ pub struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
-    output::refuse_checkpoint(&arguments.input)?;
+    checkpoint::refuse(&arguments.input)?;
     output::check(arguments.proof.read_with(&arguments.input), &arguments.output, "-o")?;
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;

@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Value, json};
 
-use super::{facts, layers, output};
+use super::{checkpoint, facts, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::progress::Progress;
 use crate::recognize::recognize;
@@ -17,14 +17,15 @@ use crate::table::Table;
 /// Show what is in a model: the layers found with their parameters, and why near misses are none
 ///
 /// Regions of the graph are evaluated, not compared with patterns of nodes: what is reported is what they compute.
-/// Nothing is written. The exit status is 0 if the model holds a layer, fused already or not, and 1 if it holds none
+/// Of a checkpoint, its architecture, tensors and parameters are shown, what is assumed, and what does not fit. Nothing is written. The exit status is 0 if the model holds a layer, fused already or not, and 1 if it holds none
 /// or lost one.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   isqrt-cov inspect model.onnx
+  isqrt-cov inspect model_best.pth.tar
   isqrt-cov inspect model.onnx --json | jq .layers")]
 pub struct Arguments {
-    /// The model: an .onnx file
+    /// The model: an .onnx file, or a checkpoint
     #[arg(value_hint = ValueHint::FilePath)]
     input: PathBuf,
     #[command(flatten)]
@@ -32,7 +33,9 @@ pub struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
-    output::refuse_checkpoint(&arguments.input)?;
+    if checkpoint::is_meant(&arguments.input) {
+        return checkpoint::inspect(&arguments.input);
+    }
     let runtime = arguments.runtime.open()?;
     let proto = &Model::load(&arguments.input)?.into_inlined()?;
     let progress = Progress::on_terminal();

@@ -94,6 +94,11 @@ pub fn listed(layers: &[Found]) -> String {
     layers.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
+/// An operator with its attributes.
+pub fn named(layer: &Layer) -> String {
+    format!("{} ({})", layer.name(), attributes_text(layer))
+}
+
 /// Near misses and lost iterations, a paragraph each.
 pub fn others_text(findings: &Findings) -> String {
     let lost = findings.lost.iter().map(|lost| ("lost iteration", &lost.input, &lost.output, &lost.reason));

@@ -1,6 +1,7 @@
 //! The commands, one a file, and what several of them share.
 
 pub mod bench;
+mod checkpoint;
 pub mod completions;
 mod conversion;
 pub mod convert;
@@ -12,8 +13,10 @@ pub mod layers;
 pub mod operators;
 pub mod output;
 mod page;
+mod proving;
 pub mod repair;
 pub mod selection;
+mod told;
 pub mod validate;
 
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 use isqrt_cov_proto::{Model, Staged};
 
@@ -96,21 +96,6 @@ impl Written {
         self.staged.map_or(Ok(()), Staged::commit)?;
         Ok(())
     }
-}
-
-/// Refuses extensions that promise something else than an ONNX model.
-///
-/// # Errors
-/// A checkpoint's extension.
-pub fn refuse_checkpoint(path: &Path) -> Result<()> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_lowercase();
-    if [".pth", ".pt", ".pth.tar", ".tar", ".safetensors"].iter().any(|end| name.ends_with(end)) {
-        bail!(
-            "{}: this version reads .onnx files only; export the checkpoint with torch.onnx.export(…, dynamo=True)",
-            path.display()
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ pub fn page(conversion: &Conversion, original: &ModelProto, input: &Path, writte
     }
     for (index, found) in conversion.findings.layers.iter().enumerate() {
         let accuracy = conversion.converted.as_ref().and_then(|done| done.accuracies.get(index));
-        body.extend([layer(index + 1, found, accuracy, original)]);
+        let recognized = recognized(found, conversion.trained.is_some());
+        body.extend([layer(index + 1, found, recognized, accuracy, original)]);
     }
     body.extend([others(conversion)]);
     body.extend([paragraph("note", &format!("Written by isqrt-cov {}.", env!("CARGO_PKG_VERSION")))]);
@@ -44,6 +45,10 @@ fn verdict(conversion: &Conversion) -> Markup {
     let count = conversion.findings.layers.len();
     let layers = if count == 1 { "One layer is now".to_owned() } else { format!("{count} layers are now") };
     let nodes = if count == 1 { "a single node" } else { "a single node each" };
+    if conversion.trained.is_some() {
+        let what = "The model computes what the checkpoint's network does, with a single node for each of its layers.";
+        return paragraph("verdict good", what);
+    }
     let assumed = conversion.findings.layers.iter().any(Found::is_repaired);
     let function = if assumed {
         "and the model computes what it would with the layers that were lost, put back as assumed"
@@ -62,6 +67,9 @@ fn rows(table: &Table) -> Markup {
 fn model(conversion: &Conversion, original: &ModelProto, input: &Path, written: Option<&Path>) -> Markup {
     let mut table = Table::pairs();
     table.row(["model".to_owned(), input.display().to_string()]);
+    if let Some(trained) = &conversion.trained {
+        trained.describe(&mut table);
+    }
     if let Ok(signature) = Signature::of(original) {
         facts::describe(original, &signature, &mut table);
     }
@@ -121,6 +129,7 @@ fn latencies(latency: &Result<Latency, String>) -> Markup {
 fn layer(
     place: usize,
     found: &Found,
+    recognized: String,
     accuracy: Option<&Result<Accuracy, String>>,
     original: &ModelProto,
 ) -> Markup {
@@ -131,7 +140,7 @@ fn layer(
         ("computes", found.output.clone()),
         ("element type", found.element.name().to_owned()),
         ("nodes replaced", found.nodes.len().to_string()),
-        ("recognized by", recognized(found)),
+        ("recognized by", recognized),
     ];
     if let Some(runner_up) = &evidence.runner_up_layer {
         let margin = evidence.runner_up / evidence.error.max(f64::MIN_POSITIVE);
@@ -154,7 +163,10 @@ fn layer(
 }
 
 /// How it is known what a layer is.
-fn recognized(found: &Found) -> String {
+fn recognized(found: &Found, is_trained: bool) -> String {
+    if is_trained {
+        return "the architecture that the checkpoint is of".to_owned();
+    }
     if found.is_repaired() {
         return "nothing: it was put back as told".to_owned();
     }

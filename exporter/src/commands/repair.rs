@@ -1,14 +1,13 @@
 //! Putting layers back whose iteration an exporter dropped: `--repair`.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, ValueEnum, ValueHint};
+use clap::Args;
 use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::ModelProto;
 use serde_json::{Value, json};
 
 use super::layers;
+use super::told::{Told, Triangle};
 use crate::cli::Refusal;
 use crate::expand;
 use crate::proof::Proof;
@@ -26,73 +25,33 @@ pub struct Repair {
     /// as far as --expected or labels in --inputs go.
     #[arg(id = "repair", long, requires = "iterations")]
     wanted: bool,
-    /// Number of steps that the model was trained with; the published models have 5
-    #[arg(long, value_name = "K", requires = "repair", value_parser = clap::value_parser!(u32).range(1..=100))]
-    iterations: Option<u32>,
-    /// Order in which the model that was trained reads the triangle [default: upper]
-    #[arg(long, value_enum, requires = "repair")]
-    triangle: Option<Triangle>,
-    /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`
-    ///
-    /// The conversion fails where the repaired model does not give them; `expected` in --inputs does the same.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "repair", conflicts_with = "inputs")]
-    expected: Option<PathBuf>,
-}
-
-/// The orders of a triangle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-enum Triangle {
-    /// Row by row: (0,0), (0,1), (0,2), …
-    Upper,
-    /// Column by column: (0,0), (0,1), (1,1), …
-    UpperColumnMajor,
 }
 
 impl Repair {
-    /// The user's data with the outputs that the model should give.
-    pub fn expected(&self) -> Option<&PathBuf> {
-        self.expected.as_ref()
+    /// Whether layers are to be put back.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
     }
 
     /// Takes the layers that can be put back from what was lost. Nothing where the user does not ask for it.
     ///
     /// # Errors
     /// A layer that cannot be as the user says.
-    pub fn take(&self, findings: &mut Findings) -> Result<Vec<Found>> {
-        let Some(iterations) = self.iterations.filter(|_| self.wanted) else { return Ok(Vec::new()) };
+    pub fn take(&self, told: &Told, findings: &mut Findings) -> Result<Vec<Found>> {
+        let Some(iterations) = told.iterations.filter(|_| self.wanted) else { return Ok(Vec::new()) };
         let (whole, holes): (Vec<_>, Vec<_>) =
             std::mem::take(&mut findings.lost).into_iter().partition(|lost| lost.hole.is_none());
         findings.lost = whole;
-        holes.iter().map(|lost| self.put_back(lost, iterations)).collect()
-    }
-
-    fn put_back(&self, lost: &Lost, iterations: u32) -> Result<Found> {
-        let orders = match self.triangle {
-            Some(Triangle::UpperColumnMajor) => [Some(Vectorization::UpperColumnMajor), None],
-            Some(Triangle::Upper) => [Some(Vectorization::Upper), None],
-            None => [Some(Vectorization::Upper), Some(Vectorization::None)],
-        };
-        let base = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };
-        let mut layers = orders.into_iter().flatten().map(|vectorization| Layer { vectorization, ..base });
-        let found = layers.find_map(|layer| lost.put_back(layer));
-        found.with_context(|| {
-            format!(
-                "`{}` cannot hold {}: {}",
-                lost.output,
-                self.triangle.map_or("a layer", |_| "a triangle"),
-                lost.shapes()
-            )
-        })
+        holes.iter().map(|lost| put_back(lost, iterations, told.triangle)).collect()
     }
 
     /// Whether the repaired model gives the outputs that the user's data expect; if not, a refusal.
     ///
     /// # Errors
     /// Data without these outputs, where they were promised.
-    pub fn judge(&self, proof: &Proof) -> Result<Option<Refusal>> {
+    pub fn judge(&self, told: &Told, proof: &Proof) -> Result<Option<Refusal>> {
         let distance = proof.samples.as_ref().and_then(|samples| samples.distance);
-        let [_, after] = match (distance, &self.expected) {
+        let [_, after] = match (distance, &told.expected) {
             (Some(distance), _) => distance,
             (None, None) => return Ok(None),
             (None, Some(path)) => bail!("{}: has no array `expected`", path.display()),
@@ -102,8 +61,8 @@ impl Repair {
             message: format!(
                 "with K = {} and the triangle {}, the outputs are {after:.1e} away from those expected (at most {:.0e} counts \
                  as equal), and nothing was written: the model was trained with others, or its layer is another one",
-                self.iterations.unwrap_or_default(),
-                match self.triangle {
+                told.iterations.unwrap_or_default(),
+                match told.triangle {
                     Some(Triangle::UpperColumnMajor) => "column-major",
                     _ => "row-major",
                 },
@@ -117,6 +76,25 @@ impl Repair {
         let note = "no layer lost its iteration: --repair, --iterations and --triangle changed nothing";
         self.wanted.then(|| note.to_owned())
     }
+}
+
+/// `lost` with `iterations` steps and the triangle in that order.
+fn put_back(lost: &Lost, iterations: u32, triangle: Option<Triangle>) -> Result<Found> {
+    let orders = match triangle {
+        Some(triangle) => [Some(triangle.vectorization()), None],
+        None => [Some(Vectorization::Upper), Some(Vectorization::None)],
+    };
+    let base = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };
+    let mut layers = orders.into_iter().flatten().map(|vectorization| Layer { vectorization, ..base });
+    let found = layers.find_map(|layer| lost.put_back(layer));
+    found.with_context(|| {
+        format!(
+            "`{}` cannot hold {}: {}",
+            lost.output,
+            triangle.map_or("a layer", |_| "a triangle"),
+            lost.shapes()
+        )
+    })
 }
 
 /// `original` with the `repaired` layers in standard operators: what a repaired model is compared with, as the original

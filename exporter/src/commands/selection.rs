@@ -25,6 +25,11 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Whether the user names any.
+    pub fn is_any(&self) -> bool {
+        !self.only.is_empty() || !self.skip.is_empty()
+    }
+
     /// The layers of `model` to convert, and those to leave as they are.
     ///
     /// # Errors

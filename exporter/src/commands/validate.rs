@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, Value, json};
 
-use super::{ProofOptions, output};
+use super::{ProofOptions, checkpoint};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::progress::Progress;
 use crate::proof::compare;
@@ -38,8 +38,8 @@ pub struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
-    output::refuse_checkpoint(&arguments.reference)?;
-    output::refuse_checkpoint(&arguments.candidate)?;
+    checkpoint::refuse(&arguments.reference)?;
+    checkpoint::refuse(&arguments.candidate)?;
     let runtime = arguments.runtime.open()?;
     let reference = Arc::new(Model::load(&arguments.reference)?.into_inlined()?);
     let candidate = Arc::new(Model::load(&arguments.candidate)?.into_inlined()?);

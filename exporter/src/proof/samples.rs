@@ -55,7 +55,7 @@ impl SampleProof {
     }
 
     /// Takes in the first outputs for the samples from `start` on; rows beyond `valid` are padding.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         start: usize,
         valid: usize,

@@ -16,7 +16,7 @@ use crate::tensor::Tensor;
 const MANY_NODES: usize = 512;
 
 /// Bytes of weights beyond which a model counts as large: tract needs them three times over to prepare a graph.
-const MANY_BYTES: usize = 512 << 20;
+const MANY_BYTES: usize = 128 << 20;
 
 /// Nodes beyond which tract would take hours.
 const TOO_MANY_NODES: usize = 4096;

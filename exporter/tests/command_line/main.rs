@@ -22,6 +22,7 @@ mod repair;
 mod report;
 mod rounding;
 mod selection;
+mod trained;
 
 /// A graph whose layer can be replaced, with a dynamic batch, and one whose exporter dropped the iteration.
 const FUSE: &str = "digits/digits_isqrt_official_noDotData_dyn18_dynbatch";
@@ -360,7 +361,7 @@ fn bad_usage_is_an_error_in_either_form() {
     assert!(object(&absent)["message"].as_str().unwrap().contains("no-such-model.onnx"));
     let checkpoint = isqrt_cov(&["convert", "model.pth.tar", "-o", "out.onnx"]);
     assert_eq!(status(&checkpoint), 2);
-    assert!(error_text(&checkpoint).contains("reads .onnx files only"), "{checkpoint:?}");
+    assert!(error_text(&checkpoint).contains("model.pth.tar: cannot be read"), "{checkpoint:?}");
     let mixed = isqrt_cov(&arguments!["inspect", graph(FUSE), "--runtime", "tract", "--op-library", "x.so"]);
     assert_eq!(status(&mixed), 2);
     assert!(error_text(&mixed).contains("for `--runtime ort`"), "{mixed:?}");

@@ -1,0 +1,159 @@
+//! From a checkpoint to a proven model.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use isqrt_cov_models::{Options, Placed};
+use isqrt_cov_proto::Model;
+use isqrt_cov_proto::onnx::ModelProto;
+
+use super::decision::{self, decide, plain};
+use super::description::Trained;
+use super::{Read, options};
+use crate::cli::{Answer, Refusal};
+use crate::commands::conversion::{Conversion, Converted};
+use crate::commands::convert::{Arguments, not_proven};
+use crate::commands::layers;
+use crate::commands::output::Written;
+use crate::commands::proving::Proving;
+use crate::functions;
+use crate::progress::Progress;
+use crate::proof::{Proof, latency};
+use crate::recognize::{Evidence, Findings, Found};
+use crate::runtime::Runtime;
+use crate::scope::Scope;
+use crate::signature::Signature;
+use crate::tensor::ElementType;
+
+/// What counts as equal where weights are stored in float16.
+const HALF_TOLERANCE: f64 = 1e-2;
+
+/// Builds the model of the checkpoint that `arguments` name, and proves it against the network in standard operators,
+/// every batch normalization on its own.
+///
+/// # Errors
+/// A checkpoint that cannot be read or is of no known architecture; options that do not fit it.
+pub fn convert(
+    arguments: &Arguments,
+    destination: Option<&PathBuf>,
+    runtime: &dyn Runtime,
+) -> Result<Answer> {
+    let input = &arguments.input;
+    ensure!(
+        !arguments.repair.is_wanted() && !arguments.selection.is_any(),
+        "{}: is a checkpoint; --repair, --only and --skip are for graphs",
+        input.display()
+    );
+    let progress = Progress::on_terminal();
+    progress.spin("reading the checkpoint");
+    let mut settings = arguments.checkpoint.settings(&arguments.told)?;
+    let read = Read::load(input, &settings)?;
+    progress.end();
+    let candidate = read.fitting(input)?;
+    options::check(&settings, &candidate.built)?;
+
+    let graph = arguments.checkpoint.graph();
+    let as_trained = Options { fold: false, half: false, ..graph };
+    let signature = Signature::of(&plain(candidate, &read.weights, &settings, as_trained)?)?;
+    let mut plan = arguments.proof.plan(&signature, arguments.told.expected.as_ref())?;
+    if let (Some(path), Some(samples)) = (&arguments.told.expected, &plan.samples) {
+        ensure!(samples.expected.is_some(), "{}: has no array `expected`", path.display());
+    }
+    let samples = plan.samples.as_ref();
+    let (decision, refusal) =
+        decide(candidate, &read.weights, &mut settings, samples, plan.tolerance, runtime)?;
+    let original =
+        Arc::new(plain(candidate, &read.weights, &settings, Options { fold: false, half: false, ..graph })?);
+    let built = candidate.rebuilt(&read.weights, &settings, graph.fold);
+    let findings = Findings { layers: found(&original, &built.layers), ..Findings::default() };
+    let trained = Trained::new(&read, candidate, &built, decision);
+    let mut conversion = Conversion {
+        nodes_before: layers::node_count(&original),
+        findings,
+        skipped: Vec::new(),
+        trained: Some(trained),
+        converted: None,
+        refusal,
+    };
+    if conversion.refusal.is_some() {
+        return arguments.finish(&conversion, &original, None);
+    }
+
+    let mut proto = built.model(&read.weights, graph)?;
+    if !arguments.no_function {
+        functions::attach(&mut proto)?;
+    }
+    let written = Written::stage(&Model::new(proto, input), destination)?;
+    if graph.half {
+        plan.tolerance = Some(plan.tolerance.unwrap_or(HALF_TOLERANCE));
+    }
+    let proving = Proving {
+        reference: &original,
+        written: &written.proto,
+        layers: &conversion.findings.layers,
+        runtime,
+        runs_operators: arguments.runtime.has_operators(),
+        with_function: !arguments.no_function,
+        progress: &progress,
+    };
+    let (proof, accuracies) = proving.run(&mut plan)?;
+    conversion.refusal = not_proven(&proof).or_else(|| judge(&proof));
+    let latency = arguments.report.as_ref().map(|_| {
+        progress.spin("measuring the latency");
+        let latency = latency(&original, &written.proto, runtime, &plan, &proof);
+        progress.end();
+        latency.map_err(|error| format!("{error:#}"))
+    });
+    let nodes_after = layers::node_count(&written.proto);
+    conversion.converted = Some(Converted { nodes_after, proof, accuracies, latency });
+    arguments.finish(&conversion, &original, Some(written))
+}
+
+/// Whether the model gives the outputs that the user's data expect; if not, a refusal.
+fn judge(proof: &Proof) -> Option<Refusal> {
+    let [_, after] = proof.samples.as_ref()?.distance?;
+    let tolerance = proof.tolerance.max(decision::TOLERANCE);
+    (after.is_nan() || after > tolerance).then(|| Refusal {
+        reason: "expected-differs",
+        message: format!(
+            "the outputs are {after:.1e} away from those expected (at most {tolerance:.0e} counts as equal), and nothing was \
+             written"
+        ),
+    })
+}
+
+/// The layers as nodes of `original`, the network in standard operators.
+fn found(original: &ModelProto, placed: &[Placed]) -> Vec<Found> {
+    let nodes = original.graph.as_ref().map_or(&[][..], |graph| &graph.node);
+    let mut found = Vec::new();
+    for Placed { layer, input, output, .. } in placed {
+        // The nodes of a body follow one another, and the last of them computes its output.
+        let last = nodes.iter().position(|node| node.output.contains(output)).unwrap_or_default();
+        let mut needed: HashSet<&String> = HashSet::from([output]);
+        let mut first = last;
+        for (index, node) in nodes[..=last].iter().enumerate().rev() {
+            if !node.output.iter().any(|output| needed.contains(output)) {
+                break;
+            }
+            needed.extend(node.input.iter().filter(|name| *name != input));
+            first = index;
+        }
+        found.push(Found {
+            layer: *layer,
+            scope: Scope::default(),
+            within: String::new(),
+            input: input.clone(),
+            output: output.clone(),
+            element: ElementType::F32,
+            reshape: None,
+            nodes: (first..=last).collect(),
+            region: ModelProto::default(),
+            seen: None,
+            evaluator: String::new(),
+            evidence: Evidence::none(),
+        });
+    }
+    found
+}

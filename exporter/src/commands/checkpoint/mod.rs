@@ -1,0 +1,102 @@
+//! Checkpoints: what `convert` and `inspect` do with a trained network's weights.
+
+mod conversion;
+mod decision;
+mod description;
+mod options;
+
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+use isqrt_cov_models::{Candidate, Problem, Settings, Weights, recognize};
+
+pub use self::conversion::convert;
+pub use self::description::{Trained, inspect};
+pub use self::options::CheckpointOptions;
+use crate::checkpoint::{Checkpoint, Format, is_checkpoint};
+
+/// Endings of names that promise a checkpoint.
+const ENDINGS: [&str; 6] = [".pth", ".pt", ".pth.tar", ".tar", ".safetensors", ".safetensors.index.json"];
+
+/// Whether `path` is to be read as a checkpoint: by what is in it or, where that tells nothing, by its name.
+pub fn is_meant(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    is_checkpoint(path) || ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Refuses a checkpoint where a model is wanted.
+///
+/// # Errors
+/// `path` is one.
+pub fn refuse(path: &Path) -> Result<()> {
+    ensure!(
+        !is_meant(path),
+        "{}: is a checkpoint, not a model; make one of it with: isqrt-cov convert {} -o model.onnx",
+        path.display(),
+        path.display()
+    );
+    Ok(())
+}
+
+/// A checkpoint, and the architecture that it is of or comes nearest to.
+pub struct Read {
+    /// How the file is stored.
+    pub format: Format,
+    /// What stands in it beside the weights.
+    pub facts: Vec<(String, String)>,
+    /// The weights.
+    pub weights: Weights,
+    /// The architecture; nothing where none is near.
+    pub candidate: Option<Candidate>,
+}
+
+impl Read {
+    /// Reads `path`, and tries every architecture under the settings that are given.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn load(path: &Path, settings: &Settings) -> Result<Self> {
+        let Checkpoint { format, facts, tensors, .. } = Checkpoint::load(path)?;
+        let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
+        let weights = Weights::new(tensors, facts.clone()).map_err(place)?;
+        let candidate = recognize(&weights, settings);
+        Ok(Self { format, facts, weights, candidate })
+    }
+
+    /// The architecture, where everything fits.
+    ///
+    /// # Errors
+    /// A checkpoint of no architecture that is known; everything that does not fit the nearest is named.
+    pub fn fitting(&self, path: &Path) -> Result<&Candidate> {
+        match &self.candidate {
+            Some(candidate) if candidate.fits() => Ok(candidate),
+            candidate => bail!("{}: {}", path.display(), misfit(candidate.as_ref(), &self.weights)),
+        }
+    }
+}
+
+/// Why a checkpoint is of no architecture that is known.
+fn misfit(candidate: Option<&Candidate>, weights: &Weights) -> String {
+    let Some(candidate) = candidate else {
+        let names: Vec<&str> = weights.names().map(|name| weights.original(name)).take(5).collect();
+        let more = if weights.len() > names.len() { ", …" } else { "" };
+        let known: Vec<&str> =
+            isqrt_cov_models::architectures::ARCHITECTURES.iter().map(|known| known.name).collect();
+        return format!(
+            "the tensors (`{}`{more}) are those of no known architecture, which are {}; export the model with \
+             torch.onnx.export(…, dynamo=True) and convert the graph",
+            names.join("`, `"),
+            known.join(", ")
+        );
+    };
+    let problems: Vec<String> = candidate.built.problems.iter().map(Problem::to_string).collect();
+    format!(
+        "it is most like {} ({}), but {} of its {} tensors or of those that belong there {} not fit: {}",
+        candidate.built.title,
+        candidate.layout.name,
+        problems.len(),
+        weights.len(),
+        if problems.len() == 1 { "does" } else { "do" },
+        problems.join("; ")
+    )
+}

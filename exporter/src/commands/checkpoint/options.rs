@@ -1,0 +1,89 @@
+//! What is said of checkpoints on the command line.
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+use isqrt_cov_models::{Built, Options, Settings, Source, TRIANGLES};
+
+use crate::commands::told::Told;
+
+/// How a checkpoint becomes a model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Checkpoints")]
+pub struct CheckpointOptions {
+    /// Settle what the weights do not tell, such as last-stride=2; may be given several times
+    ///
+    /// `isqrt-cov inspect` lists the settings of a checkpoint with the values that are assumed.
+    #[arg(long, value_name = "NAME=VALUE")]
+    assume: Vec<String>,
+    /// The version of the standard operators that the model is written in, 13 to 23 [default: 17]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(13..=23))]
+    opset: Option<i64>,
+    /// Store weights in float16: half the size; they are computed with in float32
+    #[arg(long)]
+    half: bool,
+    /// Keep batch normalizations as nodes of their own instead of folding them into convolutions
+    #[arg(long)]
+    keep_batch_norm: bool,
+}
+
+impl CheckpointOptions {
+    /// One of the options that were given, if any was.
+    pub fn given(&self) -> Option<&'static str> {
+        [
+            (!self.assume.is_empty(), "--assume"),
+            (self.opset.is_some(), "--opset"),
+            (self.half, "--half"),
+            (self.keep_batch_norm, "--keep-batch-norm"),
+        ]
+        .into_iter()
+        .find_map(|(given, name)| given.then_some(name))
+    }
+
+    /// How the graph is written.
+    pub fn graph(&self) -> Options {
+        Options { opset: self.opset.unwrap_or(17), fold: !self.keep_batch_norm, half: self.half }
+    }
+
+    /// What the user says of the network.
+    ///
+    /// # Errors
+    /// A setting that is no NAME=VALUE.
+    pub fn settings(&self, told: &Told) -> Result<Settings> {
+        let mut settings = Settings::default();
+        for text in &self.assume {
+            let Some((name, value)) = text.split_once('=') else {
+                bail!("--assume {text:?}: expected NAME=VALUE, such as last-stride=2");
+            };
+            settings.set(name.trim(), value.trim(), Source::User);
+        }
+        if let Some(iterations) = told.iterations {
+            settings.set("iterations", &iterations.to_string(), Source::User);
+        }
+        if let Some(triangle) = told.triangle {
+            let order = triangle.vectorization();
+            let name = TRIANGLES.iter().find(|(_, known)| *known == order).map_or("", |(name, _)| *name);
+            settings.set("triangle", name, Source::User);
+        }
+        Ok(settings)
+    }
+}
+
+/// Checks that the network has the settings that were given, and that they may be as they are.
+///
+/// # Errors
+/// One that it has not; a value that it cannot have.
+pub fn check(settings: &Settings, built: &Built) -> Result<()> {
+    for name in settings.names() {
+        let Some(choice) = built.choices.iter().find(|choice| choice.name == name) else {
+            let known: Vec<&str> = built.choices.iter().map(|choice| choice.name).collect();
+            bail!("--assume {name}: {} has no such setting; it has {}", built.title, known.join(", "));
+        };
+        ensure!(
+            choice.values.is_empty() || choice.values.contains(&choice.value.as_str()),
+            "--assume {name}={}: expected one of {}",
+            choice.value,
+            choice.values.join(", ")
+        );
+    }
+    Ok(())
+}

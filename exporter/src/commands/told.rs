@@ -1,0 +1,51 @@
+//! What a file does not say of its layers, and the user does.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, ValueHint};
+use isqrt_cov_op::Vectorization;
+
+/// What the user says of layers that a file does not describe: those of a checkpoint, and those that are to be put back.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Checkpoints and repair")]
+pub struct Told {
+    /// Number of steps that the model was trained with [default for checkpoints: as published, 5, and 3 in GSoP-Net]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub iterations: Option<u32>,
+    /// Order in which the model that was trained reads the triangle [default for checkpoints: as the classifier's weights
+    /// tell; for a repair: upper]
+    #[arg(long, value_enum)]
+    pub triangle: Option<Triangle>,
+    /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`
+    ///
+    /// The conversion fails where the model does not give them; `expected` in --inputs does the same.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "inputs")]
+    pub expected: Option<PathBuf>,
+}
+
+/// The orders of a triangle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Triangle {
+    /// Row by row: (0,0), (0,1), (0,2), …
+    Upper,
+    /// Column by column: (0,0), (0,1), (1,1), …
+    UpperColumnMajor,
+}
+
+impl Triangle {
+    /// The same as an attribute.
+    pub fn vectorization(self) -> Vectorization {
+        match self {
+            Self::Upper => Vectorization::Upper,
+            Self::UpperColumnMajor => Vectorization::UpperColumnMajor,
+        }
+    }
+}
+
+impl Told {
+    /// Whether anything was said.
+    pub fn is_any(&self) -> bool {
+        self.iterations.is_some() || self.triangle.is_some() || self.expected.is_some()
+    }
+}
