@@ -154,7 +154,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if repaired.is_empty() {
         proof.notes.extend(arguments.repair.was_idle());
     } else if conversion.refusal.is_none() {
-        conversion.refusal = arguments.repair.judge(&arguments.told, &proof)?;
+        conversion.refusal = repair::judge(&arguments.told, &proof)?;
     }
     let latency = arguments.report.as_ref().map(|_| {
         progress.spin("measuring the latency");

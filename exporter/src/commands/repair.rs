@@ -45,37 +45,37 @@ impl Repair {
         holes.iter().map(|lost| put_back(lost, iterations, told.triangle)).collect()
     }
 
-    /// Whether the repaired model gives the outputs that the user's data expect; if not, a refusal.
-    ///
-    /// # Errors
-    /// Data without these outputs, where they were promised.
-    pub fn judge(&self, told: &Told, proof: &Proof) -> Result<Option<Refusal>> {
-        let distance = proof.samples.as_ref().and_then(|samples| samples.distance);
-        let [_, after] = match (distance, &told.expected) {
-            (Some(distance), _) => distance,
-            (None, None) => return Ok(None),
-            (None, Some(path)) => bail!("{}: has no array `expected`", path.display()),
-        };
-        Ok((after.is_nan() || after > proof.tolerance).then(|| Refusal {
-            reason: "expected-differs",
-            message: format!(
-                "with K = {} and the triangle {}, the outputs are {after:.1e} away from those expected (at most {:.0e} counts \
-                 as equal), and nothing was written: the model was trained with others, or its layer is another one",
-                told.iterations.unwrap_or_default(),
-                match told.triangle {
-                    Some(Triangle::UpperColumnMajor) => "column-major",
-                    _ => "row-major",
-                },
-                proof.tolerance
-            ),
-        }))
-    }
-
     /// What to say where there was nothing to repair.
     pub fn was_idle(&self) -> Option<String> {
         let note = "no layer lost its iteration: --repair, --iterations and --triangle changed nothing";
         self.wanted.then(|| note.to_owned())
     }
+}
+
+/// Whether the repaired model gives the outputs that the user's data expect; if not, a refusal.
+///
+/// # Errors
+/// Data without these outputs, where they were promised.
+pub fn judge(told: &Told, proof: &Proof) -> Result<Option<Refusal>> {
+    let distance = proof.samples.as_ref().and_then(|samples| samples.distance);
+    let [_, after] = match (distance, &told.expected) {
+        (Some(distance), _) => distance,
+        (None, None) => return Ok(None),
+        (None, Some(path)) => bail!("{}: has no array `expected`", path.display()),
+    };
+    Ok((after.is_nan() || after > proof.tolerance).then(|| Refusal {
+        reason: "expected-differs",
+        message: format!(
+            "with K = {} and the triangle {}, the outputs are {after:.1e} away from those expected (at most {:.0e} counts \
+             as equal), and nothing was written: the model was trained with others, or its layer is another one",
+            told.iterations.unwrap_or_default(),
+            match told.triangle {
+                Some(Triangle::UpperColumnMajor) => "column-major",
+                _ => "row-major",
+            },
+            proof.tolerance
+        ),
+    }))
 }
 
 /// `lost` with `iterations` steps and the triangle in that order.
