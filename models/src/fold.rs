@@ -4,6 +4,7 @@ use half::f16;
 use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 
+use crate::network::Storage;
 use crate::weights::{Error, Weights};
 
 /// The ε of batch normalization, PyTorch's default in every published network.
@@ -23,8 +24,12 @@ pub(crate) enum Recipe {
 }
 
 impl Recipe {
-    /// The initializer called `name`, in float32.
-    pub fn make(&self, name: &str, weights: &Weights) -> Result<TensorProto, Error> {
+    /// The initializer called `name`: in float32 or, where that is the storage, folded numbers in float64.
+    pub fn make(&self, name: &str, weights: &Weights, storage: Storage) -> Result<TensorProto, Error> {
+        let folded = |dims: &[i64], values: &[f64]| match storage {
+            Storage::Float64 => TensorProto::from_values(name, &sizes(dims), values),
+            _ => float32(name, dims, values),
+        };
         match self {
             Self::Integers(values) => Ok(TensorProto::from_values(name, &[values.len()], values)),
             Self::Stored(key) => stored(name, key, weights),
@@ -35,7 +40,7 @@ impl Recipe {
                 for (channel, scale) in values.chunks_mut(each).zip(scale) {
                     channel.iter_mut().for_each(|value| *value *= scale);
                 }
-                Ok(float32(name, weights.dims(weight).unwrap_or_default(), &values))
+                Ok(folded(weights.dims(weight).unwrap_or_default(), &values))
             }
             Self::FoldedBias { bias, norm } => {
                 let (scale, mut shift) = affine(norm, weights)?;
@@ -44,7 +49,7 @@ impl Recipe {
                     let scaled = biases.iter().zip(scale).map(|(bias, scale)| bias * scale);
                     shift.iter_mut().zip(scaled).for_each(|(shift, bias)| *shift += bias);
                 }
-                Ok(float32(name, &[shift.len() as i64], &shift))
+                Ok(folded(&[shift.len() as i64], &shift))
             }
         }
     }
@@ -72,9 +77,12 @@ fn affine(norm: &str, weights: &Weights) -> Result<(Vec<f64>, Vec<f64>), Error> 
 }
 
 fn float32(name: &str, dims: &[i64], values: &[f64]) -> TensorProto {
-    let dims: Vec<usize> = dims.iter().map(|&dim| dim as usize).collect();
     let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-    TensorProto::from_values(name, &dims, &values)
+    TensorProto::from_values(name, &sizes(dims), &values)
+}
+
+fn sizes(dims: &[i64]) -> Vec<usize> {
+    dims.iter().map(|&dim| dim as usize).collect()
 }
 
 /// A float32 tensor in float16. None where that would lose more than precision: vectors, which are small, and numbers
@@ -88,8 +96,7 @@ pub(crate) fn halved(tensor: &TensorProto, name: &str) -> Option<TensorProto> {
     let values: Vec<f16> = values
         .map(|value| Some(f16::from_f32(value)).filter(|half| half.is_finite() || !value.is_finite()))
         .collect::<Option<_>>()?;
-    let dims: Vec<usize> = tensor.dims.iter().map(|&dim| dim as usize).collect();
-    Some(TensorProto::from_values(name, &dims, &values))
+    Some(TensorProto::from_values(name, &sizes(&tensor.dims), &values))
 }
 
 #[cfg(test)]
@@ -114,7 +121,7 @@ mod tests {
     fn folded_numbers_compute_the_same() {
         let weights = weights();
         let numbers = |recipe: Recipe| {
-            let made = recipe.make("it", &weights).unwrap();
+            let made = recipe.make("it", &weights, Storage::Float32).unwrap();
             Weights::new([made], vec![]).unwrap().values("it").unwrap()
         };
         let weight = numbers(Recipe::FoldedWeight { weight: "conv.weight".into(), norm: "bn".into() });
@@ -139,7 +146,7 @@ mod tests {
         let half = TensorProto::from_values("h", &[1, 2], &[f16::from_f32(0.1), f16::ONE]);
         let weights = Weights::new([half, TensorProto::from_values("f", &[1, 2], &[1.0_f32, 2.0])], vec![]);
         let weights = weights.unwrap();
-        let made = |key: &str| Recipe::Stored(key.to_owned()).make("it", &weights).unwrap();
+        let made = |key: &str| Recipe::Stored(key.to_owned()).make("it", &weights, Storage::Float32).unwrap();
         let shared = made("f");
         let address = |tensor: &TensorProto| tensor.raw_data().as_ptr();
         assert_eq!(address(&shared), address(weights.tensor("f").unwrap()));

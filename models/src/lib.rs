@@ -16,7 +16,7 @@ pub mod triangle;
 mod weights;
 
 pub use layout::Layout;
-pub use network::{Built, Options, Placed};
+pub use network::{Built, Options, Placed, Storage};
 pub use problem::Problem;
 pub use recognize::{Architecture, Candidate, recognize};
 pub use setting::{Choice, Settings, Source, TRIANGLES};

@@ -27,8 +27,19 @@ pub struct Options {
     pub opset: i64,
     /// Whether batch normalizations become part of the convolutions before them.
     pub fold: bool,
-    /// Whether weights are stored in float16. They are computed with in float32.
-    pub half: bool,
+    /// How weights are stored.
+    pub storage: Storage,
+}
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// In float32.
+    Float32,
+    /// In float16; they are computed with in float32.
+    Float16,
+    /// What is folded in float64, as it comes out: for proofs, not for runtimes.
+    Float64,
 }
 
 /// A feature map [N, C, H, W] in the graph.
@@ -489,9 +500,9 @@ impl Built {
         let mut initializer = Vec::new();
         let mut node = Vec::new();
         for (name, recipe) in &self.recipes {
-            let tensor = recipe.make(name, weights)?;
+            let tensor = recipe.make(name, weights, options.storage)?;
             let stored = format!("{name}.float16");
-            match fold::halved(&tensor, &stored).filter(|_| options.half) {
+            match fold::halved(&tensor, &stored).filter(|_| options.storage == Storage::Float16) {
                 Some(half) => {
                     initializer.push(half);
                     let to = AttributeProto::int("to", i32::from(DataType::Float).into());

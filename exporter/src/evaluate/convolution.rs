@@ -1,5 +1,5 @@
-//! Small convolutions. A runtime takes longer to make one ready than it takes here to compute it, and a large graph may
-//! have tens of thousands of them; large ones are left to the runtime.
+//! Convolutions. A runtime takes longer to make a small one ready than it takes here to compute it, and a large graph may
+//! have tens of thousands of them. Large ones are left to the runtime, unless they are to be computed in float64.
 
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::NodeProto;
@@ -8,7 +8,7 @@ use super::call::{Bindings, Call, attribute, size};
 use super::value::{Dense, array, elements, flat};
 
 /// Multiplications up to which a convolution counts as small.
-const SMALL: usize = 1 << 18;
+pub(super) const SMALL: usize = 1 << 18;
 
 /// Pads, strides and dilations beyond this are no one's.
 const LARGEST_STEP: usize = 1 << 20;
@@ -33,15 +33,22 @@ struct Axis {
 }
 
 impl Convolution {
-    /// The convolution that a node asks for, where it is small; none where its sizes do not fit each other.
-    pub fn small(node: &NodeProto, bindings: &Bindings, input: &[usize], weight: &[usize]) -> Option<Self> {
+    /// The convolution that a node asks for, where it takes no more than so many multiplications; none where its sizes do not
+    /// fit each other.
+    pub fn within(
+        most: usize,
+        node: &NodeProto,
+        bindings: &Bindings,
+        input: &[usize],
+        weight: &[usize],
+    ) -> Option<Self> {
         let convolution = Self::of(node, bindings, input, weight).ok()?;
         let taps = convolution.axes.iter().map(|axis| axis.kernel).product::<usize>();
         let positions = convolution.axes.iter().map(|axis| axis.output);
         let factors =
             [convolution.samples, convolution.kernels, convolution.channels / convolution.groups, taps];
         let count = factors.into_iter().chain(positions).try_fold(1_usize, usize::checked_mul)?;
-        (count <= SMALL).then_some(convolution)
+        (count <= most).then_some(convolution)
     }
 
     fn of(node: &NodeProto, bindings: &Bindings, input: &[usize], weight: &[usize]) -> Result<Self> {
@@ -229,7 +236,7 @@ mod tests {
     fn what_does_not_fit_or_is_large_is_left_to_others() {
         let small = |attribute: AttributeProto, input: &[usize], weight: &[usize]| {
             let node = NodeProto::new("Conv", &["x", "w"], &["y"]).with(attribute);
-            Convolution::small(&node, &Bindings::new(), input, weight).is_some()
+            Convolution::within(SMALL, &node, &Bindings::new(), input, weight).is_some()
         };
         let group = |count| AttributeProto::int("group", count);
         let ints = AttributeProto::ints;

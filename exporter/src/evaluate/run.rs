@@ -5,17 +5,20 @@ use isqrt_cov_op::{DOMAIN, reference};
 use isqrt_cov_proto::onnx::NodeProto;
 
 use super::call::{Bindings, Call, attribute};
-use super::convolution::Convolution;
+use super::convolution::{self, Convolution};
 use super::plan::{DEEPEST, Decoded, Plan, Step, bound_constant};
 use super::table::{self, Operator};
 use super::value::{Dense, Value, array, declared, elements, flat};
 use super::weights;
-use super::{Evaluator, Watcher, domain_of};
+use super::{Evaluator, Precision, Watcher, domain_of};
 use crate::fused::{layer_of, place_of};
 use crate::tensor::Tensor;
 
 /// Nodes that one evaluation may come to, those in loops each time: a file must not keep us for ever.
 const NODES: usize = 1_000_000;
+
+/// Multiplications of the largest convolution that is computed in float64: about ten seconds.
+const LARGEST_EXACT: usize = 1 << 33;
 
 /// The values of a graph that are alive, by their place in its plan.
 pub(super) type Values = Vec<Option<Value>>;
@@ -40,6 +43,14 @@ pub(super) struct Run<'r, 'a> {
 impl<'r, 'a> Run<'r, 'a> {
     pub fn new(evaluator: &'r Evaluator<'a>, watcher: Option<&'r mut dyn Watcher>) -> Self {
         Self { evaluator, watcher, nodes_left: NODES, depth: 0 }
+    }
+
+    /// Multiplications of the largest convolution that is not left to a runtime, which rounds to the declared type.
+    fn largest_convolution(&self) -> usize {
+        match self.evaluator.precision {
+            Precision::Exact => LARGEST_EXACT,
+            Precision::Declared => convolution::SMALL,
+        }
     }
 
     /// Whether somebody looks at what is made.
@@ -174,7 +185,8 @@ impl<'r, 'a> Run<'r, 'a> {
         }
         let operator = table::find(domain, node.op_type());
         if node.is("Conv")
-            && let Some(convolution) = small_convolution(plan, step, values, setting)
+            && let Some(convolution) =
+                own_convolution(self.largest_convolution(), plan, step, values, setting)
         {
             let inputs = fetch_all(plan, decoded, step, values)?;
             let call = Call { node, bindings: setting.bindings, inputs: &inputs, opset: setting.opset };
@@ -266,7 +278,8 @@ fn fetch_all(plan: &Plan<'_>, decoded: &Decoded, step: &Step<'_>, values: &Value
 }
 
 /// A convolution that is better evaluated here than left to a runtime.
-fn small_convolution(
+fn own_convolution(
+    most: usize,
     plan: &Plan<'_>,
     step: &Step<'_>,
     values: &Values,
@@ -282,7 +295,7 @@ fn small_convolution(
             _ => None,
         }
     };
-    Convolution::small(step.node, setting.bindings, &dims(0)?, &dims(1)?)
+    Convolution::within(most, step.node, setting.bindings, &dims(0)?, &dims(1)?)
 }
 
 /// A node of the project's own operators.

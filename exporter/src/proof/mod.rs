@@ -7,6 +7,7 @@ mod inside;
 mod latency;
 mod parting;
 mod report;
+mod rounding;
 mod samples;
 mod shapes;
 mod tolerance;
@@ -22,6 +23,7 @@ pub use self::difference::{Bin, Difference, Place};
 pub use self::latency::{Latency, latency};
 pub use self::parting::parting;
 pub(crate) use self::report::number;
+pub use self::rounding::{distance_in_float64, rounding};
 pub use self::samples::SampleProof;
 pub use self::shapes::{Alignment, Shapes};
 pub use self::tolerance::tolerance;
@@ -67,6 +69,8 @@ pub struct Proof {
     pub samples: Option<SampleProof>,
     /// The greatest error of the operators' bodies in standard operators, where the operators themselves ran first.
     pub body_error: Option<f64>,
+    /// Where rounding decides what comes out: how far the models are apart in float64.
+    pub float64_error: Option<f64>,
     /// What was assumed or left out, for people.
     pub notes: Vec<String>,
     /// Why the models do not compute the same function; nothing where they do.
@@ -100,6 +104,7 @@ pub fn compare(
         outputs: outputs.map(|port| (port.name, Difference::new())).collect(),
         samples: plan.samples.as_ref().map(SampleProof::new),
         body_error: None,
+        float64_error: None,
         notes: Vec::new(),
         failure: None,
         cases: Vec::new(),
@@ -370,6 +375,8 @@ impl Proof {
             outputs,
             samples: None,
             body_error: None,
+            float64_error: None,
+            float64_error: None,
             notes: Vec::new(),
             failure: None,
             cases: Vec::new(),

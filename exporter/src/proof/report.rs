@@ -35,6 +35,7 @@ impl Proof {
             "runs": self.runs,
             "outputs": outputs,
             "function_body_max_error": self.body_error,
+            "float64_max_error": self.float64_error,
             "samples": self.samples.as_ref().map(|samples| samples.count),
             "notes": self.notes,
         })
@@ -68,21 +69,29 @@ impl Proof {
             return;
         }
         let verdict = if self.failure.is_none() { "same function" } else { "DIFFERENT" };
+        let decides = self.failure.is_some() || self.max_error() <= self.tolerance;
+        let counts = if decides {
+            format!("at most {:.0e} counts as equal", self.tolerance)
+        } else {
+            "which decides nothing: rounding does".to_owned()
+        };
         table.row([
             "proof".to_owned(),
             format!(
-                "{verdict}: max error {}, 99.9 % {}, mean {} of the output's greatest value (at most {:.0e} counts as \
-                 equal)",
+                "{verdict}: max error {}, 99.9 % {}, mean {} of the output's greatest value ({counts})",
                 number(self.max_error()),
                 number(self.quantile_999()),
                 number(self.mean_error()),
-                self.tolerance
             ),
         ]);
         table.row([
             String::new(),
             format!("{}: {} runs of each model in {}", self.tried(), self.runs, self.runtime),
         ]);
+        if let Some(error) = self.float64_error {
+            let said = format!("in float64: max error {}", number(error));
+            table.row([String::new(), said]);
+        }
         if let Some(error) = self.body_error {
             table.row([
                 String::new(),

@@ -12,7 +12,7 @@ use crate::tensor::ElementType;
 
 /// How many times as far from the original as the original is from the truth the converted model may be: layers behind
 /// amplify the difference, and other inputs give greater ones.
-const MARGIN: f64 = 4.0;
+pub(super) const MARGIN: f64 = 4.0;
 
 /// The greatest error that counts as equal where the user says nothing, from the least precise floating-point type in
 /// either model. Two orders of magnitude above what reordered sums make of a layer, because the layers behind it
@@ -28,7 +28,7 @@ pub fn tolerance(models: [&ModelProto; 2]) -> f64 {
 }
 
 /// The same of one type.
-fn of(element: ElementType) -> f64 {
+pub(super) fn of(element: ElementType) -> f64 {
     match element {
         ElementType::BF16 => 5e-2,
         ElementType::F16 => 1e-2,

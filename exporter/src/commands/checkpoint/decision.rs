@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use isqrt_cov_models::triangle::Scores;
-use isqrt_cov_models::{Candidate, Choice, Options, Settings, Source, TRIANGLES, Weights};
+use isqrt_cov_models::{Candidate, Choice, Options, Settings, Source, Storage, TRIANGLES, Weights};
 use isqrt_cov_proto::onnx::ModelProto;
 
 use crate::cli::Refusal;
@@ -165,7 +165,7 @@ impl Trying<'_> {
     }
 
     fn one(&self, name: String, settings: Settings) -> Result<Trial> {
-        let options = Options { opset: 17, fold: false, half: false };
+        let options = Options { opset: 17, fold: false, storage: Storage::Float32 };
         let model = Arc::new(plain(self.candidate, self.weights, &settings, options)?);
         let mut said = SampleProof::new(self.samples);
         let count = self.samples.count.min(SAMPLES);

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use isqrt_cov_models::{Built, Options, Settings, Source, TRIANGLES};
+use isqrt_cov_models::{Built, Options, Settings, Source, Storage, TRIANGLES};
 
 use crate::commands::told::Told;
 
@@ -41,7 +41,8 @@ impl CheckpointOptions {
 
     /// How the graph is written.
     pub fn graph(&self) -> Options {
-        Options { opset: self.opset.unwrap_or(17), fold: !self.keep_batch_norm, half: self.half }
+        let storage = if self.half { Storage::Float16 } else { Storage::Float32 };
+        Options { opset: self.opset.unwrap_or(17), fold: !self.keep_batch_norm, storage }
     }
 
     /// What the user says of the network.
