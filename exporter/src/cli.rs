@@ -18,7 +18,7 @@ use crate::runtime::embedded::Embedded;
 use crate::runtime::ort::{self, Ort};
 
 /// Finds iSQRT-COV layers in trained graphs, replaces each by a single operator, and proves that the model still
-/// computes the same function.
+/// computes the same function. Makes such models of checkpoints, too.
 #[derive(Debug, Parser)]
 #[command(name = "isqrt-cov", version, arg_required_else_help = true, after_help = EXIT_STATUS, after_long_help = MAIN_EXAMPLES)]
 pub(crate) struct Cli {
@@ -47,6 +47,7 @@ const MAIN_EXAMPLES: &str = "\
 Examples:
   isqrt-cov inspect model.onnx                      What is in it?
   isqrt-cov convert model.onnx -o fused.onnx        One node for each layer, proven
+  isqrt-cov convert model.pth.tar -o model.onnx     A checkpoint: its network, built and proven
   isqrt-cov validate model.onnx fused.onnx          Do they compute the same function?
   isqrt-cov expand fused.onnx -o plain.onnx         Back to standard operators
   isqrt-cov bench model.onnx fused.onnx             How much faster?

@@ -131,7 +131,7 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option
 
 /// What to do about a layer whose iteration is gone.
 fn lost_message(lost: &Lost) -> String {
-    let again = "export it again with torch.onnx.export(…, dynamo=True)";
+    let again = "convert the checkpoint itself, or export it again with torch.onnx.export(…, dynamo=True)";
     if lost.hole.is_some() {
         format!(
             "the exporter dropped the iteration of the layer that reads `{}`: the model does not compute what was trained. \
