@@ -19,5 +19,5 @@ pub use layout::Layout;
 pub use network::{Built, Options, Placed, Storage};
 pub use problem::Problem;
 pub use recognize::{Architecture, Candidate, recognize};
-pub use setting::{Choice, Settings, Source, TRIANGLES};
+pub use setting::{Choice, Settings, Source, TRIANGLES, spelled};
 pub use weights::{Error, Weights};

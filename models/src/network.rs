@@ -135,6 +135,8 @@ pub struct Built {
     pub layers: Vec<Placed>,
     /// What the weights do not tell.
     pub choices: Vec<Choice>,
+    /// What else is as usual, and the weights would not tell if it were not.
+    pub assumptions: Vec<&'static str>,
     /// What does not fit.
     pub problems: Vec<Problem>,
     /// Names of the checkpoint's tensors that it has.
@@ -142,7 +144,8 @@ pub struct Built {
     nodes: Vec<NodeProto>,
     recipes: Vec<(String, Recipe)>,
     channels: Option<usize>,
-    classes: Option<usize>,
+    /// Number of classes, where the checkpoint says it.
+    pub classes: Option<usize>,
 }
 
 impl<'a> Network<'a> {
@@ -197,6 +200,13 @@ impl<'a> Network<'a> {
     /// Says that something cannot be told.
     pub fn cannot_tell(&mut self, what: impl Into<String>) {
         self.built.problems.push(Problem::Unknown { what: what.into() });
+    }
+
+    /// Says what is as usual in such networks, and the weights would not tell if it were not.
+    pub fn assumes(&mut self, what: &'static str) {
+        if !self.built.assumptions.contains(&what) {
+            self.built.assumptions.push(what);
+        }
     }
 
     /// The value of a setting: what was given, or `usual`, for the reason `because`.
@@ -304,6 +314,7 @@ impl<'a> Network<'a> {
 
     /// The name in the checkpoint of the batch normalization `name`.
     fn norm_weights(&mut self, name: &str, channels: Option<usize>) -> String {
+        self.assumes("batch normalizations have ε = 1e-5");
         let mut module = String::new();
         for part in ["weight", "bias", "running_mean", "running_var"] {
             let key = self.expect(&format!("{name}.{part}"), &[channels]).0;
@@ -490,6 +501,22 @@ impl Built {
         let trained = self.read.iter().filter(is_trained);
         let size = |name: &String| weights.dims(name).map_or(0, |dims| dims.iter().product::<i64>() as u64);
         trained.map(size).sum()
+    }
+
+    /// Checks that the weights are numbers that something can be computed with.
+    ///
+    /// # Errors
+    /// A number that is infinite, or none, or a negative variance; weights that cannot be read.
+    pub fn check(&self, weights: &Weights) -> Result<(), Error> {
+        let read = self.read.iter().filter(|name| !name.ends_with("num_batches_tracked"));
+        for name in read {
+            if name.ends_with("running_var") {
+                weights.check(name, 0.0, "a variance of 0 or more")?;
+            } else {
+                weights.check(name, f64::NEG_INFINITY, "a number within float32")?;
+            }
+        }
+        Ok(())
     }
 
     /// The model. Nodes of the operators' domain have no functions yet.

@@ -8,6 +8,12 @@ use isqrt_cov_op::Vectorization;
 pub const TRIANGLES: [(&str, Vectorization); 2] =
     [("upper", Vectorization::Upper), ("upper_column_major", Vectorization::UpperColumnMajor)];
 
+/// How the settings spell an order of the triangle.
+#[must_use]
+pub fn spelled(order: Vectorization) -> &'static str {
+    TRIANGLES.iter().find(|(_, known)| *known == order).map_or("none", |(name, _)| *name)
+}
+
 /// Values that settings have been given, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -43,6 +49,8 @@ pub enum Source {
     Weights,
     /// Nobody: it is what is usual, for the reason given.
     Assumed(String),
+    /// Nobody, and nothing is usual: it has to be said.
+    Open,
 }
 
 /// What was settled for one setting.

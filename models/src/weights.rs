@@ -27,6 +27,18 @@ pub enum Error {
     /// A tensor whose data does not fit its shape.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// A tensor with numbers that no network computes with.
+    #[error("tensor `{name}`: {found} at element {place}; expected {expected}: no output would be a number")]
+    Number {
+        /// Its name.
+        name: String,
+        /// The number.
+        found: f64,
+        /// Where it is.
+        place: usize,
+        /// What is expected.
+        expected: &'static str,
+    },
     /// A tensor that holds no numbers.
     #[error("tensor `{name}` is {found}; expected floating-point numbers")]
     NotNumbers {
@@ -122,6 +134,26 @@ impl Weights {
         let mut values = Vec::new();
         self.each(name, |_, value| values.push(value))?;
         Ok(values)
+    }
+
+    /// Checks that every number of the tensor called `name` is finite in float32 and at least `least`.
+    ///
+    /// # Errors
+    /// One that is not; as [`Weights::values`].
+    pub fn check(&self, name: &str, least: f64, expected: &'static str) -> Result<(), Error> {
+        let mut wrong = None;
+        self.each(name, |place, value| {
+            let fits = value.abs() <= f64::from(f32::MAX) && value >= least;
+            if !fits && wrong.is_none() {
+                wrong = Some((place, value));
+            }
+        })?;
+        match wrong {
+            None => Ok(()),
+            Some((place, found)) => {
+                Err(Error::Number { name: self.original(name).to_owned(), found, place, expected })
+            }
+        }
     }
 
     /// Shows the numbers of the tensor called `name` one after the other, with their places.

@@ -110,3 +110,22 @@ fn other_networks_are_not_taken_for_these() {
     assert!(recognize(&weights, &Settings::default()).is_none());
     assert!(recognize(&Weights::default(), &Settings::default()).is_none());
 }
+
+/// A classifier's linear layers with nothing between them, or with more than is known, are not taken for the published one.
+#[test]
+fn what_stands_between_linear_layers_is_not_guessed() {
+    for (place, fits) in [("1", false), ("2", true), ("3", true), ("4", false)] {
+        let moved = |name: &str, mut tensor: TensorProto| {
+            if let Some(leaf) = name.strip_prefix("classifier.3.") {
+                tensor.name = Some(format!("classifier.{place}.{leaf}"));
+            } else if let Some(leaf) = name.strip_prefix("classifier.6.") {
+                let last = place.parse::<usize>().unwrap() + 2;
+                tensor.name = Some(format!("classifier.{last}.{leaf}"));
+            }
+            Some(tensor)
+        };
+        let weights = weights(&networks()["vgg16_bn"], moved);
+        let found = recognize(&weights, &Settings::default()).unwrap();
+        assert_eq!(found.fits(), fits, "{place}: {:?}", found.built.problems);
+    }
+}

@@ -44,6 +44,8 @@ pub struct Checkpoint {
     /// What else stands beside the state dict, as far as it is a number or a word: `epoch`, `arch`, `best_prec1`;
     /// safetensors' `__metadata__`.
     pub facts: Vec<(String, String)>,
+    /// The files that its index names; none where it has none.
+    pub shards: Vec<PathBuf>,
 }
 
 /// How a checkpoint is stored.
@@ -124,17 +126,20 @@ impl Checkpoint {
     /// Decodes a checkpoint as if it had been read from `path`.
     fn decode(content: Bytes, path: &Path) -> Result<Self, Error> {
         let kind = Kind::of(&content[..content.len().min(HEAD)]);
+        let mut shards = Vec::new();
         let (contents, format) = match kind {
             Some(Kind::Zip) => (torch_zip::read(path, content)?, Format::TorchArchive),
             Some(Kind::Pickle) => (legacy::read(path, &content)?, Format::LegacyTorch),
             Some(Kind::Safetensors) => (safetensors::read(path, &content)?, Format::Safetensors),
             Some(Kind::Index) => {
-                let (contents, shards) = sharded::read(path, &content)?;
-                (contents, Format::ShardedSafetensors(shards))
+                let (contents, files) = sharded::read(path, &content)?;
+                let format = Format::ShardedSafetensors(files.len());
+                shards = files;
+                (contents, format)
             }
             None => return Err(Error::Kind { path: path.to_owned(), found: unknown(&content) }),
         };
-        Ok(Self { path: path.to_owned(), format, tensors: contents.tensors, facts: contents.facts })
+        Ok(Self { path: path.to_owned(), format, tensors: contents.tensors, facts: contents.facts, shards })
     }
 }
 

@@ -14,8 +14,8 @@ use super::{Error, safetensors};
 /// The member of the index that lists the tensors.
 pub(super) const MAP: &str = "weight_map";
 
-/// Reads the index `text`, and the files that it names beside `path`. Also says how many those are.
-pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, usize), Error> {
+/// Reads the index `text`, and the files that it names beside `path`. Also says which those are.
+pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, Vec<PathBuf>), Error> {
     let wrong = |problem| Error::Index { path: path.to_owned(), problem };
     let malformed = |source: serde_json::Error| {
         wrong(format!("{source}; expected a JSON object whose `{MAP}` names a file for each tensor"))
@@ -33,8 +33,10 @@ pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, usize), Error>
     }
     let mut facts = Vec::new();
     let mut found: HashMap<String, (&str, TensorProto)> = HashMap::new();
+    let mut files = Vec::with_capacity(shards.len());
     for &shard in &shards {
         let file = locate(path, shard)?;
+        files.push(file.clone());
         let contents = safetensors::read(&file, &content(&file, u64::MAX)?)?;
         facts.extend(contents.facts);
         for tensor in contents.tensors {
@@ -73,7 +75,7 @@ pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, usize), Error>
     }
     facts.sort();
     facts.dedup();
-    Ok((Contents { tensors, facts }, shards.len()))
+    Ok((Contents { tensors, facts }, files))
 }
 
 /// What matters of an index.

@@ -84,7 +84,7 @@ pub struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
-    let destination = arguments.check()?;
+    let destination = arguments.check(&[])?;
     let runs_operators = arguments.runtime.has_operators();
     ensure!(
         runs_operators || !arguments.no_function,
@@ -178,10 +178,12 @@ pub(super) fn not_proven(proof: &Proof) -> Option<Refusal> {
 }
 
 impl Arguments {
-    /// Checks, before any long work, that what is to be written may be.
-    fn check(&self) -> Result<Option<&PathBuf>> {
+    /// Checks, before any long work, that what is to be written may be: it is none of the files that are read, which are
+    /// those named and the checkpoint's `shards`.
+    pub(super) fn check(&self, shards: &[PathBuf]) -> Result<Option<&PathBuf>> {
         let destination = self.output.as_ref().filter(|_| !self.dry_run);
-        let read = || self.proof.read_with(&self.input).chain(self.told.expected.as_deref());
+        let named = || self.proof.read_with(&self.input).chain(self.told.expected.as_deref());
+        let read = || named().chain(shards.iter().map(PathBuf::as_path));
         if let Some(destination) = destination {
             output::check(read(), destination, "-o")?;
         }

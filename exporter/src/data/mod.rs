@@ -105,6 +105,22 @@ impl Samples {
         self.inputs.iter().map(|input| input.dims().to_vec()).collect()
     }
 
+    /// At most so many of the samples, evenly spread: files are often sorted by class.
+    #[must_use]
+    pub fn spread(&self, most: usize) -> Self {
+        let count = self.count.min(most);
+        let rows: Vec<usize> = (0..count).map(|row| row * self.count / count).collect();
+        let some =
+            |tensor: &Tensor| if tensor.dims().is_empty() { tensor.clone() } else { rows_of(tensor, &rows) };
+        Self {
+            inputs: self.inputs.iter().map(some).collect(),
+            count,
+            expected: self.expected.as_ref().map(some),
+            labels: self.labels.as_ref().map(|labels| rows.iter().map(|&row| labels[row]).collect()),
+            unused: self.unused.clone(),
+        }
+    }
+
     /// The inputs of `size` samples from `start` on, going round at the end.
     #[must_use]
     pub fn cut(&self, start: usize, size: usize) -> Vec<Tensor> {

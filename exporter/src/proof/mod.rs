@@ -376,7 +376,6 @@ impl Proof {
             samples: None,
             body_error: None,
             float64_error: None,
-            float64_error: None,
             notes: Vec::new(),
             failure: None,
             cases: Vec::new(),

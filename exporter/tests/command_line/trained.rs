@@ -365,3 +365,95 @@ fn options_that_mean_nothing_are_refused() {
     }
     assert!(files(&folder).is_empty());
 }
+
+/// The files of a sharded checkpoint are read, and none of them is written over.
+#[test]
+fn shards_are_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shards = Vec::new();
+    for file in checkpoint("own").read_dir().unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        if name.starts_with("released_sharded") && !name.ends_with(".npz") {
+            std::fs::copy(file.path(), folder.path().join(&name)).unwrap();
+            shards.push(name);
+        }
+    }
+    let index = folder.path().join("released_sharded.safetensors.index.json");
+    for name in &shards {
+        let target = folder.path().join(name);
+        let before = std::fs::read(&target).unwrap();
+        let run = convert(&index, &target, &["--triangle", "upper"]);
+        assert_eq!(status(&run), 2, "{name}");
+        assert!(object(&run)["message"].as_str().unwrap().contains("is also read"));
+        assert_eq!(std::fs::read(&target).unwrap(), before);
+    }
+    assert_eq!(files(&folder).len(), shards.len());
+}
+
+/// Labels that no order of the triangle explains decide nothing: the weights do.
+#[test]
+fn labels_that_fit_nothing_decide_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("model.onnx");
+    let file = checkpoint("digits/digits_isqrt_colmajor_triangle.pth.tar");
+    let images = npy(&corpus("digits/test_images.npy"));
+    let labels = ArrayD::<i64>::read_npy(File::open(corpus("digits/test_labels.npy")).unwrap()).unwrap();
+    let with = |change: fn(i64) -> i64| {
+        let path = folder.path().join("labels.npz");
+        let mut archive = NpzWriter::new(File::create(&path).unwrap());
+        archive.add_array("input", &images).unwrap();
+        archive.add_array("labels", &labels.mapv(change)).unwrap();
+        archive.finish().unwrap();
+        let run = convert(&file, &output, &["--inputs", path.to_str().unwrap()]);
+        (status(&run), object(&run))
+    };
+    for (change, by) in [((|label| label) as fn(i64) -> i64, "data"), (|label| (label + 1) % 10, "weights")] {
+        let (status, answer) = with(change);
+        assert_eq!(status, 0, "{answer}");
+        let triangle = setting(&answer, "triangle");
+        assert_eq!((&triangle["value"], &triangle["by"]), (&"upper_column_major".into(), &by.into()));
+    }
+    let (status, answer) = with(|label| label + 1);
+    assert_eq!(status, 2, "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("classes 0 to 9"), "{answer}");
+}
+
+/// Outputs that several settings give as well decide none of them.
+#[test]
+fn outputs_that_do_not_decide_are_not_said_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("model.onnx");
+    let images = npy(&corpus("digits/test_images.npy"));
+    let logits = npy(&corpus("digits/test_logits.npy"));
+    let data = archive(&folder, &[("input", &images), ("expected", &logits)]);
+    let line = ["--inputs", data.to_str().unwrap(), "--tolerance", "0.9"];
+    let file = checkpoint("digits/digits_isqrt_colmajor_triangle.pth.tar");
+    let answer = object(&convert(&file, &output, &line));
+    assert_eq!(setting(&answer, "triangle")["value"], "upper_column_major", "{answer}");
+}
+
+/// Weights that no output can be computed from are named.
+#[test]
+fn weights_that_are_no_numbers_are_named() {
+    let bad = |tensors: &mut Vec<TensorProto>, name: &str, value: f32| {
+        let tensor = tensors.iter_mut().find(|tensor| tensor.name() == name).unwrap();
+        let dims: Vec<usize> = tensor.dims.iter().map(|&dim| dim as usize).collect();
+        let mut values = vec![1.0_f32; dims.iter().product()];
+        values[3] = value;
+        *tensor = TensorProto::from_values(name, &dims, &values);
+    };
+    for (name, value, said) in [
+        ("fc.bias", f32::NAN, "tensor `fc.bias`: NaN at element 3"),
+        ("conv1.weight", f32::INFINITY, "tensor `conv1.weight`: inf at element 3"),
+        ("bn1.running_var", -1.0, "`bn1.running_var`: -1 at element 3; expected a variance of 0 or more"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = changed(&folder, |tensors| bad(tensors, name, value));
+        let run = convert(&file, &folder.path().join("model.onnx"), &[]);
+        assert_eq!(status(&run), 2);
+        let answer = object(&run);
+        assert!(answer["message"].as_str().unwrap().contains(said), "{answer}");
+        assert_eq!(files(&folder), ["changed.safetensors"]);
+    }
+}

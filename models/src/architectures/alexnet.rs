@@ -12,6 +12,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     layouts: &[plain("training code")],
     describe: |network| {
         network.is_called("AlexNet");
+        network.assumes("3×3 max pooling of stride 2 stands behind the first two convolutions, and the first has stride 4");
         let mut x = network.images("features.0");
         for (place, window, is_pooled) in [
             (0, Window::square(11).stride(4).padding(2), true),

@@ -47,6 +47,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     ],
     describe: |network| {
         network.is_called("digit classifier");
+        network.assumes("convolutions have stride 1 and keep the size, and nothing is pooled");
         let mut x = network.images("conv1");
         for (convolution, norm) in
             [("conv1", "bn1"), ("layer1.0", "layer1.1"), ("layer2.0", "layer2.1"), ("layer3.0", "layer3.1")]

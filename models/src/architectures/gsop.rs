@@ -22,6 +22,9 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
     },
 };
 
+/// The greatest width of a block whose maps are reduced with stride 2; at the published widths, that of the first stage.
+const NARROW: i64 = 64;
+
 /// The reduction in a covariance block; a block of the trunk that has it has all of the others' weights too.
 const REDUCTION: &str = "conv_for_DR";
 
@@ -31,8 +34,18 @@ fn attention(network: &mut Network<'_>, x: &Features, block: &str) -> Features {
         return x.clone();
     }
     let y = network.relu(x);
-    // Maps are large in the first stage only.
-    let window = Window::square(1).stride(if block.starts_with("layer1.") { 2 } else { 1 });
+    let width = network.dims(&name("conv1.weight")).map_or(0, |dims| dims[0]);
+    let meaning = "covariance blocks whose reduction has stride 2";
+    let values = &["narrow", "first-stage"];
+    let which = network.choose(
+        "attention-stride",
+        meaning,
+        values,
+        values[0],
+        "64 channels and fewer, as in the authors' code",
+    );
+    let is_large = if which == values[0] { width <= NARROW } else { block.starts_with("layer1.") };
+    let window = Window::square(1).stride(if is_large { 2 } else { 1 });
     let y = network.normalized(&y, &name(REDUCTION), &name("bn_for_DR"), window);
     let y = network.relu(&y);
     let channels = y.channels.unwrap_or(1);

@@ -19,6 +19,14 @@ pub(super) fn reduced(network: &mut Network<'_>, x: Features, convolution: &str,
 pub(super) fn classified(network: &mut Network<'_>, x: &Vector, name: &str) {
     let places: Vec<usize> =
         (0..PLACES).filter(|place| network.has(&format!("{name}.{place}.weight"))).collect();
+    for pair in places.windows(2) {
+        match pair[1] - pair[0] {
+            2 => network.assumes("what stands between two linear layers is a ReLU"),
+            3 => network.assumes("what stands between two linear layers is a ReLU and a dropout"),
+            _ => network
+                .cannot_tell(format!("what stands between `{name}.{}` and `{name}.{}`", pair[0], pair[1])),
+        }
+    }
     let mut scores = None;
     for place in places {
         let x = scores.take().map_or_else(|| x.clone(), |before| network.rectified(&before));

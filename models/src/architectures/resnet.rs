@@ -84,6 +84,9 @@ pub(super) fn trunk(network: &mut Network<'_>, attention: Option<Attention>) -> 
     let x = network.normalized(&x, "conv1", "bn1", Window::square(7).stride(2));
     let x = network.relu(&x);
     let mut x = network.max_pool(&x, Window::square(3).stride(2));
+    network.assumes(
+        "a 3×3 max pooling of stride 2 and padding 1 stands behind the first convolution, which has stride 2",
+    );
     for stage in 1..=4 {
         let stride = match stage {
             1 => 1,
@@ -123,7 +126,13 @@ fn last_stride(network: &mut Network<'_>) -> usize {
     let arch = network.fact("arch").filter(|arch| arch.starts_with("resnet"));
     let (usual, because) = match arch.filter(|_| [TRAINING, FINE_TUNED].contains(&network.layout())) {
         Some(arch) => ("2", format!("the checkpoint's `arch` is {arch}, a plain ResNet")),
-        None => ("1", "as in the published models".to_owned()),
+        None => (
+            "1",
+            arch.map_or_else(
+                || "as in the published models".to_owned(),
+                |arch| format!("as in the published models, though the checkpoint's `arch` is {arch}"),
+            ),
+        ),
     };
     let meaning = "stride of the last stage";
     let stride = network.choose("last-stride", meaning, &["1", "2"], usual, &because);
@@ -186,8 +195,12 @@ pub(super) fn network_name(network: &Network<'_>, prefix: &str) -> String {
         (true, [3, 4, 6, 3]) => "50",
         (true, [3, 4, 23, 3]) => "101",
         (true, [3, 8, 36, 3]) => "152",
-        (true, _) => return format!("{prefix}ResNet of bottlenecks {depths:?}"),
-        (false, _) => return format!("{prefix}ResNet of basic blocks {depths:?}"),
+        (true, _) => {
+            return format!("{prefix}ResNet of bottlenecks {depths:?}, depths that no published one has");
+        }
+        (false, _) => {
+            return format!("{prefix}ResNet of basic blocks {depths:?}, depths that no published one has");
+        }
     };
     format!("{prefix}ResNet-{published}")
 }

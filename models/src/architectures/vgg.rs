@@ -17,6 +17,10 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
                 network.dims(&format!("features.{place}.weight")).is_some_and(|dims| dims.len() == 4)
             })
             .collect();
+        if places.first() != Some(&0) {
+            network.cannot_tell("what stands before the first convolution");
+        }
+        network.assumes("2×2 max pooling stands where a convolution's place leaves room for it, and a ReLU behind each convolution");
         let mut x = network.images("features.0");
         let mut is_normalized = false;
         for (index, &place) in places.iter().enumerate() {

@@ -39,7 +39,17 @@ impl<'a> Machine<'a> {
             (Global::RebuildParameter, &[value, ..]) if matches!(self.get(value), Value::Inert(_)) => {
                 self.stack.push(value);
             }
-            (Global::RebuildTensor | Global::RebuildTensorV2, &[storage, offset, dims, strides, ..]) => {
+            (
+                Global::RebuildTensor | Global::RebuildTensorV2,
+                &[storage, offset, dims, strides, ref rest @ ..],
+            ) => {
+                // Whether gradients are wanted, and hooks, come before the metadata.
+                if let Some(&metadata) = rest.get(2)
+                    && matches!(self.get(metadata), Value::Dict(pairs) if !pairs.is_empty())
+                {
+                    let found = "metadata, such as a negative or conjugate bit".to_owned();
+                    return Err(PickleProblem::Tensor { part: "numbers", found, expected: "none" });
+                }
                 self.tensor(storage, offset, dims, strides, None)?;
             }
             (Global::RebuildTensorV3, &[storage, offset, dims, strides, _, _, dtype, ..]) => {

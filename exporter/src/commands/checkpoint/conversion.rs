@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use isqrt_cov_models::{Options, Placed, Storage};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::ModelProto;
@@ -53,6 +53,8 @@ pub fn convert(
     progress.end();
     let candidate = read.fitting(input)?;
     options::check(&settings, &candidate.built)?;
+    arguments.check(&read.shards)?;
+    candidate.built.check(&read.weights).with_context(|| format!("{}: cannot be used", input.display()))?;
 
     let graph = arguments.checkpoint.graph();
     let as_trained = Options { fold: false, storage: Storage::Float32, ..graph };

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use isqrt_cov_models::triangle::Scores;
-use isqrt_cov_models::{Candidate, Choice, Options, Settings, Source, Storage, TRIANGLES, Weights};
+use isqrt_cov_models::{Built, Candidate, Choice, Options, Settings, Source, Storage, Weights, spelled};
 use isqrt_cov_proto::onnx::ModelProto;
 
 use crate::cli::Refusal;
@@ -15,19 +15,26 @@ use crate::progress::Progress;
 use crate::proof::SampleProof;
 use crate::runtime::Runtime;
 
-/// Samples that every combination of settings is tried on.
-const SAMPLES: usize = 256;
+/// Samples with known outputs on which every combination of settings is tried: each tells all.
+const WITH_OUTPUTS: usize = 4;
+/// The same of samples with known labels.
+const WITH_LABELS: usize = 64;
 /// Samples run at once.
 const CHUNK: usize = 16;
-/// Of so many labels more than any other combination, in square roots of their number, must the best give.
+/// How many more of n labels the right value of a setting gives than any other, in √n.
 const LEAD: f64 = 2.0;
+/// How many times as far off as the right value of a setting any other is.
+const CLEARLY: f64 = 10.0;
 /// The greatest share of max|expected| that counts as what the data expect.
 pub const TOLERANCE: f64 = 1e-4;
-
 /// The setting that is tried last, as it is rarely another than usual.
 const ITERATIONS: &str = "iterations";
 /// The most steps that are tried.
 const MOST_STEPS: u32 = 10;
+/// The setting that the weights may tell.
+const TRIANGLE: &str = "triangle";
+/// Channels of which both orders of the triangle are the same.
+const ORDERLESS: usize = 2;
 
 /// A combination of settings, and what the user's data say of it.
 #[derive(Debug, Clone)]
@@ -45,7 +52,7 @@ pub struct Trial {
 /// What decided.
 #[derive(Debug, Default)]
 pub struct Decision {
-    /// How well the classifier's weights fit either order of the triangle; nothing where nobody had to ask them.
+    /// How well the classifier's weights fit either order of the triangle; nothing where the user says it.
     pub scores: Option<Scores>,
     /// What was tried on the user's data.
     pub trials: Vec<Trial>,
@@ -63,52 +70,72 @@ pub fn decide(
     tolerance: Option<f64>,
     runtime: &dyn Runtime,
 ) -> Result<(Decision, Option<Refusal>)> {
-    let mut decision = Decision::default();
-    if let Some(samples) = samples.filter(|samples| samples.expected.is_some() || samples.labels.is_some()) {
-        let tolerance = tolerance.unwrap_or(TOLERANCE);
-        let trying = Trying { candidate, weights, samples, runtime };
+    let mut told = settings.clone();
+    let scores = by_weights(candidate, weights, &mut told)?;
+    let mut decision = Decision { scores, trials: Vec::new() };
+    let known = samples.filter(|samples| samples.expected.is_some() || samples.labels.is_some());
+    if let Some(samples) = known {
+        let most = if samples.expected.is_some() { WITH_OUTPUTS } else { WITH_LABELS };
+        let trying = Trying { candidate, weights, samples: &samples.spread(most), runtime };
         decision.trials = trying.all(settings)?;
+        let open = open(&candidate.built);
         if samples.expected.is_some() {
-            if nearest(&decision.trials).is_some_and(|best| best.distance() > tolerance)
-                && settings.get(ITERATIONS).is_none()
-            {
+            let tolerance = tolerance.unwrap_or(TOLERANCE);
+            let is_near = |trials: &[Trial]| nearest(trials).is_some_and(|best| best.distance() <= tolerance);
+            if !is_near(&decision.trials) && settings.get(ITERATIONS).is_none() {
                 trying.other_steps(&mut decision.trials, tolerance)?;
             }
-            let refusal = by_outputs(&decision.trials, settings, tolerance);
-            return Ok((decision, refusal));
-        }
-        if by_labels(&decision.trials, settings, samples.count.min(SAMPLES)) {
-            return Ok((decision, None));
+            if !is_near(&decision.trials) {
+                let refusal = not_as_expected(&decision.trials, tolerance);
+                return Ok((decision, Some(refusal)));
+            }
+            by_outputs(&decision.trials, &open, tolerance, settings);
+        } else {
+            by_labels(&decision.trials, &open, trying.samples.count, trying.classes()?, settings);
         }
     }
-    let layer = candidate.built.layers.iter().find(|layer| layer.classifier.is_some());
-    let asked = settings.get("triangle").is_none();
-    if let (Some(layer), true) = (layer, asked)
-        && let (Some(classifier), Some(channels)) = (&layer.classifier, layer.channels)
-    {
-        let scores = Scores::of(weights, classifier, channels)?;
-        let order = scores.order();
-        let refusal = order.is_none().then(|| unsure(&scores, weights.original(classifier)));
-        if let Some(order) = order {
-            let name = TRIANGLES.iter().find(|(_, known)| *known == order).map_or("", |(name, _)| *name);
-            settings.set("triangle", name, Source::Weights);
+    let refusal = match (settings.get(TRIANGLE), told.get(TRIANGLE)) {
+        (Some((data, Source::Data)), Some((own, Source::Weights))) if data != own => {
+            Some(contradiction(data, own, decision.scores.as_ref()))
         }
-        decision.scores = Some(scores);
-        return Ok((decision, refusal));
-    }
-    Ok((decision, None))
+        (None, Some((order, source))) => {
+            let (order, source) = (order.to_owned(), source.clone());
+            settings.set(TRIANGLE, &order, source.clone());
+            (source == Source::Open).then(|| unsure(candidate, weights, decision.scores.as_ref()))
+        }
+        _ => None,
+    };
+    Ok((decision, refusal))
 }
 
-fn unsure(scores: &Scores, classifier: &str) -> Refusal {
-    Refusal {
-        reason: "triangle-unsure",
-        message: format!(
-            "`{classifier}` does not tell in which order it reads the triangle: {scores}. Read in the wrong order, a good \
-             model gives chance. Say --triangle upper (the authors' code since December 2018, imgclsmob) or --triangle \
-             upper_column_major (before, and GSoP-Net); or give data that decide, with outputs or labels that you know: \
-             --inputs FILE.npz"
-        ),
+/// Lets the classifier's weights say the order of the triangle, where `settings` do not.
+///
+/// # Errors
+/// Weights that cannot be read.
+pub fn by_weights(
+    candidate: &Candidate,
+    weights: &Weights,
+    settings: &mut Settings,
+) -> Result<Option<Scores>> {
+    let layers = candidate.built.layers.iter();
+    let mut asked =
+        layers.filter_map(|layer| Some((layer.classifier.as_ref()?, layer.channels?, layer.layer)));
+    let Some((classifier, channels, layer)) = asked.next() else { return Ok(None) };
+    if settings.get(TRIANGLE).is_some() || channels <= ORDERLESS {
+        return Ok(None);
     }
+    let scores = Scores::of(weights, classifier, channels)?;
+    match scores.order() {
+        Some(order) => settings.set(TRIANGLE, spelled(order), Source::Weights),
+        None => settings.set(TRIANGLE, spelled(layer.vectorization), Source::Open),
+    }
+    Ok(Some(scores))
+}
+
+/// What can be tried: settings that nobody gave, of several values.
+fn open(built: &Built) -> Vec<&Choice> {
+    let is_open = |choice: &&Choice| matches!(choice.source, Source::Assumed(_)) && choice.values.len() > 1;
+    built.choices.iter().filter(is_open).collect()
 }
 
 /// What settings are tried on.
@@ -120,12 +147,10 @@ struct Trying<'a> {
 }
 
 impl Trying<'_> {
-    /// Every combination of what is open in `settings`.
+    /// Every combination of what is open in `settings` that the weights fit.
     fn all(&self, settings: &Settings) -> Result<Vec<Trial>> {
-        let is_open =
-            |choice: &&Choice| matches!(choice.source, Source::Assumed(_)) && choice.values.len() > 1;
         let mut combinations = vec![(String::new(), settings.clone())];
-        for choice in self.candidate.built.choices.iter().filter(is_open) {
+        for choice in open(&self.candidate.built) {
             combinations = combinations
                 .iter()
                 .flat_map(|(name, settings)| {
@@ -133,6 +158,9 @@ impl Trying<'_> {
                 })
                 .collect();
         }
+        let fits =
+            |settings: &Settings| self.candidate.rebuilt(self.weights, settings, false).problems.is_empty();
+        combinations.retain(|(_, settings)| fits(settings));
         let progress = Progress::on_terminal();
         progress.begin("trying settings on the data", combinations.len());
         let trials = combinations.into_iter().map(|(name, settings)| {
@@ -168,17 +196,35 @@ impl Trying<'_> {
         let options = Options { opset: 17, fold: false, storage: Storage::Float32 };
         let model = Arc::new(plain(self.candidate, self.weights, &settings, options)?);
         let mut said = SampleProof::new(self.samples);
-        let count = self.samples.count.min(SAMPLES);
-        for start in (0..count).step_by(CHUNK) {
-            let size = CHUNK.min(count - start);
+        let mut ready = None;
+        for start in (0..self.samples.count).step_by(CHUNK) {
+            let size = CHUNK.min(self.samples.count - start);
             let inputs = self.samples.cut(start, size);
-            let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.dims().to_vec()).collect();
-            let outputs = self.runtime.prepare(&model, &shapes)?.run(&inputs)?;
+            let session = match ready.take() {
+                Some((of, session)) if of == size => session,
+                _ => {
+                    let shapes: Vec<_> = inputs.iter().map(|input| input.dims().to_vec()).collect();
+                    self.runtime.prepare(&model, &shapes)?
+                }
+            };
+            let outputs = session.run(&inputs)?;
             said.add(start, size, &outputs[0], &outputs[0])?;
+            ready = Some((size, session));
         }
         let (distance, correct) = (said.distance.map(|both| both[0]), said.correct.map(|both| both[0]));
         let name = if name.is_empty() { "as told".to_owned() } else { name };
         Ok(Trial { name, settings, distance, correct })
+    }
+
+    /// The number of classes, which all labels are of.
+    fn classes(&self) -> Result<usize> {
+        let Some(classes) = self.candidate.built.classes else { bail!("the classifier has no classes") };
+        let mut labels = self.samples.labels.iter().flatten();
+        let strange = labels.find(|label| !usize::try_from(**label).is_ok_and(|label| label < classes));
+        if let Some(label) = strange {
+            bail!("`labels` holds {label}; the network tells classes 0 to {} apart", classes - 1);
+        }
+        Ok(classes)
     }
 }
 
@@ -190,9 +236,28 @@ fn with(name: &str, settings: &Settings, setting: &str, value: &str) -> (String,
     (format!("{name}{comma}{setting} {value}"), settings)
 }
 
+/// The network in standard operators alone.
+///
+/// # Errors
+/// Weights that cannot be read or do not fit the settings.
+pub fn plain(
+    candidate: &Candidate,
+    weights: &Weights,
+    settings: &Settings,
+    options: Options,
+) -> Result<ModelProto> {
+    let built = candidate.rebuilt(weights, settings, options.fold);
+    ensure!(built.problems.is_empty(), "with these settings, {}", built.problems[0]);
+    Ok(expand::inline(&built.model(weights, options)?)?)
+}
+
 impl Trial {
     fn distance(&self) -> f64 {
         self.distance.unwrap_or(f64::INFINITY)
+    }
+
+    fn has(&self, name: &str, value: &str) -> bool {
+        self.settings.get(name).is_some_and(|(own, _)| own == value)
     }
 }
 
@@ -201,47 +266,75 @@ fn nearest(trials: &[Trial]) -> Option<&Trial> {
     trials.iter().min_by(|one, other| one.distance().total_cmp(&other.distance()))
 }
 
-/// The network in standard operators alone.
-///
-/// # Errors
-/// Weights that cannot be read.
-pub fn plain(
-    candidate: &Candidate,
-    weights: &Weights,
-    settings: &Settings,
-    options: Options,
-) -> Result<ModelProto> {
-    let model = candidate.rebuilt(weights, settings, options.fold).model(weights, options)?;
-    Ok(expand::inline(&model)?)
+/// Takes, of each setting, the value that alone gives what the data expect. Where others do as well, they decide nothing.
+fn by_outputs(trials: &[Trial], open: &[&Choice], tolerance: f64, settings: &mut Settings) {
+    let Some(best) = nearest(trials) else { return };
+    let clearly = tolerance.max(CLEARLY * best.distance());
+    for choice in open {
+        let Some((value, _)) = best.settings.get(choice.name) else { continue };
+        let mut others = trials.iter().filter(|trial| !trial.has(choice.name, value));
+        if others.all(|other| other.distance() > clearly) {
+            settings.set(choice.name, value, Source::Data);
+        }
+    }
+    if let Some((steps, _)) = best.settings.get(ITERATIONS).filter(|_| settings.get(ITERATIONS).is_none()) {
+        settings.set(ITERATIONS, steps, Source::Data);
+    }
 }
 
-/// Takes the settings that give what the data expect.
-fn by_outputs(trials: &[Trial], settings: &mut Settings, tolerance: f64) -> Option<Refusal> {
-    let best = nearest(trials)?;
-    if best.distance() <= tolerance {
-        settings.clone_from(&best.settings);
-        return None;
+/// Takes, of each setting, the value that gives clearly more of the labels than any other.
+fn by_labels(trials: &[Trial], open: &[&Choice], count: usize, classes: usize, settings: &mut Settings) {
+    let correct = |trial: &Trial| trial.correct.unwrap_or(0);
+    let Some(best) = trials.iter().max_by_key(|trial| correct(trial)) else { return };
+    let chance = 1.0 / classes as f64;
+    let enough = (3.0 * chance).min(f64::midpoint(1.0, chance));
+    if (correct(best) as f64) < enough * count as f64 {
+        return;
     }
+    for choice in open {
+        let Some((value, _)) = best.settings.get(choice.name) else { continue };
+        let others = trials.iter().filter(|trial| !trial.has(choice.name, value));
+        let next = others.map(correct).max().unwrap_or(0);
+        if (correct(best) - next) as f64 >= LEAD * (count as f64).sqrt() {
+            settings.set(choice.name, value, Source::Data);
+        }
+    }
+}
+
+fn not_as_expected(trials: &[Trial], tolerance: f64) -> Refusal {
     let each = trials.iter().map(|trial| format!("{}: {:.1e}", trial.name, trial.distance()));
-    Some(Refusal {
+    Refusal {
         reason: "expected-differs",
         message: format!(
             "the network does not give the outputs expected (at most {tolerance:.0e} of the greatest counts as equal), and \
              nothing was written. Distances: {}. Perhaps the images are prepared otherwise than in training",
             each.collect::<Vec<_>>().join("; ")
         ),
-    })
+    }
 }
 
-/// Takes the settings that give clearly more of the labels than all others; says whether there are such.
-fn by_labels(trials: &[Trial], settings: &mut Settings, count: usize) -> bool {
-    let correct = |trial: &Trial| trial.correct.unwrap_or(0);
-    let Some(best) = trials.iter().max_by_key(|trial| correct(trial)) else { return false };
-    let others = trials.iter().filter(|trial| !std::ptr::eq(*trial, best));
-    let next = others.map(correct).max();
-    let leads = next.is_none_or(|next| (correct(best) - next) as f64 >= LEAD * (count as f64).sqrt());
-    if leads {
-        settings.clone_from(&best.settings);
+fn unsure(candidate: &Candidate, weights: &Weights, scores: Option<&Scores>) -> Refusal {
+    let classifier = candidate.built.layers.iter().find_map(|layer| layer.classifier.as_deref());
+    Refusal {
+        reason: "triangle-unsure",
+        message: format!(
+            "nothing tells in which order `{}` reads the triangle: {}. Read in the wrong order, a good \
+             model gives chance. Say --triangle upper (the authors' code since December 2018, imgclsmob) or --triangle \
+             upper_column_major (before, and GSoP-Net); or give data that decide, with outputs or labels that you know: \
+             --inputs FILE.npz",
+            weights.original(classifier.unwrap_or_default()),
+            scores.map(Scores::to_string).unwrap_or_default()
+        ),
     }
-    leads
+}
+
+fn contradiction(data: &str, own: &str, scores: Option<&Scores>) -> Refusal {
+    Refusal {
+        reason: "triangle-contradicted",
+        message: format!(
+            "the data say that the triangle is {data}, the classifier's weights that it is {own}: {}. Look at how images and \
+             labels are prepared, or say --triangle",
+            scores.map(Scores::to_string).unwrap_or_default()
+        ),
+    }
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use isqrt_cov_models::triangle::Scores;
-use isqrt_cov_models::{Built, Candidate, Choice, Problem, Settings, Source};
+use isqrt_cov_models::{Built, Candidate, Choice, Problem, Settings, Source, spelled};
 use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use serde_json::{Map, Value, json};
 
-use super::decision::{Decision, Trial};
+use super::decision::{Decision, Trial, by_weights};
 use super::{Read, misfit};
 use crate::cli::{Answer, Refusal};
 use crate::commands::layers;
@@ -25,6 +25,7 @@ pub struct Trained {
     parameters: u64,
     tensors: usize,
     choices: Vec<Choice>,
+    assumptions: Vec<&'static str>,
     scores: Option<Scores>,
     trials: Vec<Trial>,
 }
@@ -40,6 +41,7 @@ impl Trained {
             parameters: built.parameters(&read.weights),
             tensors: read.weights.len(),
             choices: built.choices.clone(),
+            assumptions: built.assumptions.clone(),
             scores: decision.scores,
             trials: decision.trials,
         }
@@ -57,8 +59,11 @@ impl Trained {
         for choice in &self.choices {
             row(choice.name, format!("{} ({}): {}", choice.value, choice.meaning, because(&choice.source)));
         }
+        for assumption in &self.assumptions {
+            row("assumed", (*assumption).to_owned());
+        }
         if let Some(scores) = &self.scores {
-            row("evidence", format!("{scores}"));
+            row("evidence", format!("on the triangle's order: {scores}"));
         }
         for Trial { name, distance, correct, .. } in &self.trials {
             let said = [
@@ -80,6 +85,7 @@ impl Trained {
             "parameters": self.parameters,
             "tensors": self.tensors,
             "settings": self.choices.iter().map(choice_json).collect::<Vec<_>>(),
+            "assumptions": self.assumptions,
             "triangle_scores": self.scores.as_ref().map(scores_json),
             "trials": self.trials.iter().map(trial).collect::<Vec<_>>(),
         })
@@ -96,6 +102,7 @@ fn choice_json(choice: &Choice) -> Value {
         Source::Data => ("data", None),
         Source::Weights => ("weights", None),
         Source::Assumed(reason) => ("assumed", Some(reason)),
+        Source::Open => ("nobody", None),
     };
     json!({ "name": choice.name, "value": choice.value, "meaning": choice.meaning, "by": by, "reason": reason })
 }
@@ -104,10 +111,7 @@ fn scores_json(scores: &Scores) -> Value {
     json!({
         "upper": scores.row_major,
         "upper_column_major": scores.column_major,
-        "order": scores.order().map(|order| match order {
-            isqrt_cov_op::Vectorization::UpperColumnMajor => "upper_column_major",
-            _ => "upper",
-        }),
+        "order": scores.order().map(spelled),
     })
 }
 
@@ -117,6 +121,7 @@ fn because(source: &Source) -> String {
         Source::Data => "as the data decide".to_owned(),
         Source::Weights => "as the classifier's weights tell".to_owned(),
         Source::Assumed(reason) => format!("assumed, {reason}"),
+        Source::Open => "NOT TOLD by anything: say it".to_owned(),
     }
 }
 
@@ -142,25 +147,22 @@ fn grouped(number: u64) -> String {
 /// # Errors
 /// A file that cannot be read.
 pub fn inspect(path: &Path) -> Result<Answer> {
-    let read = Read::load(path, &Settings::default())?;
-    let mut decision = Decision::default();
+    let mut settings = Settings::default();
+    let read = Read::load(path, &settings)?;
     let fitting = read.candidate.as_ref().filter(|candidate| candidate.fits());
-    if let Some(candidate) = fitting {
-        let layer = candidate.built.layers.iter().find(|layer| layer.classifier.is_some());
-        if let Some((classifier, channels)) =
-            layer.and_then(|layer| Some((layer.classifier.as_ref()?, layer.channels?)))
-        {
-            decision.scores = Some(Scores::of(&read.weights, classifier, channels)?);
-        }
-    }
+    let scores = match fitting {
+        Some(candidate) => by_weights(candidate, &read.weights, &mut settings)?,
+        None => None,
+    };
     let mut table = Table::pairs();
     table.row(["file".to_owned(), path.display().to_string()]);
     let mut fields = Map::new();
     fields.insert("model".to_owned(), json!(path.display().to_string()));
     if let Some(candidate) = fitting {
-        let trained = Trained::new(&read, candidate, &candidate.built, decision);
+        let built = candidate.rebuilt(&read.weights, &settings, true);
+        let trained = Trained::new(&read, candidate, &built, Decision { scores, trials: Vec::new() });
         trained.describe(&mut table);
-        for placed in &candidate.built.layers {
+        for placed in &built.layers {
             let input = format!("reads {}", placed.input);
             table.row(["layer".to_owned(), format!("{}, {input}", layers::named(&placed.layer))]);
         }

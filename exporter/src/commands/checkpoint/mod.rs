@@ -5,7 +5,7 @@ mod decision;
 mod description;
 mod options;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use isqrt_cov_models::{Candidate, Problem, Settings, Weights, recognize};
@@ -16,7 +16,7 @@ pub use self::options::CheckpointOptions;
 use crate::checkpoint::{Checkpoint, Format, is_checkpoint};
 
 /// Endings of names that promise a checkpoint.
-const ENDINGS: [&str; 6] = [".pth", ".pt", ".pth.tar", ".tar", ".safetensors", ".safetensors.index.json"];
+const ENDINGS: [&str; 5] = [".pth", ".pt", ".tar", ".safetensors", ".safetensors.index.json"];
 
 /// Whether `path` is to be read as a checkpoint: by what is in it or, where that tells nothing, by its name.
 pub fn is_meant(path: &Path) -> bool {
@@ -42,6 +42,8 @@ pub fn refuse(path: &Path) -> Result<()> {
 pub struct Read {
     /// How the file is stored.
     pub format: Format,
+    /// The files that its index names.
+    pub shards: Vec<PathBuf>,
     /// What stands in it beside the weights.
     pub facts: Vec<(String, String)>,
     /// The weights.
@@ -56,11 +58,11 @@ impl Read {
     /// # Errors
     /// A file that cannot be read.
     pub fn load(path: &Path, settings: &Settings) -> Result<Self> {
-        let Checkpoint { format, facts, tensors, .. } = Checkpoint::load(path)?;
+        let Checkpoint { format, facts, tensors, shards, .. } = Checkpoint::load(path)?;
         let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
         let weights = Weights::new(tensors, facts.clone()).map_err(place)?;
         let candidate = recognize(&weights, settings);
-        Ok(Self { format, facts, weights, candidate })
+        Ok(Self { format, shards, facts, weights, candidate })
     }
 
     /// The architecture, where everything fits.
@@ -91,12 +93,14 @@ fn misfit(candidate: Option<&Candidate>, weights: &Weights) -> String {
     };
     let problems: Vec<String> = candidate.built.problems.iter().map(Problem::to_string).collect();
     format!(
-        "it is most like {} ({}), but {} of its {} tensors or of those that belong there {} not fit: {}",
+        "it is most like {} ({}), but {} not fit: {}",
         candidate.built.title,
         candidate.layout.name,
-        problems.len(),
-        weights.len(),
-        if problems.len() == 1 { "does" } else { "do" },
+        if problems.len() == 1 {
+            "one thing does".to_owned()
+        } else {
+            format!("{} things do", problems.len())
+        },
         problems.join("; ")
     )
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use isqrt_cov_models::{Built, Options, Settings, Source, Storage, TRIANGLES};
+use isqrt_cov_models::{Built, Options, Settings, Source, Storage, spelled};
 
 use crate::commands::told::Told;
 
@@ -55,15 +55,17 @@ impl CheckpointOptions {
             let Some((name, value)) = text.split_once('=') else {
                 bail!("--assume {text:?}: expected NAME=VALUE, such as last-stride=2");
             };
+            let twice = settings.get(name.trim()).is_some()
+                || (name.trim() == "iterations" && told.iterations.is_some())
+                || (name.trim() == "triangle" && told.triangle.is_some());
+            ensure!(!twice, "--assume {name}: is given twice");
             settings.set(name.trim(), value.trim(), Source::User);
         }
         if let Some(iterations) = told.iterations {
             settings.set("iterations", &iterations.to_string(), Source::User);
         }
         if let Some(triangle) = told.triangle {
-            let order = triangle.vectorization();
-            let name = TRIANGLES.iter().find(|(_, known)| *known == order).map_or("", |(name, _)| *name);
-            settings.set("triangle", name, Source::User);
+            settings.set("triangle", spelled(triangle.vectorization()), Source::User);
         }
         Ok(settings)
     }
