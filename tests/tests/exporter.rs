@@ -1,5 +1,6 @@
 //! What the exporter makes of the digit classifier in its exports, right and wrong, and what the results are worth.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -37,24 +38,50 @@ fn every_export_with_the_layer_becomes_one_node_and_reads_every_digit() {
         let replaced = layers[0]["nodes_replaced"].as_u64();
         assert!(before > after && before >= replaced && replaced > Some(30), "{name}: {report}");
 
-        let classify = ["--images", "digits/test_images.npy", "--labels", "digits/test_labels.npy"];
-        let classify =
-            classify.map(|word| if word.starts_with("--") { word.into() } else { corpus(word).into() });
-        let mut without: Vec<_> = vec![output.into()];
-        without.extend(classify);
-        let mut with = without.clone();
-        with.extend(["--plugin".into(), library().into()]);
-        jobs.extend([with, without]);
+        jobs.extend(classifications(&output));
     }
+    every_digit_is_read(&jobs, &names);
+}
 
+/// The digits' test images in the converted model: with the operator library, and without.
+fn classifications(model: &Path) -> [Vec<OsString>; 2] {
+    let classify = ["--images", "digits/test_images.npy", "--labels", "digits/test_labels.npy"];
+    let classify =
+        classify.map(|word| if word.starts_with("--") { word.into() } else { corpus(word).into() });
+    let mut without: Vec<_> = vec![model.into()];
+    without.extend(classify);
+    let mut with = without.clone();
+    with.extend(["--plugin".into(), library().into()]);
+    [with, without]
+}
+
+/// Runs the classifications of each model in ONNX Runtime.
+fn every_digit_is_read(jobs: &[Vec<OsString>], names: &[String]) {
     let Some(python) = Python::installed(RELEASE) else { return };
-    for (answers, name) in python.run(&jobs).chunks(2).zip(&names) {
+    for (answers, name) in python.run(jobs).chunks(2).zip(names) {
         for answer in answers {
             assert_eq!(answer.done().field("correct"), &json!(360), "{name}");
         }
         assert!(answers[0].kernels().contains_key("IsqrtCov"), "{name}");
         assert!(!answers[1].kernels().contains_key("IsqrtCov"), "{name}");
     }
+}
+
+#[test]
+fn every_checkpoint_becomes_a_model_that_reads_every_digit() {
+    let (mut jobs, mut names) = (Vec::new(), Vec::new());
+    let files = corpus("checkpoints/digits").read_dir().expect("the checkpoints are in the corpus");
+    for file in files {
+        let file = file.expect("the folder can be read").path();
+        let name = file.file_name().expect("it is a file").to_string_lossy().into_owned();
+        let output = scratch(&format!("{name}.onnx"));
+        let run = convert(&file, &output);
+        assert_eq!(run.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&run.stderr));
+        jobs.extend(classifications(&output));
+        names.push(name);
+    }
+    assert_eq!(names.len(), 7);
+    every_digit_is_read(&jobs, &names);
 }
 
 #[test]

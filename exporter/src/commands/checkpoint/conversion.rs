@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_models::{Options, Placed, Storage};
@@ -46,11 +47,13 @@ pub fn convert(
         "{}: is a checkpoint; --repair, --only and --skip are for graphs",
         input.display()
     );
+    let mut watch = Watch::start();
     let progress = Progress::on_terminal();
     progress.spin("reading the checkpoint");
     let mut settings = arguments.checkpoint.settings(&arguments.told)?;
     let read = Read::load(input, &settings)?;
     progress.end();
+    watch.lap("read");
     let candidate = read.fitting(input)?;
     options::check(&settings, &candidate.built)?;
     arguments.check(&read.shards)?;
@@ -92,6 +95,7 @@ pub fn convert(
         functions::attach(&mut proto)?;
     }
     let written = Written::stage(&Model::new(proto, input), destination)?;
+    watch.lap("build and write");
     if graph.storage == Storage::Float16 {
         plan.tolerance = Some(plan.tolerance.unwrap_or(HALF_TOLERANCE));
     }
@@ -113,6 +117,10 @@ pub fn convert(
         let apart = distance_in_float64(&original, &folded, runtime, &plan)?;
         proof.allow_amplification(own, apart, &accuracies);
     }
+    watch.lap("prove");
+    if let Some(trained) = &mut conversion.trained {
+        trained.seconds = watch.laps;
+    }
     conversion.refusal = not_proven(&proof).or_else(|| judge(&proof));
     let latency = arguments.report.as_ref().map(|_| {
         progress.spin("measuring the latency");
@@ -123,6 +131,23 @@ pub fn convert(
     let nodes_after = layers::node_count(&written.proto);
     conversion.converted = Some(Converted { nodes_after, proof, accuracies, latency });
     arguments.finish(&conversion, &original, Some(written))
+}
+
+/// Says what takes how long.
+struct Watch {
+    since: Instant,
+    laps: Vec<(&'static str, f64)>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self { since: Instant::now(), laps: Vec::new() }
+    }
+
+    fn lap(&mut self, what: &'static str) {
+        self.laps.push((what, self.since.elapsed().as_secs_f64()));
+        self.since = Instant::now();
+    }
 }
 
 /// Whether the model gives the outputs that the user's data expect; if not, a refusal.

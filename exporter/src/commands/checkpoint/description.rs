@@ -28,6 +28,8 @@ pub struct Trained {
     assumptions: Vec<&'static str>,
     scores: Option<Scores>,
     trials: Vec<Trial>,
+    /// What took how many seconds.
+    pub seconds: Vec<(&'static str, f64)>,
 }
 
 impl Trained {
@@ -44,6 +46,7 @@ impl Trained {
             assumptions: built.assumptions.clone(),
             scores: decision.scores,
             trials: decision.trials,
+            seconds: Vec::new(),
         }
     }
 
@@ -87,6 +90,7 @@ impl Trained {
             "settings": self.choices.iter().map(choice_json).collect::<Vec<_>>(),
             "assumptions": self.assumptions,
             "triangle_scores": self.scores.as_ref().map(scores_json),
+            "seconds": self.seconds.iter().map(|&(what, time)| (what.to_owned(), json!(time))).collect::<Map<_, _>>(),
             "trials": self.trials.iter().map(trial).collect::<Vec<_>>(),
         })
     }
