@@ -67,9 +67,11 @@ impl fmt::Display for Scores {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             out,
-            "read row by row its weights score {:.1}, column by column {:.1} (they tell where one is {LEAD} more than the other, which \
-             is at most {RIVAL} of it)",
-            self.row_major, self.column_major
+            "read row by row its weights score {:.1}, column by column {:.1}; an order is told where it leads by {LEAD} and the \
+             other has at most {:.0} % of its score",
+            self.row_major,
+            self.column_major,
+            100.0 * RIVAL
         )
     }
 }

@@ -8,8 +8,8 @@ use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::{Element, TensorData, TensorError};
 use thiserror::Error;
 
-/// A component of names that wrappers for training on several devices add, and that says nothing.
-const WRAPPER: &str = "module";
+/// Components of names that wrappers add, for training on several devices and for compiling, and that say nothing.
+const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
 
 /// Why weights cannot be used.
 #[derive(Debug, Error)]
@@ -71,7 +71,7 @@ impl Weights {
         let mut weights = Self { facts, ..Self::default() };
         for tensor in tensors {
             let original = tensor.name().to_owned();
-            let name: Vec<&str> = original.split('.').filter(|&part| part != WRAPPER).collect();
+            let name: Vec<&str> = original.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
             let name = name.join(".");
             if weights.tensors.contains_key(&name) {
                 let first = weights.original(&name).to_owned();
@@ -83,6 +83,19 @@ impl Weights {
             weights.tensors.insert(name, tensor);
         }
         Ok(weights)
+    }
+
+    /// The same without the module that all names begin with, where they do: the network is part of something.
+    #[must_use]
+    pub fn inner(&self) -> Option<Self> {
+        let (outer, _) = self.names().next()?.split_once('.')?;
+        let mut inner = Self { facts: self.facts.clone(), ..Self::default() };
+        for (name, tensor) in &self.tensors {
+            let rest = name.strip_prefix(outer)?.strip_prefix('.')?;
+            inner.originals.insert(rest.to_owned(), self.original(name).to_owned());
+            inner.tensors.insert(rest.to_owned(), tensor.clone());
+        }
+        Some(inner)
     }
 
     /// The names, in alphabetical order.
@@ -196,6 +209,15 @@ mod tests {
         assert_eq!(names, ["conv1.weight", "features.0.weight", "my.modules.weight"]);
         assert_eq!(weights.original("features.0.weight"), "features.module.0.weight");
         assert_eq!(weights.original("my.modules.weight"), "my.modules.weight");
+    }
+
+    #[test]
+    fn a_module_around_everything_can_be_left_out() {
+        let weights = Weights::new(["net.conv1.weight", "net.module.fc.bias"].map(named), vec![]).unwrap();
+        let inner = weights.inner().unwrap();
+        assert_eq!(inner.names().collect::<Vec<_>>(), ["conv1.weight", "fc.bias"]);
+        assert_eq!(inner.original("fc.bias"), "net.module.fc.bias");
+        assert!(inner.inner().is_none());
     }
 
     #[test]

@@ -23,7 +23,11 @@ pub struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "isqrt-cov", &mut script);
-    let text = String::from_utf8(script)?;
+    let mut text = String::from_utf8(script)?;
+    if arguments.shell == Shell::Bash {
+        // The generator takes the hyphen in the program's name for a space in half of the places.
+        text = text.replace("isqrt__subcmd__cov", "isqrt__cov");
+    }
     let mut answer = Answer::default();
     answer.fields.insert("script".to_owned(), text.clone().into());
     answer.text = text;

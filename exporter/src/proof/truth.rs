@@ -17,8 +17,8 @@ use crate::recognize::Found;
 use crate::runtime::{Runtime, Session};
 use crate::tensor::{ElementType, Tensor};
 
-/// Multiplications that the reference may take over all layers: two to four seconds.
-pub(super) const BUDGET: f64 = 4e9;
+/// Multiplications that the reference may take over all layers: about a second.
+pub(super) const BUDGET: f64 = 1e9;
 /// Multiplications that it may take of one sample, however few samples that leaves: 1024 channels, about ten seconds.
 const LARGEST: f64 = 2e10;
 /// Runs of each model with random inputs, and as many with the user's data.
@@ -97,7 +97,7 @@ impl Accuracy {
 /// measured, why.
 ///
 /// Both models are run again on up to five seeds and five pieces of the user's data, in one shape, with what the layers
-/// read and compute as outputs; layers in other graphs and functions are run by themselves. Of each run, as many samples are compared as the reference can take in a few seconds.
+/// read and compute as outputs; layers in other graphs and functions are run by themselves. Of each run, as many samples are compared as the reference can take in about a second.
 #[must_use]
 pub fn truth(
     original: &Arc<ModelProto>,

@@ -491,3 +491,15 @@ fn a_model_is_measured() {
     assert!(answer["ratio"].as_f64().unwrap() > 0.0);
     assert_eq!(answer["models"][0]["batch"], 2);
 }
+
+/// Bash completes what stands behind a command, too.
+#[test]
+fn bash_completes_options() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("completion");
+    std::fs::write(&script, isqrt_cov(&["completions", "bash"]).stdout).unwrap();
+    let ask = "source \"$1\"; COMP_WORDS=(isqrt-cov convert --tri); COMP_CWORD=2; \
+               _isqrt__cov isqrt-cov --tri convert; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let Ok(asked) = Command::new("bash").args(["-c", ask, "bash"]).arg(&script).output() else { return };
+    assert_eq!(String::from_utf8_lossy(&asked.stdout).trim(), "--triangle", "{asked:?}");
+}

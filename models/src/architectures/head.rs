@@ -21,8 +21,7 @@ pub(super) fn classified(network: &mut Network<'_>, x: &Vector, name: &str) {
         (0..PLACES).filter(|place| network.has(&format!("{name}.{place}.weight"))).collect();
     for pair in places.windows(2) {
         match pair[1] - pair[0] {
-            2 => network.assumes("what stands between two linear layers is a ReLU"),
-            3 => network.assumes("what stands between two linear layers is a ReLU and a dropout"),
+            2 | 3 => network.assumes("a ReLU stands between linear layers, with or without a dropout"),
             _ => network
                 .cannot_tell(format!("what stands between `{name}.{}` and `{name}.{}`", pair[0], pair[1])),
         }

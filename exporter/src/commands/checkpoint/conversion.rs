@@ -69,6 +69,7 @@ pub fn convert(
     let samples = plan.samples.as_ref();
     let (decision, refusal) =
         decide(candidate, &read.weights, &mut settings, samples, plan.tolerance, runtime)?;
+    watch.lap("decide");
     let original = Arc::new(plain(
         candidate,
         &read.weights,

@@ -47,13 +47,17 @@ pub struct Trial {
     pub distance: Option<f64>,
     /// How many of the labels it gives, where those are known.
     pub correct: Option<usize>,
+    /// How many samples were tried.
+    pub samples: usize,
 }
 
 /// What decided.
 #[derive(Debug, Default)]
 pub struct Decision {
-    /// How well the classifier's weights fit either order of the triangle; nothing where the user says it.
+    /// How well the classifier's weights fit either order of the triangle.
     pub scores: Option<Scores>,
+    /// What the user says against the weights.
+    pub warning: Option<String>,
     /// What was tried on the user's data.
     pub trials: Vec<Trial>,
 }
@@ -72,7 +76,8 @@ pub fn decide(
 ) -> Result<(Decision, Option<Refusal>)> {
     let mut told = settings.clone();
     let scores = by_weights(candidate, weights, &mut told)?;
-    let mut decision = Decision { scores, trials: Vec::new() };
+    let warning = scores.as_ref().and_then(|scores| against(scores, settings));
+    let mut decision = Decision { scores, warning, trials: Vec::new() };
     let known = samples.filter(|samples| samples.expected.is_some() || samples.labels.is_some());
     if let Some(samples) = known {
         let most = if samples.expected.is_some() { WITH_OUTPUTS } else { WITH_LABELS };
@@ -83,13 +88,15 @@ pub fn decide(
             let tolerance = tolerance.unwrap_or(TOLERANCE);
             let is_near = |trials: &[Trial]| nearest(trials).is_some_and(|best| best.distance() <= tolerance);
             if !is_near(&decision.trials) && settings.get(ITERATIONS).is_none() {
-                trying.other_steps(&mut decision.trials, tolerance)?;
+                let order = told.get(TRIANGLE).filter(|(_, source)| **source == Source::Weights);
+                trying.other_steps(&mut decision.trials, order.map(|(order, _)| order), tolerance)?;
             }
             if !is_near(&decision.trials) {
+                settings.clone_from(&told);
                 let refusal = not_as_expected(&decision.trials, tolerance);
                 return Ok((decision, Some(refusal)));
             }
-            by_outputs(&decision.trials, &open, tolerance, settings);
+            by_outputs(&decision.trials, &open, &candidate.built.choices, tolerance, settings);
         } else {
             by_labels(&decision.trials, &open, trying.samples.count, trying.classes()?, settings);
         }
@@ -121,15 +128,27 @@ pub fn by_weights(
     let mut asked =
         layers.filter_map(|layer| Some((layer.classifier.as_ref()?, layer.channels?, layer.layer)));
     let Some((classifier, channels, layer)) = asked.next() else { return Ok(None) };
-    if settings.get(TRIANGLE).is_some() || channels <= ORDERLESS {
+    if channels <= ORDERLESS {
         return Ok(None);
     }
     let scores = Scores::of(weights, classifier, channels)?;
+    if settings.get(TRIANGLE).is_some() {
+        return Ok(Some(scores));
+    }
     match scores.order() {
         Some(order) => settings.set(TRIANGLE, spelled(order), Source::Weights),
         None => settings.set(TRIANGLE, spelled(layer.vectorization), Source::Open),
     }
     Ok(Some(scores))
+}
+
+/// What is told of the triangle against what the weights say.
+fn against(scores: &Scores, settings: &Settings) -> Option<String> {
+    let (told, _) = settings.get(TRIANGLE)?;
+    let own = spelled(scores.order()?);
+    (own != told).then(|| {
+        format!("the triangle is read as told, {told}; the classifier's weights say {own}: read in the wrong order, a good model gives chance")
+    })
 }
 
 /// What can be tried: settings that nobody gave, of several values.
@@ -173,9 +192,12 @@ impl Trying<'_> {
         trials
     }
 
-    /// The best of `trials` with other numbers of steps, until one gives what is expected.
-    fn other_steps(&self, trials: &mut Vec<Trial>, tolerance: f64) -> Result<()> {
-        let Some(best) = nearest(trials).cloned() else { return Ok(()) };
+    /// The best of `trials`, in the `order` of the triangle that the weights tell, with other numbers of steps, until one
+    /// gives what is expected.
+    fn other_steps(&self, trials: &mut Vec<Trial>, order: Option<&str>, tolerance: f64) -> Result<()> {
+        let in_order = |trial: &&Trial| order.is_none_or(|order| trial.has(TRIANGLE, order));
+        let in_order: Vec<Trial> = trials.iter().filter(in_order).cloned().collect();
+        let Some(best) = nearest(&in_order).cloned() else { return Ok(()) };
         let usual = self.candidate.built.choices.iter().find(|choice| choice.name == ITERATIONS);
         for steps in (1..=MOST_STEPS).map(|steps| steps.to_string()) {
             if usual.is_some_and(|usual| usual.value == steps) {
@@ -213,7 +235,7 @@ impl Trying<'_> {
         }
         let (distance, correct) = (said.distance.map(|both| both[0]), said.correct.map(|both| both[0]));
         let name = if name.is_empty() { "as told".to_owned() } else { name };
-        Ok(Trial { name, settings, distance, correct })
+        Ok(Trial { name, settings, distance, correct, samples: self.samples.count })
     }
 
     /// The number of classes, which all labels are of.
@@ -267,7 +289,7 @@ fn nearest(trials: &[Trial]) -> Option<&Trial> {
 }
 
 /// Takes, of each setting, the value that alone gives what the data expect. Where others do as well, they decide nothing.
-fn by_outputs(trials: &[Trial], open: &[&Choice], tolerance: f64, settings: &mut Settings) {
+fn by_outputs(trials: &[Trial], open: &[&Choice], usual: &[Choice], tolerance: f64, settings: &mut Settings) {
     let Some(best) = nearest(trials) else { return };
     let clearly = tolerance.max(CLEARLY * best.distance());
     for choice in open {
@@ -277,7 +299,10 @@ fn by_outputs(trials: &[Trial], open: &[&Choice], tolerance: f64, settings: &mut
             settings.set(choice.name, value, Source::Data);
         }
     }
-    if let Some((steps, _)) = best.settings.get(ITERATIONS).filter(|_| settings.get(ITERATIONS).is_none()) {
+    // Another number of steps would give other outputs.
+    let usual = usual.iter().find(|choice| choice.name == ITERATIONS).map(|choice| choice.value.as_str());
+    let steps = best.settings.get(ITERATIONS).map(|(steps, _)| steps).or(usual);
+    if let Some(steps) = steps.filter(|_| settings.get(ITERATIONS).is_none()) {
         settings.set(ITERATIONS, steps, Source::Data);
     }
 }
@@ -302,13 +327,16 @@ fn by_labels(trials: &[Trial], open: &[&Choice], count: usize, classes: usize, s
 }
 
 fn not_as_expected(trials: &[Trial], tolerance: f64) -> Refusal {
-    let each = trials.iter().map(|trial| format!("{}: {:.1e}", trial.name, trial.distance()));
+    let best = nearest(trials);
     Refusal {
         reason: "expected-differs",
         message: format!(
-            "the network does not give the outputs expected (at most {tolerance:.0e} of the greatest counts as equal), and \
-             nothing was written. Distances: {}. Perhaps the images are prepared otherwise than in training",
-            each.collect::<Vec<_>>().join("; ")
+            "no setting gives the outputs expected (at most {tolerance:.0e} of the greatest counts as equal), and nothing was \
+             written. {} of {} tried comes nearest: {}. Perhaps `expected` is of another checkpoint, or not logits but \
+             probabilities, or the images are prepared otherwise than in training",
+            best.map_or_else(String::new, |best| format!("{:.1e} away", best.distance())),
+            trials.len(),
+            best.map_or("nothing", |best| &best.name)
         ),
     }
 }

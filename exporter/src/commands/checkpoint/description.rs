@@ -27,6 +27,7 @@ pub struct Trained {
     choices: Vec<Choice>,
     assumptions: Vec<&'static str>,
     scores: Option<Scores>,
+    warning: Option<String>,
     trials: Vec<Trial>,
     /// What took how many seconds.
     pub seconds: Vec<(&'static str, f64)>,
@@ -45,6 +46,7 @@ impl Trained {
             choices: built.choices.clone(),
             assumptions: built.assumptions.clone(),
             scores: decision.scores,
+            warning: decision.warning,
             trials: decision.trials,
             seconds: Vec::new(),
         }
@@ -68,10 +70,13 @@ impl Trained {
         if let Some(scores) = &self.scores {
             row("evidence", format!("on the triangle's order: {scores}"));
         }
-        for Trial { name, distance, correct, .. } in &self.trials {
+        if let Some(warning) = &self.warning {
+            row("WARNING", warning.clone());
+        }
+        for Trial { name, distance, correct, samples, .. } in &self.trials {
             let said = [
                 distance.map(|distance| format!("{distance:.1e} from the outputs expected")),
-                correct.map(|correct| format!("{correct} labels right")),
+                correct.map(|correct| format!("{correct} of {samples} labels right")),
             ];
             row("tried", format!("{name}: {}", said.into_iter().flatten().collect::<Vec<_>>().join(", ")));
         }
@@ -79,7 +84,7 @@ impl Trained {
 
     /// For machines.
     pub fn to_json(&self) -> Value {
-        let trial = |trial: &Trial| json!({ "settings": trial.name, "distance": trial.distance, "correct": trial.correct });
+        let trial = |trial: &Trial| json!({ "settings": trial.name, "distance": trial.distance, "correct": trial.correct, "samples": trial.samples });
         json!({
             "format": self.format,
             "facts": facts_json(&self.facts),
@@ -90,6 +95,7 @@ impl Trained {
             "settings": self.choices.iter().map(choice_json).collect::<Vec<_>>(),
             "assumptions": self.assumptions,
             "triangle_scores": self.scores.as_ref().map(scores_json),
+            "warning": self.warning,
             "seconds": self.seconds.iter().map(|&(what, time)| (what.to_owned(), json!(time))).collect::<Map<_, _>>(),
             "trials": self.trials.iter().map(trial).collect::<Vec<_>>(),
         })
@@ -125,7 +131,9 @@ fn because(source: &Source) -> String {
         Source::Data => "as the data decide".to_owned(),
         Source::Weights => "as the classifier's weights tell".to_owned(),
         Source::Assumed(reason) => format!("assumed, {reason}"),
-        Source::Open => "NOT TOLD by anything: say it".to_owned(),
+        Source::Open => {
+            "NOT KNOWN: convert needs --triangle, or known outputs or labels in --inputs".to_owned()
+        }
     }
 }
 
@@ -164,7 +172,7 @@ pub fn inspect(path: &Path) -> Result<Answer> {
     fields.insert("model".to_owned(), json!(path.display().to_string()));
     if let Some(candidate) = fitting {
         let built = candidate.rebuilt(&read.weights, &settings, true);
-        let trained = Trained::new(&read, candidate, &built, Decision { scores, trials: Vec::new() });
+        let trained = Trained::new(&read, candidate, &built, Decision { scores, ..Decision::default() });
         trained.describe(&mut table);
         for placed in &built.layers {
             let input = format!("reads {}", placed.input);

@@ -61,7 +61,16 @@ impl Read {
         let Checkpoint { format, facts, tensors, shards, .. } = Checkpoint::load(path)?;
         let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
         let weights = Weights::new(tensors, facts.clone()).map_err(place)?;
-        let candidate = recognize(&weights, settings);
+        let mut candidate = recognize(&weights, settings);
+        let fits = |candidate: &Option<Candidate>| candidate.as_ref().is_some_and(Candidate::fits);
+        let (mut weights, mut inner) = (weights.clone(), weights.inner());
+        while let Some(inside) = inner.filter(|_| !fits(&candidate)) {
+            let found = recognize(&inside, settings);
+            inner = inside.inner();
+            if fits(&found) || candidate.is_none() {
+                (weights, candidate) = (inside, found);
+            }
+        }
         Ok(Self { format, shards, facts, weights, candidate })
     }
 
