@@ -4,7 +4,7 @@ use half::f16;
 use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 
-use crate::network::Storage;
+use crate::built::Storage;
 use crate::weights::{Error, Weights};
 
 /// The ε of batch normalization, PyTorch's default in every published network.

@@ -5,6 +5,7 @@
 //! to tell whether a checkpoint is of that architecture ([`recognize`]) and to build its graph ([`Built::model`]).
 
 pub mod architectures;
+mod built;
 mod fold;
 mod layout;
 mod network;
@@ -15,8 +16,9 @@ mod setting;
 pub mod triangle;
 mod weights;
 
+pub use built::{Built, Options, Placed, Storage};
 pub use layout::Layout;
-pub use network::{Built, Options, Placed, Storage};
+pub use network::Network;
 pub use problem::Problem;
 pub use recognize::{Architecture, Candidate, recognize};
 pub use setting::{Choice, Settings, Source, TRIANGLES, spelled};

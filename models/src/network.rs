@@ -1,46 +1,16 @@
 //! The words in which an architecture is described.
 
-use std::collections::BTreeSet;
-
 use isqrt_cov_op::{Layer, OperatorKind};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
-};
+use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
 
+use crate::built::{Built, INPUT, OUTPUT, Placed};
 use crate::fold::{self, Recipe};
 use crate::layout::Layout;
 use crate::node::node_of;
 use crate::problem::Problem;
 use crate::setting::{Choice, Settings, Source, TRIANGLES};
-use crate::weights::{Error, Weights};
-
-/// The graph's input: images.
-const INPUT: &str = "input";
-/// Its output: a score for each class.
-const OUTPUT: &str = "logits";
-
-/// How a graph is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// The version of the standard operators, 13 to 23.
-    pub opset: i64,
-    /// Whether batch normalizations become part of the convolutions before them.
-    pub fold: bool,
-    /// How weights are stored.
-    pub storage: Storage,
-}
-
-/// How weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Storage {
-    /// In float32.
-    Float32,
-    /// In float16; they are computed with in float32.
-    Float16,
-    /// What is folded in float64, as it comes out: for proofs, not for runtimes.
-    Float64,
-}
+use crate::weights::Weights;
 
 /// A feature map [N, C, H, W] in the graph.
 #[derive(Debug, Clone)]
@@ -101,21 +71,6 @@ impl Window {
 /// The number of a convolution's output channels, and the names in the checkpoint of its weight and its bias.
 type ConvolutionWeights = (Option<usize>, String, Option<String>);
 
-/// A layer in the graph that was built.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Placed {
-    /// What it computes.
-    pub layer: Layer,
-    /// The value that it reads.
-    pub input: String,
-    /// The value that it computes.
-    pub output: String,
-    /// Its number of channels, where the checkpoint says it.
-    pub channels: Option<usize>,
-    /// The name of the weights that meet its triangle, where they do.
-    pub classifier: Option<String>,
-}
-
 /// A network as far as it is described.
 #[derive(Debug)]
 pub struct Network<'a> {
@@ -124,28 +79,6 @@ pub struct Network<'a> {
     settings: &'a Settings,
     fold: bool,
     built: Built,
-}
-
-/// A network that was described to its end.
-#[derive(Debug, Clone, Default)]
-pub struct Built {
-    /// What the network is called.
-    pub title: String,
-    /// Its layers.
-    pub layers: Vec<Placed>,
-    /// What the weights do not tell.
-    pub choices: Vec<Choice>,
-    /// What else is as usual, and the weights would not tell if it were not.
-    pub assumptions: Vec<&'static str>,
-    /// What does not fit.
-    pub problems: Vec<Problem>,
-    /// Names of the checkpoint's tensors that it has.
-    pub read: BTreeSet<String>,
-    nodes: Vec<NodeProto>,
-    recipes: Vec<(String, Recipe)>,
-    channels: Option<usize>,
-    /// Number of classes, where the checkpoint says it.
-    pub classes: Option<usize>,
 }
 
 impl<'a> Network<'a> {
@@ -489,92 +422,5 @@ impl<'a> Network<'a> {
     /// A node that reads `x` alone, called after it.
     fn after(&mut self, x: &str, operator: &str, attributes: Vec<AttributeProto>) -> String {
         self.node(operator, &[x], &format!("{x}/{operator}"), attributes)
-    }
-}
-
-impl Built {
-    /// How many numbers were trained: weights and biases, without the statistics of batch normalization.
-    #[must_use]
-    pub fn parameters(&self, weights: &Weights) -> u64 {
-        let is_trained =
-            |name: &&String| name.rsplit_once('.').is_some_and(|(_, part)| matches!(part, "weight" | "bias"));
-        let trained = self.read.iter().filter(is_trained);
-        let size = |name: &String| weights.dims(name).map_or(0, |dims| dims.iter().product::<i64>() as u64);
-        trained.map(size).sum()
-    }
-
-    /// Checks that the weights are numbers that something can be computed with.
-    ///
-    /// # Errors
-    /// A number that is infinite, or none, or a negative variance; weights that cannot be read.
-    pub fn check(&self, weights: &Weights) -> Result<(), Error> {
-        let read = self.read.iter().filter(|name| !name.ends_with("num_batches_tracked"));
-        for name in read {
-            if name.ends_with("running_var") {
-                weights.check(name, 0.0, "a variance of 0 or more")?;
-            } else {
-                weights.check(name, f64::NEG_INFINITY, "a number within float32")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The model. Nodes of the operators' domain have no functions yet.
-    ///
-    /// # Errors
-    /// Weights that cannot be read.
-    pub fn model(&self, weights: &Weights, options: Options) -> Result<ModelProto, Error> {
-        let mut initializer = Vec::new();
-        let mut node = Vec::new();
-        for (name, recipe) in &self.recipes {
-            let tensor = recipe.make(name, weights, options.storage)?;
-            let stored = format!("{name}.float16");
-            match fold::halved(&tensor, &stored).filter(|_| options.storage == Storage::Float16) {
-                Some(half) => {
-                    initializer.push(half);
-                    let to = AttributeProto::int("to", i32::from(DataType::Float).into());
-                    node.push(NodeProto::new("Cast", &[&stored], &[name]).named(name).with(to));
-                }
-                None => initializer.push(tensor),
-            }
-        }
-        node.extend(self.nodes.iter().cloned());
-        let size = |size: Option<usize>, name: &str| size.map_or_else(|| name.into(), Into::into);
-        let images = ["batch".into(), size(self.channels, "channels"), "height".into(), "width".into()];
-        let scores = ["batch".into(), size(self.classes, "classes")];
-        let graph = GraphProto {
-            name: Some(self.title.clone()),
-            node,
-            initializer,
-            input: vec![ValueInfoProto::tensor(INPUT, DataType::Float, images)],
-            output: vec![ValueInfoProto::tensor(OUTPUT, DataType::Float, scores)],
-            value_info: self
-                .layers
-                .iter()
-                .map(|layer| ValueInfoProto::of_any_shape(&layer.input, DataType::Float))
-                .collect(),
-            ..GraphProto::default()
-        };
-        Ok(ModelProto {
-            ir_version: Some(ir_version(options.opset)),
-            producer_name: Some("isqrt-cov".to_owned()),
-            producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            opset_import: vec![
-                OperatorSetIdProto::new("", options.opset),
-                OperatorSetIdProto::new(isqrt_cov_op::DOMAIN, isqrt_cov_op::VERSION),
-            ],
-            graph: Some(graph),
-            ..ModelProto::default()
-        })
-    }
-}
-
-/// The first version of the format that knows `opset` and functions.
-fn ir_version(opset: i64) -> i64 {
-    match opset {
-        ..=18 => 8,
-        19 | 20 => 9,
-        21 | 22 => 10,
-        _ => 11,
     }
 }

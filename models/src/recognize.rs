@@ -1,8 +1,9 @@
 //! Of which architecture a checkpoint is, by the names and shapes of its tensors.
 
 use crate::architectures::ARCHITECTURES;
+use crate::built::Built;
 use crate::layout::Layout;
-use crate::network::{Built, Network};
+use crate::network::Network;
 use crate::problem::Problem;
 use crate::setting::Settings;
 use crate::weights::Weights;

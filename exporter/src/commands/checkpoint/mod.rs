@@ -3,6 +3,7 @@
 mod conversion;
 mod decision;
 mod description;
+mod inspection;
 mod options;
 
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use anyhow::{Result, bail, ensure};
 use isqrt_cov_models::{Candidate, Problem, Settings, Weights, recognize};
 
 pub use self::conversion::convert;
-pub use self::description::{Trained, inspect};
+pub use self::description::Trained;
+pub use self::inspection::inspect;
 pub use self::options::CheckpointOptions;
 use crate::checkpoint::{Checkpoint, Format, is_checkpoint};
 

@@ -1,0 +1,94 @@
+//! `inspect` of a checkpoint.
+
+use std::path::Path;
+
+use anyhow::Result;
+use isqrt_cov_models::{Problem, Settings};
+use isqrt_cov_proto::onnx::TensorProto;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use serde_json::{Map, Value, json};
+
+use super::decision::{Decision, by_weights};
+use super::description::{Trained, facts_json, pairs};
+use super::{Read, misfit};
+use crate::cli::{Answer, Refusal};
+use crate::commands::layers;
+use crate::table::Table;
+
+/// Shows what is in the checkpoint `path`.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn inspect(path: &Path) -> Result<Answer> {
+    let mut settings = Settings::default();
+    let read = Read::load(path, &settings)?;
+    let fitting = read.candidate.as_ref().filter(|candidate| candidate.fits());
+    let scores = match fitting {
+        Some(candidate) => by_weights(candidate, &read.weights, &mut settings)?,
+        None => None,
+    };
+    let mut table = Table::pairs();
+    table.row(["file".to_owned(), path.display().to_string()]);
+    let mut fields = Map::new();
+    fields.insert("model".to_owned(), json!(path.display().to_string()));
+    if let Some(candidate) = fitting {
+        let built = candidate.rebuilt(&read.weights, &settings, true);
+        let trained = Trained::new(&read, candidate, &built, Decision { scores, ..Decision::default() });
+        trained.describe(&mut table);
+        for placed in &built.layers {
+            let input = format!("reads {}", placed.input);
+            table.row(["layer".to_owned(), format!("{}, {input}", layers::named(&placed.layer))]);
+        }
+        fields.insert("checkpoint".to_owned(), trained.to_json());
+    } else {
+        table.row(["checkpoint".to_owned(), format!("{}, {} tensors", read.format, read.weights.len())]);
+        if !read.facts.is_empty() {
+            table.row(["says".to_owned(), pairs(&read.facts)]);
+        }
+        let nearest = read.candidate.as_ref().map(|candidate| candidate.built.title.clone());
+        fields.insert(
+            "checkpoint".to_owned(),
+            json!({
+                "format": read.format.to_string(),
+                "facts": facts_json(&read.facts),
+                "architecture": Value::Null,
+                "nearest": nearest,
+                "tensors": read.weights.len(),
+            }),
+        );
+    }
+    let problems = read.candidate.iter().flat_map(|candidate| &candidate.built.problems);
+    fields.insert("problems".to_owned(), problems.map(Problem::to_string).collect());
+    let tensors = || {
+        read.weights
+            .names()
+            .filter_map(|name| Some((read.weights.original(name), read.weights.tensor(name)?)))
+    };
+    fields.insert("tensors".to_owned(), tensors().map(|(name, tensor)| tensor_json(name, tensor)).collect());
+
+    let mut text = table.render();
+    let mut list = Table::new(&["tensor", "type", "shape"]);
+    for (name, tensor) in tensors() {
+        list.row([name.to_owned(), type_of(tensor), format!("{:?}", tensor.dims)]);
+    }
+    text.push('\n');
+    text.push_str(&list.render());
+    let refusal = fitting.is_none().then(|| Refusal {
+        reason: "unknown-architecture",
+        message: misfit(read.candidate.as_ref(), &read.weights),
+    });
+    Ok(Answer { fields, text, refusal })
+}
+
+fn tensor_json(name: &str, tensor: &TensorProto) -> Value {
+    json!({ "name": name, "element_type": type_of(tensor), "shape": tensor.dims })
+}
+
+fn type_of(tensor: &TensorProto) -> String {
+    let data_type = DataType::try_from(tensor.data_type()).unwrap_or_default();
+    match data_type {
+        DataType::Float => "float32".to_owned(),
+        DataType::Double => "float64".to_owned(),
+        other => other.as_str_name().to_lowercase(),
+    }
+}
