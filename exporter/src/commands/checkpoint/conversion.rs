@@ -70,12 +70,7 @@ pub fn convert(
     let (decision, refusal) =
         decide(candidate, &read.weights, &mut settings, samples, plan.tolerance, runtime)?;
     watch.lap("decide");
-    let original = Arc::new(plain(
-        candidate,
-        &read.weights,
-        &settings,
-        Options { fold: false, storage: Storage::Float32, ..graph },
-    )?);
+    let original = Arc::new(plain(candidate, &read.weights, &settings, as_trained)?);
     let built = candidate.rebuilt(&read.weights, &settings, graph.fold);
     let findings = Findings { layers: found(&original, &built.layers), ..Findings::default() };
     let trained = Trained::new(&read, candidate, &built, decision);
@@ -97,7 +92,8 @@ pub fn convert(
     }
     let written = Written::stage(&Model::new(proto, input), destination)?;
     watch.lap("build and write");
-    if graph.storage == Storage::Float16 {
+    let is_rounded_more = graph.storage == Storage::Float16;
+    if is_rounded_more {
         plan.tolerance = Some(plan.tolerance.unwrap_or(HALF_TOLERANCE));
     }
     let proving = Proving {
@@ -110,8 +106,9 @@ pub fn convert(
         progress: &progress,
     };
     let (mut proof, accuracies) = proving.run(&mut plan)?;
-    if proof.failure.is_some() && arguments.proof.tolerance.is_none() {
-        // Some networks amplify rounding until nothing can be told from their outputs. In float64 it can.
+    if proof.failure.is_some() && arguments.proof.tolerance.is_none() && !is_rounded_more {
+        // Some networks amplify rounding until nothing can be told from their outputs. In float64 it can, of weights that
+        // are the network's own.
         let own = rounding(&original, runtime, &plan)?;
         let as_folded = Options { fold: graph.fold, storage: Storage::Float64, ..graph };
         let folded = plain(candidate, &read.weights, &settings, as_folded)?;
