@@ -33,6 +33,7 @@ BATCH = 64
 
 # Scores of random weights differ by about 1 (standard deviation); C < MIN_CHANNELS has hardly any entries to tell by.
 THRESHOLD = 6.0
+RIVAL = 0.6
 MIN_CHANNELS = 6
 
 
@@ -68,9 +69,12 @@ def decide(weight):
         return None, 0.0
     # The columns of channels that never fire may have decayed to nothing.
     logarithms = np.log(np.maximum(norms, 1e-4 * norms.max()))
-    difference = score(logarithms, channels, ROW_MAJOR) - score(logarithms, channels, COLUMN_MAJOR)
+    rows, columns = (score(logarithms, channels, order) for order in (ROW_MAJOR, COLUMN_MAJOR))
+    difference = rows - columns
     order = ROW_MAJOR if difference > 0 else COLUMN_MAJOR
-    return (order if abs(difference) >= THRESHOLD else None), difference
+    # Where both orders explain much, something else than the triangle does.
+    shows = abs(difference) >= THRESHOLD and min(rows, columns) <= RIVAL * max(rows, columns)
+    return (order if shows else None), difference
 
 
 @dataclass(frozen=True)
