@@ -114,7 +114,8 @@ impl Built {
         for (name, recipe) in &self.recipes {
             let tensor = recipe.make(name, weights, options.storage)?;
             let stored = format!("{name}.float16");
-            match fold::halved(&tensor, &stored).filter(|_| options.storage == Storage::Float16) {
+            let is_half = options.storage == Storage::Float16;
+            match is_half.then(|| fold::halved(&tensor, &stored)).flatten() {
                 Some(half) => {
                     initializer.push(half);
                     let to = AttributeProto::int("to", i32::from(DataType::Float).into());

@@ -111,6 +111,18 @@ fn other_networks_are_not_taken_for_these() {
     assert!(recognize(&Weights::default(), &Settings::default()).is_none());
 }
 
+/// A network without its last convolution is another one; its name says that no published one is so deep.
+#[test]
+fn depths_that_are_not_published_are_named() {
+    for (network, last) in [("vgg16_bn", &["features.40.", "features.41."][..]), ("resnet50", &["layer4.2."])]
+    {
+        let kept = |name: &str, tensor| (!last.iter().any(|last| name.starts_with(last))).then_some(tensor);
+        let found = recognize(&weights(&networks()[network], kept), &Settings::default()).unwrap();
+        assert!(found.fits(), "{:?}", found.built.problems);
+        assert!(found.built.title.contains("that no published one has"), "{}", found.built.title);
+    }
+}
+
 /// A classifier's linear layers with nothing between them, or with more than is known, are not taken for the published one.
 #[test]
 fn what_stands_between_linear_layers_is_not_guessed() {

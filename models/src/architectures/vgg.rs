@@ -46,12 +46,12 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
                 _ => {}
             }
         }
-        // Three of its layers are the classifier's, and the released ones have kept their names when it is one only.
+        // Three layers of the whole are the classifier's, also where it has been replaced by one.
         let depth = places.len() + 3;
-        network.is_called(format!(
-            "VGG-{depth}{}",
-            if is_normalized { " with batch normalization" } else { "" }
-        ));
+        let normalized = if is_normalized { " with batch normalization" } else { "" };
+        let unusual =
+            if [11, 13, 16, 19].contains(&depth) { "" } else { ", a depth that no published one has" };
+        network.is_called(format!("VGG-{depth}{normalized}{unusual}"));
         let x = reduced(network, x, "representation.conv_dr_block.0", "representation.conv_dr_block.1");
         let pooled = network.isqrt_cov(&x, "5", AS_PUBLISHED);
         classified(network, &pooled, "classifier");

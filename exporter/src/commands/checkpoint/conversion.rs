@@ -67,8 +67,14 @@ pub fn convert(
         ensure!(samples.expected.is_some(), "{}: has no array `expected`", path.display());
     }
     let samples = plan.samples.as_ref();
+    let data = arguments.proof.inputs.as_ref().or(arguments.told.expected.as_ref());
     let (decision, refusal) =
-        decide(candidate, &read.weights, &mut settings, samples, plan.tolerance, runtime)?;
+        decide(candidate, &read.weights, &mut settings, samples, plan.tolerance, runtime).with_context(
+            || {
+                let file = data.unwrap_or(input);
+                format!("{}: what the weights do not tell cannot be decided", file.display())
+            },
+        )?;
     watch.lap("decide");
     let original = Arc::new(plain(candidate, &read.weights, &settings, as_trained)?);
     let built = candidate.rebuilt(&read.weights, &settings, graph.fold);
