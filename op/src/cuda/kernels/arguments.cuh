@@ -1,0 +1,122 @@
+// What the host passes to the kernels. `op/src/cuda/arguments.rs` declares the same structures; a test compares the layouts.
+#pragma once
+
+#include "platform.cuh"
+
+// The most matrices that a combination can have.
+constexpr int TERMS = 12;
+
+// What is known of one sample's matrix, written by `center` or `measure`.
+struct alignas(16) Scale {
+    double inverse;  // 1/f, where f normalizes P: A = (P + shift I) inverse
+    double shift;    // what is added to P's diagonal
+    double factor;   // of the result, and
+    int exponent;    // the power of two that it is multiplied by besides
+    int state;       // ORDINARY, ZERO or NOT_A_NUMBER
+};
+enum State { ORDINARY = 0, ZERO = 1, NOT_A_NUMBER = 2 };
+enum Form { DIRECT = 0, GRAM = 1, COVARIANCE = 2 };
+enum Vectorization { UPPER = 0, UPPER_COLUMN_MAJOR = 1, WHOLE = 2 };
+
+// One sample's moments: `moments_T`, one block for 32 channels of a sample (channels fastest, then samples).
+template <class T>
+struct Moments {
+    const T* x;
+    double* means;    // [samples][channels]
+    double* squares;  // [samples][channels]: sums of the squared distances from the mean
+    int samples, channels, positions, channels_last, centered;
+};
+
+// Centered samples: `center_T`, one block for 32 channels and 32 positions of a sample (positions fastest, then channels, then samples).
+template <class T, class R>
+struct Center {
+    const T* x;
+    const double* means;
+    const double* squares;
+    R* straight;    // [samples][channels][straight_ld], or null
+    R* transposed;  // [samples][positions][transposed_ld]
+    Scale* scale;   // [samples]
+    double divisor, epsilon;
+    int samples, channels, positions, channels_last;
+    int straight_ld, transposed_ld;
+    int form, compensated, frobenius;
+};
+
+// f of a matrix: `measure_T`, one block for a sample.
+template <class T>
+struct Measure {
+    const T* matrix;  // [samples][stride], of which the upper triangle counts
+    Scale* scale;     // [samples]
+    int64 stride;
+    double divisor, epsilon;
+    int samples, side, ld;
+    int form, compensated, frobenius;
+    int given;  // whether it is an operator's input, without a Scale as yet; otherwise it is P, shifted and scaled already
+};
+
+// sum of factors[i] times the matrix in places[i], and identity times I: [samples][side][ld]; nothing where `out` is null.
+template <class R>
+struct Combination {
+    R* out;
+    R identity;
+    int terms;
+    R factors[TERMS];
+    int places[TERMS];
+};
+
+// What becomes of a new symmetric matrix: it is kept in a place, and with it the factors of the next product are made.
+template <class R>
+struct Epilogue {
+    R* places;  // [place][samples][side][ld], upper triangles
+    int64 place_stride;
+    int samples, side, ld;
+    int place;  // the new matrix's
+    int keep;   // whether anything reads it there
+    Combination<R> left, right;
+};
+
+// A = (matrix scaled + shift I) inverse: `load_T`, one block for 32x32 entries of the upper triangle (tiles fastest, then samples).
+template <class T, class R>
+struct Load {
+    const T* matrix;
+    const Scale* scale;
+    int64 stride;
+    int side, ld;
+    int given;  // as in Measure
+    Epilogue<R> epilogue;
+};
+
+// The factors of a product LᵀR: rows of L and R are the terms of its sums.
+template <class R>
+struct Factors {
+    const R* left;
+    const R* right;
+    int64 left_stride, right_stride;  // from sample to sample
+    int left_ld, right_ld;            // multiples of 16 bytes, as are the addresses
+    int rows, columns, depth;
+    int samples;
+};
+
+// A product that stays on the device: `product_R`, one block for a tile (tiles fastest, then samples). Where `plain` is null the matrix is
+// symmetric, its tiles are those of the upper triangle, and the epilogue takes it.
+template <class R>
+struct Product {
+    Factors<R> factors;
+    const Scale* scale;  // where the product is P, else null
+    R* plain;            // [samples][rows][plain_ld]
+    int64 plain_stride;
+    int plain_ld;
+    Epilogue<R> epilogue;
+};
+
+// The layer's last product: `write_T`, one block for a tile of the upper triangle.
+template <class T, class R>
+struct Write {
+    Factors<R> factors;
+    const Scale* scale;
+    T* out;
+    double epsilon;  // added to the diagonal
+    R off_diagonal;
+    int vectorization;
+    int covariance;  // whether a sample's state does not matter
+};

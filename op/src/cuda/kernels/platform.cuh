@@ -1,0 +1,96 @@
+// What the kernels ask of the machine, and nothing else of CUDA: the sources are compiled by nvcc for GPUs, and as C++ against
+// `op/tests/cuda/shim.hpp` for the tests, which defines every name of this file and those CUDA names that the kernels use:
+// threadIdx.x, blockIdx.x, blockDim.x, gridDim.x, __syncthreads, __launch_bounds__.
+#pragma once
+
+#ifdef ISQRT_SHIM
+#include "shim.hpp"
+#else
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#define DEVICE __device__ __forceinline__
+#define KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
+#define UNROLL _Pragma("unroll")
+
+typedef long long int64;
+
+// The block's dynamic shared memory, aligned to 128 bytes. Kernels have no other.
+template <class T>
+DEVICE T* shared_memory() {
+    extern __shared__ __align__(128) unsigned char bytes[];
+    return reinterpret_cast<T*>(bytes);
+}
+
+// The value that the lane with number (own number XOR mask) passes. All 32 lanes of the warp take part.
+DEVICE float exchange(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+DEVICE double exchange(double value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+
+// Element types as they lie in tensors.
+struct f16 {
+    unsigned short bits;
+};
+struct bf16 {
+    unsigned short bits;
+};
+DEVICE float widen(float x) { return x; }
+DEVICE double widen(double x) { return x; }
+DEVICE float widen(f16 x) { return __half2float(__ushort_as_half(x.bits)); }
+DEVICE float widen(bf16 x) { return __bfloat162float(__ushort_as_bfloat16(x.bits)); }
+// Round to nearest, ties to even.
+DEVICE void narrow(float x, float& to) { to = x; }
+DEVICE void narrow(double x, double& to) { to = x; }
+DEVICE void narrow(float x, f16& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
+DEVICE void narrow(float x, bf16& to) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
+
+DEVICE unsigned bits_of(float x) { return __float_as_uint(x); }
+DEVICE float float_of(unsigned bits) { return __uint_as_float(bits); }
+DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+
+#if ISQRT_TIER >= 80
+// Copies 16 bytes from global to shared memory, of which the first `valid` are read and the rest are zeros. Both addresses are
+// multiples of 16. The bytes are there for the thread that asked once `copies_wait` has returned for their group, and for the
+// others after a barrier behind that.
+DEVICE void copy_16(void* shared, const void* global, int valid) {
+    unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(valid) : "memory");
+}
+// Ends a group of copies.
+DEVICE void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most `PENDING` groups of this thread are under way.
+template <int PENDING>
+DEVICE void copies_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+}
+
+// c += a b for a 16x8 matrix a, an 8x8 matrix b and a 16x8 matrix c that the 32 lanes of a warp hold together, with g = lane / 4 and
+// t = lane % 4: a[0] (g, t), a[1] (g + 8, t), a[2] (g, t + 4), a[3] (g + 8, t + 4); b[0] (t, g), b[1] (t + 4, g); c[0] (g, 2t),
+// c[1] (g, 2t + 1), c[2] (g + 8, 2t), c[3] (g + 8, 2t + 1). Of a and b the upper 19 bits count.
+DEVICE void multiply_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+
+#if ISQRT_TIER >= 90
+// The block's number in its cluster, and the number of blocks there.
+DEVICE int cluster_rank() {
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return static_cast<int>(rank);
+}
+DEVICE int cluster_size() {
+    unsigned size;
+    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+    return static_cast<int>(size);
+}
+// Waits for every thread of the cluster. What they have written to memory before, also to global memory, all of them see after.
+DEVICE void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+#endif
+
+#endif
