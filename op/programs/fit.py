@@ -1,4 +1,4 @@
-"""Makes `op/src/cpu/program/fitted.rs`: see README.md.
+"""Makes `op/src/program/fitted.rs`: see README.md.
 
     python3 fit.py                            polishes the programs of starts.json, bounds their errors, and writes
                                               programs.json and the Rust file; minutes

@@ -1,11 +1,11 @@
-"""Writes programs as `op/src/cpu/program/fitted.rs`."""
+"""Writes programs as `op/src/program/fitted.rs`."""
 
 import subprocess
 from pathlib import Path
 
 import numpy as np
 
-TARGET = Path(__file__).parents[1] / "src" / "cpu" / "program" / "fitted.rs"
+TARGET = Path(__file__).parents[1] / "src" / "program" / "fitted.rs"
 
 HEAD = """\
 //! Coefficients of programs that agree with the Newton–Schulz polynomial on [0, 1] to float32 rounding.

@@ -18,10 +18,13 @@
 //! them to ONNX Runtime.
 
 pub mod cpu;
+pub mod cuda;
 pub mod declaration;
 mod error;
+mod form;
 pub mod layer;
 pub mod plugin;
+mod program;
 pub mod reference;
 
 pub use declaration::{DOMAIN, OPERATORS, Operator, VERSION};

@@ -4,8 +4,8 @@
 use super::element::Real;
 use super::executor::{Executor, for_each, worthwhile};
 use super::product::{Side, Simd, triangle_panel};
-use super::program::Combination;
 use super::shared::Shared;
+use crate::program::Combination;
 
 /// The multiplications that take as long as making an entry.
 const ENTRY: usize = 4;

@@ -1,8 +1,8 @@
 //! How the workspace of a sample is divided, in lines of W numbers.
 
-use super::form::Form;
 use super::iteration::Plan;
 use super::sample::Call;
+use crate::form::Form;
 use crate::layer::{Extent, OperatorKind};
 
 /// The parts of the workspace, one after another.

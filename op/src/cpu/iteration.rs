@@ -4,9 +4,9 @@ use super::combine::{Factor, Factors, Triangles};
 use super::element::Real;
 use super::executor::Executor;
 use super::product::{Operand, Side, Simd};
-use super::program::{Combination, Outcome, Program};
 use super::shared::Shared;
 use super::store::{Panels, store};
+use crate::program::{Combination, Program};
 
 /// The workspace of a program, in lines of W numbers.
 ///
@@ -23,26 +23,13 @@ pub(super) struct Plan {
 }
 
 impl Program {
-    /// The factors of product `step`; after all products, what the result is made of.
-    fn factors(&self, step: usize) -> [Option<&Combination>; 2] {
-        match (self.products.get(step), &self.result) {
-            (Some((product, _)), _) | (None, Outcome::Iterate(product)) => {
-                [Some(&product.left), product.right.as_ref()]
-            }
-            (None, Outcome::Factor(q)) => [Some(q), None],
-        }
-    }
-
     /// The workspace for matrices of `len` rows; none where it is beyond all memory.
     pub(super) fn plan<const W: usize>(&self, len: usize) -> Option<Plan> {
         let (panels, last) = (len.div_ceil(W), self.products.len());
         let whole = panels.checked_mul(len.checked_next_multiple_of(W)?)?;
         let triangle = whole.checked_add(panels.checked_mul(W)?)? / 2;
         // Whether a pair ever has two factors: a squared one has no second.
-        let width = |parity: usize| {
-            let mut steps = (0..=last).filter(|step| step % 2 == parity);
-            1 + usize::from(steps.any(|step| self.factors(step)[1].is_some()))
-        };
+        let width = |parity: usize| 1 + usize::from(self.has_factors(parity)[1]);
         let head =
             triangle.checked_mul(self.places)?.checked_add(whole.checked_mul(width((last + 1) % 2))?)?;
         Some(Plan { triangle, head, tail: whole.checked_mul(width(last % 2))? })

@@ -10,12 +10,10 @@ mod covariance;
 mod division;
 mod element;
 mod executor;
-mod form;
 mod iteration;
 mod normalize;
 mod peak;
 mod product;
-mod program;
 mod sample;
 mod shared;
 mod store;
@@ -28,13 +26,13 @@ mod tests;
 use std::any::TypeId;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::form::{self, Form, Programs};
 use crate::layer::Extent;
 use crate::{Error, Layer};
 
 pub use element::{Element, Real};
 pub use executor::{Executor, Serial};
 use executor::{Order, for_each_piece};
-use form::{Form, Programs};
 pub use peak::{instructions, saturate};
 use product::{Dispatch, Simd, Task, Version};
 use sample::Call;

@@ -4,13 +4,13 @@ use super::covariance::{Reading, read};
 use super::division::Division;
 use super::element::{Element, Real};
 use super::executor::Executor;
-use super::form::{Form, Programs};
 use super::normalize::{degenerate, norm, normalize};
 use super::product::{Operand, Side, Simd, triangle_panel};
-use super::program::Program;
 use super::store::{Panels, store};
 use super::write::{Writing, write};
+use crate::form::{Form, Programs};
 use crate::layer::{Extent, Layer, Normalization, OperatorKind};
+use crate::program::Program;
 
 /// The exponents that a sum of squares may be above the greatest of them, and more.
 const HEADROOM: i32 = 40;

@@ -13,12 +13,14 @@ struct alignas(16) Scale {
     double factor;   // of the result, and
     int exponent;    // the power of two that it is multiplied by besides
     int state;       // ORDINARY, ZERO or NOT_A_NUMBER
+    int taken;       // the power of two that elements were divided by; P by its square
+    int unused;
 };
 enum State { ORDINARY = 0, ZERO = 1, NOT_A_NUMBER = 2 };
 enum Form { DIRECT = 0, GRAM = 1, COVARIANCE = 2 };
 enum Vectorization { UPPER = 0, UPPER_COLUMN_MAJOR = 1, WHOLE = 2 };
 
-// One sample's moments: `moments_T`, one block for 32 channels of a sample (channels fastest, then samples).
+// One sample's moments: `moments_T`, one block for 8 channels of a sample (channels fastest, then samples).
 template <class T>
 struct Moments {
     const T* x;
@@ -27,7 +29,7 @@ struct Moments {
     int samples, channels, positions, channels_last, centered;
 };
 
-// Centered samples: `center_T`, one block for 32 channels and 32 positions of a sample (positions fastest, then channels, then samples).
+// Centered samples: `center_T`, one block for 32 channels and 128 positions of a sample (positions fastest, then channels, then samples).
 template <class T, class R>
 struct Center {
     const T* x;

@@ -7,9 +7,6 @@
 #include "shim.hpp"
 #else
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #define DEVICE __device__ __forceinline__
 #define KERNEL(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 #define UNROLL _Pragma("unroll")
@@ -36,21 +33,40 @@ struct bf16 {
 };
 DEVICE float widen(float x) { return x; }
 DEVICE double widen(double x) { return x; }
-DEVICE float widen(f16 x) { return __half2float(__ushort_as_half(x.bits)); }
-DEVICE float widen(bf16 x) { return __bfloat162float(__ushort_as_bfloat16(x.bits)); }
+DEVICE float widen(f16 x) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits));
+    return wide;
+}
+DEVICE float widen(bf16 x) { return __uint_as_float(unsigned(x.bits) << 16); }
 // Round to nearest, ties to even.
 DEVICE void narrow(float x, float& to) { to = x; }
 DEVICE void narrow(double x, double& to) { to = x; }
-DEVICE void narrow(float x, f16& to) { to.bits = __half_as_ushort(__float2half_rn(x)); }
-DEVICE void narrow(float x, bf16& to) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x)); }
+DEVICE void narrow(float x, f16& to) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(x)); }
+DEVICE void narrow(float x, bf16& to) {
+    const unsigned bits = __float_as_uint(x);
+    // A NaN stays one though its upper bits may be an infinity's.
+    to.bits = x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
 
 DEVICE unsigned bits_of(float x) { return __float_as_uint(x); }
 DEVICE float float_of(unsigned bits) { return __uint_as_float(bits); }
 DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
 
+// Four numbers that are read and written together.
+template <class R>
+struct alignas(16) Four {
+    R at[4];
+};
+// Two numbers that are.
+template <class R>
+struct alignas(2 * sizeof(R)) Two {
+    R at[2];
+};
+
 #if ISQRT_TIER >= 80
-// Copies 16 bytes from global to shared memory, of which the first `valid` are read and the rest are zeros. Both addresses are
+// Copies 16 bytes from global to shared memory, of which the first `valid`, a multiple of 4, are read and the rest are zeros. Both addresses are
 // multiples of 16. The bytes are there for the thread that asked once `copies_wait` has returned for their group, and for the
 // others after a barrier behind that.
 DEVICE void copy_16(void* shared, const void* global, int valid) {
@@ -73,6 +89,20 @@ DEVICE void multiply_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned 
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+#else
+// The same without hardware for it: the copy is made at once.
+DEVICE void copy_16(void* shared, const void* global, int valid) {
+    Four<float> bytes = {};
+    if (valid == 16) {
+        bytes = *static_cast<const Four<float>*>(global);
+    } else {
+        for (int i = 0; i < valid / 4; i++) bytes.at[i] = static_cast<const float*>(global)[i];
+    }
+    *static_cast<Four<float>*>(shared) = bytes;
+}
+DEVICE void copies_commit() {}
+template <int PENDING>
+DEVICE void copies_wait() {}
 #endif
 
 #if ISQRT_TIER >= 90

@@ -13,7 +13,7 @@ mod fitted;
 
 /// c₀ I + Σ c_i B_i over matrices B_i.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Combination {
+pub(crate) struct Combination {
     /// c₀.
     pub identity: f64,
     /// The matrices' places and their factors c_i.
@@ -22,7 +22,7 @@ pub(super) struct Combination {
 
 /// The product of two combinations.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Product {
+pub(crate) struct Product {
     /// The left factor.
     pub left: Combination,
     /// The right factor; none where the left one is squared.
@@ -31,7 +31,7 @@ pub(super) struct Product {
 
 /// A way to compute q(A) or A q(A). The matrix A is in place 0.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// The products and the places that they go to. A place may be one that the product reads.
     pub products: Vec<(Product, usize)>,
     /// The result.
@@ -42,7 +42,7 @@ pub(super) struct Program {
 
 /// The result of a program.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// q(A).
     Factor(Combination),
     /// A q(A), as one more product.
@@ -51,7 +51,7 @@ pub(super) enum Outcome {
 
 /// What a program is to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// q(A).
     Factor,
     /// A q(A).
@@ -63,7 +63,7 @@ impl Program {
     ///
     /// The m_k are carried on by themselves: made from Y and Z they are unstable when products are made symmetric by
     /// computing one triangle, because an error in Y then comes back multiplied by Z's condition.
-    pub(super) fn exact(iterations: u32, target: Target) -> Self {
+    pub(crate) fn exact(iterations: u32, target: Target) -> Self {
         let mut program = Builder::default();
         // m_k, and the product of A (for an iterate) and the steps so far; none while that is the identity.
         let mut m = 0;
@@ -107,7 +107,7 @@ impl Program {
     }
 
     /// K steps to float32 rounding for A whose eigenvalues lie in [0, 1], if there is a program for this K.
-    pub(super) fn fitted(iterations: u32, target: Target) -> Option<Self> {
+    pub(crate) fn fitted(iterations: u32, target: Target) -> Option<Self> {
         let find = |target| {
             let mut programs = fitted::PROGRAMS.iter();
             programs.find(|program| program.iterations == iterations && program.target() == target)
@@ -137,8 +137,43 @@ impl Program {
         Some(program.finish(result))
     }
 
+    /// The factors of product `step`; after all products, what the result is made of.
+    pub(crate) fn factors(&self, step: usize) -> [Option<&Combination>; 2] {
+        match (self.products.get(step), &self.result) {
+            (Some((product, _)), _) | (None, Outcome::Iterate(product)) => {
+                [Some(&product.left), product.right.as_ref()]
+            }
+            (None, Outcome::Factor(q)) => [Some(q), None],
+        }
+    }
+
+    /// Whether any product whose number has this parity (the result counts as the one after the last) has a left factor, and whether any
+    /// has a right one.
+    pub(crate) fn has_factors(&self, parity: usize) -> [bool; 2] {
+        let steps = (0..=self.products.len()).filter(|step| step % 2 == parity);
+        steps.fold([false; 2], |[left, right], step| {
+            let factors = self.factors(step);
+            [left || factors[0].is_some(), right || factors[1].is_some()]
+        })
+    }
+
+    /// Whether factors after those of product `next` are made of the matrix that is in `place` before that product.
+    pub(crate) fn is_read_later(&self, place: usize, next: usize) -> bool {
+        for step in next..self.products.len() {
+            // The product's own matrix is in its place when the factors after it are made.
+            if self.products[step].1 == place {
+                return false;
+            }
+            let mut factors = self.factors(step + 1).into_iter().flatten();
+            if factors.any(|factor| factor.terms.iter().any(|&(read, _)| read == place)) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The matrix products of the program, the last one of an iterate included.
-    pub(super) fn product_count(&self) -> usize {
+    pub(crate) fn product_count(&self) -> usize {
         self.products.len() + usize::from(matches!(self.result, Outcome::Iterate(_)))
     }
 }

@@ -1,15 +1,15 @@
 //! Whether the iteration runs on the covariance or on the Gram matrix.
 
-use super::program::{Program, Target};
 use crate::layer::{Extent, Layer, OperatorKind};
+use crate::program::{Program, Target};
 
 /// Matrices with fewer rows are no work, and what a sum of so few terms is rounded by is less than what a fitted program
 /// is off by.
-pub(super) const SMALL: usize = 12;
+pub(crate) const SMALL: usize = 12;
 
 /// The matrix that the iteration runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// The C×C covariance: S = √t · A q(A).
     Direct,
     /// The M×M Gram matrix G = X̄ᵀX̄/f, where f = (M−δ) t: S = √t · X̄ q(G) X̄ᵀ / f. It has the covariance's eigenvalues
@@ -21,14 +21,14 @@ impl Form {
     /// The cheaper form by the multiplications of its products.
     ///
     /// With ε > 0 the covariance's zero eigenvalues become ε, which the Gram matrix knows nothing of.
-    pub(super) fn choose(layer: &Layer, extent: Extent, programs: &Programs) -> Self {
+    pub(crate) fn choose(layer: &Layer, extent: Extent, programs: &Programs) -> Self {
         let count = |form: Self| form.multiplications(extent, programs);
         let equal = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
         if equal && count(Self::Gram) < count(Self::Direct) { Self::Gram } else { Self::Direct }
     }
 
     /// The multiplications of the layer's products, triangles counted by half.
-    pub(super) fn multiplications(self, extent: Extent, programs: &Programs) -> f64 {
+    pub(crate) fn multiplications(self, extent: Extent, programs: &Programs) -> f64 {
         let (c, m) = (extent.channels as f64, extent.positions as f64);
         let triangle = |rows: f64, terms: f64| rows * rows * terms / 2.0;
         match self {
@@ -44,7 +44,7 @@ impl Form {
 
 /// The programs of one layer for one type.
 #[derive(Debug)]
-pub(super) struct Programs {
+pub(crate) struct Programs {
     /// For the Gram form.
     pub factor: Program,
     /// For the direct form.
@@ -53,7 +53,7 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Exact programs, for float64.
-    pub(super) fn exact(layer: &Layer) -> Self {
+    pub(crate) fn exact(layer: &Layer) -> Self {
         Self {
             factor: Program::exact(layer.iterations, Target::Factor),
             iterate: Program::exact(layer.iterations, Target::Iterate),
@@ -63,7 +63,7 @@ impl Programs {
     /// Programs that agree with the exact ones to float32 rounding.
     ///
     /// The matrix that `MatrixSqrt` is given need not be positive semi-definite, which is what fitted programs need.
-    pub(super) fn rounded(layer: &Layer) -> Self {
+    pub(crate) fn rounded(layer: &Layer) -> Self {
         let exact = Self::exact(layer);
         if layer.operator == OperatorKind::MatrixSqrt {
             return exact;

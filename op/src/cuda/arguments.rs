@@ -1,0 +1,128 @@
+//! What the kernels are passed: the structures of `kernels/arguments.cuh`, which says what their fields mean.
+//!
+//! Addresses are the device's; zero says that there is nothing.
+
+use std::ffi::c_void;
+
+use crate::layer::{Layout, Vectorization};
+
+/// The most matrices that a combination can have.
+pub(super) const TERMS: usize = 12;
+
+/// Bytes of a `Scale`.
+pub(super) const SCALE: usize = 48;
+
+/// An address on the device.
+pub(super) type Address = u64;
+
+/// What a kernel computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub(super) enum Form {
+    /// The root of the covariance, or of a matrix that is given.
+    Direct = 0,
+    /// The same by way of the Gram matrix.
+    Gram = 1,
+    /// The covariance.
+    Covariance = 2,
+}
+
+/// A structure that a kernel takes by value, as its only parameter.
+pub(super) trait Arguments {
+    /// Where the driver finds it.
+    fn address(&self) -> *const c_void;
+}
+
+macro_rules! arguments {
+    ($(#[$doc:meta])* $name:ident$(<$real:ident>)? { $($field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        #[repr(C)]
+        pub(super) struct $name$(<$real>)? {
+            $(pub $field: $type,)*
+        }
+    };
+}
+
+arguments!(
+    /// Of `moments_T`.
+    Moments {
+        x: Address, means: Address, squares: Address,
+        samples: i32, channels: i32, positions: i32, channels_last: i32, centered: i32,
+    }
+);
+arguments!(
+    /// Of `center_T`.
+    Center {
+        x: Address, means: Address, squares: Address, straight: Address, transposed: Address, scale: Address,
+        divisor: f64, epsilon: f64,
+        samples: i32, channels: i32, positions: i32, channels_last: i32, straight_ld: i32, transposed_ld: i32,
+        form: Form, compensated: i32, frobenius: i32,
+    }
+);
+arguments!(
+    /// Of `measure_T`.
+    Measure {
+        matrix: Address, scale: Address, stride: i64, divisor: f64, epsilon: f64,
+        samples: i32, side: i32, ld: i32, form: Form, compensated: i32, frobenius: i32, given: i32,
+    }
+);
+arguments!(
+    /// A sum of matrices, as a factor of the next product.
+    Combination<R> { out: Address, identity: R, terms: i32, factors: [R; TERMS], places: [i32; TERMS] }
+);
+arguments!(
+    /// What becomes of a new symmetric matrix.
+    Epilogue<R> {
+        places: Address, place_stride: i64, samples: i32, side: i32, ld: i32, place: i32, keep: i32,
+        left: Combination<R>, right: Combination<R>,
+    }
+);
+arguments!(
+    /// Of `load_T`.
+    Load<R> { matrix: Address, scale: Address, stride: i64, side: i32, ld: i32, given: i32, epilogue: Epilogue<R> }
+);
+arguments!(
+    /// The factors of a product.
+    Factors {
+        left: Address, right: Address, left_stride: i64, right_stride: i64, left_ld: i32, right_ld: i32,
+        rows: i32, columns: i32, depth: i32, samples: i32,
+    }
+);
+arguments!(
+    /// Of `product_R`.
+    Product<R> {
+        factors: Factors, scale: Address, plain: Address, plain_stride: i64, plain_ld: i32, epilogue: Epilogue<R>,
+    }
+);
+arguments!(
+    /// Of `write_T`.
+    Write<R> {
+        factors: Factors, scale: Address, out: Address, epsilon: f64, off_diagonal: R, vectorization: i32, covariance: i32,
+    }
+);
+
+macro_rules! passed {
+    ($($name:ident$(<$real:ident>)?),*) => {$(
+        impl$(<$real>)? Arguments for $name$(<$real>)? {
+            fn address(&self) -> *const c_void {
+                (&raw const *self).cast()
+            }
+        }
+    )*};
+}
+passed!(Moments, Center, Measure, Load<R>, Product<R>, Write<R>);
+
+/// `enum Vectorization`.
+pub(super) fn vectorization(vectorization: Vectorization) -> i32 {
+    match vectorization {
+        Vectorization::Upper => 0,
+        Vectorization::UpperColumnMajor => 1,
+        Vectorization::None => 2,
+    }
+}
+
+/// `channels_last`.
+pub(super) fn channels_last(layout: Layout) -> i32 {
+    i32::from(layout == Layout::ChannelsLast)
+}

@@ -1,0 +1,180 @@
+// From a sample's elements to the operands of its products: moments, then centered and scaled elements in both orders.
+#pragma once
+
+#include "arguments.cuh"
+
+constexpr int READ_THREADS = 256;
+constexpr int MOMENTS_CHANNELS = 8;
+constexpr int CENTER_CHANNELS = 32;
+constexpr int CENTER_POSITIONS = 128;
+
+// The sum over the lanes of a warp, in every lane; the same order of additions each time.
+DEVICE double warp_sum(double value) {
+    UNROLL
+    for (int mask = 16; mask > 0; mask /= 2) value += exchange(value, mask);
+    return value;
+}
+
+// Where an element of a sample is.
+DEVICE int64 element_at(int channel, int position, int channels, int positions, int channels_last) {
+    return channels_last ? int64(position) * channels + channel : int64(channel) * positions + position;
+}
+
+// Means and sums of squared distances of 8 channels.
+//
+// What is summed is the distance from the first element, in float64: the mean of a constant channel is that constant exactly, and
+// neither the sums nor their squares overflow or vanish where float32 would.
+template <class T>
+DEVICE void moments(const Moments<T>& arguments) {
+    const int groups = (arguments.channels + MOMENTS_CHANNELS - 1) / MOMENTS_CHANNELS;
+    const int64 sample = blockIdx.x / groups;
+    const int first_channel = int(blockIdx.x % groups) * MOMENTS_CHANNELS;
+    const int channels = arguments.channels, positions = arguments.positions, last = arguments.channels_last;
+    const T* x = arguments.x + sample * channels * positions;
+    double* sums = shared_memory<double>();  // [32][8], where positions are spread over the warps
+    const int thread = threadIdx.x;
+    // Lanes lie along the axis that is contiguous, as far as it goes.
+    const int own = last ? thread % MOMENTS_CHANNELS : thread / 32;
+    const int begin = last ? thread / MOMENTS_CHANNELS : thread % 32;
+    const int channel = first_channel + own;
+    const bool there = channel < channels;
+
+    const auto total = [&](double value) {
+        if (!last) return warp_sum(value);
+        __syncthreads();
+        sums[begin * MOMENTS_CHANNELS + own] = value;
+        __syncthreads();
+        double sum = 0;
+        for (int i = 0; i < 32; i++) sum += sums[i * MOMENTS_CHANNELS + own];
+        return sum;
+    };
+    const auto element = [&](int position) {
+        return widen(x[element_at(channel, position, channels, positions, last)]);
+    };
+
+    double mean = 0;
+    if (arguments.centered) {
+        const double first = there ? double(element(0)) : 0;
+        double sum = 0;
+        if (there) {
+            for (int position = begin; position < positions; position += 32) sum += double(element(position)) - first;
+        }
+        mean = first + total(sum) / positions;
+    }
+    double squares = 0;
+    if (there) {
+        const auto rounded = decltype(element(0))(mean);
+        for (int position = begin; position < positions; position += 32) {
+            const double distance = element(position) - rounded;
+            squares += distance * distance;
+        }
+    }
+    squares = total(squares);
+    if (there && begin == 0) {
+        arguments.means[sample * channels + channel] = mean;
+        arguments.squares[sample * channels + channel] = squares;
+    }
+}
+
+// The sum of values(0) to values(count - 1) in every thread of a block; the same order of additions each time. `room` has a number for
+// each thread.
+template <class Values>
+DEVICE double block_sum(int count, double* room, Values values) {
+    const int threads = blockDim.x, thread = threadIdx.x;
+    double sum = 0;
+    for (int i = thread; i < count; i += threads) sum += values(i);
+    room[thread] = sum;
+    __syncthreads();
+    for (int half = threads / 2; half > 0; half /= 2) {
+        if (thread < half) room[thread] += room[thread + half];
+        __syncthreads();
+    }
+    sum = room[0];
+    __syncthreads();
+    return sum;
+}
+
+// The power of two that a matrix with this norm, or an entry as large, has its root divided by: the norm is then between 1 and 4.
+DEVICE int root_exponent(double norm) {
+    if (!(norm > 0) || !isfinite(norm)) return 0;
+    const int exponent = ilogb(norm);
+    return (exponent - (exponent & 1)) / 2;
+}
+
+// What follows from f, the norm of the shifted and scaled P.
+DEVICE Scale scale_of(double f, double shift, int exponent, double divisor, int form, int compensated) {
+    Scale scale;
+    scale.state = f == 0 ? ZERO : isfinite(f) ? ORDINARY : NOT_A_NUMBER;
+    scale.inverse = f == 0 ? 0 : 1 / f;
+    scale.shift = shift;
+    scale.exponent = exponent;
+    scale.taken = exponent;
+    scale.unused = 0;
+    if (form == COVARIANCE) {
+        scale.factor = 1 / divisor;
+        scale.exponent = 2 * exponent;
+    } else if (compensated) {
+        scale.factor = form == GRAM ? 1 / sqrt(f * divisor) : sqrt(f / divisor);
+    } else {
+        scale.factor = form == GRAM ? 1 / f : 1;
+        scale.exponent = 0;
+    }
+    return scale;
+}
+
+// Writes 32 channels and 128 positions, centered and divided by a power of two such that the norm of P is between 1 and 4.
+template <class T, class R>
+DEVICE void center(const Center<T, R>& arguments) {
+    constexpr int SIDE = 32;
+    const int channels = arguments.channels, positions = arguments.positions, last = arguments.channels_last;
+    const int groups = (positions + CENTER_POSITIONS - 1) / CENTER_POSITIONS;
+    const int rows = (channels + CENTER_CHANNELS - 1) / CENTER_CHANNELS;
+    const int64 sample = blockIdx.x / (rows * groups);
+    const int block = blockIdx.x % (rows * groups);
+    const int first_channel = block / groups * CENTER_CHANNELS;
+    const int first_position = block % groups * CENTER_POSITIONS;
+    const int thread = threadIdx.x;
+    double* room = shared_memory<double>();
+    R* tile = shared_memory<R>();  // [32][33], channels by positions
+
+    const double* squares = arguments.squares + sample * channels;
+    const double sum = block_sum(channels, room, [&](int i) { return squares[i]; });
+    const double added = arguments.form == COVARIANCE ? 0 : arguments.epsilon * arguments.divisor;
+    const double norm = sum + added * channels;
+    const int exponent = root_exponent(norm);
+    if (block == 0 && thread == 0) {
+        // The Frobenius norm is not known before P is; P is left as it is until then.
+        Scale scale = scale_of(ldexp(norm, -2 * exponent), ldexp(added, -2 * exponent), exponent, arguments.divisor,
+                               arguments.form, arguments.compensated);
+        if (arguments.frobenius) scale.inverse = 1;
+        arguments.scale[sample] = scale;
+    }
+
+    const T* x = arguments.x + sample * channels * positions;
+    const double* means = arguments.means + sample * channels;
+    for (int begin = first_position; begin < first_position + CENTER_POSITIONS && begin < positions; begin += SIDE) {
+        for (int i = thread; i < SIDE * SIDE; i += READ_THREADS) {
+            const int row = last ? i % SIDE : i / SIDE, column = last ? i / SIDE : i % SIDE;
+            const int channel = first_channel + row, position = begin + column;
+            R value = 0;
+            if (channel < channels && position < positions) {
+                value = widen(x[element_at(channel, position, channels, positions, last)]) - R(means[channel]);
+                value = ldexp(value, -exponent);
+            }
+            tile[row * (SIDE + 1) + column] = value;
+        }
+        __syncthreads();
+        for (int i = thread; i < SIDE * SIDE; i += READ_THREADS) {
+            const int slow = i / SIDE, fast = i % SIDE;
+            if (arguments.straight && first_channel + slow < channels && begin + fast < positions) {
+                const int64 row = sample * channels + first_channel + slow;
+                arguments.straight[row * arguments.straight_ld + begin + fast] = tile[slow * (SIDE + 1) + fast];
+            }
+            if (begin + slow < positions && first_channel + fast < channels) {
+                const int64 row = sample * positions + begin + slow;
+                arguments.transposed[row * arguments.transposed_ld + first_channel + fast] = tile[fast * (SIDE + 1) + slow];
+            }
+        }
+        __syncthreads();
+    }
+}

@@ -1,0 +1,2 @@
+// Turing and later: multiply-add.
+#include "kernels.cuh"

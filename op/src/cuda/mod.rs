@@ -1,0 +1,10 @@
+//! The layer on NVIDIA GPUs.
+
+mod arguments;
+mod element;
+mod plan;
+mod real;
+mod slab;
+mod workspace;
+
+pub use element::ElementType;

@@ -1,0 +1,125 @@
+//! Which kernels a call launches, on what. Pure arithmetic: nothing here knows a driver.
+
+use super::arguments::{Address, Arguments};
+use super::element::ElementType;
+use super::slab::Slab;
+use super::workspace::Workspace;
+use crate::Error;
+use crate::form::{Form, Programs, SMALL};
+use crate::layer::{Extent, Layer, OperatorKind};
+use crate::program::Program;
+
+/// The workspace that samples may take together; those of a larger batch follow in slabs, which find it in the device's cache. The
+/// slabs change no bit.
+const SLAB_BYTES: usize = 64 << 20;
+
+/// A launch of a kernel on the stream of the call.
+#[derive(Clone, Copy)]
+pub(super) struct Launch<'a> {
+    /// The kernel's name.
+    pub function: &'static str,
+    /// Blocks, along x.
+    pub blocks: u32,
+    /// Threads of a block, along x.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared: u32,
+    /// Its only parameter.
+    pub arguments: &'a dyn Arguments,
+}
+
+/// Where a call finds its memory on the device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addresses {
+    /// The input's first element.
+    pub input: Address,
+    /// The output's.
+    pub output: Address,
+    /// The workspace, at a multiple of 256.
+    pub workspace: Address,
+}
+
+/// What a call on inputs of one shape and type does.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// What is computed,
+    pub layer: Layer,
+    /// on elements of this type,
+    pub element: ElementType,
+    /// on an input of this extent,
+    pub extent: Extent,
+    /// on the covariance or on the Gram matrix,
+    pub form: Form,
+    /// by these products; none for the covariance.
+    pub program: Option<Program>,
+    /// How the workspace of a slab is divided.
+    pub parts: Workspace,
+    /// The samples of a slab; the last one may have fewer.
+    slab: usize,
+}
+
+/// What launching a kernel can come to.
+pub(super) type Launching<'a> = &'a mut dyn FnMut(Launch<'_>) -> Result<(), Error>;
+
+impl Plan {
+    /// The plan for an input of this extent.
+    ///
+    /// # Errors
+    /// Sizes that no device has memory for.
+    pub(super) fn new(layer: &Layer, element: ElementType, extent: Extent) -> Result<Self, Error> {
+        let (channels, positions) = (extent.channels, extent.positions);
+        let too_large = || Error::Memory { operator: layer.name(), channels, positions };
+        let side = channels.min(positions);
+        let exact = element == ElementType::Double || side < SMALL;
+        let programs = if exact { Programs::exact(layer) } else { Programs::rounded(layer) };
+        let form = Form::choose(layer, extent, &programs);
+        let program = match (layer.operator, form) {
+            (OperatorKind::CovariancePooling, _) => None,
+            (_, Form::Direct) => Some(programs.iterate),
+            (_, Form::Gram) => Some(programs.factor),
+        };
+        // Kernels count in 32 bits, but for addresses.
+        let tiles = channels.div_ceil(32).checked_mul(channels.max(positions).div_ceil(32));
+        let sizes = [channels.checked_next_multiple_of(128), positions.checked_next_multiple_of(128), tiles];
+        if sizes.into_iter().any(|size| size.is_none_or(|size| i32::try_from(size).is_err())) {
+            return Err(too_large());
+        }
+        let workspace = |samples| {
+            Workspace::new(layer, (extent, samples), form, program.as_ref(), element).ok_or_else(too_large)
+        };
+        let most =
+            (SLAB_BYTES / workspace(1)?.bytes.max(1)).clamp(1, i32::MAX as usize / tiles.unwrap_or(1).max(1));
+        let slabs = extent.samples.div_ceil(most).max(1);
+        let slab = extent.samples.div_ceil(slabs).max(1);
+        Ok(Self { layer: *layer, element, extent, form, parts: workspace(slab)?, slab, program })
+    }
+
+    /// The bytes on the device that the call works in.
+    pub(super) fn workspace(&self) -> usize {
+        self.parts.bytes
+    }
+
+    /// Hands over every launch, in order.
+    ///
+    /// # Errors
+    /// What a launch came to.
+    pub(super) fn launch(&self, addresses: Addresses, launch: Launching<'_>) -> Result<(), Error> {
+        for first in (0..self.extent.samples).step_by(self.slab) {
+            let samples = self.slab.min(self.extent.samples - first);
+            let Extent { channels, positions, .. } = self.extent;
+            let input = first * channels * positions * self.element.bytes();
+            let output = first * self.layer.output_elements(channels) * self.element.bytes();
+            let addresses = Addresses {
+                input: addresses.input + input as Address,
+                output: addresses.output + output as Address,
+                ..addresses
+            };
+            let slab = Slab { plan: self, addresses, samples };
+            match self.element {
+                ElementType::Double => slab.launch::<f64>(launch)?,
+                _ => slab.launch::<f32>(launch)?,
+            }
+        }
+        Ok(())
+    }
+}
