@@ -8,8 +8,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <vector>
-
 #ifndef __x86_64__
 #include <ucontext.h>
 #endif
@@ -30,24 +28,7 @@ constexpr size_t STACK = 256 << 10;
 // Tops at different distances from the stacks' ends: equal ones would all fall into the same few sets of the cache.
 constexpr size_t SPREAD = 64, STEP = 9 * 64;
 
-// Stacks are kept for the next block, except for ThreadSanitizer, to which a new block's thread is another that may not
-// touch what an earlier one has written.
-thread_local std::vector<Stack> spare;
-
-Stack take() {
-    if (!spare.empty()) {
-        Stack stack = spare.back();
-        spare.pop_back();
-        return stack;
-    }
-    size_t guard = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    void* memory = mmap(nullptr, guard + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, guard, PROT_NONE) != 0) {
-        perror("shim: a stack");
-        abort();
-    }
-    return {static_cast<char*>(memory) + guard, STACK};
-}
+size_t page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
 }  // namespace
 
@@ -111,12 +92,28 @@ static void forget(Fiber& fiber) {
 
 #endif
 
-void prepare(Fiber& fiber, void (*entry)(), unsigned number) {
-    fiber.stack = take();
-    place(fiber, entry, fiber.stack.base + fiber.stack.size - (number % SPREAD) * STEP);
+void create(Fiber& fiber) {
+    void* memory = mmap(nullptr, page() + STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, page(), PROT_NONE) != 0) {
+        perror("shim: a stack");
+        abort();
+    }
+    fiber.stack = {static_cast<char*>(memory) + page(), STACK};
 #ifdef ISQRT_TSAN
     fiber.tsan = __tsan_create_fiber(0);
 #endif
+}
+
+void destroy(Fiber& fiber) {
+    forget(fiber);
+#ifdef ISQRT_TSAN
+    __tsan_destroy_fiber(fiber.tsan);
+#endif
+    munmap(fiber.stack.base - page(), page() + fiber.stack.size);
+}
+
+void prepare(Fiber& fiber, void (*entry)(), unsigned number) {
+    place(fiber, entry, fiber.stack.base + fiber.stack.size - (number % SPREAD) * STEP);
 }
 
 static void change_to(Fiber& from, Fiber& to, bool last) {
@@ -159,17 +156,6 @@ void adopt(Fiber& fiber) {
 #endif
 #ifdef ISQRT_TSAN
     fiber.tsan = __tsan_get_current_fiber();
-#endif
-}
-
-void discard(Fiber& fiber) {
-    forget(fiber);
-#ifdef ISQRT_TSAN
-    __tsan_destroy_fiber(fiber.tsan);
-    size_t guard = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    munmap(fiber.stack.base - guard, guard + fiber.stack.size);
-#else
-    spare.push_back(fiber.stack);
 #endif
 }
 

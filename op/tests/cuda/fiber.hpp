@@ -14,7 +14,7 @@ struct Stack {
     size_t size = 0;
 };
 
-// Where a thread of control stands while another runs.
+// Where a thread of control stands while another runs. To ThreadSanitizer all that runs on it is one thread.
 struct Fiber {
     void* place = nullptr;  // its stack pointer, or its context
     Stack stack;            // none for the one that the host called with
@@ -22,19 +22,19 @@ struct Fiber {
     void* tsan = nullptr;   // ThreadSanitizer's
 };
 
-// Makes `fiber` a thread that begins with `entry`, which never returns: it leaves by `leave`. `number` spreads the stacks' tops
-// over the cache's sets.
+// A fiber with a stack.
+void create(Fiber& fiber);
+void destroy(Fiber& fiber);
+// Makes the host thread's own thread of control the one that `fiber` stands for.
+void adopt(Fiber& fiber);
+// Lets `fiber` begin with `entry`, which calls `started` first and never returns: it leaves by `leave`. `number` spreads the
+// stacks' tops over the cache's sets.
 void prepare(Fiber& fiber, void (*entry)(), unsigned number);
+void started();
 // Goes on with `to`. Returns when something goes on with `from`.
 void change(Fiber& from, Fiber& to);
 // The same for the last time.
 void leave(Fiber& from, Fiber& to);
-// What `entry` calls first.
-void started();
-// Makes the caller's own thread of control the one that `fiber` stands for.
-void adopt(Fiber& fiber);
-// Takes the stack back.
-void discard(Fiber& fiber);
 
 #ifdef ISQRT_TSAN
 constexpr bool RACES_SHOW = true;

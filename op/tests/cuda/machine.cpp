@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "fiber.hpp"
@@ -30,7 +31,7 @@ struct Block;
 struct Warp;
 
 struct Thread : Place {
-    Fiber fiber;
+    Fiber* fiber;
     State state;
     Block* in;
     Warp* warp;
@@ -62,7 +63,18 @@ struct Block {
     std::vector<Warp> warps;
 };
 
+struct Pool {
+    std::vector<Fiber> fibers;
+    ~Pool() {
+        for (Fiber& fiber : fibers) destroy(fiber);
+    }
+};
+
+// The fewest fibers that ThreadSanitizer is given (each takes it 800 KB), so that neighboring blocks' threads are different ones to it.
+constexpr size_t FEWEST = RACES_SHOW ? 1024 : 0;
+
 struct Machine {
+    Pool pool;
     const Kernel* kernel;
     const void* argument;
     int order;
@@ -73,7 +85,7 @@ struct Machine {
     std::vector<Thread*> queue;  // a ring of those that are ready
     size_t first, ready, ended;
     Fiber host;
-    char launch;  // its address stands for the end of the launch
+    char begin, end;  // their addresses stand for those of a launch
     std::vector<void*> used;
 };
 
@@ -147,7 +159,7 @@ void wait() {
     Thread* to = next();
     if (to == &from) return;
     here = to;
-    change(from.fiber, to->fiber);
+    change(*from.fiber, *to->fiber);
 }
 
 void meet(Barrier& barrier, State state) {
@@ -190,17 +202,18 @@ void go_on() {
 
 void run() {
     started();
+    acquire(&machine.begin);
     machine.kernel->call(machine.argument);
-    release(&machine.launch);
+    release(&machine.end);
     Thread& thread = self();
     thread.state = ENDED;
     if (++machine.ended == machine.threads.size()) {
         here = nullptr;
-        leave(thread.fiber, machine.host);
+        leave(*thread.fiber, machine.host);
     }
     Thread* to = next();
     here = to;
-    leave(thread.fiber, to->fiber);
+    leave(*thread.fiber, *to->fiber);
 }
 
 void* shared_memory_of(size_t bytes) {
@@ -218,6 +231,9 @@ void free_used() {
 // The blocks from `first` on, as many as a cluster has.
 void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t shared) {
     unsigned size = static_cast<unsigned>(machine.blocks.size());
+    // Not those of the block before, and not the same for a thread of the same number: to ThreadSanitizer a fiber is one thread,
+    // which never races with itself.
+    size_t fiber = static_cast<size_t>(first / size) * (machine.threads.size() + 37);
     machine.cluster.members.clear();
     machine.first = machine.ready = machine.ended = 0;
     for (unsigned rank = 0; rank < size; ++rank) {
@@ -236,7 +252,8 @@ void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t share
             thread.copies.clear();
             thread.groups.clear();
             thread.open = 0;
-            prepare(thread.fiber, run, i);
+            thread.fiber = &machine.pool.fibers[fiber++ % machine.pool.fibers.size()];
+            prepare(*thread.fiber, run, i);
             block.barrier.members.push_back(&thread);
             machine.cluster.members.push_back(&thread);
         }
@@ -244,10 +261,10 @@ void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t share
     put_in_order(machine.cluster.members);
     for (Block& block : machine.blocks) put_in_order(block.barrier.members);
     for (Thread* thread : machine.cluster.members) append(thread);
+    release(&machine.begin);
     Thread* to = next();
     here = to;
-    change(machine.host, to->fiber);
-    for (Thread& thread : machine.threads) discard(thread.fiber);
+    change(machine.host, *to->fiber);
 }
 
 }  // namespace
@@ -265,6 +282,8 @@ void launch(const Kernel& kernel, unsigned blocks, unsigned threads, unsigned cl
     machine.blocks.resize(cluster);
     machine.cluster = Barrier{};
     adopt(machine.host);
+    size_t fibers = std::max(machine.threads.size(), FEWEST);
+    while (machine.pool.fibers.size() < fibers) create(machine.pool.fibers.emplace_back());
     std::vector<unsigned> firsts;
     for (unsigned first = 0; first < blocks; first += cluster) firsts.push_back(first);
     put_in_order(firsts);
@@ -273,7 +292,7 @@ void launch(const Kernel& kernel, unsigned blocks, unsigned threads, unsigned cl
         // To ThreadSanitizer no block has come before another, and nothing may be freed before the launch's end.
         if (!RACES_SHOW) free_used();
     }
-    acquire(&machine.launch);
+    acquire(&machine.end);
     free_used();
 }
 
