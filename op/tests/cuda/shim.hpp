@@ -70,7 +70,6 @@ DEVICE double exchange(double value, int mask) {
     return value;
 }
 
-#if ISQRT_TIER >= 80
 // The copies are carried out here, where the sanitizers see the accesses as the kernel's own.
 inline void copy_16(void* shared, const void* global, int valid) {
     shim::add_copy({shared, global, valid});
@@ -88,6 +87,7 @@ inline void copies_wait() {
     }
 }
 
+#if ISQRT_TIER >= 80
 DEVICE void multiply_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { shim::warp_multiply(c, a, b); }
 #endif
 

@@ -68,7 +68,7 @@ DEVICE void finish(const Epilogue<R>& epilogue, int64 sample, const Fragment& ti
     R* places = epilogue.places + matrix;
     UNROLL
     for (int begin = 0; begin < Fragment::PAIRS; begin += COUNT) {
-        R left[2 * COUNT], right[2 * COUNT];
+        R left[2 * COUNT] = {}, right[2 * COUNT] = {};
         if (epilogue.left.out) combine<COUNT>(epilogue.left, epilogue, places, tile, begin, left);
         if (epilogue.right.out) combine<COUNT>(epilogue.right, epilogue, places, tile, begin, right);
         if (epilogue.left.out) mirror<COUNT>(epilogue.left.out + matrix, side, ld, tile, begin, left);

@@ -3,6 +3,17 @@
 // threadIdx.x, blockIdx.x, blockDim.x, gridDim.x, __syncthreads, __launch_bounds__.
 #pragma once
 
+// Four numbers that are read and written together.
+template <class R>
+struct alignas(16) Four {
+    R at[4];
+};
+// Two numbers that are.
+template <class R>
+struct alignas(2 * sizeof(R)) Two {
+    R at[2];
+};
+
 #ifdef ISQRT_SHIM
 #include "shim.hpp"
 #else
@@ -53,17 +64,6 @@ DEVICE unsigned bits_of(float x) { return __float_as_uint(x); }
 DEVICE float float_of(unsigned bits) { return __uint_as_float(bits); }
 DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
-
-// Four numbers that are read and written together.
-template <class R>
-struct alignas(16) Four {
-    R at[4];
-};
-// Two numbers that are.
-template <class R>
-struct alignas(2 * sizeof(R)) Two {
-    R at[2];
-};
 
 #if ISQRT_TIER >= 80
 // Copies 16 bytes from global to shared memory, of which the first `valid`, a multiple of 4, are read and the rest are zeros. Both addresses are
