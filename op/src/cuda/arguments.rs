@@ -9,6 +9,9 @@ use crate::layer::{Layout, Vectorization};
 /// The most matrices that a combination can have.
 pub(super) const TERMS: usize = 12;
 
+/// The most products that stay on the device in one launch.
+pub(super) const STEPS: usize = 9;
+
 /// Bytes of a `Scale`.
 pub(super) const SCALE: usize = 48;
 
@@ -101,6 +104,10 @@ arguments!(
         factors: Factors, scale: Address, out: Address, epsilon: f64, off_diagonal: R, vectorization: i32, covariance: i32,
     }
 );
+arguments!(
+    /// Of `fused_T`.
+    Fused { moments: Moments, center: Center, write: Write<f32>, steps: i32, products: [Product<f32>; STEPS] }
+);
 
 macro_rules! passed {
     ($($name:ident$(<$real:ident>)?),*) => {$(
@@ -111,7 +118,7 @@ macro_rules! passed {
         }
     )*};
 }
-passed!(Moments, Center, Measure, Load<R>, Product<R>, Write<R>);
+passed!(Moments, Center, Measure, Load<R>, Product<R>, Write<R>, Fused);
 
 /// `enum Vectorization`.
 pub(super) fn vectorization(vectorization: Vectorization) -> i32 {

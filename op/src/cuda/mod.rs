@@ -2,6 +2,7 @@
 
 mod arguments;
 mod element;
+mod fused;
 mod plan;
 mod real;
 mod slab;

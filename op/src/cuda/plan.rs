@@ -24,6 +24,8 @@ pub(super) struct Launch<'a> {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a block.
     pub shared: u32,
+    /// Blocks of a cluster, of which there are a whole number; 1 where there are none.
+    pub cluster: u32,
     /// Its only parameter.
     pub arguments: &'a dyn Arguments,
 }

@@ -70,48 +70,86 @@ impl Slab<'_> {
         let Some(program) = &self.plan.program else {
             self.read::<R>(arguments::Form::Covariance, launch)?;
             let transposed = self.positions_by_channels::<R>(self.plan.parts.transposed);
-            return self.write::<R>([transposed; 2], positions, launch);
+            return self.launch_write(&self.write::<R>([transposed; 2], positions), launch);
         };
         let first = self.epilogue::<R>(program, None);
-        match (layer.operator, self.plan.form) {
-            (OperatorKind::MatrixSqrt, _) => {
-                let given = (self.plan.element, self.addresses.input, channels * channels, channels);
-                self.load(given, true, first, launch)?;
-            }
-            (_, form) => {
-                let (kernel, factor, depth) = if form == Form::Gram {
-                    let straight = self.matrix::<R>(self.plan.parts.straight, channels, positions);
-                    (arguments::Form::Gram, straight, channels)
-                } else {
-                    let transposed = self.positions_by_channels::<R>(self.plan.parts.transposed);
-                    (arguments::Form::Direct, transposed, positions)
-                };
-                self.read::<R>(kernel, launch)?;
-                let scale = self.at(self.plan.parts.scales);
-                if layer.normalization == Normalization::Frobenius {
-                    let kept = Epilogue { left: no_factor(), right: no_factor(), keep: 1, ..first };
-                    self.product([factor; 2], depth, scale, kept, launch)?;
-                    let side = self.side();
-                    let ld = row_stride(side, size_of::<R>()).unwrap_or(side);
-                    let given = (R::ELEMENT, self.at(self.plan.parts.places), side * ld, ld);
-                    self.load(given, false, first, launch)?;
-                } else {
-                    self.product([factor; 2], depth, scale, first, launch)?;
-                }
+        if layer.operator == OperatorKind::MatrixSqrt {
+            let given = (self.plan.element, self.addresses.input, channels * channels, channels);
+            self.load(given, true, first, launch)?;
+        } else {
+            self.read::<R>(self.form(), launch)?;
+            if layer.normalization == Normalization::Frobenius {
+                // Its norm is known when all of P is there.
+                let kept = Epilogue { left: no_factor(), right: no_factor(), keep: 1, ..first };
+                self.launch_product(&self.gram(kept), launch)?;
+                let side = self.side();
+                let ld = row_stride(side, size_of::<R>()).unwrap_or(side);
+                self.load(
+                    (R::ELEMENT, self.at(self.plan.parts.places), side * ld, ld),
+                    false,
+                    first,
+                    launch,
+                )?;
+            } else {
+                self.launch_product(&self.gram(first), launch)?;
             }
         }
-        for step in 0..program.products.len() {
+        for product in self.products::<R>(program) {
+            self.launch_product(&product, launch)?;
+        }
+        self.launch_write(&self.result::<R>(program), launch)
+    }
+
+    /// What a kernel computes that reads samples.
+    pub(super) fn form(&self) -> arguments::Form {
+        if self.plan.form == Form::Gram { arguments::Form::Gram } else { arguments::Form::Direct }
+    }
+
+    /// P, of X̄ in the order that the form asks for.
+    pub(super) fn gram<R: Real>(&self, epilogue: Epilogue<R>) -> Product<R> {
+        let Extent { channels, positions, .. } = self.plan.extent;
+        let (factor, depth) = if self.plan.form == Form::Gram {
+            (self.matrix::<R>(self.plan.parts.straight, channels, positions), channels)
+        } else {
+            (self.positions_by_channels::<R>(self.plan.parts.transposed), positions)
+        };
+        let scale = self.at(self.plan.parts.scales);
+        Product { scale, ..self.product([factor; 2], depth, epilogue) }
+    }
+
+    /// The products between A and the last one.
+    pub(super) fn products<R: Real>(&self, program: &Program) -> Vec<Product<R>> {
+        let count = program.products.len();
+        let mut products = Vec::with_capacity(count + 1);
+        products.extend((0..count).map(|step| {
             let epilogue = self.epilogue::<R>(program, Some(step));
-            self.product(self.factors::<R>(program, step), self.side(), 0, epilogue, launch)?;
+            self.product(self.factors::<R>(program, step), self.side(), epilogue)
+        }));
+        if matches!(program.result, Outcome::Factor(_)) {
+            // q(G) X̄ᵀ, every entry.
+            let [q, _] = self.factors::<R>(program, count);
+            let transposed = self.positions_by_channels::<R>(self.plan.parts.transposed);
+            let half = self.positions_by_channels::<R>(self.plan.parts.half);
+            products.push(Product {
+                plain: half.address,
+                plain_stride: half.stride as i64,
+                plain_ld: half.ld as i32,
+                ..self.product([q, transposed], self.side(), no_epilogue())
+            });
         }
-        let last = self.factors::<R>(program, program.products.len());
+        products
+    }
+
+    /// The last product.
+    pub(super) fn result<R: Real>(&self, program: &Program) -> Write<R> {
         match program.result {
-            Outcome::Iterate(_) => self.write::<R>(last, self.side(), launch),
+            Outcome::Iterate(_) => {
+                self.write(self.factors::<R>(program, program.products.len()), self.side())
+            }
             Outcome::Factor(_) => {
                 let transposed = self.positions_by_channels::<R>(self.plan.parts.transposed);
                 let half = self.positions_by_channels::<R>(self.plan.parts.half);
-                self.rectangle::<R>([last[0], transposed], half, launch)?;
-                self.write::<R>([transposed, half], positions, launch)
+                self.write([transposed, half], self.plan.extent.positions)
             }
         }
     }
@@ -143,55 +181,66 @@ impl Slab<'_> {
         [matrix(parts[0]), matrix(parts[usize::from(right.is_some())])]
     }
 
-    /// From the elements to X̄ in the orders that are needed.
-    fn read<R: Real>(&self, form: arguments::Form, launch: Launching<'_>) -> Result<(), Error> {
-        let Plan { layer, element, extent, parts, .. } = self.plan;
-        let Extent { channels, positions, .. } = *extent;
-        let (means, squares) = (self.at(parts.means), self.at(parts.squares));
-        let moments = Moments {
+    /// The arguments of the kernel that sums over each channel.
+    pub(super) fn moments(&self) -> Moments {
+        let Plan { layer, extent, parts, .. } = self.plan;
+        Moments {
             x: self.addresses.input,
-            means,
-            squares,
+            means: self.at(parts.means),
+            squares: self.at(parts.squares),
             samples: self.samples as i32,
-            channels: channels as i32,
-            positions: positions as i32,
+            channels: extent.channels as i32,
+            positions: extent.positions as i32,
             channels_last: arguments::channels_last(layer.layout),
             centered: layer.centered.into(),
-        };
-        launch(Launch {
-            function: name(Stage::Moments, *element),
-            blocks: self.blocks(channels.div_ceil(MOMENTS_CHANNELS)),
-            threads: READ_THREADS,
-            shared: MOMENTS_SHARED,
-            arguments: &moments,
-        })?;
-        let straight = self.matrix::<R>(parts.straight, channels, positions);
+        }
+    }
+
+    /// The arguments of the kernel that makes X̄ in the orders that are needed.
+    pub(super) fn center<R: Real>(&self, form: arguments::Form) -> Center {
+        let Plan { layer, extent, parts, .. } = self.plan;
+        let straight = self.matrix::<R>(parts.straight, extent.channels, extent.positions);
         let transposed = self.positions_by_channels::<R>(parts.transposed);
-        let center = Center {
-            x: self.addresses.input,
+        let Moments { x, means, squares, samples, channels, positions, channels_last, .. } = self.moments();
+        Center {
+            x,
             means,
             squares,
-            straight: if self.plan.form == Form::Gram { straight.address } else { 0 },
+            straight: if form == arguments::Form::Gram { straight.address } else { 0 },
             transposed: transposed.address,
             scale: self.at(parts.scales),
             divisor: self.divisor(),
             epsilon: layer.epsilon.into(),
-            samples: self.samples as i32,
-            channels: channels as i32,
-            positions: positions as i32,
-            channels_last: arguments::channels_last(layer.layout),
+            samples,
+            channels,
+            positions,
+            channels_last,
             straight_ld: straight.ld as i32,
             transposed_ld: transposed.ld as i32,
             form,
             compensated: layer.compensated.into(),
             frobenius: self.frobenius(),
-        };
+        }
+    }
+
+    /// From the elements to X̄.
+    fn read<R: Real>(&self, form: arguments::Form, launch: Launching<'_>) -> Result<(), Error> {
+        let Extent { channels, positions, .. } = self.plan.extent;
         launch(Launch {
-            function: name(Stage::Center, *element),
+            function: name(Stage::Moments, self.plan.element),
+            blocks: self.blocks(channels.div_ceil(MOMENTS_CHANNELS)),
+            threads: READ_THREADS,
+            shared: MOMENTS_SHARED,
+            cluster: 1,
+            arguments: &self.moments(),
+        })?;
+        launch(Launch {
+            function: name(Stage::Center, self.plan.element),
             blocks: self.blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS)),
             threads: READ_THREADS,
             shared: CENTER_SHARED,
-            arguments: &center,
+            cluster: 1,
+            arguments: &self.center::<R>(form),
         })
     }
 
@@ -205,7 +254,7 @@ impl Slab<'_> {
     ) -> Result<(), Error> {
         let layer = &self.plan.layer;
         let (side, scale) = (self.side(), self.at(self.plan.parts.scales));
-        let form = if self.plan.form == Form::Gram { arguments::Form::Gram } else { arguments::Form::Direct };
+        let form = self.form();
         let measure = Measure {
             matrix,
             scale,
@@ -225,6 +274,7 @@ impl Slab<'_> {
             blocks: self.blocks(1),
             threads: READ_THREADS,
             shared: MEASURE_SHARED,
+            cluster: 1,
             arguments: &measure,
         })?;
         let (side, ld) = (side as i32, ld as i32);
@@ -234,60 +284,35 @@ impl Slab<'_> {
             blocks: self.blocks(triangle(self.side().div_ceil(LOAD_SIDE))),
             threads: READ_THREADS,
             shared: 0,
+            cluster: 1,
             arguments: &load,
         })
     }
 
     /// A symmetric product.
-    fn product<R: Real>(
-        &self,
-        factors: [Matrix; 2],
-        depth: usize,
-        scale: Address,
-        epilogue: Epilogue<R>,
-        launch: Launching<'_>,
-    ) -> Result<(), Error> {
+    fn product<R: Real>(&self, factors: [Matrix; 2], depth: usize, epilogue: Epilogue<R>) -> Product<R> {
         let factors = self.operands(factors, depth);
-        let product = Product { factors, scale, plain: 0, plain_stride: 0, plain_ld: 0, epilogue };
-        launch(Launch {
-            function: name(Stage::Product, R::ELEMENT),
-            blocks: self.blocks(triangle(self.side().div_ceil(TILE))),
-            threads: PRODUCT_THREADS,
-            shared: PRODUCT_SHARED,
-            arguments: &product,
-        })
+        Product { factors, scale: 0, plain: 0, plain_stride: 0, plain_ld: 0, epilogue }
     }
 
-    /// A product of which every entry is wanted.
-    fn rectangle<R: Real>(
-        &self,
-        factors: [Matrix; 2],
-        out: Matrix,
-        launch: Launching<'_>,
-    ) -> Result<(), Error> {
-        let tiles = factors[0].columns.div_ceil(TILE) * factors[1].columns.div_ceil(TILE);
-        let product = Product::<R> {
-            factors: self.operands(factors, self.side()),
-            scale: 0,
-            plain: out.address,
-            plain_stride: out.stride as i64,
-            plain_ld: out.ld as i32,
-            epilogue: no_epilogue(),
-        };
+    fn launch_product<R: Real>(&self, product: &Product<R>, launch: Launching<'_>) -> Result<(), Error> {
+        let [down, across] =
+            [product.factors.rows, product.factors.columns].map(|size| (size as usize).div_ceil(TILE));
+        let tiles = if product.plain == 0 { triangle(down) } else { down * across };
         launch(Launch {
             function: name(Stage::Product, R::ELEMENT),
             blocks: self.blocks(tiles),
             threads: PRODUCT_THREADS,
             shared: PRODUCT_SHARED,
-            arguments: &product,
+            cluster: 1,
+            arguments: product,
         })
     }
 
-    /// The last product.
-    fn write<R: Real>(&self, factors: [Matrix; 2], depth: usize, launch: Launching<'_>) -> Result<(), Error> {
+    fn write<R: Real>(&self, factors: [Matrix; 2], depth: usize) -> Write<R> {
         let layer = &self.plan.layer;
         let covariance = layer.operator == OperatorKind::CovariancePooling;
-        let write = Write {
+        Write {
             factors: self.operands(factors, depth),
             scale: self.at(self.plan.parts.scales),
             out: self.addresses.output,
@@ -295,13 +320,17 @@ impl Slab<'_> {
             off_diagonal: R::from_f64(layer.off_diagonal_scale.into()),
             vectorization: arguments::vectorization(layer.vectorization),
             covariance: covariance.into(),
-        };
+        }
+    }
+
+    fn launch_write<R: Real>(&self, write: &Write<R>, launch: Launching<'_>) -> Result<(), Error> {
         launch(Launch {
             function: name(Stage::Write, self.plan.element),
             blocks: self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE))),
             threads: PRODUCT_THREADS,
             shared: PRODUCT_SHARED,
-            arguments: &write,
+            cluster: 1,
+            arguments: write,
         })
     }
 
@@ -321,7 +350,7 @@ impl Slab<'_> {
     }
 
     /// What is made of the matrix that product `step` gives, or of A where there is none.
-    fn epilogue<R: Real>(&self, program: &Program, step: Option<usize>) -> Epilogue<R> {
+    pub(super) fn epilogue<R: Real>(&self, program: &Program, step: Option<usize>) -> Epilogue<R> {
         let next = step.map_or(0, |step| step + 1);
         let place = step.map_or(0, |step| program.products[step].1);
         let [left, right] = program.factors(next);
@@ -376,6 +405,23 @@ fn no_epilogue<R: Real>() -> Epilogue<R> {
         left: no_factor(),
         right: no_factor(),
     }
+}
+
+/// A product that is not there.
+pub(super) fn no_product<R: Real>() -> Product<R> {
+    let factors = Factors {
+        left: 0,
+        right: 0,
+        left_stride: 0,
+        right_stride: 0,
+        left_ld: 0,
+        right_ld: 0,
+        rows: 0,
+        columns: 0,
+        depth: 0,
+        samples: 0,
+    };
+    Product { factors, scale: 0, plain: 0, plain_stride: 0, plain_ld: 0, epilogue: no_epilogue() }
 }
 
 fn no_factor<R: Real>() -> Combination<R> {

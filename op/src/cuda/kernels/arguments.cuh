@@ -122,3 +122,16 @@ struct Write {
     int vectorization;
     int covariance;  // whether a sample's state does not matter
 };
+
+// The most products that stay on the device in one launch.
+constexpr int STEPS = 9;
+
+// A whole layer: `fused_T`, one cluster for a sample.
+template <class T>
+struct Fused {
+    Moments<T> moments;
+    Center<T, float> center;
+    Write<T, float> write;
+    int steps;
+    Product<float> products[STEPS];
+};

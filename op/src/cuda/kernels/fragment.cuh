@@ -1,15 +1,13 @@
 // 32x32 tiles of a product LᵀR, one to a warp, in two ways: by multiply-add, and by tensor cores.
 //
-// `multiply` adds the products of CHUNK rows of L and R, which lie in shared memory in rows of LD numbers. Each chunk is summed by itself
-// first, which keeps long sums accurate.
+// `multiply` adds the products of CHUNK rows of L and R, which lie in shared memory in rows of LD numbers: 8 more than a multiple of 32,
+// which keeps the accesses free of bank conflicts. Each chunk is summed by itself first, which keeps long sums accurate.
 #pragma once
 
 #include "platform.cuh"
 
 constexpr int CHUNK = 16;
 constexpr int WARP_TILE = 32;
-// Rows that are 8 numbers longer than a multiple of 32 keep the accesses below free of bank conflicts.
-constexpr int LD = 72;
 
 // A lane has 4 rows and twice 4 columns.
 template <class R>
@@ -28,6 +26,7 @@ struct MultiplyAdd {
     DEVICE int row(int pair) const { return first_row + pair / 4; }
     DEVICE int column(int pair) const { return first_column + pair / 2 % 2 * 16 + pair % 2 * 2; }
 
+    template <int LD>
     DEVICE void multiply(const R* left, const R* right) {
         const int lane = threadIdx.x % 32;
         R sum[2 * PAIRS];
@@ -74,6 +73,7 @@ struct TensorCores {
     DEVICE int row(int pair) const { return first_row + pair / 8 * 16 + pair % 2 * 8; }
     DEVICE int column(int pair) const { return first_column + pair / 2 % 4 * 8; }
 
+    template <int LD>
     DEVICE void multiply(const float* left, const float* right) {
         const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
         float sum[2][4][4];

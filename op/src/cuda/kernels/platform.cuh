@@ -34,6 +34,8 @@ DEVICE T* shared_memory() {
 // The value that the lane with number (own number XOR mask) passes. All 32 lanes of the warp take part.
 DEVICE float exchange(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 DEVICE double exchange(double value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+// Waits for the other lanes of the warp. What they have written before, to shared memory too, all of them see after.
+DEVICE void warp_sync() { __syncwarp(); }
 
 // Element types as they lie in tensors.
 struct f16 {

@@ -5,6 +5,7 @@
 #include "fragment.cuh"
 
 constexpr int TILE = 64;
+constexpr int LD = TILE + 8;
 constexpr int PRODUCT_THREADS = 128;
 
 // Chunks in shared memory at a time.
@@ -36,12 +37,12 @@ struct Place {
     }
 };
 
-// Sends rows `k` to `k + CHUNK` of a factor, and of those the columns of a tile, to shared memory. What is beyond the factor is zero.
-template <class R>
+// Sends rows `k` to `k + CHUNK` of a factor, and of those `WIDTH` columns, to shared memory in rows of LD numbers. What is beyond the
+// factor is zero.
+template <int WIDTH, int LD, class R>
 DEVICE void send(R* shared, const R* factor, int ld, int k, int depth, int column, int columns) {
-    constexpr int WIDE = 16 / int(sizeof(R)), ACROSS = TILE / WIDE;
-    UNROLL
-    for (int i = threadIdx.x; i < CHUNK * ACROSS; i += PRODUCT_THREADS) {
+    constexpr int WIDE = 16 / int(sizeof(R)), ACROSS = WIDTH / WIDE;
+    for (int i = threadIdx.x; i < CHUNK * ACROSS; i += blockDim.x) {
         const int row = i / ACROSS, offset = i % ACROSS * WIDE;
         const int left = columns - column - offset;
         const int valid = k + row < depth && left > 0 ? (left < WIDE ? left : WIDE) * int(sizeof(R)) : 0;
@@ -62,8 +63,8 @@ DEVICE void multiply(const Factors<R>& factors, const Place& place, bool active,
     const auto fetch = [&](int chunk) {
         if (chunk < chunks) {
             R* stage = shared + chunk % STAGES<R> * 2 * SIZE;
-            send(stage, left, factors.left_ld, chunk * CHUNK, depth, place.row, factors.rows);
-            send(stage + SIZE, right, factors.right_ld, chunk * CHUNK, depth, place.column, factors.columns);
+            send<TILE, LD>(stage, left, factors.left_ld, chunk * CHUNK, depth, place.row, factors.rows);
+            send<TILE, LD>(stage + SIZE, right, factors.right_ld, chunk * CHUNK, depth, place.column, factors.columns);
         }
         copies_commit();
     };
@@ -74,11 +75,30 @@ DEVICE void multiply(const Factors<R>& factors, const Place& place, bool active,
         __syncthreads();
         fetch(chunk + STAGES<R> - 1);
         const R* stage = shared + chunk % STAGES<R> * 2 * SIZE;
-        if (active) tile.multiply(stage + warp / 2 * WARP_TILE, stage + SIZE + warp % 2 * WARP_TILE);
+        if (active) tile.template multiply<LD>(stage + warp / 2 * WARP_TILE, stage + SIZE + warp % 2 * WARP_TILE);
     }
 }
 
-// A tile of a product, into what comes next.
+// A fragment of a product, into what comes next.
+template <class R, class Fragment>
+DEVICE void keep(const Product<R>& arguments, int64 sample, Fragment& tile) {
+    const Factors<R>& factors = arguments.factors;
+    if (!arguments.plain) {
+        if (arguments.scale) normalize<R>(tile, arguments.scale[sample]);
+        finish(arguments.epilogue, sample, tile);
+        return;
+    }
+    R* out = arguments.plain + sample * arguments.plain_stride;
+    UNROLL
+    for (int i = 0; i < Fragment::PAIRS; i++) {
+        if (tile.row(i) < factors.rows && tile.column(i) < factors.columns) {
+            R* to = out + int64(tile.row(i)) * arguments.plain_ld + tile.column(i);
+            *reinterpret_cast<Two<R>*>(to) = {{tile.at[2 * i], tile.at[2 * i + 1]}};
+        }
+    }
+}
+
+// A tile of a product.
 template <class R>
 DEVICE void product(const Product<R>& arguments) {
     const Factors<R>& factors = arguments.factors;
@@ -89,18 +109,5 @@ DEVICE void product(const Product<R>& arguments) {
     const bool active = row < factors.rows && column < factors.columns && !(symmetric && row > column);
     typename Chosen<R>::Fragment tile(row, column);
     multiply(factors, place, active, tile);
-    if (!active) return;
-    if (symmetric) {
-        if (arguments.scale) normalize<R>(tile, arguments.scale[place.sample]);
-        finish(arguments.epilogue, place.sample, tile);
-        return;
-    }
-    R* out = arguments.plain + place.sample * arguments.plain_stride;
-    UNROLL
-    for (int i = 0; i < tile.PAIRS; i++) {
-        if (tile.row(i) < factors.rows && tile.column(i) < factors.columns) {
-            R* to = out + int64(tile.row(i)) * arguments.plain_ld + tile.column(i);
-            *reinterpret_cast<Two<R>*>(to) = {{tile.at[2 * i], tile.at[2 * i + 1]}};
-        }
-    }
+    if (active) keep(arguments, place.sample, tile);
 }

@@ -4,9 +4,14 @@
 #include "arguments.cuh"
 
 constexpr int READ_THREADS = 256;
-constexpr int MOMENTS_CHANNELS = 8;
 constexpr int CENTER_CHANNELS = 32;
 constexpr int CENTER_POSITIONS = 128;
+
+// The blocks of a sample.
+DEVICE int moments_blocks(int channels, int threads) { return (channels + threads / 32 - 1) / (threads / 32); }
+DEVICE int center_blocks(int channels, int positions) {
+    return ((channels + CENTER_CHANNELS - 1) / CENTER_CHANNELS) * ((positions + CENTER_POSITIONS - 1) / CENTER_POSITIONS);
+}
 
 // The sum over the lanes of a warp, in every lane; the same order of additions each time.
 DEVICE double warp_sum(double value) {
@@ -20,32 +25,30 @@ DEVICE int64 element_at(int channel, int position, int channels, int positions, 
     return channels_last ? int64(position) * channels + channel : int64(channel) * positions + position;
 }
 
-// Means and sums of squared distances of 8 channels.
+// Means and sums of squared distances of as many channels as the block has warps.
 //
 // What is summed is the distance from the first element, in float64: the mean of a constant channel is that constant exactly, and
 // neither the sums nor their squares overflow or vanish where float32 would.
 template <class T>
-DEVICE void moments(const Moments<T>& arguments) {
-    const int groups = (arguments.channels + MOMENTS_CHANNELS - 1) / MOMENTS_CHANNELS;
-    const int64 sample = blockIdx.x / groups;
-    const int first_channel = int(blockIdx.x % groups) * MOMENTS_CHANNELS;
+DEVICE void moments(const Moments<T>& arguments, int64 sample, int group) {
+    const int warps = blockDim.x / 32, first_channel = group * warps;
     const int channels = arguments.channels, positions = arguments.positions, last = arguments.channels_last;
     const T* x = arguments.x + sample * channels * positions;
-    double* sums = shared_memory<double>();  // [32][8], where positions are spread over the warps
+    double* sums = shared_memory<double>();  // [32][warps], where the channels are contiguous
     const int thread = threadIdx.x;
     // Lanes lie along the axis that is contiguous, as far as it goes.
-    const int own = last ? thread % MOMENTS_CHANNELS : thread / 32;
-    const int begin = last ? thread / MOMENTS_CHANNELS : thread % 32;
+    const int own = last ? thread % warps : thread / 32;
+    const int begin = last ? thread / warps : thread % 32;
     const int channel = first_channel + own;
     const bool there = channel < channels;
 
     const auto total = [&](double value) {
         if (!last) return warp_sum(value);
         __syncthreads();
-        sums[begin * MOMENTS_CHANNELS + own] = value;
+        sums[begin * warps + own] = value;
         __syncthreads();
         double sum = 0;
-        for (int i = 0; i < 32; i++) sum += sums[i * MOMENTS_CHANNELS + own];
+        for (int i = 0; i < 32; i++) sum += sums[i * warps + own];
         return sum;
     };
     const auto element = [&](int position) {
@@ -122,38 +125,41 @@ DEVICE Scale scale_of(double f, double shift, int exponent, double divisor, int 
     return scale;
 }
 
-// Writes 32 channels and 128 positions, centered and divided by a power of two such that the norm of P is between 1 and 4.
+// What all elements of a sample are divided by, and what else follows from its norm, which block 0 of the sample writes down.
 template <class T, class R>
-DEVICE void center(const Center<T, R>& arguments) {
-    constexpr int SIDE = 32;
-    const int channels = arguments.channels, positions = arguments.positions, last = arguments.channels_last;
-    const int groups = (positions + CENTER_POSITIONS - 1) / CENTER_POSITIONS;
-    const int rows = (channels + CENTER_CHANNELS - 1) / CENTER_CHANNELS;
-    const int64 sample = blockIdx.x / (rows * groups);
-    const int block = blockIdx.x % (rows * groups);
-    const int first_channel = block / groups * CENTER_CHANNELS;
-    const int first_position = block % groups * CENTER_POSITIONS;
-    const int thread = threadIdx.x;
+DEVICE int sample_exponent(const Center<T, R>& arguments, int64 sample, int block) {
+    const int channels = arguments.channels;
     double* room = shared_memory<double>();
-    R* tile = shared_memory<R>();  // [32][33], channels by positions
-
     const double* squares = arguments.squares + sample * channels;
     const double sum = block_sum(channels, room, [&](int i) { return squares[i]; });
     const double added = arguments.form == COVARIANCE ? 0 : arguments.epsilon * arguments.divisor;
     const double norm = sum + added * channels;
     const int exponent = root_exponent(norm);
-    if (block == 0 && thread == 0) {
+    if (block == 0 && threadIdx.x == 0) {
         // The Frobenius norm is not known before P is; P is left as it is until then.
         Scale scale = scale_of(ldexp(norm, -2 * exponent), ldexp(added, -2 * exponent), exponent, arguments.divisor,
                                arguments.form, arguments.compensated);
         if (arguments.frobenius) scale.inverse = 1;
         arguments.scale[sample] = scale;
     }
+    return exponent;
+}
+
+// Writes 32 channels and 128 positions, centered and divided by a power of two such that the norm of P is between 1 and 4.
+template <class T, class R>
+DEVICE void center(const Center<T, R>& arguments, int64 sample, int block, int exponent) {
+    constexpr int SIDE = 32;
+    const int channels = arguments.channels, positions = arguments.positions, last = arguments.channels_last;
+    const int groups = (positions + CENTER_POSITIONS - 1) / CENTER_POSITIONS;
+    const int first_channel = block / groups * CENTER_CHANNELS;
+    const int first_position = block % groups * CENTER_POSITIONS;
+    const int thread = threadIdx.x, threads = blockDim.x;
+    R* tile = shared_memory<R>();  // [32][33], channels by positions
 
     const T* x = arguments.x + sample * channels * positions;
     const double* means = arguments.means + sample * channels;
     for (int begin = first_position; begin < first_position + CENTER_POSITIONS && begin < positions; begin += SIDE) {
-        for (int i = thread; i < SIDE * SIDE; i += READ_THREADS) {
+        for (int i = thread; i < SIDE * SIDE; i += threads) {
             const int row = last ? i % SIDE : i / SIDE, column = last ? i / SIDE : i % SIDE;
             const int channel = first_channel + row, position = begin + column;
             R value = 0;
@@ -164,7 +170,7 @@ DEVICE void center(const Center<T, R>& arguments) {
             tile[row * (SIDE + 1) + column] = value;
         }
         __syncthreads();
-        for (int i = thread; i < SIDE * SIDE; i += READ_THREADS) {
+        for (int i = thread; i < SIDE * SIDE; i += threads) {
             const int slow = i / SIDE, fast = i % SIDE;
             if (arguments.straight && first_channel + slow < channels && begin + fast < positions) {
                 const int64 row = sample * channels + first_channel + slow;
@@ -177,4 +183,18 @@ DEVICE void center(const Center<T, R>& arguments) {
         }
         __syncthreads();
     }
+}
+
+template <class T>
+DEVICE void moments(const Moments<T>& arguments) {
+    const int blocks = moments_blocks(arguments.channels, blockDim.x);
+    moments(arguments, blockIdx.x / blocks, blockIdx.x % blocks);
+}
+
+template <class T, class R>
+DEVICE void center(const Center<T, R>& arguments) {
+    const int blocks = center_blocks(arguments.channels, arguments.positions);
+    const int64 sample = blockIdx.x / blocks;
+    const int block = blockIdx.x % blocks;
+    center(arguments, sample, block, sample_exponent(arguments, sample, block));
 }

@@ -1,4 +1,4 @@
-// The layer's last product, written as its output: a tile goes through shared memory so that rows, or columns, are written whole.
+// The layer's last product, written as its output: a warp's tile goes through shared memory so that rows, or columns, are written whole.
 #pragma once
 
 #include "product.cuh"
@@ -14,51 +14,57 @@ DEVICE int64 output_size(int side, int vectorization) {
     return vectorization == WHOLE ? int64(side) * side : int64(side) * (side + 1) / 2;
 }
 
-template <class T, class R>
-DEVICE void write(const Write<T, R>& arguments) {
-    constexpr int SHARED_LD = TILE + 1;
-    const Factors<R>& factors = arguments.factors;
-    const int side = factors.rows, vectorization = arguments.vectorization;
-    const Place place(blockIdx.x, side, side, true);
-    const int thread = threadIdx.x, warp = thread / 32;
-    const int row = place.row + warp / 2 * WARP_TILE, column = place.column + warp % 2 * WARP_TILE;
-    const bool active = row < side && column < side && row <= column;
-    typename Chosen<R>::Fragment tile(row, column);
-    multiply(factors, place, active, tile);
+// Rows of a warp's tile in shared memory, one number apart from each other's banks.
+constexpr int WRITE_LD = WARP_TILE + 1;
 
-    const Scale scale = arguments.scale[place.sample];
+// Writes a warp's 32x32 entries from `first_row` and `first_column` on. `shared` is the warp's own: [32][WRITE_LD].
+template <class T, class R, class Fragment>
+DEVICE void emit(const Write<T, R>& arguments, int64 sample, int first_row, int first_column, const Fragment& tile, R* shared) {
+    const int side = arguments.factors.rows, vectorization = arguments.vectorization;
+    const int lane = threadIdx.x % 32;
+    const Scale scale = arguments.scale[sample];
     const bool zero = !arguments.covariance && scale.state == ZERO;
     const bool not_a_number = !arguments.covariance && scale.state == NOT_A_NUMBER;
     const R factor = R(scale.factor), rest = R(scale.factor - double(factor));
     const R constant = zero ? R(0) : R(nan(""));
-    R* shared = shared_memory<R>();  // [TILE][SHARED_LD]
-    __syncthreads();
-    if (active) {
-        UNROLL
-        for (int i = 0; i < 2 * tile.PAIRS; i++) {
-            const int at_row = tile.row(i / 2), at_column = tile.column(i / 2) + i % 2;
-            R value = fused(factor, tile.at[i], rest * tile.at[i]);
-            if (scale.exponent != 0) value = ldexp(value, scale.exponent);
-            value = at_row == at_column ? value + R(arguments.epsilon) : value * arguments.off_diagonal;
-            if (zero || not_a_number) value = constant;
-            shared[(at_row - place.row) * SHARED_LD + at_column - place.column] = value;
-        }
+    UNROLL
+    for (int i = 0; i < 2 * Fragment::PAIRS; i++) {
+        const int row = tile.row(i / 2), column = tile.column(i / 2) + i % 2;
+        R value = fused(factor, tile.at[i], rest * tile.at[i]);
+        if (scale.exponent != 0) value = ldexp(value, scale.exponent);
+        value = row == column ? value + R(arguments.epsilon) : value * arguments.off_diagonal;
+        if (zero || not_a_number) value = constant;
+        shared[(row - first_row) * WRITE_LD + column - first_column] = value;
     }
-    __syncthreads();
-
-    T* out = arguments.out + place.sample * output_size(side, vectorization);
+    warp_sync();
+    T* out = arguments.out + sample * output_size(side, vectorization);
     const bool columns_first = vectorization == UPPER_COLUMN_MAJOR;
-    for (int i = thread; i < TILE * TILE; i += PRODUCT_THREADS) {
-        const int slow = i / TILE, fast = i % TILE;
-        const int r = columns_first ? fast : slow, c = columns_first ? slow : fast;
-        const int at_row = place.row + r, at_column = place.column + c;
-        if (at_row <= at_column && at_column < side) {
-            narrow(shared[r * SHARED_LD + c], out[output_place(at_row, at_column, side, vectorization)]);
+    for (int slow = 0; slow < WARP_TILE; slow++) {
+        const int row = first_row + (columns_first ? lane : slow), column = first_column + (columns_first ? slow : lane);
+        if (row <= column && column < side) {
+            const R value = shared[(row - first_row) * WRITE_LD + column - first_column];
+            narrow(value, out[output_place(row, column, side, vectorization)]);
         }
         // The lower triangle of a matrix that is written whole, along its own rows.
-        const int below_row = place.column + slow, below_column = place.row + fast;
+        const int below_row = first_column + slow, below_column = first_row + lane;
         if (vectorization == WHOLE && below_column < below_row && below_row < side) {
-            narrow(shared[fast * SHARED_LD + slow], out[int64(below_row) * side + below_column]);
+            narrow(shared[lane * WRITE_LD + slow], out[int64(below_row) * side + below_column]);
         }
     }
+    warp_sync();
+}
+
+// A tile of the last product.
+template <class T, class R>
+DEVICE void write(const Write<T, R>& arguments) {
+    const int side = arguments.factors.rows;
+    const Place place(blockIdx.x, side, side, true);
+    const int warp = threadIdx.x / 32;
+    const int row = place.row + warp / 2 * WARP_TILE, column = place.column + warp % 2 * WARP_TILE;
+    const bool active = row < side && column < side && row <= column;
+    typename Chosen<R>::Fragment tile(row, column);
+    multiply(arguments.factors, place, active, tile);
+    // The chunks have been used up.
+    __syncthreads();
+    if (active) emit(arguments, place.sample, row, column, tile, shared_memory<R>() + warp * WARP_TILE * WRITE_LD);
 }
