@@ -23,9 +23,9 @@ std::vector<Kernel>& kernels() {
 
 namespace {
 
-enum State { READY, AT_BARRIER, AT_CLUSTER_BARRIER, IN_EXCHANGE, IN_MULTIPLY, ENDED };
+enum State { READY, AT_BARRIER, AT_CLUSTER_BARRIER, AT_WARP_BARRIER, IN_EXCHANGE, IN_MULTIPLY, ENDED };
 const char* const STATES[] = {"is ready",       "waits at __syncthreads", "waits at cluster_sync",
-                              "waits in exchange", "waits in multiply_tf32", "has ended"};
+                              "waits at warp_sync", "waits in exchange", "waits in multiply_tf32", "has ended"};
 
 struct Block;
 struct Warp;
@@ -48,6 +48,8 @@ struct Thread : Place {
 struct Warp {
     Thread* lanes[32];
     int size, arrived, mask;
+    unsigned met;
+    char addresses[2];  // as a Barrier's
 };
 
 // Those who meet at one place again and again. The two addresses stand for every other meeting: a thread that leaves late
@@ -299,6 +301,19 @@ void launch(const Kernel& kernel, unsigned blocks, unsigned threads, unsigned cl
 void block_barrier() { meet(self().in->barrier, AT_BARRIER); }
 void cluster_barrier() { meet(machine.cluster, AT_CLUSTER_BARRIER); }
 
+void warp_barrier() {
+    Warp& warp = *self().warp;
+    char* address = &warp.addresses[warp.met & 1];
+    release(address);
+    if (gather(AT_WARP_BARRIER)) {
+        ++warp.met;
+        go_on();
+    }
+    wait();
+    acquire(address);
+}
+
+// Orders nothing but the values that are passed, as on a GPU; the same for `warp_multiply`.
 uint64_t warp_exchange(uint64_t value, int mask) {
     Thread& thread = self();
     Warp& warp = *thread.warp;
@@ -348,7 +363,7 @@ void warp_multiply(float* c, const unsigned* a, const unsigned* b) {
 
 void add_copy(Copy copy) {
     if (reinterpret_cast<uintptr_t>(copy.shared) % 16 || reinterpret_cast<uintptr_t>(copy.global) % 16) fail("copy_16 of an address that is no multiple of 16");
-    if (copy.valid < 0 || copy.valid > 16) fail("copy_16 of less than 0 or more than 16 bytes");
+    if (copy.valid < 0 || copy.valid > 16 || copy.valid % 4) fail("copy_16 of a number of bytes that is not 0, 4, 8, 12 or 16");
     self().copies.push_back(copy);
     ++self().open;
 }

@@ -37,6 +37,7 @@ struct Copy {
 // The collectives: each returns when all threads of the block, of the warp or of the cluster have come to it.
 void block_barrier();
 void cluster_barrier();
+void warp_barrier();
 uint64_t warp_exchange(uint64_t value, int mask);
 void warp_multiply(float* c, const unsigned* a, const unsigned* b);
 
@@ -70,6 +71,7 @@ DEVICE double exchange(double value, int mask) {
     return value;
 }
 
+// Also where a GPU would copy at once: what does not wait is wrong on the others.
 // The copies are carried out here, where the sanitizers see the accesses as the kernel's own.
 inline void copy_16(void* shared, const void* global, int valid) {
     shim::add_copy({shared, global, valid});
@@ -86,6 +88,8 @@ inline void copies_wait() {
         for (int i = 0; i < 16; ++i) to[i] = i < copy.valid ? from[i] : 0;
     }
 }
+
+DEVICE void warp_sync() { shim::warp_barrier(); }
 
 #if ISQRT_TIER >= 80
 DEVICE void multiply_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { shim::warp_multiply(c, a, b); }
