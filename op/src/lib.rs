@@ -14,8 +14,8 @@
 //! Matrix Square Root Normalization", CVPR 2018.
 //!
 //! [`declaration`] declares the operators once; everything else is derived from it: [`layer`] checks attributes
-//! and shapes against it, [`reference`] says in float64 what the numbers are, [`cpu`] computes them, and [`plugin`] hands
-//! them to ONNX Runtime.
+//! and shapes against it, [`reference`] says in float64 what the numbers are, [`cpu`] and [`cuda`] compute them, and [`plugin`]
+//! hands them to ONNX Runtime.
 
 pub mod cpu;
 pub mod cuda;

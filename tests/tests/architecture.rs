@@ -16,7 +16,7 @@ const MAY_KNOW: [(&str, &[&str]); 5] = [
 ];
 
 /// What the plugin may bring into other people's processes.
-const PLUGIN_DEPENDENCIES: [&str; 3] = ["half", "ort-sys", "thiserror"];
+const PLUGIN_DEPENDENCIES: [&str; 4] = ["cudarc", "half", "ort-sys", "thiserror"];
 
 fn packages() -> BTreeMap<String, Vec<Value>> {
     let output = Command::new(env!("CARGO"))

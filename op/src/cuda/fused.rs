@@ -1,9 +1,10 @@
 //! Whole layers in one launch, for sizes of which a cluster of blocks computes a sample.
 
-use super::arguments::{Address, Fused, STEPS};
+use super::arguments::{Fused, STEPS};
 use super::element::ElementType;
 use super::plan::{Launch, Launching, Plan};
 use super::slab::{Slab, no_product};
+use super::tier::Capabilities;
 use crate::Error;
 use crate::layer::{Normalization, OperatorKind};
 use crate::program::Outcome;
@@ -18,12 +19,15 @@ const CLUSTER: usize = 8;
 /// The blocks of a sample's cluster where a plan's samples are computed in one launch, on a device with this many multiprocessors.
 ///
 /// Which layers are depends on nothing that changes from call to call with the same sizes, but for the batch, and the batch changes no bit.
-pub(super) fn cluster(plan: &Plan, samples: usize, processors: usize) -> usize {
+pub(super) fn cluster(samples: usize, processors: usize) -> usize {
     (processors / samples.max(1)).clamp(1, CLUSTER)
 }
 
-/// Whether a plan's samples can be computed in one launch.
-pub(super) fn fits(plan: &Plan) -> bool {
+/// Whether a plan's samples can be computed in one launch on such a device.
+pub(super) fn fits(plan: &Plan, capabilities: Capabilities) -> bool {
+    if !capabilities.tier.clusters() || capabilities.shared < SHARED {
+        return false;
+    }
     let Some(program) = &plan.program else { return false };
     let products = 1 + program.products.len() + usize::from(matches!(program.result, Outcome::Factor(_)));
     plan.layer.operator == OperatorKind::IsqrtCov

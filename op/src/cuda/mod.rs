@@ -1,11 +1,130 @@
-//! The layer on NVIDIA GPUs.
+//! The CUDA kernels, from the host's side.
+//!
+//! The kernels are in `kernels/`, compiled ahead to PTX, one text for each [`Tier`] of devices; the [`driver`] compiles the one that fits when the
+//! first kernel is made, for all sessions. [`plan`] says which launches a call takes, and [`arguments`] what is passed to them.
+//!
+//! Everything happens in the host's CUDA context, in the order of the stream that a call comes with: no call waits for
+//! the device, and each can be captured in a CUDA graph once another of the same sizes has run. Nothing is linked: on a machine
+//! without a driver a kernel is refused, and nothing else changes.
 
 mod arguments;
+mod context;
+mod driver;
 mod element;
 mod fused;
+mod module;
 mod plan;
+mod pool;
 mod real;
 mod slab;
+mod tier;
 mod workspace;
 
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::layer::Extent;
+use crate::{Error, Layer};
+
+use context::Current;
 pub use element::ElementType;
+use plan::{Addresses, Plan};
+
+/// The plans that a kernel keeps: as many sizes as a session usually alternates between.
+const PLANS: usize = 8;
+
+/// A layer ready to run on the devices of one machine: shared by every thread that calls it.
+#[derive(Debug)]
+pub struct Kernel {
+    layer: Layer,
+    /// The latest last.
+    plans: Mutex<Vec<(Case, Arc<Plan>)>>,
+}
+
+/// What a plan depends on beside the layer.
+type Case = (ElementType, Extent);
+
+impl Kernel {
+    /// A kernel for `layer`. The kernels are loaded into the CUDA context that is current on this thread, so that calls find them there.
+    ///
+    /// # Errors
+    /// No driver, one that is too old, or a device that the kernels do not run on.
+    #[allow(unsafe_code)]
+    pub fn new(layer: Layer) -> Result<Self, Error> {
+        // SAFETY: null is a stream of the current context.
+        unsafe { Current::of(ptr::null_mut()) }?.context()?;
+        Ok(Self { layer, plans: Mutex::default() })
+    }
+
+    /// The layer that it computes.
+    #[must_use]
+    pub fn layer(&self) -> &Layer {
+        &self.layer
+    }
+
+    /// Has the layer computed on the `input` of shape `dims` into `output`, both addresses on the device, behind what is on
+    /// `stream` already. Returns before that is done. May be called from several threads at once. Where there are no samples
+    /// nothing is put on the stream.
+    ///
+    /// # Errors
+    /// A shape that the operator does not take; no memory on the device; a failure of the driver, after which the
+    /// output is unspecified.
+    ///
+    /// # Safety
+    /// `stream` is null or a stream that is alive. When the stream comes to it, `input` and `output` point to as many elements of this type as `dims` implies, aligned
+    /// as the type is, on the device of the stream (of the current context, for the null stream), and do not overlap.
+    #[allow(unsafe_code)]
+    pub unsafe fn run(
+        &self,
+        element: ElementType,
+        input: u64,
+        dims: &[usize],
+        output: u64,
+        stream: *mut c_void,
+    ) -> Result<(), Error> {
+        let extent = self.layer.extent(dims)?;
+        if extent.samples == 0 {
+            return Ok(());
+        }
+        let stream = stream.cast();
+        // SAFETY: the stream is the caller's.
+        let current = unsafe { Current::of(stream) }?;
+        let context = current.context()?;
+        let plan = self.plan((element, extent))?;
+        let bytes = plan.workspace();
+        // SAFETY: the context is that of the stream, and current until this function returns.
+        let memory = unsafe { context.pool.take(bytes, stream) }?;
+        let memory = memory.ok_or(Error::DeviceMemory {
+            operator: self.layer.name(),
+            bytes,
+            samples: extent.samples,
+            channels: extent.channels,
+            positions: extent.positions,
+        })?;
+        let addresses = Addresses { input, output, workspace: memory.address() };
+        plan.launch(context.capabilities, addresses, &mut |launch| {
+            // SAFETY: the caller's tensors are as large as the plan takes them to be, the workspace as large as it asked
+            // for, and given back behind the last launch.
+            unsafe { context.module.launch(&launch, stream) }
+        })
+    }
+
+    /// The plan of a call, made anew where none is kept.
+    fn plan(&self, case: Case) -> Result<Arc<Plan>, Error> {
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = plans.iter().position(|(known, _)| *known == case) {
+            let found = plans.remove(index);
+            let plan = Arc::clone(&found.1);
+            plans.push(found);
+            return Ok(plan);
+        }
+        let (element, extent) = case;
+        let plan = Arc::new(Plan::new(&self.layer, element, extent)?);
+        if plans.len() == PLANS {
+            plans.remove(0);
+        }
+        plans.push((case, Arc::clone(&plan)));
+        Ok(plan)
+    }
+}

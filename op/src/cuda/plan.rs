@@ -2,7 +2,9 @@
 
 use super::arguments::{Address, Arguments};
 use super::element::ElementType;
+use super::fused;
 use super::slab::Slab;
+use super::tier::Capabilities;
 use super::workspace::Workspace;
 use crate::Error;
 use crate::form::{Form, Programs, SMALL};
@@ -105,7 +107,13 @@ impl Plan {
     ///
     /// # Errors
     /// What a launch came to.
-    pub(super) fn launch(&self, addresses: Addresses, launch: Launching<'_>) -> Result<(), Error> {
+    pub(super) fn launch(
+        &self,
+        capabilities: Capabilities,
+        addresses: Addresses,
+        launch: Launching<'_>,
+    ) -> Result<(), Error> {
+        let fused = fused::fits(self, capabilities);
         for first in (0..self.extent.samples).step_by(self.slab) {
             let samples = self.slab.min(self.extent.samples - first);
             let Extent { channels, positions, .. } = self.extent;
@@ -118,6 +126,9 @@ impl Plan {
             };
             let slab = Slab { plan: self, addresses, samples };
             match self.element {
+                _ if fused => {
+                    slab.launch_fused(fused::cluster(samples, capabilities.multiprocessors), launch)?;
+                }
                 ElementType::Double => slab.launch::<f64>(launch)?,
                 _ => slab.launch::<f32>(launch)?,
             }

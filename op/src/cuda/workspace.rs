@@ -10,13 +10,11 @@ use crate::program::Program;
 /// What parts begin at multiples of, in bytes; at least what a kernel reads at once.
 const ALIGNMENT: usize = 256;
 
-/// A part of the workspace: where it begins and what it takes for a sample.
+/// A part of the workspace: where it begins.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Part {
     /// The offset of its first byte.
     pub offset: usize,
-    /// Bytes from one sample's to the next sample's.
-    pub stride: usize,
 }
 
 /// The rows of the matrices of one kind: how far apart they are, in numbers.
@@ -63,7 +61,7 @@ impl Workspace {
         let mut part = |stride: usize, count: usize| {
             let offset = bytes.checked_next_multiple_of(ALIGNMENT)?;
             *bytes = stride.checked_mul(samples)?.checked_mul(count)?.checked_add(offset)?;
-            Some(Part { offset, stride })
+            Some(Part { offset })
         };
         let matrix =
             |rows: usize, columns: usize| rows.checked_mul(row_stride(columns, real)?)?.checked_mul(real);
