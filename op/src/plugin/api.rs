@@ -43,7 +43,14 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::invalid(error.to_string())
+        let code = match error {
+            Error::Driver { .. } | Error::Device { .. } | Error::Kernels { .. } | Error::Cuda { .. } => {
+                OrtErrorCode::ORT_EP_FAIL
+            }
+            Error::DeviceMemory { .. } => OrtErrorCode::ORT_RUNTIME_EXCEPTION,
+            _ => OrtErrorCode::ORT_INVALID_ARGUMENT,
+        };
+        Self { code, message: error.to_string() }
     }
 }
 

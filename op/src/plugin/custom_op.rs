@@ -28,19 +28,21 @@ pub(super) struct CustomOp {
 }
 
 /// Where a kernel runs.
-#[derive(Debug, Clone, Copy)]
-enum Provider {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Provider {
     Cpu,
+    Cuda,
 }
 
 impl Provider {
-    /// Those that there are kernels for.
-    const ALL: [Self; 1] = [Self::Cpu];
+    /// Those that there are kernels for. A runtime without one of them leaves its tables alone.
+    const ALL: [Self; 2] = [Self::Cpu, Self::Cuda];
 
     /// ONNX Runtime's name for it.
     fn name(self) -> &'static CStr {
         match self {
             Self::Cpu => c"CPUExecutionProvider",
+            Self::Cuda => c"CUDAExecutionProvider",
         }
     }
 }
@@ -128,6 +130,11 @@ impl CustomOp {
     pub(super) fn element(&self) -> ONNXTensorElementDataType {
         self.element
     }
+
+    /// Where its kernels run.
+    pub(super) fn provider(&self) -> Provider {
+        self.provider
+    }
 }
 
 // The callbacks below read constants; none of them can panic.
@@ -155,6 +162,7 @@ extern "system" fn required(_: *const OrtCustomOp, _: usize) -> OrtCustomOpInput
     INPUT_OUTPUT_REQUIRED
 }
 
+// The provider's own memory: the device's where the provider is CUDA.
 extern "system" fn default_memory(_: *const OrtCustomOp, _: usize) -> OrtMemType {
     OrtMemType::OrtMemTypeDefault
 }
@@ -178,13 +186,25 @@ mod tests {
     }
 
     #[test]
-    fn every_operator_is_there_for_every_type() {
-        let found: Vec<_> = all().iter().map(|op| (op.operator.name, op.element)).collect();
-        assert_eq!(found.len(), 12);
+    fn every_operator_is_there_for_every_type_and_provider() {
+        let found: Vec<_> = all().iter().map(|op| (op.operator.name, op.element, op.provider)).collect();
+        assert_eq!(found.len(), 24);
         for operator in &OPERATORS {
             for element in ELEMENT_TYPES.map(element_type) {
-                assert!(found.contains(&(operator.name, element)));
+                for provider in Provider::ALL {
+                    assert!(found.contains(&(operator.name, element, provider)));
+                }
             }
+        }
+    }
+
+    #[test]
+    fn providers_go_by_the_names_that_the_runtime_knows() {
+        for op in all() {
+            // SAFETY: the table is `op`'s, and the name a constant.
+            let name = unsafe { CStr::from_ptr(provider_name(op.table())) };
+            assert_eq!(name == c"CUDAExecutionProvider", op.provider == Provider::Cuda);
+            assert_eq!(name == c"CPUExecutionProvider", op.provider == Provider::Cpu);
         }
     }
 

@@ -2,33 +2,47 @@
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
-use std::slice;
+use std::{ptr, slice};
 
 use half::{bf16, f16};
 use ort_sys::ONNXTensorElementDataType::{
     self, ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16, ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
     ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
-    ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED,
 };
-use ort_sys::{OrtApi, OrtCustomOp, OrtKernelContext, OrtKernelInfo, OrtStatusPtr, OrtValue};
+use ort_sys::{OrtApi, OrtCustomOp, OrtKernelContext, OrtKernelInfo, OrtStatusPtr};
 
 use super::api::{Api, Failure, call};
 use super::attributes::Node;
-use super::custom_op::CustomOp;
+use super::custom_op::{CustomOp, Provider};
+use super::tensors::Call;
 use super::threads::{PoolSize, Threads};
-use crate::Layer;
-use crate::cpu::{Element, Kernel};
+use crate::cpu::Element;
+use crate::cuda::ElementType;
+use crate::{Layer, cpu, cuda};
 
 /// What ONNX Runtime keeps for a node.
 struct State {
     api: Api,
     element: ONNXTensorElementDataType,
     kernel: Kernel,
-    pool_size: PoolSize,
 }
 
-/// Makes the kernel of a node, or says which attribute is wrong.
+/// A layer ready to run where its provider runs.
+enum Kernel {
+    Cpu(Box<cpu::Kernel>, PoolSize),
+    Cuda(cuda::Kernel),
+}
+
+impl Kernel {
+    fn new(provider: Provider, layer: Layer) -> Result<Self, Failure> {
+        Ok(match provider {
+            Provider::Cpu => Self::Cpu(Box::new(cpu::Kernel::new(layer)), PoolSize::default()),
+            Provider::Cuda => Self::Cuda(cuda::Kernel::new(layer)?),
+        })
+    }
+}
+
+/// Makes the kernel of a node, or says which attribute is wrong, or why its provider's device cannot run it.
 pub(super) unsafe extern "system" fn create(
     table: *const OrtCustomOp,
     api: *const OrtApi,
@@ -43,12 +57,8 @@ pub(super) unsafe extern "system" fn create(
     };
     api.guard(|| {
         let layer = node.layer(custom_op.operator())?;
-        let state = Box::new(State {
-            api,
-            element: custom_op.element(),
-            kernel: Kernel::new(layer),
-            pool_size: PoolSize::default(),
-        });
+        let made = Kernel::new(custom_op.provider(), layer)?;
+        let state = Box::new(State { api, element: custom_op.element(), kernel: made });
         // SAFETY: `kernel` is where the caller wants the pointer; `destroy` takes it back.
         unsafe { *kernel = Box::into_raw(state).cast() };
         Ok(())
@@ -64,10 +74,10 @@ pub(super) unsafe extern "system" fn compute(
     let state = unsafe { &*kernel.cast::<State>() };
     let call = Call { api: state.api, context };
     state.api.guard(|| match state.element {
-        ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT => call.run::<f32>(state),
-        ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE => call.run::<f64>(state),
-        ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 => call.run::<f16>(state),
-        ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 => call.run::<bf16>(state),
+        ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT => state.run::<f32>(call, ElementType::Float),
+        ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE => state.run::<f64>(call, ElementType::Double),
+        ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 => state.run::<f16>(call, ElementType::Float16),
+        ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 => state.run::<bf16>(call, ElementType::BFloat16),
         other => Err(Failure::invalid(format!("no kernel for element type {other:?}"))),
     })
 }
@@ -82,126 +92,45 @@ pub(super) unsafe extern "system" fn destroy(kernel: *mut c_void) {
     }
 }
 
-/// One run of a node.
-struct Call {
-    api: Api,
-    context: *mut OrtKernelContext,
-}
-
-impl Call {
-    fn run<T: Element>(&self, state: &State) -> Result<(), Failure> {
-        let layer = state.kernel.layer();
-        let input = self.input()?;
-        let (element, dims) = self.type_and_shape(input)?;
-        if element != state.element {
-            let found = format!("{}: input has type {element:?}; expected {:?}", layer.name(), state.element);
-            return Err(Failure::invalid(found));
-        }
-        // Shape inference may have seen nothing of this shape, and its errors are dropped by ONNX Runtime.
-        let output_dims = output_dims(layer, &dims)?;
-        let output = self.output(&output_dims)?;
-        let (input_elements, output_elements) = (elements(&dims)?, elements(&output_dims)?);
-        if output_elements == 0 {
-            return Ok(());
-        }
-        // SAFETY: the tensors are alive during this call, are distinct, hold elements of this type, and as many as their
-        // shapes say; `data` checks the pointers. Any bit pattern is a value of these types.
-        let (from, to) = unsafe {
-            (
-                slice::from_raw_parts(self.data::<T>(input.cast_mut())?, input_elements),
-                slice::from_raw_parts_mut(self.data::<T>(output)?, output_elements),
-            )
+impl State {
+    /// Runs the node on tensors of `T`, whose name on the device is `element`.
+    fn run<T: Element>(&self, call: Call, element: ElementType) -> Result<(), Failure> {
+        let layer = match &self.kernel {
+            Kernel::Cpu(kernel, _) => kernel.layer(),
+            Kernel::Cuda(kernel) => kernel.layer(),
         };
-        let threads = Threads { api: self.api, context: self.context, pool_size: &state.pool_size };
-        Ok(state.kernel.run(from, &dims, to, &threads)?)
-    }
-
-    fn input(&self) -> Result<*const OrtValue, Failure> {
-        let mut value = ptr::null();
-        // SAFETY: the context is alive during this call.
-        unsafe {
-            let status = call!(self.api, KernelContext_GetInput(self.context, 0, &raw mut value));
-            self.api.check(status)?;
+        let Some(tensors) = call.tensors(layer, self.element, size_of::<T>())? else { return Ok(()) };
+        match &self.kernel {
+            Kernel::Cpu(kernel, pool_size) => {
+                // SAFETY: the tensors are alive during this call, are distinct, hold elements of this type, and as many
+                // as said, from addresses that are aligned to their size. Any bit pattern is a value of these types.
+                let (input, output) = unsafe {
+                    (
+                        slice::from_raw_parts(tensors.input.cast::<T>(), tensors.from),
+                        slice::from_raw_parts_mut(tensors.output.cast::<T>(), tensors.to),
+                    )
+                };
+                let threads = Threads { api: call.api, context: call.context, pool_size };
+                Ok(kernel.run(input, &tensors.dims, output, &threads)?)
+            }
+            Kernel::Cuda(kernel) => {
+                let (input, output) = (tensors.input.addr() as u64, tensors.output.addr() as u64);
+                // SAFETY: the tensors are on the device, as the declared memory types have it, as large as the shapes
+                // say, aligned, distinct, and alive on the stream that the provider runs this node on.
+                let outcome = unsafe { kernel.run(element, input, &tensors.dims, output, stream(call)?) };
+                Ok(outcome?)
+            }
         }
-        if value.is_null() { Err(Failure::invalid("the input is missing")) } else { Ok(value) }
-    }
-
-    fn output(&self, dims: &[usize]) -> Result<*mut OrtValue, Failure> {
-        let dims: Vec<i64> = dims.iter().map(|&dim| dim as i64).collect();
-        let mut value = ptr::null_mut();
-        // SAFETY: the dims are read during the call.
-        unsafe {
-            let status = call!(
-                self.api,
-                KernelContext_GetOutput(self.context, 0, dims.as_ptr(), dims.len(), &raw mut value)
-            );
-            self.api.check(status)?;
-        }
-        if value.is_null() { Err(Failure::invalid("the output is missing")) } else { Ok(value) }
-    }
-
-    fn type_and_shape(
-        &self,
-        value: *const OrtValue,
-    ) -> Result<(ONNXTensorElementDataType, Vec<usize>), Failure> {
-        let api = self.api;
-        let mut info = ptr::null_mut();
-        // SAFETY: the value is a tensor of this call.
-        unsafe { api.check(call!(api, GetTensorTypeAndShape(value, &raw mut info)))? };
-        let mut element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-        let mut dims = Vec::new();
-        // SAFETY: `info` is alive until it is released at the end; each call writes what its pointer has room for.
-        let read = unsafe {
-            let mut rank = 0;
-            let read = api
-                .check(call!(api, GetTensorElementType(info, &raw mut element)))
-                .and_then(|()| api.check(call!(api, GetDimensionsCount(info, &raw mut rank))))
-                .and_then(|()| {
-                    dims.resize(rank, 0_i64);
-                    api.check(call!(api, GetDimensions(info, dims.as_mut_ptr(), rank)))
-                });
-            call!(api, ReleaseTensorTypeAndShapeInfo(info));
-            read
-        };
-        read?;
-        let dims = dims.into_iter().map(usize::try_from).collect::<Result<_, _>>();
-        Ok((element, dims.map_err(|_| Failure::invalid("the input has a negative size"))?))
-    }
-
-    fn data<T>(&self, value: *mut OrtValue) -> Result<*mut T, Failure> {
-        let mut data = ptr::null_mut();
-        // SAFETY: the value is a tensor of this call.
-        unsafe { self.api.check(call!(self.api, GetTensorMutableData(value, &raw mut data)))? };
-        let data = data.cast::<T>();
-        if data.is_null() || !data.is_aligned() {
-            return Err(Failure::invalid(format!(
-                "a tensor's data is at {data:p}; expected an address that is a multiple of {}",
-                align_of::<T>()
-            )));
-        }
-        Ok(data)
     }
 }
 
-fn output_dims(layer: &Layer, dims: &[usize]) -> Result<Vec<usize>, Failure> {
-    layer.extent(dims)?;
-    let known: Vec<_> = dims.iter().copied().map(Some).collect();
-    let tail = layer.output_tail(&known)?;
-    Ok(dims.iter().take(1).copied().chain(tail.into_iter().flatten()).collect())
-}
-
-fn elements(dims: &[usize]) -> Result<usize, Failure> {
-    let product = dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
-    product.ok_or_else(|| Failure::invalid(format!("shape {dims:?} has more elements than memory has bytes")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_that_no_memory_holds_are_an_error() {
-        assert_eq!(elements(&[2, 3, 4]).unwrap(), 24);
-        assert!(elements(&[usize::MAX, 2]).is_err());
+/// The CUDA stream that a call belongs to.
+fn stream(call: Call) -> Result<*mut c_void, Failure> {
+    let mut stream = ptr::null_mut();
+    // SAFETY: the context is alive during this call, which writes one pointer.
+    unsafe {
+        let status = call!(call.api, KernelContext_GetGPUComputeStream(call.context, &raw mut stream));
+        call.api.check(status)?;
     }
+    Ok(stream)
 }
