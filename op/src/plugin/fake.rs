@@ -1,11 +1,11 @@
-//! A runtime of four functions, for what no real one can be made to do: call into code that panics.
+//! A runtime of few functions, for what no real one can be made to do: call into code that panics, pass bad addresses.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::thread;
 
-use ort_sys::{OrtApi, OrtErrorCode, OrtKernelContext, OrtStatus, OrtStatusPtr};
+use ort_sys::{OrtApi, OrtErrorCode, OrtKernelContext, OrtStatus, OrtStatusPtr, OrtValue};
 
 use super::api::Api;
 
@@ -49,6 +49,13 @@ unsafe extern "system" fn parallel_for(
     OrtStatusPtr(ptr::null_mut())
 }
 
+/// A tensor whose data is at its own address.
+unsafe extern "system" fn tensor_data(value: *mut OrtValue, data: *mut *mut c_void) -> OrtStatusPtr {
+    // SAFETY: the plugin passes where it wants the address.
+    unsafe { *data = value.cast() };
+    OrtStatusPtr(ptr::null_mut())
+}
+
 /// An API of which only the functions above may be called.
 pub(super) fn api() -> Api {
     let table: *mut OrtApi = Box::leak(Box::new(MaybeUninit::<OrtApi>::zeroed())).as_mut_ptr();
@@ -59,6 +66,7 @@ pub(super) fn api() -> Api {
         (&raw mut (*table).GetErrorMessage).write(error_message);
         (&raw mut (*table).ReleaseStatus).write(release_status);
         (&raw mut (*table).KernelContext_ParallelFor).write(parallel_for);
+        (&raw mut (*table).GetTensorMutableData).write(tensor_data);
         Api::new(table)
     }
 }

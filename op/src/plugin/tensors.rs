@@ -134,6 +134,17 @@ fn elements(dims: &[usize]) -> Result<usize, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::fake;
+
+    #[test]
+    fn addresses_are_multiples_of_an_element() {
+        let call = Call { api: fake::api(), context: ptr::null_mut() };
+        let at = |address| call.data(ptr::without_provenance_mut(address), 4).map(<*mut u8>::addr);
+        assert_eq!(at(64).unwrap(), 64);
+        let message = at(66).unwrap_err().message;
+        assert_eq!(message, "a tensor's data is at 0x42; expected an address that is a multiple of 4");
+        assert!(at(0).is_err());
+    }
 
     #[test]
     fn sizes_that_no_memory_holds_are_an_error() {
