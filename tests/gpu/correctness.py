@@ -7,9 +7,10 @@ import traceback
 
 import numpy as np
 
+import graphs
 import reference
 from device import TYPES
-from runtime import Run, node_model, placement, session
+from runtime import HERE, Run, node_model, placement, session
 
 # The greatest difference from float64 that is let pass, relative to the greatest entry of the sample.
 LIMITS = {"float32": 3e-6, "float16": 8e-4, "bfloat16": 6e-3, "float64": 1e-12}
@@ -243,7 +244,15 @@ def placed(checks: Checks, random, device) -> str:
         said[element] = nodes
         wanted = device.provider()[0]
         checks.check(bool(nodes) and set(nodes.values()) == {wanted}, f"{element}: on {nodes} instead of {wanted} alone")
-    return str(said["float32"])
+    # What the exporter writes has the layer's function beside the node.
+    for file in sorted((HERE / "converted").glob("*.onnx")):
+        channels, positions = map(int, file.stem.split("-"))
+        x = random.standard_normal((2, channels, *graphs.extent(positions)), np.float32)
+        nodes = placement(device, file.read_bytes(), "float32", x, [2, channels * (channels + 1) // 2])
+        checks.check(bool(nodes) and set(nodes.values()) == {wanted}, f"{file.name}: on {nodes} instead of {wanted} alone")
+        said[file.stem] = nodes
+        checks.check(len(nodes) <= 2, f"{file.name}: {len(nodes)} nodes instead of the layer's")
+    return "; ".join(f"{name}: {', '.join(nodes)}" for name, nodes in said.items())[:300]
 
 
 def concurrent(checks: Checks, random, device, shared: bool) -> None:
