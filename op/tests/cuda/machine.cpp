@@ -91,7 +91,10 @@ struct Machine {
     std::vector<void*> used;
 };
 
-thread_local Machine machine;
+thread_local Machine own;
+// The address of `own`, at a place that is found without a call.
+__thread Machine* machine __attribute__((tls_model("initial-exec")));
+
 thread_local int wanted = [] {
     const char* text = getenv("ISQRT_SHIM_ORDER");
     return text ? atoi(text) : 0;
@@ -100,36 +103,36 @@ thread_local int wanted = [] {
 Thread& self() { return *static_cast<Thread*>(const_cast<Place*>(here)); }
 
 unsigned chance(unsigned below) {
-    uint64_t& x = machine.random;
+    uint64_t& x = machine->random;
     x ^= x << 13, x ^= x >> 7, x ^= x << 17;
     return static_cast<unsigned>((x >> 32) * below >> 32);
 }
 
 template <class T>
 void put_in_order(std::vector<T>& list) {
-    if (machine.order < 0) {
+    if (machine->order < 0) {
         for (size_t i = 0, j = list.size(); i + 1 < j; ++i) std::swap(list[i], list[--j]);
-    } else if (machine.order > 0) {
+    } else if (machine->order > 0) {
         for (size_t i = list.size(); i > 1; --i) std::swap(list[i - 1], list[chance(static_cast<unsigned>(i))]);
     }
 }
 
 void append(Thread* thread) {
     thread->state = READY;
-    size_t at = machine.first + machine.ready++;
-    machine.queue[at < machine.queue.size() ? at : at - machine.queue.size()] = thread;
+    size_t at = machine->first + machine->ready++;
+    machine->queue[at < machine->queue.size() ? at : at - machine->queue.size()] = thread;
 }
 // Ahead of the others: a warp that has met runs on to the next barrier before another does.
 void prepend(Thread* thread) {
     thread->state = READY;
-    machine.first = (machine.first ? machine.first : machine.queue.size()) - 1;
-    machine.queue[machine.first] = thread;
-    ++machine.ready;
+    machine->first = (machine->first ? machine->first : machine->queue.size()) - 1;
+    machine->queue[machine->first] = thread;
+    ++machine->ready;
 }
 
 [[noreturn]] void fail(const char* what) {
-    fprintf(stderr, "shim: kernel %s (tier %d): %s\n", machine.kernel->name, machine.kernel->tier, what);
-    for (const Block& block : machine.blocks) {
+    fprintf(stderr, "shim: kernel %s (tier %d): %s\n", machine->kernel->name, machine->kernel->tier, what);
+    for (const Block& block : machine->blocks) {
         for (int state = AT_BARRIER; state <= ENDED; ++state) {
             int count = 0;
             const Thread* one = nullptr;
@@ -148,10 +151,10 @@ void prepend(Thread* thread) {
 }
 
 Thread* next() {
-    if (machine.ready == 0) fail("threads wait for each other for ever");
-    Thread* thread = machine.queue[machine.first];
-    if (++machine.first == machine.queue.size()) machine.first = 0;
-    --machine.ready;
+    if (machine->ready == 0) fail("threads wait for each other for ever");
+    Thread* thread = machine->queue[machine->first];
+    if (++machine->first == machine->queue.size()) machine->first = 0;
+    --machine->ready;
     return thread;
 }
 
@@ -172,7 +175,7 @@ void meet(Barrier& barrier, State state) {
     if (++barrier.arrived == barrier.members.size()) {
         barrier.arrived = 0;
         ++barrier.met;
-        if (machine.order > 0) put_in_order(barrier.members);
+        if (machine->order > 0) put_in_order(barrier.members);
         for (Thread* member : barrier.members) append(member);
     }
     wait();
@@ -194,9 +197,9 @@ bool gather(State state) {
 void go_on() {
     Warp& warp = *self().warp;
     warp.arrived = 0;
-    bool ahead = machine.order <= 0 || chance(2) == 0;
+    bool ahead = machine->order <= 0 || chance(2) == 0;
     for (int i = 0; i < 32; ++i) {
-        bool down = ahead != (machine.order < 0);
+        bool down = ahead != (machine->order < 0);
         Thread* lane = warp.lanes[down ? 31 - i : i];
         ahead ? prepend(lane) : append(lane);
     }
@@ -204,14 +207,14 @@ void go_on() {
 
 void run() {
     started();
-    acquire(&machine.begin);
-    machine.kernel->call(machine.argument);
-    release(&machine.end);
+    acquire(&machine->begin);
+    machine->kernel->call(machine->argument);
+    release(&machine->end);
     Thread& thread = self();
     thread.state = ENDED;
-    if (++machine.ended == machine.threads.size()) {
+    if (++machine->ended == machine->threads.size()) {
         here = nullptr;
-        leave(*thread.fiber, machine.host);
+        leave(*thread.fiber, machine->host);
     }
     Thread* to = next();
     here = to;
@@ -226,26 +229,26 @@ void* shared_memory_of(size_t bytes) {
 }
 
 void free_used() {
-    for (void* memory : machine.used) free(memory);
-    machine.used.clear();
+    for (void* memory : machine->used) free(memory);
+    machine->used.clear();
 }
 
 // The blocks from `first` on, as many as a cluster has.
 void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t shared) {
-    unsigned size = static_cast<unsigned>(machine.blocks.size());
+    unsigned size = static_cast<unsigned>(machine->blocks.size());
     // Not those of the block before, and not the same for a thread of the same number: to ThreadSanitizer a fiber is one thread,
     // which never races with itself.
-    size_t fiber = static_cast<size_t>(first / size) * (machine.threads.size() + 37);
-    machine.cluster.members.clear();
-    machine.first = machine.ready = machine.ended = 0;
+    size_t fiber = static_cast<size_t>(first / size) * (machine->threads.size() + 37);
+    machine->cluster.members.clear();
+    machine->first = machine->ready = machine->ended = 0;
     for (unsigned rank = 0; rank < size; ++rank) {
-        Block& block = machine.blocks[rank];
+        Block& block = machine->blocks[rank];
         block.barrier.members.clear();
         block.warps.assign((threads + 31) / 32, Warp{});
         void* memory = shared_memory_of(shared);
-        machine.used.push_back(memory);
+        machine->used.push_back(memory);
         for (unsigned i = 0; i < threads; ++i) {
-            Thread& thread = machine.threads[rank * threads + i];
+            Thread& thread = machine->threads[rank * threads + i];
             static_cast<Place&>(thread) = {{i}, {first + rank}, {threads}, {blocks}, memory, static_cast<int>(rank), static_cast<int>(size)};
             thread.in = &block;
             thread.warp = &block.warps[i / 32];
@@ -254,19 +257,19 @@ void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t share
             thread.copies.clear();
             thread.groups.clear();
             thread.open = 0;
-            thread.fiber = &machine.pool.fibers[fiber++ % machine.pool.fibers.size()];
+            thread.fiber = &machine->pool.fibers[fiber++ % machine->pool.fibers.size()];
             prepare(*thread.fiber, run, i);
             block.barrier.members.push_back(&thread);
-            machine.cluster.members.push_back(&thread);
+            machine->cluster.members.push_back(&thread);
         }
     }
-    put_in_order(machine.cluster.members);
-    for (Block& block : machine.blocks) put_in_order(block.barrier.members);
-    for (Thread* thread : machine.cluster.members) append(thread);
-    release(&machine.begin);
+    put_in_order(machine->cluster.members);
+    for (Block& block : machine->blocks) put_in_order(block.barrier.members);
+    for (Thread* thread : machine->cluster.members) append(thread);
+    release(&machine->begin);
     Thread* to = next();
     here = to;
-    change(machine.host, *to->fiber);
+    change(machine->host, *to->fiber);
 }
 
 }  // namespace
@@ -274,18 +277,19 @@ void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t share
 void set_order(int order) { wanted = order; }
 
 void launch(const Kernel& kernel, unsigned blocks, unsigned threads, unsigned cluster, size_t shared, const void* argument) {
-    machine.kernel = &kernel;
-    machine.argument = argument;
-    machine.order = wanted;
-    machine.random = 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(wanted) + 1);
-    machine.threads.resize(static_cast<size_t>(cluster) * threads);
-    machine.queue.resize(machine.threads.size());
-    machine.blocks.clear();
-    machine.blocks.resize(cluster);
-    machine.cluster = Barrier{};
-    adopt(machine.host);
-    size_t fibers = std::max(machine.threads.size(), FEWEST);
-    while (machine.pool.fibers.size() < fibers) create(machine.pool.fibers.emplace_back());
+    machine = &own;
+    machine->kernel = &kernel;
+    machine->argument = argument;
+    machine->order = wanted;
+    machine->random = 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(wanted) + 1);
+    machine->threads.resize(static_cast<size_t>(cluster) * threads);
+    machine->queue.resize(machine->threads.size());
+    machine->blocks.clear();
+    machine->blocks.resize(cluster);
+    machine->cluster = Barrier{};
+    adopt(machine->host);
+    size_t fibers = std::max(machine->threads.size(), FEWEST);
+    while (machine->pool.fibers.size() < fibers) create(machine->pool.fibers.emplace_back());
     std::vector<unsigned> firsts;
     for (unsigned first = 0; first < blocks; first += cluster) firsts.push_back(first);
     put_in_order(firsts);
@@ -294,12 +298,12 @@ void launch(const Kernel& kernel, unsigned blocks, unsigned threads, unsigned cl
         // To ThreadSanitizer no block has come before another, and nothing may be freed before the launch's end.
         if (!RACES_SHOW) free_used();
     }
-    acquire(&machine.end);
+    acquire(&machine->end);
     free_used();
 }
 
 void block_barrier() { meet(self().in->barrier, AT_BARRIER); }
-void cluster_barrier() { meet(machine.cluster, AT_CLUSTER_BARRIER); }
+void cluster_barrier() { meet(machine->cluster, AT_CLUSTER_BARRIER); }
 
 void warp_barrier() {
     Warp& warp = *self().warp;
@@ -351,10 +355,12 @@ void warp_multiply(float* c, const unsigned* a, const unsigned* b) {
                 for (int column = 0; column < 8; ++column) sums[row][column] += left[k][row] * right[k][column];
             }
         }
+        float rounded[16][8];
+        for (int i = 0; i < 16 * 8; ++i) rounded[i / 8][i % 8] = toward_zero(sums[i / 8][i % 8]);
         for (int lane = 0; lane < 32; ++lane) {
             const Thread& of = *thread.warp->lanes[lane];
             int g = lane / 4, t = lane % 4;
-            for (int i = 0; i < 4; ++i) of.c[i] = toward_zero(sums[g + i / 2 * 8][2 * t + i % 2]);
+            for (int i = 0; i < 4; ++i) of.c[i] = rounded[g + i / 2 * 8][2 * t + i % 2];
         }
         go_on();
     }

@@ -93,8 +93,7 @@ inline float tf32(unsigned bits) { return float_of(bits & 0xffffe000u); }
 // Rounded toward zero, as sums in tensor cores are: never better than a GPU's, and biased as those are.
 inline float toward_zero(double sum) {
     float nearest = static_cast<float>(sum);
-    if (isinf(nearest) || !(fabs(static_cast<double>(nearest)) > fabs(sum))) return nearest;
-    return float_of(bits_of(nearest) - 1);
+    return float_of(bits_of(nearest) - (fabs(static_cast<double>(nearest)) > fabs(sum)));
 }
 
 }  // namespace shim
