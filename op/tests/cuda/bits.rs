@@ -1,0 +1,50 @@
+//! The same sample gives the same bits, whatever else there is: other samples, other orders of blocks and threads.
+
+use isqrt_cov_op::cuda::ElementType;
+use isqrt_cov_op::{Layer, OperatorKind};
+
+use crate::device::{ORDERS, bits, set_order};
+use crate::samples::{ELEMENTS, input, layers};
+
+fn in_every_order(layer: &Layer, element: ElementType, size: (usize, usize, usize)) {
+    let (data, dims) = input(layer, size);
+    set_order(0);
+    let expected = bits(*layer, element, &data, &dims);
+    for order in &ORDERS[1..] {
+        let order = *order;
+        set_order(order);
+        assert!(bits(*layer, element, &data, &dims) == expected, "{layer} of {element:?}, shape {dims:?}, order {order}");
+    }
+    set_order(0);
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn order_of_threads_changes_no_bit() {
+    for layer in layers() {
+        in_every_order(&layer, ElementType::Float, (2, 33, 17));
+    }
+    for kind in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling, OperatorKind::MatrixSqrt] {
+        for element in ELEMENTS {
+            in_every_order(&Layer::new(kind), element, (2, 70, 150));
+            in_every_order(&Layer::new(kind), element, (2, 150, 70));
+        }
+    }
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn other_samples_change_no_bit() {
+    for kind in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling, OperatorKind::MatrixSqrt] {
+        let layer = Layer::new(kind);
+        for element in ELEMENTS {
+            for (channels, positions) in [(40, 70), (70, 40)] {
+                let (data, mut dims) = input(&layer, (3, channels, positions));
+                let together = bits(layer, element, &data, &dims);
+                dims[0] = 1;
+                let alone = data.chunks(data.len() / 3).flat_map(|sample| bits(layer, element, sample, &dims));
+                assert!(alone.eq(together), "{layer} of {element:?}, {channels}x{positions}");
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The stub as a device: memory, and a call of the kernel as a runtime makes it.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::LazyLock;
+
+use half::{bf16, f16};
+use isqrt_cov_op::Layer;
+use isqrt_cov_op::cuda::{ElementType, Kernel};
+use libloading::Library;
+
+/// The library that the crate opens too.
+static STUB: LazyLock<Library> = LazyLock::new(|| {
+    // SAFETY: the stub runs nothing when it is opened but the making of its tables.
+    unsafe { Library::new("libcuda.so.1") }.expect("the parent process has put the stub on the path")
+});
+
+/// Calls a function of the stub, whose arguments are of these types; nonzero is an error.
+macro_rules! call {
+    ($name:ident($($argument:expr => $type:ty),*)) => {{
+        // SAFETY: the types are those of `driver.cpp`, and addresses are of memory that is large enough.
+        let status = unsafe {
+            let function = STUB.get::<unsafe extern "C" fn($($type),*) -> c_int>(stringify!($name)).expect("the stub has it");
+            function($($argument),*)
+        };
+        assert_eq!(status, 0, stringify!($name));
+    }};
+}
+
+/// In which order blocks and threads run: ascending, descending, shuffled.
+pub const ORDERS: [c_int; 4] = [0, -1, 1, 2];
+
+/// Sets the order of the calling thread's launches.
+pub fn set_order(order: c_int) {
+    // SAFETY: as in `driver.cpp`.
+    unsafe {
+        let function = STUB.get::<unsafe extern "C" fn(c_int)>("isqrt_stub_order").expect("the stub has it");
+        function(order);
+    }
+}
+
+/// Memory on the device, given back with it.
+struct Memory {
+    address: u64,
+}
+
+impl Memory {
+    fn new(bytes: usize) -> Self {
+        let mut address = 0_u64;
+        call!(cuMemAlloc_v2(&raw mut address => *mut u64, bytes => usize));
+        Self { address }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        call!(cuMemFree_v2(self.address => u64));
+    }
+}
+
+/// Makes the device's context the calling thread's.
+fn enter() {
+    let mut context = ptr::null_mut();
+    call!(cuInit(0 => u32));
+    call!(cuDevicePrimaryCtxRetain(&raw mut context => *mut *mut c_void, 0 => c_int));
+    call!(cuCtxSetCurrent(context => *mut c_void));
+}
+
+/// What the layer makes of `input`, as the bits of the output's elements. The input is rounded to the type.
+pub fn bits(layer: Layer, element: ElementType, input: &[f64], dims: &[usize]) -> Vec<u64> {
+    enter();
+    let size = element.bytes();
+    let outputs = dims[0] * layer.output_elements(layer.extent(dims).expect("a shape that the layer takes").channels);
+    // Behind one element that nobody reads: tensors begin anywhere.
+    let (from, to) = (Memory::new((1 + input.len()) * size), Memory::new((1 + outputs) * size));
+    let bytes = encode(element, input);
+    call!(cuMemcpyHtoD_v2(from.address + size as u64 => u64, bytes.as_ptr().cast() => *const c_void, bytes.len() => usize));
+    let kernel = Kernel::new(layer).expect("the stub is a device that the kernels run on");
+    // SAFETY: the memory is the device's, and as large as the shape says; the stream is the default one.
+    unsafe { kernel.run(element, from.address + size as u64, dims, to.address + size as u64, ptr::null_mut()) }
+        .expect("the stub launches everything");
+    let mut bytes = vec![0_u8; outputs * size];
+    call!(cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast() => *mut c_void, to.address + size as u64 => u64, bytes.len() => usize));
+    bytes.chunks_exact(size).map(|bytes| bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte))).collect()
+}
+
+/// The numbers that an output's bits are.
+pub fn values(element: ElementType, bits: &[u64]) -> Vec<f64> {
+    let value = |&bits: &u64| match element {
+        ElementType::Float => f32::from_bits(bits as u32).into(),
+        ElementType::Double => f64::from_bits(bits),
+        ElementType::Float16 => f16::from_bits(bits as u16).to_f64(),
+        ElementType::BFloat16 => bf16::from_bits(bits as u16).to_f64(),
+    };
+    bits.iter().map(value).collect()
+}
+
+/// `input` as the type has it.
+pub fn rounded(element: ElementType, input: &[f64]) -> Vec<f64> {
+    let value = |&value: &f64| match element {
+        ElementType::Float => f64::from(value as f32),
+        ElementType::Double => value,
+        ElementType::Float16 => f16::from_f64(value).to_f64(),
+        ElementType::BFloat16 => bf16::from_f64(value).to_f64(),
+    };
+    input.iter().map(value).collect()
+}
+
+fn encode(element: ElementType, input: &[f64]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(input.len() * element.bytes());
+    for &value in input {
+        match element {
+            ElementType::Float => bytes.extend((value as f32).to_le_bytes()),
+            ElementType::Double => bytes.extend(value.to_le_bytes()),
+            ElementType::Float16 => bytes.extend(f16::from_f64(value).to_le_bytes()),
+            ElementType::BFloat16 => bytes.extend(bf16::from_f64(value).to_le_bytes()),
+        }
+    }
+    bytes
+}
