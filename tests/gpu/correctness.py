@@ -9,7 +9,7 @@ import numpy as np
 
 import graphs
 import reference
-from device import TYPES
+from device import TYPES, brief
 from runtime import HERE, Run, node_model, placement, session
 
 # The greatest difference from float64 that is let pass, relative to the greatest entry of the sample.
@@ -65,11 +65,11 @@ class Checks:
         try:
             said = work()
         except Exception as error:  # pylint: disable=broad-exception-caught
-            self.failed.append(f"{name}: {type(error).__name__}: {error}")
-            print(self.failed[-1][:600], flush=True)
+            self.failed.append(f"{name}: {brief(error)}")
+            print(self.failed[-1], flush=True)
             self.broken += 1
             if self.broken <= TRACEBACKS:
-                traceback.print_exc()
+                print("".join(traceback.format_tb(error.__traceback__)), flush=True)
         bad = len(self.failed) - failed
         line = f"{self.count - before} checks, {bad} failed{f', {said}' if said else ''}, {time.monotonic() - start:.1f} s"
         self.groups[name] = line
@@ -110,7 +110,9 @@ class Subject:
 
     def error(self, x: np.ndarray, y: np.ndarray) -> float:
         """The greatest difference from float64, relative to the sample's greatest entry; infinite where one is NaN."""
-        expected = reference.evaluate(self.operator, x.astype(np.float64), **self.attributes)
+        # ONNX has attributes in float32.
+        given = {name: float(np.float32(value)) if isinstance(value, float) else value for name, value in self.attributes.items()}
+        expected = reference.evaluate(self.operator, x.astype(np.float64), **given)
         difference = np.abs(y.astype(np.float64) - expected).reshape(len(x), -1).max(1)
         error = float((difference / np.abs(expected).reshape(len(x), -1).max(1)).max())
         return error if np.isfinite(error) else float("inf")
@@ -281,7 +283,7 @@ def concurrent(checks: Checks, random, device, shared: bool) -> None:
                 wrong[index] += not same(run.output.read(run.dtype, run.output_shape), expected)
         except Exception as error:  # pylint: disable=broad-exception-caught
             barrier.abort()
-            errors.append(f"{type(error).__name__}: {error}")
+            errors.append(brief(error))
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(len(jobs))]
     for thread in threads:

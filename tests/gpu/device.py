@@ -12,6 +12,12 @@ GUARD = 256
 POISON = 0xFF  # Bytes that make a NaN in every type.
 
 
+def brief(error: Exception) -> str:
+    """An error on one line: what CUDA's say after the first is the same for all of them."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
 class Buffer:
     """Bytes on the device, between two guards, at an address that is a multiple of 256 or `shift` bytes behind one."""
 
@@ -71,6 +77,15 @@ class Device:
     def synchronize(self) -> None:
         self.torch.cuda.synchronize()
 
+    def works(self) -> bool:
+        """Whether it still computes: some failures end that for the whole process."""
+        try:
+            self.torch.ones(1, device="cuda").add_(1)
+            self.synchronize()
+        except Exception:  # pylint: disable=broad-exception-caught
+            return False
+        return True
+
     def seconds(self, work, runs: int) -> float:
         """What one of `runs` calls of `work(i)` takes, one behind the other, by the device's own clock."""
         start, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -116,6 +131,9 @@ class Host:
 
     def synchronize(self) -> None:
         pass
+
+    def works(self) -> bool:
+        return True
 
     def seconds(self, work, runs: int) -> float:
         start = time.perf_counter()

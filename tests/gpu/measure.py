@@ -3,19 +3,31 @@
 import argparse
 import hashlib
 import json
+import os
 import platform
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
 
 import onnxruntime
 
+# The status of a process whose device has failed for good.
+FAILED = 75
+# The most processes, one after the other, in which times are measured, and the seconds below which none is begun.
+PROCESSES = 8
+LEAST = 10
+# What measuring adds to the results.
+MEASURED = {"ceilings": None, "measurements": [], "begun": [], "no_time": [], "not_measured": []}
+
 PACKAGES = {"PyTorch": "torch", "cuBLAS": "nvidia-cublas", "NumPy": "numpy", "onnx": "onnx"}
 
 
 def main() -> None:
     args = arguments()
+    if args.part == "timing" and not args.worker:
+        raise SystemExit(supervise(args))
     start = time.monotonic()
     if not args.rehearse:
         onnxruntime.preload_dlls()
@@ -32,7 +44,8 @@ def main() -> None:
     file = args.output / "results.json"
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     results.update(date=time.strftime("%Y-%m-%d"), machine=machine(device, runtime.LIBRARY))
-    print(report.heading(results), flush=True)
+    if not results.get("begun"):
+        print(report.heading(results), flush=True)
     wanted = sizes.CASES
     if args.size:
         wanted = [(size, batch) for size in args.size for batch in args.batch or sizes.BATCHES]
@@ -43,14 +56,53 @@ def main() -> None:
     left = args.seconds - (time.monotonic() - start)
     if args.part == "correctness":
         results["correctness"] = correctness.run(device, left, seed)
-    else:
-        timing.run(device, left, seed, wanted, results, lambda: report.save(results, args.output))
+    elif not timing.run(device, left, seed, wanted, results, lambda: report.save(results, args.output)):
+        # The libraries would only fail again when they clean up.
+        sys.stdout.flush()
+        os._exit(FAILED)
     report.save(results, args.output)
-    if args.part == "timing" and results["measurements"]:
-        print(report.heading(results))
-        print(report.table(results, report.BRIEF), flush=True)
     if args.part == "correctness" and results["correctness"]["failed"]:
         raise SystemExit(1)
+
+
+def supervise(args: argparse.Namespace) -> int:
+    """Measures times in another process, and in a new one where that has failed: the case that it was at is then left out."""
+    import report
+
+    end = time.monotonic() + args.seconds
+    file = args.output / "results.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    for name in MEASURED:
+        results.pop(name, None)
+    report.save({**results, **{name: value for name, value in MEASURED.items() if value is not None}}, args.output)
+    status, begun = 1, 0
+    for _ in range(PROCESSES):
+        left = end - time.monotonic()
+        if left < LEAST:
+            break
+        # Of an option that is given twice, the last one counts.
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", "--seconds", f"{left:.0f}"]
+        try:
+            status = subprocess.run(command, check=False, timeout=left + 20).returncode
+        except subprocess.TimeoutExpired:
+            print("    the process hangs", flush=True)
+        results = json.loads(file.read_text(encoding="utf-8"))
+        if status == 0 or len(results["begun"]) == begun:
+            break
+        begun = len(results["begun"])
+        print(f"    status {status}: another process goes on", flush=True)
+    done = {f"{case['channels']}/{case['positions']} batch {case['batch']}" for case in results["measurements"]}
+    results["not_measured"] = [label for label in results.pop("begun") if label not in done]
+    report.save(results, args.output)
+    if results["measurements"]:
+        print(report.heading(results))
+        print(report.table(results, report.BRIEF), flush=True)
+    for name in ("not_measured", "no_time"):
+        if results[name]:
+            print(f"{name.replace('_', ' ')}: {'; '.join(results[name])}", flush=True)
+    nodes = [subject for case in results["measurements"] for name, subject in case["subjects"].items() if name.startswith("converted")]
+    holds = bool(nodes) and all(subject["complete"] and subject["same_bits"] is not False for subject in nodes)
+    return int(status != 0 or bool(results["not_measured"]) or not holds)
 
 
 def arguments() -> argparse.Namespace:
@@ -62,6 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, metavar="N", help="of the inputs [default: another one each time]")
     parser.add_argument("--output", type=Path, default=Path("results"), metavar="FOLDER", help="for results.json and table.md")
     parser.add_argument("--rehearse", action="store_true", help="on the host, without a GPU and without PyTorch")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -28,10 +28,20 @@ def main() -> None:
     widths = [max(map(len, column)) for column in zip(*rows)]
     table = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     table.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    text = "\n".join([title, "", *table, ""])
+    text = "\n".join([title, "", *table, "", *total(launches, header, units), ""])
     print(text, flush=True)
     with open(target, "a", encoding="utf-8") as file:
         file.write(text + "\n")
+
+
+def total(launches: list[list[str]], header: list[str], units: list[str]) -> list[str]:
+    """The launches' times together."""
+    column = header.index("gpu__time_duration.sum")
+    try:
+        times = [float(launch[column].replace(",", "")) for launch in launches]
+    except ValueError:
+        return []
+    return [f"{len(times)} launches, {sum(times):.4g} {units[column]} together", ""]
 
 
 def shortened(number: str) -> str:

@@ -14,11 +14,11 @@ what a product of 8192×8192 matrices (fp32) and a copy reach in the same run. E
 entry."""
 
 COLUMNS = ["C/M", "batch", "graph", "graph fp32", "graph captured", "node", "node captured", "eager", "cuBLAS captured"]
-COLUMNS += ["graph / node", "fp32 / node", "cuBLAS / node, captured", "TFLOP/s", "of fp32", "GB/s", "of copy", "waited: node, graph"]
+COLUMNS += ["graph / node", "fp32 / node", "cuBLAS / node, captured", "eager / node", "TFLOP/s", "of fp32", "GB/s", "of copy", "waited: node, graph"]
 COLUMNS += ["error graph, fp32", "error node"]
 # Those that fit on a screen.
 BRIEF = ["C/M", "batch", "graph", "graph fp32", "node", "node captured", "cuBLAS captured", "graph / node", "fp32 / node"]
-BRIEF += ["cuBLAS / node, captured", "TFLOP/s", "of fp32", "of copy", "error node"]
+BRIEF += ["cuBLAS / node, captured", "TFLOP/s", "error node"]
 
 
 def heading(results: dict) -> str:
@@ -33,7 +33,8 @@ def heading(results: dict) -> str:
         if key in ceilings
     ]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return f"{machine['gpu']}, driver {machine['driver']}; {versions}; {results['date']}. Measured: {', '.join(rates)}."
+    measured = f" Measured: {', '.join(rates)}." if rates else ""
+    return f"{machine['gpu']}, driver {machine['driver']}; {versions}; {results['date']}.{measured}"
 
 
 def rows(results: dict) -> list[list[str]]:
@@ -60,6 +61,7 @@ def rows(results: dict) -> list[list[str]]:
                 ratio(graph, node),
                 ratio(time("mean fp32"), node),
                 ratio(time("cuBLAS captured"), time("converted captured") or node),
+                ratio(time("eager"), node),
                 digits(flops and flops / 1e12),
                 share(flops, ceilings["fp32_flops"]),
                 digits(moved and moved / 1e9),
@@ -100,7 +102,10 @@ def table(results: dict, columns: list[str] | None = None) -> str:
 def save(results: dict, folder: Path) -> None:
     """Writes what there is so far."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    # By renaming: the process may be ended here.
+    new = folder / "results.json.new"
+    new.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    new.replace(folder / "results.json")
     if results.get("measurements"):
         text = f"{heading(results)}\n\n{table(results)}\n\n{NOTES}\n"
         (folder / "table.md").write_text(text, encoding="utf-8")

@@ -15,6 +15,9 @@ HERE = Path(__file__).parent
 LIBRARY = HERE / "libisqrt_cov_op.so"
 DOMAIN = "ai.isqrtcov"
 
+# Each session would warn that the provider is not a plugin.
+onnxruntime.set_default_logger_severity(3)
+
 
 def node_model(operator: str, element: str, rank: int, attributes: dict) -> bytes:
     """A model of one node, with every dimension open."""
