@@ -18,8 +18,8 @@ FAILED = 75
 # The most processes, one after the other, in which times are measured, and the seconds below which none is begun.
 PROCESSES = 8
 LEAST = 10
-# What measuring adds to the results.
-MEASURED = {"ceilings": None, "measurements": [], "begun": [], "no_time": [], "not_measured": []}
+# What measuring adds to the results, beside the device's ceilings.
+MEASURED = {"measurements": [], "begun": [], "no_time": [], "not_measured": []}
 
 PACKAGES = {"PyTorch": "torch", "cuBLAS": "nvidia-cublas", "NumPy": "numpy", "onnx": "onnx"}
 
@@ -72,9 +72,9 @@ def supervise(args: argparse.Namespace) -> int:
     end = time.monotonic() + args.seconds
     file = args.output / "results.json"
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    for name in MEASURED:
-        results.pop(name, None)
-    report.save({**results, **{name: value for name, value in MEASURED.items() if value is not None}}, args.output)
+    results.pop("ceilings", None)
+    results.update(MEASURED)
+    report.save(results, args.output)
     status, begun = 1, 0
     for _ in range(PROCESSES):
         left = end - time.monotonic()
