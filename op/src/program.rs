@@ -147,6 +147,28 @@ impl Program {
         }
     }
 
+    /// The greatest magnitudes of the factors of each product, and of those of the result, for eigenvalues of A in [0, 1].
+    pub(crate) fn magnitudes(&self) -> Vec<[f64; 2]> {
+        const STEPS: u32 = 1000;
+        let mut greatest = vec![[0.0_f64; 2]; self.products.len() + 1];
+        let mut matrices = vec![0.0; self.places];
+        for step in 0..=STEPS {
+            matrices[0] = f64::from(step) / f64::from(STEPS);
+            for (number, greatest) in greatest.iter_mut().enumerate() {
+                let factors = self.factors(number).map(|factor| factor.map(|factor| factor.at(&matrices)));
+                for (greatest, factor) in greatest.iter_mut().zip(factors) {
+                    *greatest = greatest.max(factor.unwrap_or_default().abs());
+                }
+                if let Some((_, place)) = self.products.get(number) {
+                    let [left, right] = factors;
+                    let left = left.unwrap_or_default();
+                    matrices[*place] = left * right.unwrap_or(left);
+                }
+            }
+        }
+        greatest
+    }
+
     /// Whether any product whose number has this parity (the result counts as the one after the last) has a left factor, and whether any
     /// has a right one.
     pub(crate) fn has_factors(&self, parity: usize) -> [bool; 2] {
@@ -233,6 +255,13 @@ impl Builder {
     }
 }
 
+impl Combination {
+    /// The combination of 1×1 matrices.
+    fn at(&self, matrices: &[f64]) -> f64 {
+        self.identity + self.terms.iter().map(|&(place, factor)| factor * matrices[place]).sum::<f64>()
+    }
+}
+
 impl Product {
     fn for_each_place(&mut self, visit: &mut impl FnMut(&mut usize)) {
         let right = self.right.iter_mut().flat_map(|right| &mut right.terms);
@@ -252,12 +281,6 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    impl Combination {
-        fn at(&self, matrices: &[f64]) -> f64 {
-            self.identity + self.terms.iter().map(|&(place, factor)| factor * matrices[place]).sum::<f64>()
-        }
-    }
 
     impl Product {
         fn at(&self, matrices: &[f64]) -> f64 {

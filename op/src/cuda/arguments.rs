@@ -12,6 +12,12 @@ pub(super) const TERMS: usize = 12;
 /// The most products that stay on the device in one launch.
 pub(super) const STEPS: usize = 9;
 
+/// The most blocks of a cluster.
+pub(super) const CLUSTER: usize = 8;
+
+/// The most tiles of a product in such a launch.
+pub(super) const FUSED_TILES: usize = 64;
+
 /// Bytes of a `Scale`.
 pub(super) const SCALE: usize = 48;
 
@@ -60,7 +66,7 @@ arguments!(
         x: Address, means: Address, squares: Address, straight: Address, transposed: Address, scale: Address,
         divisor: f64, epsilon: f64,
         samples: i32, channels: i32, positions: i32, channels_last: i32, straight_ld: i32, transposed_ld: i32,
-        form: Form, compensated: i32, frobenius: i32,
+        form: Form, compensated: i32, frobenius: i32, raised: i32,
     }
 );
 arguments!(
@@ -71,14 +77,12 @@ arguments!(
     }
 );
 arguments!(
-    /// A sum of matrices, as a factor of the next product.
-    Combination<R> { out: Address, identity: R, terms: i32, factors: [R; TERMS], places: [i32; TERMS] }
-);
-arguments!(
     /// What becomes of a new symmetric matrix.
     Epilogue<R> {
-        places: Address, place_stride: i64, samples: i32, side: i32, ld: i32, place: i32, keep: i32,
-        left: Combination<R>, right: Combination<R>,
+        places: Address, place_stride: i64, left: Address, right: Address,
+        samples: i32, side: i32, ld: i32, place: i32, keep: i32, terms: i32,
+        left_identity: R, right_identity: R, left_own: R, right_own: R,
+        left_factors: [R; TERMS], right_factors: [R; TERMS], places_read: [i32; TERMS],
     }
 );
 arguments!(
@@ -87,26 +91,48 @@ arguments!(
 );
 arguments!(
     /// The factors of a product.
-    Factors {
+    Factors<R> {
         left: Address, right: Address, left_stride: i64, right_stride: i64, left_ld: i32, right_ld: i32,
-        rows: i32, columns: i32, depth: i32, samples: i32,
+        rows: i32, columns: i32, depth: i32, samples: i32, scale: R,
     }
 );
 arguments!(
     /// Of `product_R`.
     Product<R> {
-        factors: Factors, scale: Address, plain: Address, plain_stride: i64, plain_ld: i32, epilogue: Epilogue<R>,
+        factors: Factors<R>, scale: Address, plain: Address, plain_stride: i64, plain_ld: i32, plain_scale: R,
+        epilogue: Epilogue<R>,
     }
 );
 arguments!(
     /// Of `write_T`.
     Write<R> {
-        factors: Factors, scale: Address, out: Address, epsilon: f64, off_diagonal: R, vectorization: i32, covariance: i32,
+        factors: Factors<R>, scale: Address, out: Address, epsilon: f64, off_diagonal: R, vectorization: i32, covariance: i32,
     }
 );
+/// The tiles of a block of a cluster.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct Share {
+    pub first: u8,
+    pub count: u8,
+    pub left: u8,
+    pub right: u8,
+}
+
+/// Which tiles of a product the blocks of a cluster have.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Tiles {
+    pub order: [u8; FUSED_TILES],
+    pub shares: [Share; CLUSTER],
+}
+
 arguments!(
     /// Of `fused_T`.
-    Fused { moments: Moments, center: Center, write: Write<f32>, steps: i32, products: [Product<f32>; STEPS] }
+    Fused {
+        moments: Moments, center: Center, write: Write<f32>, symmetric: Tiles, rectangle: Tiles, last: Tiles,
+        steps: i32, products: [Product<f32>; STEPS],
+    }
 );
 
 macro_rules! passed {

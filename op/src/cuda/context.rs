@@ -10,7 +10,9 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
+use super::arguments::CLUSTER;
 use super::driver::{Driver, call};
+use super::fused;
 use super::module::Module;
 use super::pool::Pool;
 use super::tier::{Capabilities, Tier};
@@ -126,7 +128,16 @@ impl Context {
         let tiers = Tier::fitting(capability.0, capability.1).filter(launched);
         let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let pool = Pool::new(driver, device.ordinal)?;
-        Ok(Self { capabilities: Capabilities { tier, multiprocessors, shared }, module, pool })
+        let mut clusters = [0; CLUSTER];
+        if tier.clusters() && shared >= fused::SHARED {
+            for (blocks, clusters) in (1..).zip(&mut clusters) {
+                let sizes = [fused::THREADS, fused::SHARED];
+                // A processor's parts have some multiprocessors that no cluster fits on.
+                let guess = || if blocks == 1 { multiprocessors as u16 } else { 0 };
+                *clusters = module.clusters("fused_f32", sizes, blocks)?.unwrap_or_else(guess);
+            }
+        }
+        Ok(Self { capabilities: Capabilities { tier, multiprocessors, shared, clusters }, module, pool })
     }
 }
 

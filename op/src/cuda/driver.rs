@@ -93,6 +93,7 @@ functions! {
         // From CUDA 12: gives a context a number that no other has, also after it is gone.
         cuCtxGetId(sys::CUcontext, *mut u64);
         // From CUDA 11.8.
+        cuOccupancyMaxActiveClusters(*mut c_int, sys::CUfunction, *const sys::CUlaunchConfig);
         cuLaunchKernelEx(*const sys::CUlaunchConfig, sys::CUfunction, *mut *mut c_void, *mut *mut c_void);
     }
 }

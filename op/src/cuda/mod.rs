@@ -8,9 +8,11 @@
 //! without a driver a kernel is refused, and nothing else changes.
 
 mod arguments;
+mod arithmetic;
 mod context;
 mod driver;
 mod element;
+mod epilogue;
 mod fused;
 mod module;
 mod plan;
@@ -30,6 +32,7 @@ use crate::{Error, Layer};
 use context::Current;
 pub use element::ElementType;
 use plan::{Addresses, Plan};
+use tier::Capabilities;
 
 /// The plans that a kernel keeps: as many sizes as a session usually alternates between.
 const PLANS: usize = 8;
@@ -43,7 +46,7 @@ pub struct Kernel {
 }
 
 /// What a plan depends on beside the layer.
-type Case = (ElementType, Extent);
+type Case = (ElementType, Extent, Capabilities);
 
 impl Kernel {
     /// A kernel for `layer`. The kernels are loaded into the CUDA context that is current on this thread, so that calls find them there.
@@ -91,7 +94,7 @@ impl Kernel {
         // SAFETY: the stream is the caller's.
         let current = unsafe { Current::of(stream) }?;
         let context = current.context()?;
-        let plan = self.plan((element, extent))?;
+        let plan = self.plan((element, extent, context.capabilities))?;
         let bytes = plan.workspace();
         // SAFETY: the context is that of the stream, and current until this function returns.
         let memory = unsafe { context.pool.take(bytes, stream) }?;
@@ -103,7 +106,7 @@ impl Kernel {
             positions: extent.positions,
         })?;
         let addresses = Addresses { input, output, workspace: memory.address() };
-        plan.launch(context.capabilities, addresses, &mut |launch| {
+        plan.launch(addresses, &mut |launch| {
             // SAFETY: the caller's tensors are as large as the plan takes them to be, the workspace as large as it asked
             // for, and given back behind the last launch.
             unsafe { context.module.launch(&launch, stream) }
@@ -119,8 +122,8 @@ impl Kernel {
             plans.push(found);
             return Ok(plan);
         }
-        let (element, extent) = case;
-        let plan = Arc::new(Plan::new(&self.layer, element, extent)?);
+        let (element, extent, capabilities) = case;
+        let plan = Arc::new(Plan::new(&self.layer, element, extent, capabilities)?);
         if plans.len() == PLANS {
             plans.remove(0);
         }

@@ -90,18 +90,8 @@ impl Module {
         let function = self.function(launch.function, launch.shared)?;
         let mut parameters = [launch.arguments.address().cast_mut()];
         let mut attribute = cluster(launch.cluster);
-        let configuration = sys::CUlaunchConfig {
-            gridDimX: launch.blocks,
-            gridDimY: 1,
-            gridDimZ: 1,
-            blockDimX: launch.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: launch.shared,
-            hStream: stream,
-            attrs: &raw mut attribute,
-            numAttrs: 1,
-        };
+        let sizes = [launch.blocks, launch.threads, launch.shared];
+        let configuration = configuration(sizes, stream, &mut attribute);
         let (parameters, none) = (parameters.as_mut_ptr(), ptr::null_mut());
         // SAFETY: the kernels take one parameter, by value, which the calls copy; the rest is the caller's to see to.
         unsafe {
@@ -115,6 +105,27 @@ impl Module {
                 cuLaunchKernel(function.0, blocks, 1, 1, threads, 1, 1, shared, stream, parameters, none)
             )
         }
+    }
+
+    /// How many clusters of this many blocks of a kernel run at once, by threads and bytes of shared memory of a block; none where the
+    /// driver does not tell, or there can be no such clusters.
+    ///
+    /// # Errors
+    /// There is no such kernel.
+    pub(super) fn clusters(
+        &self,
+        name: &'static str,
+        [threads, shared]: [u32; 2],
+        blocks: u32,
+    ) -> Result<Option<u16>, Error> {
+        let Some(ask) = self.driver.functions.cuOccupancyMaxActiveClusters else { return Ok(None) };
+        let function = self.function(name, shared)?;
+        let mut attribute = cluster(blocks);
+        let configuration = configuration([blocks, threads, shared], ptr::null_mut(), &mut attribute);
+        let mut count = 0;
+        // SAFETY: the call writes one number, and reads a configuration whose attribute is alive.
+        let status = unsafe { ask(&raw mut count, function.0, &raw const configuration) };
+        Ok(if status == 0 { u16::try_from(count).ok() } else { None })
     }
 
     /// The kernel called `name`, allowed to be launched with `shared` bytes of shared memory.
@@ -157,6 +168,26 @@ fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
     attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
     attribute.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks, y: 1, z: 1 };
     attribute
+}
+
+/// A launch with one attribute: blocks, threads of a block and bytes of its shared memory.
+fn configuration(
+    [blocks, threads, shared]: [u32; 3],
+    stream: sys::CUstream,
+    attribute: &mut sys::CUlaunchAttribute,
+) -> sys::CUlaunchConfig {
+    sys::CUlaunchConfig {
+        gridDimX: blocks,
+        gridDimY: 1,
+        gridDimZ: 1,
+        blockDimX: threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shared,
+        hStream: stream,
+        attrs: attribute,
+        numAttrs: 1,
+    }
 }
 
 /// Has the driver compile and load PTX. An error comes with the compiler's log.

@@ -1,6 +1,7 @@
 //! Which kernels a call launches, on what. Pure arithmetic: nothing here knows a driver.
 
 use super::arguments::{Address, Arguments};
+use super::arithmetic::Arithmetic;
 use super::element::ElementType;
 use super::fused;
 use super::slab::Slab;
@@ -56,21 +57,34 @@ pub(super) struct Plan {
     pub form: Form,
     /// by these products; none for the covariance.
     pub program: Option<Program>,
+    /// How operands are multiplied,
+    pub arithmetic: Arithmetic,
+    /// and the exponents of the powers of two that the factors of each product, and those of the result, are multiplied by.
+    pub exponents: Vec<[i32; 2]>,
+    /// What the device can do.
+    pub capabilities: Capabilities,
     /// How the workspace of a slab is divided.
     pub parts: Workspace,
     /// The samples of a slab; the last one may have fewer.
     slab: usize,
+    /// Whether a slab is one launch.
+    fused: bool,
 }
 
 /// What launching a kernel can come to.
 pub(super) type Launching<'a> = &'a mut dyn FnMut(Launch<'_>) -> Result<(), Error>;
 
 impl Plan {
-    /// The plan for an input of this extent.
+    /// The plan for an input of this extent on such a device.
     ///
     /// # Errors
     /// Sizes that no device has memory for.
-    pub(super) fn new(layer: &Layer, element: ElementType, extent: Extent) -> Result<Self, Error> {
+    pub(super) fn new(
+        layer: &Layer,
+        element: ElementType,
+        extent: Extent,
+        capabilities: Capabilities,
+    ) -> Result<Self, Error> {
         let (channels, positions) = (extent.channels, extent.positions);
         let too_large = || Error::Memory { operator: layer.name(), channels, positions };
         let side = channels.min(positions);
@@ -84,7 +98,15 @@ impl Plan {
         };
         // Kernels count in 32 bits, but for addresses.
         let tiles = channels.div_ceil(32).checked_mul(channels.max(positions).div_ceil(32));
-        let sizes = [channels.checked_next_multiple_of(128), positions.checked_next_multiple_of(128), tiles];
+        let side = side.checked_next_multiple_of(8).and_then(|side| side.checked_mul(side));
+        let square = channels.checked_next_multiple_of(8).and_then(|side| side.checked_mul(side));
+        let sizes = [
+            channels.checked_next_multiple_of(128),
+            positions.checked_next_multiple_of(128),
+            tiles,
+            side,
+            square,
+        ];
         if sizes.into_iter().any(|size| size.is_none_or(|size| i32::try_from(size).is_err())) {
             return Err(too_large());
         }
@@ -95,7 +117,23 @@ impl Plan {
             (SLAB_BYTES / workspace(1)?.bytes.max(1)).clamp(1, i32::MAX as usize / tiles.unwrap_or(1).max(1));
         let slabs = extent.samples.div_ceil(most).max(1);
         let slab = extent.samples.div_ceil(slabs).max(1);
-        Ok(Self { layer: *layer, element, extent, form, parts: workspace(slab)?, slab, program })
+        let arithmetic = Arithmetic::choose(layer, element, capabilities.tier);
+        let exponents = program.as_ref().map_or_else(Vec::new, |program| arithmetic.exponents(program));
+        let mut plan = Self {
+            layer: *layer,
+            element,
+            extent,
+            form,
+            arithmetic,
+            exponents,
+            parts: workspace(slab)?,
+            slab,
+            program,
+            capabilities,
+            fused: false,
+        };
+        plan.fused = fused::fits(&plan);
+        Ok(plan)
     }
 
     /// The bytes on the device that the call works in.
@@ -107,13 +145,7 @@ impl Plan {
     ///
     /// # Errors
     /// What a launch came to.
-    pub(super) fn launch(
-        &self,
-        capabilities: Capabilities,
-        addresses: Addresses,
-        launch: Launching<'_>,
-    ) -> Result<(), Error> {
-        let fused = fused::fits(self, capabilities);
+    pub(super) fn launch(&self, addresses: Addresses, launch: Launching<'_>) -> Result<(), Error> {
         for first in (0..self.extent.samples).step_by(self.slab) {
             let samples = self.slab.min(self.extent.samples - first);
             let Extent { channels, positions, .. } = self.extent;
@@ -126,9 +158,7 @@ impl Plan {
             };
             let slab = Slab { plan: self, addresses, samples };
             match self.element {
-                _ if fused => {
-                    slab.launch_fused(fused::cluster(samples, capabilities.multiprocessors), launch)?;
-                }
+                _ if self.fused => slab.launch_fused(fused::cluster(samples, &self.capabilities), launch)?,
                 ElementType::Double => slab.launch::<f64>(launch)?,
                 _ => slab.launch::<f32>(launch)?,
             }

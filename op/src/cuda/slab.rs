@@ -1,16 +1,16 @@
 //! The launches of a slab: samples that a call computes together, one launch for each stage of all of them.
 
-use super::arguments::{
-    self, Address, Center, Combination, Epilogue, Factors, Load, Measure, Moments, Product, TERMS, Write,
-};
+use super::arguments::{self, Address, Center, Epilogue, Factors, Load, Measure, Moments, Product, Write};
+use super::arithmetic::Arithmetic;
 use super::element::ElementType;
+use super::epilogue::no_epilogue;
 use super::plan::{Addresses, Launch, Launching, Plan};
 use super::real::Real;
 use super::workspace::{Part, row_stride};
 use crate::Error;
 use crate::form::Form;
 use crate::layer::{Extent, Normalization, OperatorKind};
-use crate::program::{self, Outcome, Program};
+use crate::program::{Outcome, Program};
 
 /// The sizes of `kernels/read.cuh`, `measure.cuh` and `product.cuh`: threads of a block, and what it has a part of.
 const READ_THREADS: u32 = 256;
@@ -22,7 +22,7 @@ const PRODUCT_THREADS: u32 = 128;
 const TILE: usize = 64;
 /// Shared memory, in bytes.
 const MOMENTS_SHARED: u32 = 2048;
-const CENTER_SHARED: u32 = 32 * 33 * 8;
+const CENTER_SHARED: u32 = 32 * 129 * 8;
 const MEASURE_SHARED: u32 = 2048;
 const PRODUCT_SHARED: u32 = 2 * 4 * 16 * 72 * 4;
 
@@ -49,14 +49,16 @@ pub(super) struct Slab<'a> {
 
 /// A matrix of every sample.
 #[derive(Debug, Clone, Copy)]
-struct Matrix {
-    address: Address,
+pub(super) struct Matrix {
+    pub address: Address,
     /// Numbers from one sample's to the next sample's.
-    stride: usize,
+    pub stride: usize,
     /// Numbers from row to row.
-    ld: usize,
+    pub ld: usize,
     /// Its columns.
-    columns: usize,
+    pub columns: usize,
+    /// The exponent of the power of two that its numbers are multiplied by.
+    pub exponent: i32,
 }
 
 impl Slab<'_> {
@@ -80,7 +82,7 @@ impl Slab<'_> {
             self.read::<R>(self.form(), launch)?;
             if layer.normalization == Normalization::Frobenius {
                 // Its norm is known when all of P is there.
-                let kept = Epilogue { left: no_factor(), right: no_factor(), keep: 1, ..first };
+                let kept = Epilogue { left: 0, right: 0, terms: 0, keep: 1, ..first };
                 self.launch_product(&self.gram(kept), launch)?;
                 let side = self.side();
                 let ld = row_stride(side, size_of::<R>()).unwrap_or(side);
@@ -109,7 +111,8 @@ impl Slab<'_> {
     pub(super) fn gram<R: Real>(&self, epilogue: Epilogue<R>) -> Product<R> {
         let Extent { channels, positions, .. } = self.plan.extent;
         let (factor, depth) = if self.plan.form == Form::Gram {
-            (self.matrix::<R>(self.plan.parts.straight, channels, positions), channels)
+            let straight = self.matrix::<R>(self.plan.parts.straight, channels, positions);
+            (Matrix { exponent: self.plan.arithmetic.raised(), ..straight }, channels)
         } else {
             (self.positions_by_channels::<R>(self.plan.parts.transposed), positions)
         };
@@ -134,6 +137,7 @@ impl Slab<'_> {
                 plain: half.address,
                 plain_stride: half.stride as i64,
                 plain_ld: half.ld as i32,
+                plain_scale: power(half.exponent),
                 ..self.product([q, transposed], self.side(), no_epilogue())
             });
         }
@@ -155,30 +159,36 @@ impl Slab<'_> {
     }
 
     /// The rows of the matrix that the program runs on.
-    fn side(&self) -> usize {
+    pub(super) fn side(&self) -> usize {
         let Extent { channels, positions, .. } = self.plan.extent;
         if self.plan.form == Form::Gram { positions } else { channels }
     }
 
-    fn at(&self, part: Part) -> Address {
+    pub(super) fn at(&self, part: Part) -> Address {
         self.addresses.workspace + part.offset as Address
     }
 
-    fn matrix<R: Real>(&self, part: Part, rows: usize, columns: usize) -> Matrix {
+    pub(super) fn matrix<R: Real>(&self, part: Part, rows: usize, columns: usize) -> Matrix {
         let ld = row_stride(columns, size_of::<R>()).unwrap_or(columns);
-        Matrix { address: self.at(part), stride: rows * ld, ld, columns }
+        Matrix { address: self.at(part), stride: rows * ld, ld, columns, exponent: 0 }
     }
 
+    /// A matrix of positions by channels, X̄ᵀ or q(G) X̄ᵀ; X̄ has the same exponent.
     fn positions_by_channels<R: Real>(&self, part: Part) -> Matrix {
-        self.matrix::<R>(part, self.plan.extent.positions, self.plan.extent.channels)
+        let Extent { channels, positions, .. } = self.plan.extent;
+        let exponent = self.plan.arithmetic.raised();
+        Matrix { exponent, ..self.matrix::<R>(part, positions, channels) }
     }
 
     /// The factors of a program's product; after all products, those of the result.
     fn factors<R: Real>(&self, program: &Program, step: usize) -> [Matrix; 2] {
         let parts = self.plan.parts.factors[step % 2];
-        let matrix = |part| self.matrix::<R>(part, self.side(), self.side());
         let [_, right] = program.factors(step);
-        [matrix(parts[0]), matrix(parts[usize::from(right.is_some())])]
+        let exponents = self.plan.exponents[step];
+        [0, usize::from(right.is_some())].map(|factor| Matrix {
+            exponent: exponents[factor],
+            ..self.matrix::<R>(parts[factor], self.side(), self.side())
+        })
     }
 
     /// The arguments of the kernel that sums over each channel.
@@ -220,6 +230,7 @@ impl Slab<'_> {
             form,
             compensated: layer.compensated.into(),
             frobenius: self.frobenius(),
+            raised: self.plan.arithmetic.raised(),
         }
     }
 
@@ -227,7 +238,7 @@ impl Slab<'_> {
     fn read<R: Real>(&self, form: arguments::Form, launch: Launching<'_>) -> Result<(), Error> {
         let Extent { channels, positions, .. } = self.plan.extent;
         launch(Launch {
-            function: name(Stage::Moments, self.plan.element),
+            function: name(Stage::Moments, self.plan.arithmetic, self.plan.element),
             blocks: self.blocks(channels.div_ceil(MOMENTS_CHANNELS)),
             threads: READ_THREADS,
             shared: MOMENTS_SHARED,
@@ -235,7 +246,7 @@ impl Slab<'_> {
             arguments: &self.moments(),
         })?;
         launch(Launch {
-            function: name(Stage::Center, self.plan.element),
+            function: name(Stage::Center, self.plan.arithmetic, self.plan.element),
             blocks: self.blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS)),
             threads: READ_THREADS,
             shared: CENTER_SHARED,
@@ -270,7 +281,7 @@ impl Slab<'_> {
             given: given.into(),
         };
         launch(Launch {
-            function: name(Stage::Measure, element),
+            function: name(Stage::Measure, self.plan.arithmetic, element),
             blocks: self.blocks(1),
             threads: READ_THREADS,
             shared: MEASURE_SHARED,
@@ -280,7 +291,7 @@ impl Slab<'_> {
         let (side, ld) = (side as i32, ld as i32);
         let load = Load { matrix, scale, stride: stride as i64, side, ld, given: given.into(), epilogue };
         launch(Launch {
-            function: name(Stage::Load, element),
+            function: name(Stage::Load, self.plan.arithmetic, element),
             blocks: self.blocks(triangle(self.side().div_ceil(LOAD_SIDE))),
             threads: READ_THREADS,
             shared: 0,
@@ -292,7 +303,15 @@ impl Slab<'_> {
     /// A symmetric product.
     fn product<R: Real>(&self, factors: [Matrix; 2], depth: usize, epilogue: Epilogue<R>) -> Product<R> {
         let factors = self.operands(factors, depth);
-        Product { factors, scale: 0, plain: 0, plain_stride: 0, plain_ld: 0, epilogue }
+        Product {
+            factors,
+            scale: 0,
+            plain: 0,
+            plain_stride: 0,
+            plain_ld: 0,
+            plain_scale: R::default(),
+            epilogue,
+        }
     }
 
     fn launch_product<R: Real>(&self, product: &Product<R>, launch: Launching<'_>) -> Result<(), Error> {
@@ -300,7 +319,7 @@ impl Slab<'_> {
             [product.factors.rows, product.factors.columns].map(|size| (size as usize).div_ceil(TILE));
         let tiles = if product.plain == 0 { triangle(down) } else { down * across };
         launch(Launch {
-            function: name(Stage::Product, R::ELEMENT),
+            function: name(Stage::Product, self.plan.arithmetic, R::ELEMENT),
             blocks: self.blocks(tiles),
             threads: PRODUCT_THREADS,
             shared: PRODUCT_SHARED,
@@ -325,7 +344,7 @@ impl Slab<'_> {
 
     fn launch_write<R: Real>(&self, write: &Write<R>, launch: Launching<'_>) -> Result<(), Error> {
         launch(Launch {
-            function: name(Stage::Write, self.plan.element),
+            function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
             blocks: self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE))),
             threads: PRODUCT_THREADS,
             shared: PRODUCT_SHARED,
@@ -334,7 +353,7 @@ impl Slab<'_> {
         })
     }
 
-    fn operands(&self, [left, right]: [Matrix; 2], depth: usize) -> Factors {
+    fn operands<R: Real>(&self, [left, right]: [Matrix; 2], depth: usize) -> Factors<R> {
         Factors {
             left: left.address,
             right: right.address,
@@ -346,27 +365,7 @@ impl Slab<'_> {
             columns: right.columns as i32,
             depth: depth as i32,
             samples: self.samples as i32,
-        }
-    }
-
-    /// What is made of the matrix that product `step` gives, or of A where there is none.
-    pub(super) fn epilogue<R: Real>(&self, program: &Program, step: Option<usize>) -> Epilogue<R> {
-        let next = step.map_or(0, |step| step + 1);
-        let place = step.map_or(0, |step| program.products[step].1);
-        let [left, right] = program.factors(next);
-        let parts = self.plan.parts.factors[next % 2];
-        let side = self.side();
-        let matrix = self.matrix::<R>(self.plan.parts.places, side, side);
-        Epilogue {
-            places: matrix.address,
-            place_stride: (matrix.stride * self.samples) as i64,
-            samples: self.samples as i32,
-            side: side as i32,
-            ld: matrix.ld as i32,
-            place: place as i32,
-            keep: program.is_read_later(place, next).into(),
-            left: left.map_or_else(no_factor, |left| combination(left, self.at(parts[0]))),
-            right: right.map_or_else(no_factor, |right| combination(right, self.at(parts[1]))),
+            scale: power(-left.exponent - right.exponent),
         }
     }
 
@@ -393,20 +392,6 @@ fn triangle(rows: usize) -> usize {
     rows * (rows + 1) / 2
 }
 
-fn no_epilogue<R: Real>() -> Epilogue<R> {
-    Epilogue {
-        places: 0,
-        place_stride: 0,
-        samples: 0,
-        side: 0,
-        ld: 0,
-        place: 0,
-        keep: 0,
-        left: no_factor(),
-        right: no_factor(),
-    }
-}
-
 /// A product that is not there.
 pub(super) fn no_product<R: Real>() -> Product<R> {
     let factors = Factors {
@@ -420,44 +405,42 @@ pub(super) fn no_product<R: Real>() -> Product<R> {
         columns: 0,
         depth: 0,
         samples: 0,
+        scale: R::default(),
     };
-    Product { factors, scale: 0, plain: 0, plain_stride: 0, plain_ld: 0, epilogue: no_epilogue() }
+    let (plain_scale, epilogue) = (R::default(), no_epilogue());
+    Product { factors, scale: 0, plain: 0, plain_stride: 0, plain_ld: 0, plain_scale, epilogue }
 }
 
-fn no_factor<R: Real>() -> Combination<R> {
-    Combination {
-        out: 0,
-        identity: R::default(),
-        terms: 0,
-        factors: [R::default(); TERMS],
-        places: [0; TERMS],
-    }
-}
-
-fn combination<R: Real>(sum: &program::Combination, out: Address) -> Combination<R> {
-    let mut combination = no_factor();
-    combination.out = out;
-    combination.identity = R::from_f64(sum.identity);
-    combination.terms = sum.terms.len() as i32;
-    for (index, &(place, factor)) in sum.terms.iter().enumerate() {
-        combination.factors[index] = R::from_f64(factor);
-        combination.places[index] = place as i32;
-    }
-    combination
+/// 2^exponent.
+fn power<R: Real>(exponent: i32) -> R {
+    R::from_f64(2.0_f64.powi(exponent))
 }
 
 /// The name of a kernel for an element type.
-fn name(kernel: Stage, element: ElementType) -> &'static str {
+fn name(kernel: Stage, arithmetic: Arithmetic, element: ElementType) -> &'static str {
     use ElementType::{BFloat16, Double, Float, Float16};
     macro_rules! names {
-        ($($stage:ident $name:literal),*) => {
-            match (kernel, element) {$(
-                (Stage::$stage, Float) => concat!($name, "_f32"),
-                (Stage::$stage, Double) => concat!($name, "_f64"),
-                (Stage::$stage, Float16) => concat!($name, "_f16"),
-                (Stage::$stage, BFloat16) => concat!($name, "_bf16"),
+        ($($stage:ident $arithmetic:pat => $name:literal),*) => {
+            match (kernel, arithmetic, element) {$(
+                (Stage::$stage, $arithmetic, Float) => concat!($name, "_f32"),
+                (Stage::$stage, $arithmetic, Double) => concat!($name, "_f64"),
+                (Stage::$stage, $arithmetic, Float16) => concat!($name, "_f16"),
+                (Stage::$stage, $arithmetic, BFloat16) => concat!($name, "_bf16"),
             )*}
         };
     }
-    names!(Moments "moments", Center "center", Measure "measure", Load "load", Product "product", Write "write")
+    if matches!((kernel, arithmetic), (Stage::Product, Arithmetic::Halves)) {
+        return "product_halves";
+    }
+    names!(
+        Moments _ => "moments",
+        Measure _ => "measure",
+        Product _ => "product",
+        Center Arithmetic::Plain => "center",
+        Center Arithmetic::Halves => "center_halves",
+        Load Arithmetic::Plain => "load",
+        Load Arithmetic::Halves => "load_halves",
+        Write Arithmetic::Plain => "write",
+        Write Arithmetic::Halves => "write_halves"
+    )
 }

@@ -1,5 +1,7 @@
 //! Which compilation of the kernels a device gets, and what else of the device decides how a call is launched.
 
+use super::arguments::CLUSTER;
+
 /// A compilation of the kernels, by the compute capability that it asks for at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Tier {
@@ -20,6 +22,8 @@ pub(super) struct Capabilities {
     pub multiprocessors: usize,
     /// The most bytes of shared memory that a block can ask for.
     pub shared: u32,
+    /// How many clusters of 1 to 8 blocks, each with a multiprocessor of its own, the device runs at once.
+    pub clusters: [u16; CLUSTER],
 }
 
 impl Tier {

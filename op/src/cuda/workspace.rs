@@ -17,9 +17,9 @@ pub(super) struct Part {
     pub offset: usize,
 }
 
-/// The rows of the matrices of one kind: how far apart they are, in numbers.
+/// How far apart the rows of a matrix are, in numbers: each begins at a multiple of 32 bytes, and so do the planes of one in halves.
 pub(super) fn row_stride(columns: usize, real: usize) -> Option<usize> {
-    columns.checked_next_multiple_of(16 / real)
+    columns.checked_next_multiple_of(32 / real)
 }
 
 /// The parts, for as many samples as it was made for.

@@ -13,7 +13,10 @@ fn in_every_order(layer: &Layer, element: ElementType, size: (usize, usize, usiz
     for order in &ORDERS[1..] {
         let order = *order;
         set_order(order);
-        assert!(bits(*layer, element, &data, &dims) == expected, "{layer} of {element:?}, shape {dims:?}, order {order}");
+        assert!(
+            bits(*layer, element, &data, &dims) == expected,
+            "{layer} of {element:?}, shape {dims:?}, order {order}"
+        );
     }
     set_order(0);
 }
@@ -42,7 +45,8 @@ fn other_samples_change_no_bit() {
                 let (data, mut dims) = input(&layer, (3, channels, positions));
                 let together = bits(layer, element, &data, &dims);
                 dims[0] = 1;
-                let alone = data.chunks(data.len() / 3).flat_map(|sample| bits(layer, element, sample, &dims));
+                let alone =
+                    data.chunks(data.len() / 3).flat_map(|sample| bits(layer, element, sample, &dims));
                 assert!(alone.eq(together), "{layer} of {element:?}, {channels}x{positions}");
             }
         }

@@ -70,18 +70,24 @@ fn enter() {
 pub fn bits(layer: Layer, element: ElementType, input: &[f64], dims: &[usize]) -> Vec<u64> {
     enter();
     let size = element.bytes();
-    let outputs = dims[0] * layer.output_elements(layer.extent(dims).expect("a shape that the layer takes").channels);
+    let outputs =
+        dims[0] * layer.output_elements(layer.extent(dims).expect("a shape that the layer takes").channels);
     // Behind one element that nobody reads: tensors begin anywhere.
     let (from, to) = (Memory::new((1 + input.len()) * size), Memory::new((1 + outputs) * size));
     let bytes = encode(element, input);
     call!(cuMemcpyHtoD_v2(from.address + size as u64 => u64, bytes.as_ptr().cast() => *const c_void, bytes.len() => usize));
     let kernel = Kernel::new(layer).expect("the stub is a device that the kernels run on");
     // SAFETY: the memory is the device's, and as large as the shape says; the stream is the default one.
-    unsafe { kernel.run(element, from.address + size as u64, dims, to.address + size as u64, ptr::null_mut()) }
-        .expect("the stub launches everything");
+    unsafe {
+        kernel.run(element, from.address + size as u64, dims, to.address + size as u64, ptr::null_mut())
+    }
+    .expect("the stub launches everything");
     let mut bytes = vec![0_u8; outputs * size];
     call!(cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast() => *mut c_void, to.address + size as u64 => u64, bytes.len() => usize));
-    bytes.chunks_exact(size).map(|bytes| bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte))).collect()
+    bytes
+        .chunks_exact(size)
+        .map(|bytes| bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte)))
+        .collect()
 }
 
 /// The numbers that an output's bits are.

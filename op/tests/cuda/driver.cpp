@@ -346,6 +346,16 @@ struct LaunchConfiguration {
     const LaunchAttribute* attributes;
     unsigned count;
 };
+DRIVER cuOccupancyMaxActiveClusters(int* count, void*, const LaunchConfiguration* with) {
+    unsigned cluster = 1;
+    for (unsigned i = 0; i < with->count; ++i) {
+        const LaunchAttribute& attribute = with->attributes[i];
+        if (attribute.id == 4) cluster = attribute.cluster[0] * attribute.cluster[1] * attribute.cluster[2];
+    }
+    *count = static_cast<int>(number("MULTIPROCESSORS", "132") / cluster);
+    return 0;
+}
+
 DRIVER cuLaunchKernelEx(const LaunchConfiguration* with, void* function, void** arguments, void**) {
     unsigned cluster = 1;
     for (unsigned i = 0; i < with->count; ++i) {

@@ -23,9 +23,9 @@ std::vector<Kernel>& kernels() {
 
 namespace {
 
-enum State { READY, AT_BARRIER, AT_CLUSTER_BARRIER, AT_WARP_BARRIER, IN_EXCHANGE, IN_MULTIPLY, ENDED };
+enum State { READY, AT_BARRIER, AT_CLUSTER_BARRIER, AT_WARP_BARRIER, IN_EXCHANGE, IN_LOAD, IN_MULTIPLY, ENDED };
 const char* const STATES[] = {"is ready",       "waits at __syncthreads", "waits at cluster_sync",
-                              "waits at warp_sync", "waits in exchange", "waits in multiply_tf32", "has ended"};
+                              "waits at warp_sync", "waits in exchange", "waits in load_transposed", "waits in multiply_f16", "has ended"};
 
 struct Block;
 struct Warp;
@@ -50,6 +50,7 @@ struct Warp {
     int size, arrived, mask;
     unsigned met;
     char addresses[2];  // as a Barrier's
+    const void* passed[32];
 };
 
 // Those who meet at one place again and again. The two addresses stand for every other meeting: a thread that leaves late
@@ -335,23 +336,38 @@ uint64_t warp_exchange(uint64_t value, int mask) {
     return thread.value;
 }
 
+void warp_addresses(const void* own, const void* (&all)[32]) {
+    Thread& thread = self();
+    thread.value = reinterpret_cast<uintptr_t>(own);
+    if (reinterpret_cast<uintptr_t>(own) % 16) fail("load_transposed of an address that is no multiple of 16");
+    if (gather(IN_LOAD)) {
+        for (int i = 0; i < 32; ++i) thread.warp->passed[i] = reinterpret_cast<const void*>(thread.warp->lanes[i]->value);
+        go_on();
+    }
+    wait();
+    std::copy_n(thread.warp->passed, 32, all);
+}
+
 void warp_multiply(float* c, const unsigned* a, const unsigned* b) {
     Thread& thread = self();
     thread.c = c, thread.a = a, thread.b = b;
     if (gather(IN_MULTIPLY)) {
-        double left[8][16], right[8][8], sums[16][8];
+        double left[16][16], right[16][8], sums[16][8];
         for (int lane = 0; lane < 32; ++lane) {
             const Thread& of = *thread.warp->lanes[lane];
             int g = lane / 4, t = lane % 4;
             for (int i = 0; i < 4; ++i) {
-                left[t + i / 2 * 4][g + i % 2 * 8] = tf32(of.a[i]);
+                left[2 * t + i / 2 * 8][g + i % 2 * 8] = lower_half(of.a[i]);
+                left[2 * t + 1 + i / 2 * 8][g + i % 2 * 8] = upper_half(of.a[i]);
                 sums[g + i / 2 * 8][2 * t + i % 2] = of.c[i];
             }
-            right[t][g] = tf32(of.b[0]);
-            right[t + 4][g] = tf32(of.b[1]);
+            for (int i = 0; i < 2; ++i) {
+                right[2 * t + i * 8][g] = lower_half(of.b[i]);
+                right[2 * t + 1 + i * 8][g] = upper_half(of.b[i]);
+            }
         }
         for (int row = 0; row < 16; ++row) {
-            for (int k = 0; k < 8; ++k) {
+            for (int k = 0; k < 16; ++k) {
                 for (int column = 0; column < 8; ++column) sums[row][column] += left[k][row] * right[k][column];
             }
         }

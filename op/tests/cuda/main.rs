@@ -17,7 +17,8 @@ use std::process::Command;
 
 /// Devices: compute capability, multiprocessors, and which tests to run there. One for every tier; and one where samples get
 /// clusters of few blocks, and of fewer the more samples there are.
-const DEVICES: [(&str, &str, &str); 4] = [("7.5", "40", ""), ("8.0", "108", ""), ("9.0", "132", ""), ("9.0", "3", "bits::")];
+const DEVICES: [(&str, &str, &str); 4] =
+    [("7.5", "40", ""), ("8.0", "108", ""), ("9.0", "132", ""), ("9.0", "3", "bits::")];
 
 #[test]
 fn kernels_on_the_stub() {
@@ -34,6 +35,9 @@ fn kernels_on_the_stub() {
             .env("ISQRT_STUB_MULTIPROCESSORS", multiprocessors)
             .status()
             .expect("this program starts");
-        assert!(status.success(), "compute capability {capability}, {multiprocessors} multiprocessors: {status}");
+        assert!(
+            status.success(),
+            "compute capability {capability}, {multiprocessors} multiprocessors: {status}"
+        );
     }
 }

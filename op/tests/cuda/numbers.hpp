@@ -87,8 +87,9 @@ inline std::common_type_t<A, B> max(A a, B b) {
 
 namespace shim {
 
-// What a tensor core reads of a float.
-inline float tf32(unsigned bits) { return float_of(bits & 0xffffe000u); }
+// The two float16 numbers of a register.
+inline float lower_half(unsigned bits) { return widen(f16{static_cast<unsigned short>(bits)}); }
+inline float upper_half(unsigned bits) { return widen(f16{static_cast<unsigned short>(bits >> 16)}); }
 
 // Rounded toward zero, as sums in tensor cores are: never better than a GPU's, and biased as those are.
 inline float toward_zero(double sum) {

@@ -47,7 +47,8 @@ fn check(layer: &Layer, element: ElementType, data: &[f64], dims: &[usize]) {
         for (index, (&found, &expected)) in found.iter().zip(expected).enumerate() {
             let allowed = of_greatest * greatest + of_itself * expected.abs() + step(element);
             // Where sums are not finite, the order of operations decides whether they are infinite or no number.
-            let right = if expected.is_finite() { (found - expected).abs() <= allowed } else { !found.is_finite() };
+            let right =
+                if expected.is_finite() { (found - expected).abs() <= allowed } else { !found.is_finite() };
             assert!(
                 right,
                 "{layer} of {element:?}, shape {dims:?}, sample {sample}, entry {index}: {found:e}, expected {expected:e} within {allowed:e}"

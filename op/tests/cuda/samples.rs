@@ -38,7 +38,8 @@ pub fn input(layer: &Layer, (samples, channels, positions): (usize, usize, usize
     }
     let mut covariance = Layer::new(OperatorKind::CovariancePooling);
     covariance.vectorization = Vectorization::None;
-    let mut matrices = reference::evaluate(&covariance, &features, &[samples, channels, positions]).expect("a sound shape");
+    let mut matrices =
+        reference::evaluate(&covariance, &features, &[samples, channels, positions]).expect("a sound shape");
     // What is below the diagonal does not count.
     for (index, entry) in matrices.iter_mut().enumerate() {
         if index / channels % channels > index % channels {

@@ -39,6 +39,7 @@ void block_barrier();
 void cluster_barrier();
 void warp_barrier();
 uint64_t warp_exchange(uint64_t value, int mask);
+void warp_addresses(const void* own, const void* (&all)[32]);
 void warp_multiply(float* c, const unsigned* a, const unsigned* b);
 
 // A thread's copies under way: `first_copy` takes the oldest off the list if its group has to be done for at most `pending` to be left.
@@ -92,7 +93,18 @@ inline void copies_wait() {
 DEVICE void warp_sync() { shim::warp_barrier(); }
 
 #if ISQRT_TIER >= 80
-DEVICE void multiply_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { shim::warp_multiply(c, a, b); }
+// Each lane reads what it gets itself, where the sanitizers see it.
+inline void load_transposed(unsigned (&to)[4], const void* row) {
+    const void* rows[32];
+    shim::warp_addresses(row, rows);
+    int lane = int(shim::here->thread.x % 32), g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; ++i) {
+        unsigned lower = static_cast<const unsigned short*>(rows[i * 8 + 2 * t])[g];
+        unsigned upper = static_cast<const unsigned short*>(rows[i * 8 + 2 * t + 1])[g];
+        to[i] = lower | upper << 16;
+    }
+}
+DEVICE void multiply_f16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { shim::warp_multiply(c, a, b); }
 #endif
 
 #if ISQRT_TIER >= 90

@@ -97,17 +97,19 @@ static void stream() {
 }
 
 static void tile() {
-    std::vector<float> a = numbers(128, 3), b = numbers(64, 4);
-    Buffer<float> left(a), right(b), out(128);
+    std::vector<f16> a(256), b(128);
+    std::vector<float> x = numbers(256, 3), y = numbers(128, 4);
+    for (int i = 0; i < 256; ++i) narrow(x[i], a[i]);
+    for (int i = 0; i < 128; ++i) narrow(y[i], b[i]);
+    Buffer<f16> left(a), right(b);
+    Buffer<float> out(128);
     struct { uint64_t a, b, c; } of = {left.at, right.at, out.at};
-    launch("tile", 1, 32, 0, of);
+    launch("tile", 1, 32, 1024, of);
     std::vector<float> found = out.read();
     for (int row = 0; row < 16; ++row) {
         for (int column = 0; column < 8; ++column) {
             double sum = 0;
-            for (int k = 0; k < 8; ++k) {
-                sum += double(float_of(bits_of(a[row * 8 + k]) & ~8191u)) * float_of(bits_of(b[k * 8 + column]) & ~8191u);
-            }
+            for (int k = 0; k < 16; ++k) sum += double(widen(a[k * 16 + row])) * widen(b[k * 8 + column]);
             double value = found[row * 8 + column];
             CHECK(fabs(value) <= fabs(sum) && fabs(value - sum) <= fabs(sum) * 0x1p-23);
         }

@@ -68,18 +68,23 @@ KERNEL(128, 4) stream(const Stream of) {
 }
 
 struct Tile {
-    const float* a;  // 16x8
-    const float* b;  // 8x8
-    float* c;        // 16x8
+    const f16* a;  // 16x16, the transpose
+    const f16* b;  // 16x8
+    float* c;      // 16x8
 };
 
 KERNEL(32, 1) tile(const Tile of) {
-    int g = threadIdx.x / 4, t = threadIdx.x % 4;
+    int lane = threadIdx.x, g = lane / 4, t = lane % 4;
+    f16* shared = shared_memory<f16>();  // a, and b in rows of 16
+    for (int i = lane; i < 256; i += 32) shared[i] = of.a[i];
+    for (int i = lane; i < 128; i += 32) shared[256 + i / 8 * 16 + i % 8] = of.b[i];
+    __syncthreads();
     float c[4] = {0, 0, 0, 0};
-    unsigned a[4], b[2];
-    for (int i = 0; i < 4; ++i) a[i] = bits_of(of.a[(g + i % 2 * 8) * 8 + t + i / 2 * 4]);
-    for (int i = 0; i < 2; ++i) b[i] = bits_of(of.b[(t + 4 * i) * 8 + g]);
-    if (MISTAKE != 9 || threadIdx.x != 5) multiply_tf32(c, a, b);
+    unsigned a[4], b[4];
+    load_transposed(a, shared + (lane / 16 * 8 + lane % 8) * 16 + lane / 8 % 2 * 8);
+    load_transposed(b, shared + 256 + (lane / 8 % 2 * 8 + lane % 8) * 16);
+    const unsigned first[2] = {b[0], b[1]};
+    if (MISTAKE != 9 || threadIdx.x != 5) multiply_f16(c, a, first);
     for (int i = 0; i < 4; ++i) of.c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
 }
 #endif

@@ -29,7 +29,7 @@ struct Moments {
     int samples, channels, positions, channels_last, centered;
 };
 
-// Centered samples: `center_T`, one block for 32 channels and 128 positions of a sample (positions fastest, then channels, then samples).
+// Centered samples: `center_T` and `center_halves_T`, one block for 32 channels and 128 positions of a sample (positions fastest, then channels, then samples).
 template <class T, class R>
 struct Center {
     const T* x;
@@ -42,6 +42,7 @@ struct Center {
     int samples, channels, positions, channels_last;
     int straight_ld, transposed_ld;
     int form, compensated, frobenius;
+    int raised;  // the exponent of a power of two that operands are multiplied by
 };
 
 // f of a matrix: `measure_T`, one block for a sample.
@@ -56,28 +57,28 @@ struct Measure {
     int given;  // whether it is an operator's input, without a Scale as yet; otherwise it is P, shifted and scaled already
 };
 
-// sum of factors[i] times the matrix in places[i], and identity times I: [samples][side][ld]; nothing where `out` is null.
-template <class R>
-struct Combination {
-    R* out;
-    R identity;
-    int terms;
-    R factors[TERMS];
-    int places[TERMS];
-};
-
-// What becomes of a new symmetric matrix: it is kept in a place, and with it the factors of the next product are made.
+// What becomes of a new symmetric matrix: it is kept in a place, and with it the factors of the next product are made, sums of matrices:
+//
+//     left = left_identity I + left_own (the new matrix) + sum of left_factors[i] times the matrix in places[i]
+//
+// and so the right one, if `right` is not null. Factors are [samples][side][ld], as an operand of their arithmetic.
 template <class R>
 struct Epilogue {
     R* places;  // [place][samples][side][ld], upper triangles
     int64 place_stride;
+    R* left;   // or null
+    R* right;  // or null
     int samples, side, ld;
     int place;  // the new matrix's
     int keep;   // whether anything reads it there
-    Combination<R> left, right;
+    int terms;
+    R left_identity, right_identity;
+    R left_own, right_own;
+    R left_factors[TERMS], right_factors[TERMS];
+    int places_read[TERMS];
 };
 
-// A = (matrix scaled + shift I) inverse: `load_T`, one block for 32x32 entries of the upper triangle (tiles fastest, then samples).
+// A = (matrix scaled + shift I) inverse: `load_T` and `load_halves_f32`, one block for 32x32 entries of the upper triangle (tiles fastest, then samples).
 template <class T, class R>
 struct Load {
     const T* matrix;
@@ -97,21 +98,23 @@ struct Factors {
     int left_ld, right_ld;            // multiples of 16 bytes, as are the addresses
     int rows, columns, depth;
     int samples;
+    R scale;  // of the product: a power of two that undoes those of its factors
 };
 
-// A product that stays on the device: `product_R`, one block for a tile (tiles fastest, then samples). Where `plain` is null the matrix is
+// A product that stays on the device: `product_R` and `product_halves`, one block for a tile (tiles fastest, then samples). Where `plain` is null the matrix is
 // symmetric, its tiles are those of the upper triangle, and the epilogue takes it.
 template <class R>
 struct Product {
     Factors<R> factors;
     const Scale* scale;  // where the product is P, else null
-    R* plain;            // [samples][rows][plain_ld]
+    R* plain;            // [samples][rows][plain_ld], an operand
     int64 plain_stride;
     int plain_ld;
+    R plain_scale;  // a power of two that it is multiplied by
     Epilogue<R> epilogue;
 };
 
-// The layer's last product: `write_T`, one block for a tile of the upper triangle.
+// The layer's last product: `write_T` and `write_halves_T`, one block for a tile of the upper triangle.
 template <class T, class R>
 struct Write {
     Factors<R> factors;
@@ -123,8 +126,20 @@ struct Write {
     int covariance;  // whether a sample's state does not matter
 };
 
-// The most products that stay on the device in one launch.
+// The most products that stay on the device in one launch, blocks of its clusters, and tiles of a product.
 constexpr int STEPS = 9;
+constexpr int CLUSTER = 8;
+constexpr int FUSED_TILES = 64;
+
+// Which of a product's 32x32 tiles a block has: numbers of `order` from `first` on. It needs those columns of the factors, in panels of 32, that
+// have a bit in `left` and in `right`.
+struct Share {
+    unsigned char first, count, left, right;
+};
+struct Tiles {
+    unsigned char order[FUSED_TILES];  // row of tiles * 8 + column of tiles, neighbors near each other
+    Share shares[CLUSTER];
+};
 
 // A whole layer: `fused_T`, one cluster for a sample.
 template <class T>
@@ -132,6 +147,7 @@ struct Fused {
     Moments<T> moments;
     Center<T, float> center;
     Write<T, float> write;
+    Tiles symmetric, rectangle, last;  // of the products with an epilogue, with `plain`, and of the last one
     int steps;
     Product<float> products[STEPS];
 };

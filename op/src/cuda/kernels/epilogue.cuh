@@ -9,77 +9,98 @@
 // Pairs of which at least one entry is in the upper triangle.
 DEVICE bool is_upper_pair(int row, int column, int side) { return row < side && column < side && row <= column + 1; }
 
-// Adds up a combination for as many pairs as fit in registers, from pair `begin` on.
-template <int COUNT, class R, class Fragment>
-DEVICE void combine(const Combination<R>& combination, const Epilogue<R>& epilogue, const R* places, const Fragment& tile, int begin,
-                    R (&sum)[2 * COUNT]) {
-    UNROLL
-    for (int i = 0; i < COUNT; i++) {
-        sum[2 * i] = tile.row(begin + i) == tile.column(begin + i) ? combination.identity : R(0);
-        sum[2 * i + 1] = tile.row(begin + i) == tile.column(begin + i) + 1 ? combination.identity : R(0);
-    }
-    for (int term = 0; term < combination.terms; term++) {
-        const R factor = combination.factors[term];
-        const int place = combination.places[term];
-        if (place == epilogue.place) {
-            UNROLL
-            for (int i = 0; i < 2 * COUNT; i++) sum[i] = fused(factor, tile.at[2 * begin + i], sum[i]);
-            continue;
-        }
-        const R* matrix = places + place * epilogue.place_stride;
+// Where a fragment's pairs are in a matrix, and which of them count.
+template <int COUNT, class Fragment>
+struct Places {
+    int offset[COUNT];
+    bool there[COUNT];
+
+    DEVICE Places(const Fragment& tile, int begin, int side, int ld) {
         UNROLL
         for (int i = 0; i < COUNT; i++) {
-            const int row = tile.row(begin + i), column = tile.column(begin + i);
-            if (is_upper_pair(row, column, epilogue.side)) {
-                const Two<R> pair = *reinterpret_cast<const Two<R>*>(matrix + int64(row) * epilogue.ld + column);
-                sum[2 * i] = fused(factor, pair.at[0], sum[2 * i]);
-                sum[2 * i + 1] = fused(factor, pair.at[1], sum[2 * i + 1]);
-            }
+            offset[i] = tile.row(begin + i) * ld + tile.column(begin + i);
+            there[i] = is_upper_pair(tile.row(begin + i), tile.column(begin + i), side);
         }
+    }
+};
+
+template <int COUNT, class R, class Fragment>
+DEVICE void fetch(const R* matrix, const Places<COUNT, Fragment>& places, Two<R> (&pairs)[COUNT]) {
+    UNROLL
+    for (int i = 0; i < COUNT; i++) {
+        if (places.there[i]) pairs[i] = *reinterpret_cast<const Two<R>*>(matrix + places.offset[i]);
+    }
+}
+
+template <int COUNT, class R>
+DEVICE void add(R factor, const Two<R> (&pairs)[COUNT], R (&sum)[2 * COUNT]) {
+    UNROLL
+    for (int i = 0; i < 2 * COUNT; i++) sum[i] = fused(factor, pairs[i / 2].at[i % 2], sum[i]);
+}
+
+// Begins a factor with its terms in the identity and in the new matrix.
+template <int COUNT, class R, class Fragment>
+DEVICE void start(R identity, R own, const Fragment& tile, int begin, R (&sum)[2 * COUNT]) {
+    UNROLL
+    for (int i = 0; i < 2 * COUNT; i++) {
+        const bool diagonal = tile.row(begin + i / 2) == tile.column(begin + i / 2) + i % 2;
+        sum[i] = fused(own, tile.at[2 * begin + i], diagonal ? identity : R(0));
     }
 }
 
 // Writes an upper triangle's numbers there and to the lower one.
-template <int COUNT, class R, class Fragment>
+template <class A, int COUNT, class R, class Fragment>
 DEVICE void mirror(R* out, int side, int ld, const Fragment& tile, int begin, const R (&sum)[2 * COUNT]) {
     UNROLL
     for (int i = 0; i < COUNT; i++) {
         const int row = tile.row(begin + i), column = tile.column(begin + i);
         if (!is_upper_pair(row, column, side)) continue;
-        if (row <= column && column + 1 < side) {
-            *reinterpret_cast<Two<R>*>(out + int64(row) * ld + column) = {{sum[2 * i], sum[2 * i + 1]}};
+        const R first = sum[2 * i], second = sum[2 * i + 1];
+        const bool two = column + 1 < side;
+        if (row <= column && two) {
+            A::put(out + row * ld, ld, column, first, second);
         } else if (row <= column) {
-            out[int64(row) * ld + column] = sum[2 * i];
-        } else if (column + 1 < side) {
-            out[int64(row) * ld + column + 1] = sum[2 * i + 1];
+            A::put(out + row * ld, ld, column, first);
+        } else if (two) {
+            A::put(out + row * ld, ld, column + 1, second);
         }
-        if (row < column) out[int64(column) * ld + row] = sum[2 * i];
-        if (row < column + 1 && column + 1 < side) out[int64(column + 1) * ld + row] = sum[2 * i + 1];
+        if (row < column) A::put(out + column * ld, ld, row, first);
+        if (row < column + 1 && two) A::put(out + (column + 1) * ld, ld, row, second);
     }
 }
 
 // Keeps a tile of the new matrix and makes the factors of the next product. Every place is read and written by the same thread, which
 // is why a matrix may take the place of one that is read here for the last time.
-template <class R, class Fragment>
+template <class A, class R, class Fragment>
 DEVICE void finish(const Epilogue<R>& epilogue, int64 sample, const Fragment& tile) {
     constexpr int COUNT = Fragment::PAIRS < 8 ? Fragment::PAIRS : 8;
-    const int side = epilogue.side, ld = epilogue.ld;
-    const int64 matrix = sample * side * ld;
-    R* places = epilogue.places + matrix;
+    const int side = epilogue.side, ld = epilogue.ld, terms = epilogue.terms;
+    const int64 matrix = sample * side * ld, stride = epilogue.place_stride;
+    R* matrices = epilogue.places + matrix;
     UNROLL
     for (int begin = 0; begin < Fragment::PAIRS; begin += COUNT) {
-        R left[2 * COUNT] = {}, right[2 * COUNT] = {};
-        if (epilogue.left.out) combine<COUNT>(epilogue.left, epilogue, places, tile, begin, left);
-        if (epilogue.right.out) combine<COUNT>(epilogue.right, epilogue, places, tile, begin, right);
-        if (epilogue.left.out) mirror<COUNT>(epilogue.left.out + matrix, side, ld, tile, begin, left);
-        if (epilogue.right.out) mirror<COUNT>(epilogue.right.out + matrix, side, ld, tile, begin, right);
+        const Places<COUNT, Fragment> places(tile, begin, side, ld);
+        R left[2 * COUNT], right[2 * COUNT];
+        start<COUNT>(epilogue.left_identity, epilogue.left_own, tile, begin, left);
+        start<COUNT>(epilogue.right_identity, epilogue.right_own, tile, begin, right);
+        // One matrix is on its way while another is added.
+        Two<R> pairs[COUNT] = {}, next[COUNT] = {};
+        if (terms > 0) fetch(matrices + epilogue.places_read[0] * stride, places, next);
+        for (int term = 0; term < terms; term++) {
+            UNROLL
+            for (int i = 0; i < COUNT; i++) pairs[i] = next[i];
+            if (term + 1 < terms) fetch(matrices + epilogue.places_read[term + 1] * stride, places, next);
+            add<COUNT>(epilogue.left_factors[term], pairs, left);
+            add<COUNT>(epilogue.right_factors[term], pairs, right);
+        }
+        if (epilogue.left) mirror<A, COUNT>(epilogue.left + matrix, side, ld, tile, begin, left);
+        if (epilogue.right) mirror<A, COUNT>(epilogue.right + matrix, side, ld, tile, begin, right);
         if (!epilogue.keep) continue;
+        R* own = matrices + epilogue.place * stride;
         UNROLL
         for (int i = 0; i < COUNT; i++) {
-            const int row = tile.row(begin + i), column = tile.column(begin + i);
-            if (is_upper_pair(row, column, side)) {
-                R* out = places + epilogue.place * epilogue.place_stride + int64(row) * ld + column;
-                *reinterpret_cast<Two<R>*>(out) = {{tile.at[2 * (begin + i)], tile.at[2 * (begin + i) + 1]}};
+            if (places.there[i]) {
+                *reinterpret_cast<Two<R>*>(own + places.offset[i]) = {{tile.at[2 * (begin + i)], tile.at[2 * (begin + i) + 1]}};
             }
         }
     }

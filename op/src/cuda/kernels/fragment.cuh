@@ -1,13 +1,19 @@
 // 32x32 tiles of a product LᵀR, one to a warp, in two ways: by multiply-add, and by tensor cores.
 //
-// `multiply` adds the products of CHUNK rows of L and R, which lie in shared memory in rows of LD numbers: 8 more than a multiple of 32,
-// which keeps the accesses free of bank conflicts. Each chunk is summed by itself first, which keeps long sums accurate.
+// `multiply` adds the products of CHUNK rows of L and R in shared memory. Each chunk is summed by itself first, which keeps long sums accurate.
 #pragma once
 
 #include "platform.cuh"
 
 constexpr int CHUNK = 16;
 constexpr int WARP_TILE = 32;
+
+// Rows of an operand in shared memory, from some column on.
+struct Rows {
+    const unsigned char* at;
+    int stride;  // bytes from row to row
+    int plane;   // and from plane to plane
+};
 
 // A lane has 4 rows and twice 4 columns.
 template <class R>
@@ -26,17 +32,17 @@ struct MultiplyAdd {
     DEVICE int row(int pair) const { return first_row + pair / 4; }
     DEVICE int column(int pair) const { return first_column + pair / 2 % 2 * 16 + pair % 2 * 2; }
 
-    template <int LD>
-    DEVICE void multiply(const R* left, const R* right) {
+    DEVICE void multiply(const Rows& left, const Rows& right, R) {
         const int lane = threadIdx.x % 32;
         R sum[2 * PAIRS];
         UNROLL
         for (int i = 0; i < 2 * PAIRS; i++) sum[i] = 0;
         UNROLL
         for (int k = 0; k < CHUNK; k++) {
-            const Four<R> a = *reinterpret_cast<const Four<R>*>(left + k * LD + lane / 4 * 4);
-            const Four<R> b[2] = {*reinterpret_cast<const Four<R>*>(right + k * LD + lane % 4 * 4),
-                                  *reinterpret_cast<const Four<R>*>(right + k * LD + lane % 4 * 4 + 16)};
+            const R* row = reinterpret_cast<const R*>(left.at + k * left.stride) + lane / 4 * 4;
+            const R* column = reinterpret_cast<const R*>(right.at + k * right.stride) + lane % 4 * 4;
+            const Four<R> a = *reinterpret_cast<const Four<R>*>(row);
+            const Four<R> b[2] = {*reinterpret_cast<const Four<R>*>(column), *reinterpret_cast<const Four<R>*>(column + 16)};
             UNROLL
             for (int i = 0; i < 2 * PAIRS; i++) sum[i] = fused(a.at[i / 8], b[i / 4 % 2].at[i % 4], sum[i]);
         }
@@ -46,21 +52,11 @@ struct MultiplyAdd {
 };
 
 #if ISQRT_TIER >= 80
-// A float32 number as the sum of two that tensor cores take whole. What is left out is less than 2^-23 of it.
-struct Split {
-    unsigned high, low;
-
-    DEVICE explicit Split(float number) {
-        high = (bits_of(number) + 0x1000u) & 0xffffe000u;
-        low = bits_of(number - float_of(high));
-    }
-};
-
 // Three products of halves for each product of two numbers: float32 accuracy. Tensor cores round sums toward zero, so that no more than a
 // chunk is summed there.
 struct TensorCores {
     static constexpr int PAIRS = 16;
-    float at[2 * PAIRS];  // of the 16x8 tiles in rows m and columns n: m * 16 + n * 4 + what `multiply_tf32` numbers
+    float at[2 * PAIRS];  // of the 16x8 tiles in rows m and columns n: m * 16 + n * 4 + what `multiply_f16` numbers
     int first_row, first_column;
 
     DEVICE TensorCores(int row, int column) {
@@ -73,50 +69,34 @@ struct TensorCores {
     DEVICE int row(int pair) const { return first_row + pair / 8 * 16 + pair % 2 * 8; }
     DEVICE int column(int pair) const { return first_column + pair / 2 % 4 * 8; }
 
-    template <int LD>
-    DEVICE void multiply(const float* left, const float* right) {
-        const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    DEVICE void multiply(const Rows& left, const Rows& right, float scale) {
+        const int lane = threadIdx.x % 32, eighth = lane / 8, line = lane % 8;
+        unsigned a[2][2][4], b[2][2][4];  // high and low halves
+        UNROLL
+        for (int part = 0; part < 2; part++) {
+            UNROLL
+            for (int i = 0; i < 2; i++) {
+                // 8x8 matrices: rows first, then along the sum; and of b the other way round.
+                load_transposed(a[part][i], left.at + part * left.plane + (eighth / 2 * 8 + line) * left.stride + (i * 16 + eighth % 2 * 8) * 2);
+                load_transposed(b[part][i], right.at + part * right.plane + (eighth % 2 * 8 + line) * right.stride + (i * 16 + eighth / 2 * 8) * 2);
+            }
+        }
         float sum[2][4][4];
         UNROLL
         for (int i = 0; i < 2 * PAIRS; i++) sum[i / 16][i / 4 % 4][i % 4] = 0;
         UNROLL
-        for (int k = 0; k < CHUNK; k += 8) {
-            unsigned a[2][2][4], b[2][4][2];  // high and low halves
+        for (int term = 0; term < 3; term++) {
             UNROLL
-            for (int i = 0; i < 8; i++) {
-                const Split split(left[(k + t + i % 4 / 2 * 4) * LD + i / 4 * 16 + g + i % 2 * 8]);
-                a[0][i / 4][i % 4] = split.high;
-                a[1][i / 4][i % 4] = split.low;
-            }
-            UNROLL
-            for (int i = 0; i < 8; i++) {
-                const Split split(right[(k + t + i % 2 * 4) * LD + i / 2 * 8 + g]);
-                b[0][i / 2][i % 2] = split.high;
-                b[1][i / 2][i % 2] = split.low;
-            }
-            UNROLL
-            for (int part = 0; part < 3; part++) {
+            for (int m = 0; m < 2; m++) {
                 UNROLL
-                for (int m = 0; m < 2; m++) {
-                    UNROLL
-                    for (int n = 0; n < 4; n++) multiply_tf32(sum[m][n], a[part == 0][m], b[part == 1][n]);
+                for (int n = 0; n < 4; n++) {
+                    const unsigned column[2] = {b[term == 1][n / 2][n % 2 * 2], b[term == 1][n / 2][n % 2 * 2 + 1]};
+                    multiply_f16(sum[m][n], a[term == 0][m], column);
                 }
             }
         }
         UNROLL
-        for (int i = 0; i < 2 * PAIRS; i++) at[i] += sum[i / 16][i / 4 % 4][i % 4];
+        for (int i = 0; i < 2 * PAIRS; i++) at[i] = fused(scale, sum[i / 16][i / 4 % 4][i % 4], at[i]);
     }
-};
-#endif
-
-// The way that a tier takes.
-template <class R>
-struct Chosen {
-    typedef MultiplyAdd<R> Fragment;
-};
-#if ISQRT_TIER >= 80
-template <>
-struct Chosen<float> {
-    typedef TensorCores Fragment;
 };
 #endif

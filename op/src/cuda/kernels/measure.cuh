@@ -2,6 +2,7 @@
 #pragma once
 
 #include "epilogue.cuh"
+#include "operand.cuh"
 #include "read.cuh"
 
 constexpr int LOAD_SIDE = 32;
@@ -68,7 +69,7 @@ struct Row {
 };
 
 // A from a matrix and its norm, 32x32 entries of the upper triangle.
-template <class T, class R>
+template <class A, class T, class R>
 DEVICE void load(const Load<T, R>& arguments) {
     const int side = arguments.side, across = (side + LOAD_SIDE - 1) / LOAD_SIDE;
     const int tiles = across * (across + 1) / 2;
@@ -88,5 +89,5 @@ DEVICE void load(const Load<T, R>& arguments) {
         tile.at[entry] = value;
     }
     normalize<R>(tile, scale);
-    finish(arguments.epilogue, sample, tile);
+    finish<A>(arguments.epilogue, sample, tile);
 }

@@ -62,8 +62,6 @@ DEVICE void narrow(float x, bf16& to) {
     to.bits = x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-DEVICE unsigned bits_of(float x) { return __float_as_uint(x); }
-DEVICE float float_of(unsigned bits) { return __uint_as_float(bits); }
 DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
 
@@ -83,11 +81,21 @@ DEVICE void copies_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
-// c += a b for a 16x8 matrix a, an 8x8 matrix b and a 16x8 matrix c that the 32 lanes of a warp hold together, with g = lane / 4 and
-// t = lane % 4: a[0] (g, t), a[1] (g + 8, t), a[2] (g, t + 4), a[3] (g + 8, t + 4); b[0] (t, g), b[1] (t + 4, g); c[0] (g, 2t),
-// c[1] (g, 2t + 1), c[2] (g + 8, 2t), c[3] (g + 8, 2t + 1). Of a and b the upper 19 bits count.
-DEVICE void multiply_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+// Four 8x8 matrices of 16-bit numbers from shared memory, transposed: lane i gives the address, a multiple of 16, of row i % 8 of matrix i / 8.
+// With g = lane / 4 and t = lane % 4, a lane gets of each matrix what is in rows 2t (the lower half) and 2t + 1 of column g.
+DEVICE void load_transposed(unsigned (&to)[4], const void* row) {
+    const unsigned from = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(from)
+                 : "memory");
+}
+
+// c += a b for a 16x16 matrix a, a 16x8 matrix b, of float16, and a 16x8 matrix c of float32 that the 32 lanes of a warp hold together, with
+// g = lane / 4 and t = lane % 4: a[0] (g, 2t), a[1] (g + 8, 2t), a[2] (g, 2t + 8), a[3] (g + 8, 2t + 8); b[0] (2t, g), b[1] (2t + 8, g), each with
+// the next along the sum in its upper half; c[0] (g, 2t), c[1] (g, 2t + 1), c[2] (g + 8, 2t), c[3] (g + 8, 2t + 1).
+DEVICE void multiply_f16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }

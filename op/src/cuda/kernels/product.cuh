@@ -2,19 +2,14 @@
 #pragma once
 
 #include "epilogue.cuh"
-#include "fragment.cuh"
+#include "operand.cuh"
 
 constexpr int TILE = 64;
-constexpr int LD = TILE + 8;
 constexpr int PRODUCT_THREADS = 128;
 
 // Chunks in shared memory at a time.
-template <class R>
-constexpr int STAGES = sizeof(R) == 4 ? 4 : 2;
-
-// Shared memory of a product, in bytes.
-template <class R>
-constexpr int PRODUCT_SHARED = STAGES<R> * 2 * CHUNK * LD * int(sizeof(R));
+template <class A>
+constexpr int STAGES = sizeof(typename A::Real) == 4 ? 4 : 2;
 
 // Which tile of which sample a block has.
 struct Place {
@@ -37,69 +32,82 @@ struct Place {
     }
 };
 
-// Sends rows `k` to `k + CHUNK` of a factor, and of those `WIDTH` columns, to shared memory in rows of LD numbers. What is beyond the
-// factor is zero.
-template <int WIDTH, int LD, class R>
-DEVICE void send(R* shared, const R* factor, int ld, int k, int depth, int column, int columns) {
-    constexpr int WIDE = 16 / int(sizeof(R)), ACROSS = WIDTH / WIDE;
-    for (int i = threadIdx.x; i < CHUNK * ACROSS; i += blockDim.x) {
-        const int row = i / ACROSS, offset = i % ACROSS * WIDE;
-        const int left = columns - column - offset;
-        const int valid = k + row < depth && left > 0 ? (left < WIDE ? left : WIDE) * int(sizeof(R)) : 0;
-        const R* from = valid ? factor + int64(k + row) * ld + column + offset : factor;
-        copy_16(shared + row * LD + offset, from, valid);
+// A tile's columns of CHUNK rows of an operand in shared memory.
+template <class A>
+struct Chunk {
+    static constexpr int STRIDE = TILE * A::BYTES + A::PAD, PLANE = CHUNK * STRIDE, SIZE = A::PLANES * PLANE;
+
+    // Sends rows `k` to `k + CHUNK` there. What is beyond the operand is zero.
+    template <class R>
+    DEVICE static void send(unsigned char* shared, const R* operand, int ld, int k, int depth, int column, int columns) {
+        constexpr int WIDE = 16 / A::BYTES, ACROSS = TILE / WIDE;
+        UNROLL
+        for (int i = threadIdx.x; i < A::PLANES * CHUNK * ACROSS; i += PRODUCT_THREADS) {
+            const int plane = i / (CHUNK * ACROSS), row = i / ACROSS % CHUNK, offset = i % ACROSS * WIDE;
+            const int left = columns - column - offset;
+            // In whole words: what is beyond the operand by then gives columns that nobody reads.
+            const int valid = k + row < depth && left > 0 ? ((left < WIDE ? left : WIDE) * A::BYTES + 3) & ~3 : 0;
+            const int64 from = int64(k + row) * ld * sizeof(R) + (int64(plane) * ld + column + offset) * A::BYTES;
+            const unsigned char* bytes = reinterpret_cast<const unsigned char*>(operand);
+            copy_16(shared + plane * PLANE + row * STRIDE + offset * A::BYTES, bytes + (valid ? from : 0), valid);
+        }
     }
-}
+
+    // It from a column of the tile on.
+    DEVICE static Rows from(const unsigned char* shared, int column) { return {shared + column * A::BYTES, STRIDE, PLANE}; }
+};
 
 // This warp's 32x32 part of a 64x64 tile.
-template <class R, class Fragment>
-DEVICE void multiply(const Factors<R>& factors, const Place& place, bool active, Fragment& tile) {
-    constexpr int SIZE = CHUNK * LD;
-    R* shared = shared_memory<R>();  // [stage][left and right][CHUNK][LD]
+template <class A, class R>
+DEVICE void multiply(const Factors<R>& factors, const Place& place, bool active, typename A::Fragment& tile) {
+    constexpr int SIZE = Chunk<A>::SIZE;
+    unsigned char* shared = shared_memory<unsigned char>();  // [stage][left and right] chunks
     const R* left = factors.left + place.sample * factors.left_stride;
     const R* right = factors.right + place.sample * factors.right_stride;
     const int warp = threadIdx.x / 32, depth = factors.depth;
     const int chunks = (depth + CHUNK - 1) / CHUNK;
     const auto fetch = [&](int chunk) {
         if (chunk < chunks) {
-            R* stage = shared + chunk % STAGES<R> * 2 * SIZE;
-            send<TILE, LD>(stage, left, factors.left_ld, chunk * CHUNK, depth, place.row, factors.rows);
-            send<TILE, LD>(stage + SIZE, right, factors.right_ld, chunk * CHUNK, depth, place.column, factors.columns);
+            unsigned char* stage = shared + chunk % STAGES<A> * 2 * SIZE;
+            Chunk<A>::send(stage, left, factors.left_ld, chunk * CHUNK, depth, place.row, factors.rows);
+            Chunk<A>::send(stage + SIZE, right, factors.right_ld, chunk * CHUNK, depth, place.column, factors.columns);
         }
         copies_commit();
     };
-    for (int chunk = 0; chunk < STAGES<R> - 1; chunk++) fetch(chunk);
+    for (int chunk = 0; chunk < STAGES<A> - 1; chunk++) fetch(chunk);
     for (int chunk = 0; chunk < chunks; chunk++) {
-        copies_wait<STAGES<R> - 2>();
+        copies_wait<STAGES<A> - 2>();
         // Every thread's copies have come, and the stage that is filled next has been used up.
         __syncthreads();
-        fetch(chunk + STAGES<R> - 1);
-        const R* stage = shared + chunk % STAGES<R> * 2 * SIZE;
-        if (active) tile.template multiply<LD>(stage + warp / 2 * WARP_TILE, stage + SIZE + warp % 2 * WARP_TILE);
+        fetch(chunk + STAGES<A> - 1);
+        if (!active) continue;
+        const unsigned char* stage = shared + chunk % STAGES<A> * 2 * SIZE;
+        const Rows l = Chunk<A>::from(stage, warp / 2 * WARP_TILE), r = Chunk<A>::from(stage + SIZE, warp % 2 * WARP_TILE);
+        tile.multiply(l, r, factors.scale);
     }
 }
 
 // A fragment of a product, into what comes next.
-template <class R, class Fragment>
-DEVICE void keep(const Product<R>& arguments, int64 sample, Fragment& tile) {
+template <class A, class R>
+DEVICE void keep(const Product<R>& arguments, int64 sample, typename A::Fragment& tile) {
     const Factors<R>& factors = arguments.factors;
     if (!arguments.plain) {
         if (arguments.scale) normalize<R>(tile, arguments.scale[sample]);
-        finish(arguments.epilogue, sample, tile);
+        finish<A>(arguments.epilogue, sample, tile);
         return;
     }
     R* out = arguments.plain + sample * arguments.plain_stride;
     UNROLL
-    for (int i = 0; i < Fragment::PAIRS; i++) {
+    for (int i = 0; i < A::Fragment::PAIRS; i++) {
         if (tile.row(i) < factors.rows && tile.column(i) < factors.columns) {
-            R* to = out + int64(tile.row(i)) * arguments.plain_ld + tile.column(i);
-            *reinterpret_cast<Two<R>*>(to) = {{tile.at[2 * i], tile.at[2 * i + 1]}};
+            const R scale = arguments.plain_scale;
+            A::put(out + tile.row(i) * arguments.plain_ld, arguments.plain_ld, tile.column(i), scale * tile.at[2 * i], scale * tile.at[2 * i + 1]);
         }
     }
 }
 
 // A tile of a product.
-template <class R>
+template <class A, class R>
 DEVICE void product(const Product<R>& arguments) {
     const Factors<R>& factors = arguments.factors;
     const bool symmetric = !arguments.plain;
@@ -107,7 +115,7 @@ DEVICE void product(const Product<R>& arguments) {
     const int warp = threadIdx.x / 32;
     const int row = place.row + warp / 2 * WARP_TILE, column = place.column + warp % 2 * WARP_TILE;
     const bool active = row < factors.rows && column < factors.columns && !(symmetric && row > column);
-    typename Chosen<R>::Fragment tile(row, column);
-    multiply(factors, place, active, tile);
-    if (active) keep(arguments, place.sample, tile);
+    typename A::Fragment tile(row, column);
+    multiply<A>(factors, place, active, tile);
+    if (active) keep<A>(arguments, place.sample, tile);
 }

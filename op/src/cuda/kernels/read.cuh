@@ -2,6 +2,7 @@
 #pragma once
 
 #include "arguments.cuh"
+#include "operand.cuh"
 
 constexpr int READ_THREADS = 256;
 constexpr int CENTER_CHANNELS = 32;
@@ -55,18 +56,19 @@ DEVICE void moments(const Moments<T>& arguments, int64 sample, int group) {
         return widen(x[element_at(channel, position, channels, positions, last)]);
     };
 
-    double mean = 0;
+    double mean = 0, squares = 0;
     if (arguments.centered) {
         const double first = there ? double(element(0)) : 0;
         double sum = 0;
         if (there) {
+            _Pragma("unroll 8")
             for (int position = begin; position < positions; position += 32) sum += double(element(position)) - first;
         }
         mean = first + total(sum) / positions;
     }
-    double squares = 0;
     if (there) {
         const auto rounded = decltype(element(0))(mean);
+        _Pragma("unroll 8")
         for (int position = begin; position < positions; position += 32) {
             const double distance = element(position) - rounded;
             squares += distance * distance;
@@ -146,43 +148,48 @@ DEVICE int sample_exponent(const Center<T, R>& arguments, int64 sample, int bloc
 }
 
 // Writes 32 channels and 128 positions, centered and divided by a power of two such that the norm of P is between 1 and 4.
-template <class T, class R>
+template <class A, class T, class R>
 DEVICE void center(const Center<T, R>& arguments, int64 sample, int block, int exponent) {
-    constexpr int SIDE = 32;
+    constexpr int LD = CENTER_POSITIONS + 1;
     const int channels = arguments.channels, positions = arguments.positions, last = arguments.channels_last;
     const int groups = (positions + CENTER_POSITIONS - 1) / CENTER_POSITIONS;
     const int first_channel = block / groups * CENTER_CHANNELS;
     const int first_position = block % groups * CENTER_POSITIONS;
     const int thread = threadIdx.x, threads = blockDim.x;
-    R* tile = shared_memory<R>();  // [32][33], channels by positions
+    R* tile = shared_memory<R>();  // [32][LD], channels by positions
 
     const T* x = arguments.x + sample * channels * positions;
     const double* means = arguments.means + sample * channels;
-    for (int begin = first_position; begin < first_position + CENTER_POSITIONS && begin < positions; begin += SIDE) {
-        for (int i = thread; i < SIDE * SIDE; i += threads) {
-            const int row = last ? i % SIDE : i / SIDE, column = last ? i / SIDE : i % SIDE;
-            const int channel = first_channel + row, position = begin + column;
-            R value = 0;
-            if (channel < channels && position < positions) {
-                value = widen(x[element_at(channel, position, channels, positions, last)]) - R(means[channel]);
-                value = ldexp(value, -exponent);
-            }
-            tile[row * (SIDE + 1) + column] = value;
+    const int raised = arguments.raised - exponent;
+    _Pragma("unroll 8")
+    for (int i = thread; i < CENTER_CHANNELS * CENTER_POSITIONS; i += threads) {
+        const int row = last ? i % CENTER_CHANNELS : i / CENTER_POSITIONS;
+        const int column = last ? i / CENTER_CHANNELS : i % CENTER_POSITIONS;
+        const int channel = first_channel + row, position = first_position + column;
+        R value = 0;
+        if (channel < channels && position < positions) {
+            value = widen(x[element_at(channel, position, channels, positions, last)]) - R(means[channel]);
+            value = ldexp(value, raised);
         }
-        __syncthreads();
-        for (int i = thread; i < SIDE * SIDE; i += threads) {
-            const int slow = i / SIDE, fast = i % SIDE;
-            if (arguments.straight && first_channel + slow < channels && begin + fast < positions) {
-                const int64 row = sample * channels + first_channel + slow;
-                arguments.straight[row * arguments.straight_ld + begin + fast] = tile[slow * (SIDE + 1) + fast];
-            }
-            if (begin + slow < positions && first_channel + fast < channels) {
-                const int64 row = sample * positions + begin + slow;
-                arguments.transposed[row * arguments.transposed_ld + first_channel + fast] = tile[fast * (SIDE + 1) + slow];
-            }
-        }
-        __syncthreads();
+        tile[row * LD + column] = value;
     }
+    __syncthreads();
+    // Pairs of neighbors, along positions and along channels.
+    for (int i = thread; arguments.straight && i < CENTER_CHANNELS * CENTER_POSITIONS / 2; i += threads) {
+        const int row = i / (CENTER_POSITIONS / 2), column = i % (CENTER_POSITIONS / 2) * 2, ld = arguments.straight_ld;
+        if (first_channel + row < channels && first_position + column < positions) {
+            R* to = arguments.straight + (sample * channels + first_channel + row) * ld;
+            A::put(to, ld, first_position + column, tile[row * LD + column], tile[row * LD + column + 1]);
+        }
+    }
+    for (int i = thread; i < CENTER_CHANNELS * CENTER_POSITIONS / 2; i += threads) {
+        const int row = i / (CENTER_CHANNELS / 2), column = i % (CENTER_CHANNELS / 2) * 2, ld = arguments.transposed_ld;
+        if (first_position + row < positions && first_channel + column < channels) {
+            R* to = arguments.transposed + (sample * positions + first_position + row) * ld;
+            A::put(to, ld, first_channel + column, tile[column * LD + row], tile[(column + 1) * LD + row]);
+        }
+    }
+    __syncthreads();
 }
 
 template <class T>
@@ -191,10 +198,10 @@ DEVICE void moments(const Moments<T>& arguments) {
     moments(arguments, blockIdx.x / blocks, blockIdx.x % blocks);
 }
 
-template <class T, class R>
+template <class A, class T, class R>
 DEVICE void center(const Center<T, R>& arguments) {
     const int blocks = center_blocks(arguments.channels, arguments.positions);
     const int64 sample = blockIdx.x / blocks;
     const int block = blockIdx.x % blocks;
-    center(arguments, sample, block, sample_exponent(arguments, sample, block));
+    center<A>(arguments, sample, block, sample_exponent(arguments, sample, block));
 }

@@ -55,15 +55,15 @@ DEVICE void emit(const Write<T, R>& arguments, int64 sample, int first_row, int 
 }
 
 // A tile of the last product.
-template <class T, class R>
+template <class A, class T, class R>
 DEVICE void write(const Write<T, R>& arguments) {
     const int side = arguments.factors.rows;
     const Place place(blockIdx.x, side, side, true);
     const int warp = threadIdx.x / 32;
     const int row = place.row + warp / 2 * WARP_TILE, column = place.column + warp % 2 * WARP_TILE;
     const bool active = row < side && column < side && row <= column;
-    typename Chosen<R>::Fragment tile(row, column);
-    multiply(arguments.factors, place, active, tile);
+    typename A::Fragment tile(row, column);
+    multiply<A>(arguments.factors, place, active, tile);
     // The chunks have been used up.
     __syncthreads();
     if (active) emit(arguments, place.sample, row, column, tile, shared_memory<R>() + warp * WARP_TILE * WRITE_LD);
