@@ -353,7 +353,7 @@ DRIVER cuOccupancyMaxActiveClusters(int* count, void*, const LaunchConfiguration
         if (attribute.id == 4) cluster = attribute.cluster[0] * attribute.cluster[1] * attribute.cluster[2];
     }
     *count = static_cast<int>(number("MULTIPROCESSORS", "132") / cluster);
-    return 0;
+    return SUCCESS;
 }
 
 DRIVER cuLaunchKernelEx(const LaunchConfiguration* with, void* function, void** arguments, void**) {
