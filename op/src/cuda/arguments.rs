@@ -79,10 +79,9 @@ arguments!(
 arguments!(
     /// What becomes of a new symmetric matrix.
     Epilogue<R> {
-        places: Address, place_stride: i64, left: Address, right: Address,
+        places: Address, place_stride: i64, out: [Address; 2],
         samples: i32, side: i32, ld: i32, place: i32, keep: i32, terms: i32,
-        left_identity: R, right_identity: R, left_own: R, right_own: R,
-        left_factors: [R; TERMS], right_factors: [R; TERMS], places_read: [i32; TERMS],
+        identity: [R; 2], own: [R; 2], factors: [[R; TERMS]; 2], places_read: [i32; TERMS],
     }
 );
 arguments!(
@@ -117,20 +116,23 @@ pub(super) struct Share {
     pub count: u8,
     pub left: u8,
     pub right: u8,
+    pub left_panels: u32,
+    pub right_panels: u32,
 }
 
 /// Which tiles of a product the blocks of a cluster have.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Tiles {
-    pub order: [u8; FUSED_TILES],
     pub shares: [Share; CLUSTER],
+    pub order: [u8; FUSED_TILES],
 }
 
 arguments!(
     /// Of `fused_T`.
     Fused {
-        moments: Moments, center: Center, write: Write<f32>, symmetric: Tiles, rectangle: Tiles, last: Tiles,
+        moments: Moments, center: Center, write: Write<f32>,
+        square: Tiles, symmetric: Tiles, rectangle: Tiles, last: Tiles,
         steps: i32, products: [Product<f32>; STEPS],
     }
 );

@@ -35,6 +35,15 @@ impl Arithmetic {
         }
     }
 
+    /// How far apart the rows of a matrix are, in numbers of so many bytes: each begins at a multiple of 32 bytes, and in halves there are only
+    /// whole panels.
+    pub(super) fn row_stride(self, columns: usize, real: usize) -> Option<usize> {
+        columns.checked_next_multiple_of(match self {
+            Self::Plain => 32 / real,
+            Self::Halves => 32,
+        })
+    }
+
     /// The exponent of the power of two that X̄ is multiplied by.
     pub(super) fn raised(self) -> i32 {
         match self {

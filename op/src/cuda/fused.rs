@@ -10,7 +10,7 @@ use crate::layer::{Normalization, OperatorKind};
 use crate::program::Outcome;
 
 /// The sizes of `kernels/fused.cuh`: threads of a block, the greatest side, bytes of shared memory, and the side of a tile.
-pub(super) const THREADS: u32 = 512;
+pub(super) const THREADS: u32 = 384;
 const SIDE: usize = 256;
 pub(super) const SHARED: u32 = 208 << 10;
 const TILE: usize = 32;
@@ -56,6 +56,7 @@ impl Slab<'_> {
             moments: self.moments(),
             center: self.center::<f32>(self.form()),
             write: self.result(program),
+            square: square(tiles(side, side, true, cluster)),
             symmetric: tiles(side, side, true, cluster),
             rectangle: tiles(side, channels, false, cluster),
             last: tiles(channels, channels, true, cluster),
@@ -95,10 +96,30 @@ fn tiles(down: usize, across: usize, symmetric: bool, cluster: usize) -> Tiles {
         let (rows, columns) = tiles.order[first..end]
             .iter()
             .fold((0, 0), |(rows, columns), tile| (rows | 1 << (tile / 8), columns | 1 << (tile % 8)));
-        tiles.shares[rank] =
-            Share { first: first as u8, count: (end - first) as u8, left: rows, right: columns };
+        tiles.shares[rank] = Share {
+            first: first as u8,
+            count: (end - first) as u8,
+            left: rows,
+            right: columns,
+            left_panels: listed(rows),
+            right_panels: listed(columns),
+        };
     }
     tiles
+}
+
+/// The same where both factors are one.
+fn square(mut tiles: Tiles) -> Tiles {
+    for share in &mut tiles.shares {
+        share.left |= share.right;
+        share.left_panels = listed(share.left);
+    }
+    tiles
+}
+
+/// The panels that have a bit, four bits each.
+fn listed(panels: u8) -> u32 {
+    (0..8).rev().filter(|panel| panels >> panel & 1 == 1).fold(0, |list, panel| list << 4 | panel)
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use crate::form::{Form, Programs, SMALL};
 use crate::layer::{Extent, Layer, OperatorKind};
 use crate::program::Program;
 
-/// The workspace that samples may take together; those of a larger batch follow in slabs, which find it in the device's cache. The
-/// slabs change no bit.
-const SLAB_BYTES: usize = 64 << 20;
+/// The workspace that samples may take together; those of a larger batch follow in slabs, so that memory has a bound. The slabs
+/// change no bit.
+const SLAB_BYTES: usize = 256 << 20;
 
 /// A launch of a kernel on the stream of the call.
 #[derive(Clone, Copy)]
@@ -98,9 +98,13 @@ impl Plan {
         };
         // Kernels count in 32 bits, but for addresses.
         let tiles = channels.div_ceil(32).checked_mul(channels.max(positions).div_ceil(32));
-        let side = side.checked_next_multiple_of(8).and_then(|side| side.checked_mul(side));
-        let square = channels.checked_next_multiple_of(8).and_then(|side| side.checked_mul(side));
+        let side = side.checked_next_multiple_of(32).and_then(|side| side.checked_mul(side));
+        let square = channels.checked_next_multiple_of(32).and_then(|side| side.checked_mul(side));
+        let elements = channels
+            .checked_next_multiple_of(32)
+            .and_then(|channels| channels.checked_mul(positions.checked_next_multiple_of(32)?));
         let sizes = [
+            elements,
             channels.checked_next_multiple_of(128),
             positions.checked_next_multiple_of(128),
             tiles,
@@ -110,14 +114,15 @@ impl Plan {
         if sizes.into_iter().any(|size| size.is_none_or(|size| i32::try_from(size).is_err())) {
             return Err(too_large());
         }
+        let arithmetic = Arithmetic::choose(layer, element, capabilities.tier);
         let workspace = |samples| {
-            Workspace::new(layer, (extent, samples), form, program.as_ref(), element).ok_or_else(too_large)
+            Workspace::new(layer, (extent, samples), form, program.as_ref(), element, arithmetic)
+                .ok_or_else(too_large)
         };
         let most =
             (SLAB_BYTES / workspace(1)?.bytes.max(1)).clamp(1, i32::MAX as usize / tiles.unwrap_or(1).max(1));
         let slabs = extent.samples.div_ceil(most).max(1);
         let slab = extent.samples.div_ceil(slabs).max(1);
-        let arithmetic = Arithmetic::choose(layer, element, capabilities.tier);
         let exponents = program.as_ref().map_or_else(Vec::new, |program| arithmetic.exponents(program));
         let mut plan = Self {
             layer: *layer,

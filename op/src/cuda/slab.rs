@@ -6,7 +6,7 @@ use super::element::ElementType;
 use super::epilogue::no_epilogue;
 use super::plan::{Addresses, Launch, Launching, Plan};
 use super::real::Real;
-use super::workspace::{Part, row_stride};
+use super::workspace::Part;
 use crate::Error;
 use crate::form::Form;
 use crate::layer::{Extent, Normalization, OperatorKind};
@@ -17,6 +17,7 @@ const READ_THREADS: u32 = 256;
 const MOMENTS_CHANNELS: usize = 8;
 const CENTER_CHANNELS: usize = 32;
 const CENTER_POSITIONS: usize = 128;
+const LOAD_THREADS: u32 = 32;
 const LOAD_SIDE: usize = 32;
 const PRODUCT_THREADS: u32 = 128;
 const TILE: usize = 64;
@@ -25,6 +26,17 @@ const MOMENTS_SHARED: u32 = 2048;
 const CENTER_SHARED: u32 = 32 * 129 * 8;
 const MEASURE_SHARED: u32 = 2048;
 const PRODUCT_SHARED: u32 = 2 * 4 * 16 * 72 * 4;
+
+/// The numbers of a warp's tile and some rows beside it, by the bytes of a number.
+const fn warp_room(real: u32) -> u32 {
+    32 * 33 + if real == 4 { 16 } else { 8 } * 34
+}
+
+/// What a product's warps need in the end can be more than its chunks.
+fn product_shared<R: Real>() -> u32 {
+    let real = size_of::<R>() as u32;
+    PRODUCT_SHARED.max(PRODUCT_THREADS / 32 * warp_room(real) * real)
+}
 
 /// A kind of kernel.
 #[derive(Debug, Clone, Copy)]
@@ -82,10 +94,10 @@ impl Slab<'_> {
             self.read::<R>(self.form(), launch)?;
             if layer.normalization == Normalization::Frobenius {
                 // Its norm is known when all of P is there.
-                let kept = Epilogue { left: 0, right: 0, terms: 0, keep: 1, ..first };
+                let kept = Epilogue { out: [0; 2], keep: 1, ..first };
                 self.launch_product(&self.gram(kept), launch)?;
                 let side = self.side();
-                let ld = row_stride(side, size_of::<R>()).unwrap_or(side);
+                let ld = self.plan.arithmetic.row_stride(side, size_of::<R>()).unwrap_or(side);
                 self.load(
                     (R::ELEMENT, self.at(self.plan.parts.places), side * ld, ld),
                     false,
@@ -169,7 +181,7 @@ impl Slab<'_> {
     }
 
     pub(super) fn matrix<R: Real>(&self, part: Part, rows: usize, columns: usize) -> Matrix {
-        let ld = row_stride(columns, size_of::<R>()).unwrap_or(columns);
+        let ld = self.plan.arithmetic.row_stride(columns, size_of::<R>()).unwrap_or(columns);
         Matrix { address: self.at(part), stride: rows * ld, ld, columns, exponent: 0 }
     }
 
@@ -293,8 +305,8 @@ impl Slab<'_> {
         launch(Launch {
             function: name(Stage::Load, self.plan.arithmetic, element),
             blocks: self.blocks(triangle(self.side().div_ceil(LOAD_SIDE))),
-            threads: READ_THREADS,
-            shared: 0,
+            threads: LOAD_THREADS,
+            shared: warp_room(size_of::<R>() as u32) * size_of::<R>() as u32,
             cluster: 1,
             arguments: &load,
         })
@@ -322,7 +334,7 @@ impl Slab<'_> {
             function: name(Stage::Product, self.plan.arithmetic, R::ELEMENT),
             blocks: self.blocks(tiles),
             threads: PRODUCT_THREADS,
-            shared: PRODUCT_SHARED,
+            shared: product_shared::<R>(),
             cluster: 1,
             arguments: product,
         })
@@ -347,7 +359,7 @@ impl Slab<'_> {
             function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
             blocks: self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE))),
             threads: PRODUCT_THREADS,
-            shared: PRODUCT_SHARED,
+            shared: product_shared::<R>(),
             cluster: 1,
             arguments: write,
         })

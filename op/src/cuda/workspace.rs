@@ -1,6 +1,7 @@
 //! How the workspace of a call is divided: bytes on the device, for all samples of a slab.
 
 use super::arguments::SCALE;
+use super::arithmetic::Arithmetic;
 use super::element::ElementType;
 use super::real::real_bytes;
 use crate::form::Form;
@@ -15,11 +16,6 @@ const ALIGNMENT: usize = 256;
 pub(super) struct Part {
     /// The offset of its first byte.
     pub offset: usize,
-}
-
-/// How far apart the rows of a matrix are, in numbers: each begins at a multiple of 32 bytes, and so do the planes of one in halves.
-pub(super) fn row_stride(columns: usize, real: usize) -> Option<usize> {
-    columns.checked_next_multiple_of(32 / real)
 }
 
 /// The parts, for as many samples as it was made for.
@@ -53,6 +49,7 @@ impl Workspace {
         form: Form,
         program: Option<&Program>,
         element: ElementType,
+        arithmetic: Arithmetic,
     ) -> Option<Self> {
         let real = real_bytes(element);
         let Extent { channels, positions, .. } = extent;
@@ -63,8 +60,9 @@ impl Workspace {
             *bytes = stride.checked_mul(samples)?.checked_mul(count)?.checked_add(offset)?;
             Some(Part { offset })
         };
-        let matrix =
-            |rows: usize, columns: usize| rows.checked_mul(row_stride(columns, real)?)?.checked_mul(real);
+        let matrix = |rows: usize, columns: usize| {
+            rows.checked_mul(arithmetic.row_stride(columns, real)?)?.checked_mul(real)
+        };
         parts.scales = part(SCALE, 1)?;
         if layer.operator != OperatorKind::MatrixSqrt {
             parts.means = part(channels.checked_mul(size_of::<f64>())?, 1)?;

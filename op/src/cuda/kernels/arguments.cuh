@@ -57,28 +57,26 @@ struct Measure {
     int given;  // whether it is an operator's input, without a Scale as yet; otherwise it is P, shifted and scaled already
 };
 
-// What becomes of a new symmetric matrix: it is kept in a place, and with it the factors of the next product are made, sums of matrices:
+// What becomes of a new symmetric matrix: it is kept in a place, and with it the left and the right factor of the next product are made,
 //
-//     left = left_identity I + left_own (the new matrix) + sum of left_factors[i] times the matrix in places[i]
+//     out[f] = identity[f] I + own[f] (the new matrix) + sum of factors[f][i] times the matrix in places_read[i]
 //
-// and so the right one, if `right` is not null. Factors are [samples][side][ld], as an operand of their arithmetic.
+// where `out[f]` is not null: [samples][side][ld], an operand.
 template <class R>
 struct Epilogue {
     R* places;  // [place][samples][side][ld], upper triangles
     int64 place_stride;
-    R* left;   // or null
-    R* right;  // or null
+    R* out[2];
     int samples, side, ld;
     int place;  // the new matrix's
     int keep;   // whether anything reads it there
     int terms;
-    R left_identity, right_identity;
-    R left_own, right_own;
-    R left_factors[TERMS], right_factors[TERMS];
+    R identity[2], own[2];
+    R factors[2][TERMS];
     int places_read[TERMS];
 };
 
-// A = (matrix scaled + shift I) inverse: `load_T` and `load_halves_f32`, one block for 32x32 entries of the upper triangle (tiles fastest, then samples).
+// A = (matrix scaled + shift I) inverse: `load_T` and `load_halves_f32`, one warp for 32x32 entries of the upper triangle (tiles fastest, then samples).
 template <class T, class R>
 struct Load {
     const T* matrix;
@@ -131,14 +129,15 @@ constexpr int STEPS = 9;
 constexpr int CLUSTER = 8;
 constexpr int FUSED_TILES = 64;
 
-// Which of a product's 32x32 tiles a block has: numbers of `order` from `first` on. It needs those columns of the factors, in panels of 32, that
-// have a bit in `left` and in `right`.
+// Which of a product's 32x32 tiles a block has: numbers of `order` from `first` on. It needs those panels of 32 columns of the factors that have a
+// bit in `left` and in `right`: `left_panels` and `right_panels` list them, four bits each from the lowest on. Of a square, `left` has all.
 struct Share {
     unsigned char first, count, left, right;
+    unsigned left_panels, right_panels;
 };
 struct Tiles {
-    unsigned char order[FUSED_TILES];  // row of tiles * 8 + column of tiles, neighbors near each other
     Share shares[CLUSTER];
+    unsigned char order[FUSED_TILES];  // row of tiles * 8 + column of tiles, neighbors near each other
 };
 
 // A whole layer: `fused_T`, one cluster for a sample.
@@ -147,7 +146,8 @@ struct Fused {
     Moments<T> moments;
     Center<T, float> center;
     Write<T, float> write;
-    Tiles symmetric, rectangle, last;  // of the products with an epilogue, with `plain`, and of the last one
+    // Of squares, of other symmetric products, of the product with `plain`, and of the last one.
+    Tiles square, symmetric, rectangle, last;
     int steps;
     Product<float> products[STEPS];
 };

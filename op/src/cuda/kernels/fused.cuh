@@ -1,21 +1,20 @@
 // The whole layer of a sample in one launch, by a cluster of blocks: stages as those of the other kernels, with the cluster's barrier where
 // they have the end of a launch. What one block makes for another goes through memory that stays in the device's cache.
 //
-// For sides up to 256. Every warp has a tile at a time, and a block those columns of the factors in shared memory that its tiles need: all rows of
+// For sides up to 256. Every warp has a tile at a time, and a block those panels of the factors in shared memory that its tiles need: all rows of
 // them at once where there is room, and otherwise in a ring of pieces.
 #pragma once
 
 #include "read.cuh"
 #include "write.cuh"
 
-constexpr int FUSED_THREADS = 512;
+constexpr int FUSED_THREADS = 384;
 constexpr int FUSED_WARPS = FUSED_THREADS / 32;
 constexpr int FUSED_SHARED = 208 << 10;
 constexpr int MOST_STAGES = 8;
-// Rows of a piece.
+// Rows of a piece, and bytes of a panel's.
 constexpr int PIECE = 2 * CHUNK;
-// Rows for as many columns as a panel has, of one plane, in bytes.
-constexpr int PANEL = WARP_TILE * Halves::BYTES;
+constexpr int PIECE_SIZE = PIECE * Halves::ROW;
 
 // Waits until at most `pending` groups of this thread are under way.
 DEVICE void copies_wait_for(int pending) {
@@ -30,56 +29,38 @@ DEVICE void copies_wait_for(int pending) {
     }
 }
 
-// The panels of an operand that a block has, in shared memory side by side.
-struct Panels {
-    int mask, count, stride;  // bytes from row to row
+DEVICE int ones(int mask) {
+    int count = 0;
+    UNROLL
+    for (int i = 0; i < 8; i++) count += mask >> i & 1;
+    return count;
+}
 
-    DEVICE explicit Panels(int mask) : mask(mask), count(bits(mask)), stride(bits(mask) * PANEL + Halves::PAD) {}
-    DEVICE int plane() const { return PIECE * stride; }
-    DEVICE int size() const { return Halves::PLANES * plane(); }
-    // Where panel `panel` is in a row.
-    DEVICE int place(int panel) const { return bits(mask & ((1 << panel) - 1)) * PANEL; }
-    DEVICE static int bits(int mask) {
-        int count = 0;
-        UNROLL
-        for (int i = 0; i < 8; i++) count += mask >> i & 1;
-        return count;
+// Asks for rows `k` to `k + PIECE` of the panels of an operand that are listed. What is beyond it is zero.
+DEVICE void send_panels(unsigned char* shared, const float* operand, unsigned panels, int count, int k, int depth) {
+    constexpr int COPIES = PIECE_SIZE / 16;
+    const unsigned char* rows = reinterpret_cast<const unsigned char*>(operand) + k * Halves::ROW;
+    _Pragma("unroll 1")
+    for (int i = threadIdx.x; i < count * COPIES; i += FUSED_THREADS) {
+        const int panel = panels >> 4 * (i / COPIES) & 15, offset = i % COPIES * 16;
+        const bool there = k + offset / Halves::ROW < depth;
+        const void* from = there ? static_cast<const void*>(rows + panel * depth * Halves::ROW + offset) : operand;
+        copy_16(shared + i * 16, from, there ? 16 : 0);
     }
+}
 
-    // Sends rows `k` to `k + PIECE`. What is beyond the operand is zero. A warp has rows of its own.
-    DEVICE void send(unsigned char* shared, const float* operand, int ld, int k, int depth, int columns) const {
-        constexpr int WIDE = 16 / Halves::BYTES, ACROSS = PANEL / 16;
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        const int plane_of = lane / ACROSS % 2, offset = lane % ACROSS * WIDE, row_of = lane / (2 * ACROSS);
-        const unsigned short* planes = reinterpret_cast<const unsigned short*>(operand) + plane_of * ld;
-        // Every other panel, from one of two on.
-        constexpr int GROUPS = PIECE / 4;
-        const int row = warp % GROUPS * 4 + row_of;
-        int turn = warp / GROUPS;
-        unsigned char* to = shared + plane_of * plane() + row * stride + offset * Halves::BYTES;
-        const unsigned short* from = planes + (k + row) * 2 * ld + offset;
-        for (int left = mask, panel = 0; left; left >>= 1, panel++) {
-            if (!(left & 1)) continue;
-            if ((turn++ & 1) == 0) {
-                const int beyond = columns - panel * WARP_TILE - offset;
-                const int valid = k + row < depth && beyond > 0 ? ((beyond < WIDE ? beyond : WIDE) * Halves::BYTES + 3) & ~3 : 0;
-                copy_16(to, valid ? from + panel * WARP_TILE : planes, valid);
-            }
-            to += PANEL;
-        }
-    }
-};
-
-// Calls `done(i, j, tile)` for this warp's tiles of LᵀR, which begin at row i and column j.
+// Calls `done(row, column, room)` for this warp's tiles of LᵀR, with the tile in the warp's shared memory.
 template <class Done>
 DEVICE void multiply_all(const Factors<float>& factors, int64 sample, const Tiles& tiles, int rank, Done done) {
     unsigned char* shared = shared_memory<unsigned char>();  // [stage][left and right]
     const float* left = factors.left + sample * factors.left_stride;
     const float* right = factors.right + sample * factors.right_stride;
     const bool square = left == right;
-    const Share share = tiles.shares[rank];
-    const Panels left_panels(square ? share.left | share.right : share.left), right_panels(square ? 0 : share.right);
-    const int stage_size = left_panels.size() + (square ? 0 : right_panels.size());
+    const Share& share = tiles.shares[rank];
+    if (share.count == 0) return;
+    const int left_mask = share.left, right_mask = square ? left_mask : share.right;
+    const int left_count = ones(left_mask), right_count = square ? 0 : ones(right_mask);
+    const int stage_size = (left_count + right_count) * PIECE_SIZE;
     const int most = FUSED_SHARED / stage_size;
     const int stages = most < MOST_STAGES ? most : MOST_STAGES;
     const int depth = factors.depth, pieces = (depth + PIECE - 1) / PIECE;
@@ -87,38 +68,46 @@ DEVICE void multiply_all(const Factors<float>& factors, int64 sample, const Tile
     const auto fetch = [&](int piece, int stage) {
         if (piece < pieces) {
             unsigned char* to = shared + stage * stage_size;
-            left_panels.send(to, left, factors.left_ld, piece * PIECE, depth, factors.rows);
-            if (!square) right_panels.send(to + left_panels.size(), right, factors.right_ld, piece * PIECE, depth, factors.columns);
+            send_panels(to, left, share.left_panels, left_count, piece * PIECE, depth);
+            send_panels(to + left_count * PIECE_SIZE, right, share.right_panels, right_count, piece * PIECE, depth);
         }
         copies_commit();
     };
+    _Pragma("unroll 1")
     for (int first = 0; first < share.count; first += FUSED_WARPS) {
         const bool active = first + warp < share.count;
         const int number = active ? tiles.order[share.first + first + warp] : 0;
         const int i = number / 8, j = number % 8;
-        const int left_place = left_panels.place(i), right_place = square ? left_panels.place(j) : left_panels.size() + right_panels.place(j);
-        const int right_stride = square ? left_panels.stride : right_panels.stride;
-        const int right_plane = square ? left_panels.plane() : right_panels.plane();
-        Halves::Fragment tile(i * WARP_TILE, j * WARP_TILE);
+        const unsigned char* left_panel = shared + ones(left_mask & ((1 << i) - 1)) * PIECE_SIZE;
+        const unsigned char* right_panel = shared + (square ? 0 : left_count * PIECE_SIZE) + ones(right_mask & ((1 << j) - 1)) * PIECE_SIZE;
+        TensorCores tile;
+        _Pragma("unroll 1")
         for (int piece = 0; piece < stages - 1; piece++) fetch(piece, piece);
-        for (int piece = 0, stage = 0, filled = stages - 1; piece < pieces; piece++) {
+        int stage = 0, filled = stages - 1;
+        _Pragma("unroll 1")
+        for (int piece = 0; piece < pieces; piece++) {
             copies_wait_for(stages - 2);
             __syncthreads();
             fetch(piece + stages - 1, filled);
-            const unsigned char* at = shared + stage * stage_size;
-            UNROLL
-            for (int k = 0; k < PIECE; k += CHUNK) {
-                if (!active || piece * PIECE + k >= depth) continue;
-                const Rows l = {at + left_place + k * left_panels.stride, left_panels.stride, left_panels.plane()};
-                const Rows r = {at + right_place + k * right_stride, right_stride, right_plane};
-                tile.multiply(l, r, factors.scale);
+            if (active) {
+                const int rows = depth - piece * PIECE < PIECE ? depth - piece * PIECE : PIECE;
+                _Pragma("unroll 1")
+                for (int k = 0; k < rows; k += CHUNK) {
+                    const int at = stage * stage_size + k * Halves::ROW;
+                    tile.multiply(left_panel + at, right_panel + at, factors.scale);
+                }
             }
             if (++stage == stages) stage = 0;
             if (++filled == stages) filled = 0;
         }
-        // The pieces have been used up, and `done` may have their memory; then the next tiles' pieces.
+        // The pieces have been used up: the tiles may have their memory, and then the next tiles' pieces.
         __syncthreads();
-        if (active) done(i * WARP_TILE, j * WARP_TILE, tile);
+        float* room = shared_memory<float>() + warp * WARP_ROOM<float>;
+        if (active) {
+            tile.store(room);
+            warp_sync();
+            done(i * WARP_TILE, j * WARP_TILE, room);
+        }
         __syncthreads();
     }
 }
@@ -128,23 +117,31 @@ DEVICE void fused(const Fused<T>& arguments) {
     const int rank = cluster_rank(), blocks = cluster_size();
     const int64 sample = blockIdx.x / blocks;
     const int channels = arguments.center.channels, positions = arguments.center.positions;
+    _Pragma("unroll 1")
     for (int group = rank; group < moments_blocks(channels, FUSED_THREADS); group += blocks) {
         moments(arguments.moments, sample, group);
     }
     cluster_sync();
     const int exponent = sample_exponent(arguments.center, sample, rank);
+    _Pragma("unroll 1")
     for (int block = rank; block < center_blocks(channels, positions); block += blocks) {
         center<Halves>(arguments.center, sample, block, exponent);
     }
-    for (int step = 0; step < arguments.steps; step++) {
+    _Pragma("unroll 1")
+    for (int step = 0; step <= arguments.steps; step++) {
         cluster_sync();
-        const Product<float>& product = arguments.products[step];
-        multiply_all(product.factors, sample, product.plain ? arguments.rectangle : arguments.symmetric, rank,
-                     [&](int, int, Halves::Fragment& tile) { keep<Halves>(product, sample, tile); });
+        const bool last = step == arguments.steps;
+        const Product<float>& product = arguments.products[last ? 0 : step];
+        const Factors<float>& factors = last ? arguments.write.factors : product.factors;
+        const Tiles& tiles = last ? arguments.last : product.plain ? arguments.rectangle
+                             : factors.left == factors.right   ? arguments.square
+                                                               : arguments.symmetric;
+        multiply_all(factors, sample, tiles, rank, [&](int row, int column, float* room) {
+            if (last) {
+                emit(arguments.write, sample, row, column, room);
+            } else {
+                keep<Halves>(product, sample, row, column, room);
+            }
+        });
     }
-    cluster_sync();
-    float* shared = shared_memory<float>() + int(threadIdx.x) / 32 * WARP_TILE * WRITE_LD;
-    multiply_all(arguments.write.factors, sample, arguments.last, rank, [&](int row, int column, Halves::Fragment& tile) {
-        emit(arguments.write, sample, row, column, tile, shared);
-    });
 }

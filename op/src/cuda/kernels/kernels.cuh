@@ -11,13 +11,13 @@
 // `A` multiplies, `R` is the type of sums, and `name` that of elements `T`, with the arithmetic's before it where that is not the plain one.
 #define KERNELS_OF_READING(name, A, T, R)                                                                  \
     KERNEL(READ_THREADS, 2) center_##name(const Center<T, R> arguments) { center<A>(arguments); }          \
-    KERNEL(PRODUCT_THREADS, A::PLANES == 2 ? 4 : sizeof(R) == 4 ? 3 : 2) write_##name(const Write<T, R> arguments) { write<A>(arguments); }
+    KERNEL(PRODUCT_THREADS, sizeof(R) == 4 ? 3 : 2) write_##name(const Write<T, R> arguments) { write<A>(arguments); }
 
 #define KERNELS_OF_ELEMENT(name, T, R)                                                                     \
     KERNELS_OF_READING(name, Plain<R>, T, R)                                                               \
     KERNEL(READ_THREADS, 4) moments_##name(const Moments<T> arguments) { moments(arguments); }             \
     KERNEL(READ_THREADS, 4) measure_##name(const Measure<T> arguments) { measure(arguments); }             \
-    KERNEL(READ_THREADS, 2) load_##name(const Load<T, R> arguments) { load<Plain<R>>(arguments); }
+    KERNEL(LOAD_THREADS, 16) load_##name(const Load<T, R> arguments) { load<Plain<R>>(arguments); }
 
 KERNELS_OF_ELEMENT(f32, float, float)
 KERNELS_OF_ELEMENT(f16, f16, float)
@@ -30,8 +30,8 @@ KERNEL(PRODUCT_THREADS, 2) product_f64(const Product<double> arguments) { produc
 KERNELS_OF_READING(halves_f32, Halves, float, float)
 KERNELS_OF_READING(halves_f16, Halves, f16, float)
 KERNELS_OF_READING(halves_bf16, Halves, bf16, float)
-KERNEL(READ_THREADS, 2) load_halves_f32(const Load<float, float> arguments) { load<Halves>(arguments); }
-KERNEL(PRODUCT_THREADS, 4) product_halves(const Product<float> arguments) { product<Halves>(arguments); }
+KERNEL(LOAD_THREADS, 16) load_halves_f32(const Load<float, float> arguments) { load<Halves>(arguments); }
+KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { product<Halves>(arguments); }
 #endif
 
 #if ISQRT_TIER >= 90

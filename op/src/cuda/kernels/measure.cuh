@@ -2,10 +2,9 @@
 #pragma once
 
 #include "epilogue.cuh"
-#include "operand.cuh"
 #include "read.cuh"
 
-constexpr int LOAD_SIDE = 32;
+constexpr int LOAD_THREADS = 32;
 
 // f of a sample's matrix and what follows from it.
 template <class T>
@@ -57,37 +56,25 @@ DEVICE void measure(const Measure<T>& arguments) {
     }
 }
 
-// Four entries of a row.
-template <class R>
-struct Row {
-    static constexpr int PAIRS = 2;
-    R at[2 * PAIRS];
-    int first_row, first_column;
-
-    DEVICE int row(int) const { return first_row; }
-    DEVICE int column(int pair) const { return first_column + 2 * pair; }
-};
-
 // A from a matrix and its norm, 32x32 entries of the upper triangle.
 template <class A, class T, class R>
 DEVICE void load(const Load<T, R>& arguments) {
-    const int side = arguments.side, across = (side + LOAD_SIDE - 1) / LOAD_SIDE;
+    const int side = arguments.side, across = (side + WARP_TILE - 1) / WARP_TILE;
     const int tiles = across * (across + 1) / 2;
     const int64 sample = blockIdx.x / tiles;
     int i = blockIdx.x % tiles, j = 0;
     for (; i > j; j++) i -= j + 1;
     const T* matrix = arguments.matrix + sample * arguments.stride;
-    const Scale scale = arguments.scale[sample];
-    const int exponent = arguments.given ? scale.taken : 0;
-    Row<R> tile;
-    tile.first_row = i * LOAD_SIDE + threadIdx.x / 8;
-    tile.first_column = j * LOAD_SIDE + threadIdx.x % 8 * 4;
-    for (int entry = 0; entry < 4; entry++) {
-        const int row = tile.first_row, column = tile.first_column + entry;
+    const Scale* scale = arguments.scale + sample;
+    const int exponent = arguments.given ? scale->taken : 0;
+    const int first_row = i * WARP_TILE, column = j * WARP_TILE + threadIdx.x;
+    R* room = shared_memory<R>();
+    for (int line = 0; line < WARP_TILE; line++) {
+        const int row = first_row + line;
         R value = 0;
         if (row <= column && column < side) value = ldexp(R(widen(matrix[int64(row) * arguments.ld + column])), -2 * exponent);
-        tile.at[entry] = value;
+        room[line * TILE_LD + threadIdx.x] = value;
     }
-    normalize<R>(tile, scale);
-    finish<A>(arguments.epilogue, sample, tile);
+    warp_sync();
+    finish<A>(arguments.epilogue, scale, sample, first_row, j * WARP_TILE, room);
 }

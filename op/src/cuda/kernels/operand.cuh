@@ -1,59 +1,80 @@
-// The operands of products: how their numbers lie in memory, and what multiplies them.
+// The operands of products: how their numbers lie in memory, how a block gets them, and what multiplies them.
 //
 // An arithmetic A has
-//     A::Real          the type of sums
-//     A::PLANES        how often a row holds a number's part, in planes of ld parts
-//     A::BYTES         bytes of a part
-//     A::PAD           bytes that rows in shared memory are longer than a multiple of 128, at which accesses have no bank conflicts
-//     A::put           writes one number of a row, or two neighbors, of which the first has an even column
-//     A::Fragment      a warp's tile of a product
-// In any arithmetic a row takes ld * sizeof(Real) bytes.
+//     A::Real       the type of sums
+//     A::put        writes one number of an operand with so many rows of `ld` numbers
+//     A::SIZE       bytes of CHUNK rows and TILE columns in shared memory
+//     A::send       asks for them
+//     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 32 `left` and 32 `right` on
+// In any arithmetic an operand takes rows * ld * sizeof(Real) bytes.
 #pragma once
 
 #include "fragment.cuh"
 
-// Numbers as they are.
+constexpr int TILE = 64;
+constexpr int PRODUCT_THREADS = 128;
+
+// Numbers as they are, row by row.
 template <class R>
 struct Plain {
     typedef R Real;
     typedef MultiplyAdd<R> Fragment;
-    static constexpr int PLANES = 1, BYTES = sizeof(R), PAD = 8 * sizeof(R);
+    // Rows that are 8 numbers longer keep the accesses free of bank conflicts.
+    static constexpr int STRIDE = (TILE + 8) * sizeof(R), SIZE = CHUNK * STRIDE;
 
-    DEVICE static void put(R* row, int, int column, R value) { row[column] = value; }
-    DEVICE static void put(R* row, int, int column, R first, R second) {
-        *reinterpret_cast<Two<R>*>(row + column) = {{first, second}};
+    DEVICE static void put(R* operand, int, int ld, int row, int column, R value) { operand[row * ld + column] = value; }
+
+    DEVICE static void send(unsigned char* shared, const R* operand, int rows, int ld, int k, int column, int columns) {
+        constexpr int WIDE = 16 / sizeof(R), ACROSS = TILE / WIDE;
+        UNROLL
+        for (int i = threadIdx.x; i < CHUNK * ACROSS; i += PRODUCT_THREADS) {
+            const int row = i / ACROSS, offset = i % ACROSS * WIDE, left = columns - column - offset;
+            const int valid = k + row < rows && left > 0 ? (left < WIDE ? left : WIDE) * int(sizeof(R)) : 0;
+            const R* from = valid ? operand + (k + row) * ld + column + offset : operand;
+            copy_16(shared + row * STRIDE + offset * sizeof(R), from, valid);
+        }
+    }
+
+    DEVICE static void multiply(Fragment& tile, const unsigned char* shared, int left, int right, R) {
+        constexpr int PART = WARP_TILE * sizeof(R);
+        tile.template multiply<STRIDE>(shared + left * PART, shared + SIZE + right * PART);
     }
 };
 
 #if ISQRT_TIER >= 80
 // A float32 number as the sum of two of float16, of which the second takes what the first leaves out: together 22 bits and a sign, for numbers
 // that a power of two has brought to where float16 has all of its bits.
+//
+// Panels of 32 columns lie one after another, rows of 128 bytes in each: eight units of 16 bytes, the high halves and then the low ones, in an
+// order that depends on the row: unit u is at u XOR (row % 8). So a panel is copied as it is, and eight rows of a unit are in different banks.
 struct Halves {
     typedef float Real;
     typedef TensorCores Fragment;
-    static constexpr int PLANES = 2, BYTES = 2, PAD = 16;
+    static constexpr int ROW = 128, PANEL = CHUNK * ROW, SIZE = TILE / WARP_TILE * PANEL;
 
-    DEVICE static void put(float* row, int ld, int column, float value) {
-        const Parts parts(value);
-        unsigned short* planes = reinterpret_cast<unsigned short*>(row);
-        planes[column] = parts.high.bits;
-        planes[ld + column] = parts.low.bits;
-    }
-    DEVICE static void put(float* row, int ld, int column, float first, float second) {
-        const Parts a(first), b(second);
-        unsigned short* planes = reinterpret_cast<unsigned short*>(row);
-        *reinterpret_cast<unsigned*>(planes + column) = a.high.bits | unsigned(b.high.bits) << 16;
-        *reinterpret_cast<unsigned*>(planes + ld + column) = a.low.bits | unsigned(b.low.bits) << 16;
-    }
-
-private:
-    struct Parts {
+    DEVICE static void put(float* operand, int rows, int, int row, int column, float value) {
         f16 high, low;
+        narrow(value, high);
+        narrow(value - widen(high), low);
+        unsigned short* line = reinterpret_cast<unsigned short*>(operand) + (column / WARP_TILE * rows + row) * (ROW / 2);
+        const int unit = column % WARP_TILE / 8, turn = row % 8;
+        line[(unit ^ turn) * 8 + column % 8] = high.bits;
+        line[((unit + 4) ^ turn) * 8 + column % 8] = low.bits;
+    }
 
-        DEVICE explicit Parts(float value) {
-            narrow(value, high);
-            narrow(value - widen(high), low);
+    DEVICE static void send(unsigned char* shared, const float* operand, int rows, int, int k, int column, int columns) {
+        UNROLL
+        for (int panel = 0; panel < TILE / WARP_TILE; panel++) {
+            const int number = column / WARP_TILE + panel, row = k + int(threadIdx.x) / 8;
+            const unsigned char* from = reinterpret_cast<const unsigned char*>(operand) + (number * rows + k) * ROW + threadIdx.x * 16;
+            const bool there = row < rows && number * WARP_TILE < columns;
+            copy_16(shared + panel * PANEL + threadIdx.x * 16, there ? static_cast<const void*>(from) : operand, there ? 16 : 0);
         }
-    };
+    }
+
+    DEVICE static void multiply(Fragment& tile, const unsigned char* shared, int left, int right, float scale) {
+        tile.multiply(shared + left * PANEL, shared + SIZE + right * PANEL, scale);
+    }
 };
+static_assert(CHUNK * Halves::ROW == PRODUCT_THREADS * 16, "every thread copies 16 bytes of a chunk of a panel");
 #endif

@@ -2,10 +2,6 @@
 #pragma once
 
 #include "epilogue.cuh"
-#include "operand.cuh"
-
-constexpr int TILE = 64;
-constexpr int PRODUCT_THREADS = 128;
 
 // Chunks in shared memory at a time.
 template <class A>
@@ -32,35 +28,9 @@ struct Place {
     }
 };
 
-// A tile's columns of CHUNK rows of an operand in shared memory.
-template <class A>
-struct Chunk {
-    static constexpr int STRIDE = TILE * A::BYTES + A::PAD, PLANE = CHUNK * STRIDE, SIZE = A::PLANES * PLANE;
-
-    // Sends rows `k` to `k + CHUNK` there. What is beyond the operand is zero.
-    template <class R>
-    DEVICE static void send(unsigned char* shared, const R* operand, int ld, int k, int depth, int column, int columns) {
-        constexpr int WIDE = 16 / A::BYTES, ACROSS = TILE / WIDE;
-        UNROLL
-        for (int i = threadIdx.x; i < A::PLANES * CHUNK * ACROSS; i += PRODUCT_THREADS) {
-            const int plane = i / (CHUNK * ACROSS), row = i / ACROSS % CHUNK, offset = i % ACROSS * WIDE;
-            const int left = columns - column - offset;
-            // In whole words: what is beyond the operand by then gives columns that nobody reads.
-            const int valid = k + row < depth && left > 0 ? ((left < WIDE ? left : WIDE) * A::BYTES + 3) & ~3 : 0;
-            const int64 from = int64(k + row) * ld * sizeof(R) + (int64(plane) * ld + column + offset) * A::BYTES;
-            const unsigned char* bytes = reinterpret_cast<const unsigned char*>(operand);
-            copy_16(shared + plane * PLANE + row * STRIDE + offset * A::BYTES, bytes + (valid ? from : 0), valid);
-        }
-    }
-
-    // It from a column of the tile on.
-    DEVICE static Rows from(const unsigned char* shared, int column) { return {shared + column * A::BYTES, STRIDE, PLANE}; }
-};
-
-// This warp's 32x32 part of a 64x64 tile.
+// This warp's 32x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back.
 template <class A, class R>
-DEVICE void multiply(const Factors<R>& factors, const Place& place, bool active, typename A::Fragment& tile) {
-    constexpr int SIZE = Chunk<A>::SIZE;
+DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
     unsigned char* shared = shared_memory<unsigned char>();  // [stage][left and right] chunks
     const R* left = factors.left + place.sample * factors.left_stride;
     const R* right = factors.right + place.sample * factors.right_stride;
@@ -68,40 +38,43 @@ DEVICE void multiply(const Factors<R>& factors, const Place& place, bool active,
     const int chunks = (depth + CHUNK - 1) / CHUNK;
     const auto fetch = [&](int chunk) {
         if (chunk < chunks) {
-            unsigned char* stage = shared + chunk % STAGES<A> * 2 * SIZE;
-            Chunk<A>::send(stage, left, factors.left_ld, chunk * CHUNK, depth, place.row, factors.rows);
-            Chunk<A>::send(stage + SIZE, right, factors.right_ld, chunk * CHUNK, depth, place.column, factors.columns);
+            unsigned char* stage = shared + chunk % STAGES<A> * 2 * A::SIZE;
+            A::send(stage, left, depth, factors.left_ld, chunk * CHUNK, place.row, factors.rows);
+            A::send(stage + A::SIZE, right, depth, factors.right_ld, chunk * CHUNK, place.column, factors.columns);
         }
         copies_commit();
     };
+    typename A::Fragment tile;
     for (int chunk = 0; chunk < STAGES<A> - 1; chunk++) fetch(chunk);
     for (int chunk = 0; chunk < chunks; chunk++) {
         copies_wait<STAGES<A> - 2>();
         // Every thread's copies have come, and the stage that is filled next has been used up.
         __syncthreads();
         fetch(chunk + STAGES<A> - 1);
-        if (!active) continue;
-        const unsigned char* stage = shared + chunk % STAGES<A> * 2 * SIZE;
-        const Rows l = Chunk<A>::from(stage, warp / 2 * WARP_TILE), r = Chunk<A>::from(stage + SIZE, warp % 2 * WARP_TILE);
-        tile.multiply(l, r, factors.scale);
+        if (active) A::multiply(tile, shared + chunk % STAGES<A> * 2 * A::SIZE, warp / 2, warp % 2, factors.scale);
     }
+    __syncthreads();
+    R* room = shared_memory<R>() + warp * WARP_ROOM<R>;
+    tile.store(room);
+    warp_sync();
+    return room;
 }
 
-// A fragment of a product, into what comes next.
+// A warp's tile of a product, into what comes next.
 template <class A, class R>
-DEVICE void keep(const Product<R>& arguments, int64 sample, typename A::Fragment& tile) {
+DEVICE void keep(const Product<R>& arguments, int64 sample, int first_row, int first_column, R* room) {
     const Factors<R>& factors = arguments.factors;
     if (!arguments.plain) {
-        if (arguments.scale) normalize<R>(tile, arguments.scale[sample]);
-        finish<A>(arguments.epilogue, sample, tile);
+        finish<A>(arguments.epilogue, arguments.scale ? arguments.scale + sample : nullptr, sample, first_row, first_column, room);
         return;
     }
     R* out = arguments.plain + sample * arguments.plain_stride;
-    UNROLL
-    for (int i = 0; i < A::Fragment::PAIRS; i++) {
-        if (tile.row(i) < factors.rows && tile.column(i) < factors.columns) {
-            const R scale = arguments.plain_scale;
-            A::put(out + tile.row(i) * arguments.plain_ld, arguments.plain_ld, tile.column(i), scale * tile.at[2 * i], scale * tile.at[2 * i + 1]);
+    const int lane = threadIdx.x % 32, column = first_column + lane;
+    _Pragma("unroll 4")
+    for (int i = 0; i < WARP_TILE; i++) {
+        const int row = first_row + i;
+        if (row < factors.rows && column < factors.columns) {
+            A::put(out, factors.rows, arguments.plain_ld, row, column, arguments.plain_scale * room[i * TILE_LD + lane]);
         }
     }
 }
@@ -115,7 +88,6 @@ DEVICE void product(const Product<R>& arguments) {
     const int warp = threadIdx.x / 32;
     const int row = place.row + warp / 2 * WARP_TILE, column = place.column + warp % 2 * WARP_TILE;
     const bool active = row < factors.rows && column < factors.columns && !(symmetric && row > column);
-    typename A::Fragment tile(row, column);
-    multiply<A>(factors, place, active, tile);
-    if (active) keep<A>(arguments, place.sample, tile);
+    R* room = multiply<A>(factors, place, active);
+    if (active) keep<A>(arguments, place.sample, row, column, room);
 }

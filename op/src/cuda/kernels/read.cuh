@@ -21,11 +21,6 @@ DEVICE double warp_sum(double value) {
     return value;
 }
 
-// Where an element of a sample is.
-DEVICE int64 element_at(int channel, int position, int channels, int positions, int channels_last) {
-    return channels_last ? int64(position) * channels + channel : int64(channel) * positions + position;
-}
-
 // Means and sums of squared distances of as many channels as the block has warps.
 //
 // What is summed is the distance from the first element, in float64: the mean of a constant channel is that constant exactly, and
@@ -34,7 +29,7 @@ template <class T>
 DEVICE void moments(const Moments<T>& arguments, int64 sample, int group) {
     const int warps = blockDim.x / 32, first_channel = group * warps;
     const int channels = arguments.channels, positions = arguments.positions, last = arguments.channels_last;
-    const T* x = arguments.x + sample * channels * positions;
+    const T* x = arguments.x + sample * (channels * positions);
     double* sums = shared_memory<double>();  // [32][warps], where the channels are contiguous
     const int thread = threadIdx.x;
     // Lanes lie along the axis that is contiguous, as far as it goes.
@@ -52,23 +47,23 @@ DEVICE void moments(const Moments<T>& arguments, int64 sample, int group) {
         for (int i = 0; i < 32; i++) sum += sums[i * warps + own];
         return sum;
     };
-    const auto element = [&](int position) {
-        return widen(x[element_at(channel, position, channels, positions, last)]);
-    };
+    const T* from = x + (last ? channel : channel * positions);
+    const int step = last ? channels : 1;
+    const auto element = [&](int position) { return widen(from[position * step]); };
 
     double mean = 0, squares = 0;
     if (arguments.centered) {
         const double first = there ? double(element(0)) : 0;
         double sum = 0;
         if (there) {
-            _Pragma("unroll 8")
+            _Pragma("unroll 4")
             for (int position = begin; position < positions; position += 32) sum += double(element(position)) - first;
         }
         mean = first + total(sum) / positions;
     }
     if (there) {
         const auto rounded = decltype(element(0))(mean);
-        _Pragma("unroll 8")
+        _Pragma("unroll 4")
         for (int position = begin; position < positions; position += 32) {
             const double distance = element(position) - rounded;
             squares += distance * distance;
@@ -82,7 +77,7 @@ DEVICE void moments(const Moments<T>& arguments, int64 sample, int group) {
 }
 
 // The sum of values(0) to values(count - 1) in every thread of a block; the same order of additions each time. `room` has a number for
-// each thread.
+// each thread, at most 512.
 template <class Values>
 DEVICE double block_sum(int count, double* room, Values values) {
     const int threads = blockDim.x, thread = threadIdx.x;
@@ -90,8 +85,8 @@ DEVICE double block_sum(int count, double* room, Values values) {
     for (int i = thread; i < count; i += threads) sum += values(i);
     room[thread] = sum;
     __syncthreads();
-    for (int half = threads / 2; half > 0; half /= 2) {
-        if (thread < half) room[thread] += room[thread + half];
+    for (int half = 256; half > 0; half /= 2) {
+        if (thread < half && thread + half < threads) room[thread] += room[thread + half];
         __syncthreads();
     }
     sum = room[0];
@@ -158,35 +153,41 @@ DEVICE void center(const Center<T, R>& arguments, int64 sample, int block, int e
     const int thread = threadIdx.x, threads = blockDim.x;
     R* tile = shared_memory<R>();  // [32][LD], channels by positions
 
-    const T* x = arguments.x + sample * channels * positions;
+    const T* x = arguments.x + sample * (channels * positions);
     const double* means = arguments.means + sample * channels;
     const int raised = arguments.raised - exponent;
-    _Pragma("unroll 8")
-    for (int i = thread; i < CENTER_CHANNELS * CENTER_POSITIONS; i += threads) {
-        const int row = last ? i % CENTER_CHANNELS : i / CENTER_POSITIONS;
-        const int column = last ? i / CENTER_CHANNELS : i % CENTER_POSITIONS;
+    // Lanes lie along the axis that is contiguous, first that of the elements and then that of the operand.
+    const int along = last ? CENTER_CHANNELS : CENTER_POSITIONS, fast = thread % along;
+    const int to_channel = last ? 1 : positions, to_position = last ? channels : 1;
+    _Pragma("unroll 4")
+    for (int slow = thread / along; slow < CENTER_CHANNELS * CENTER_POSITIONS / along; slow += threads / along) {
+        const int row = last ? fast : slow, column = last ? slow : fast;
         const int channel = first_channel + row, position = first_position + column;
         R value = 0;
         if (channel < channels && position < positions) {
-            value = widen(x[element_at(channel, position, channels, positions, last)]) - R(means[channel]);
-            value = ldexp(value, raised);
+            value = ldexp(widen(x[channel * to_channel + position * to_position]) - R(means[channel]), raised);
         }
         tile[row * LD + column] = value;
     }
     __syncthreads();
-    // Pairs of neighbors, along positions and along channels.
-    for (int i = thread; arguments.straight && i < CENTER_CHANNELS * CENTER_POSITIONS / 2; i += threads) {
-        const int row = i / (CENTER_POSITIONS / 2), column = i % (CENTER_POSITIONS / 2) * 2, ld = arguments.straight_ld;
-        if (first_channel + row < channels && first_position + column < positions) {
-            R* to = arguments.straight + (sample * channels + first_channel + row) * ld;
-            A::put(to, ld, first_position + column, tile[row * LD + column], tile[row * LD + column + 1]);
+    if (arguments.straight) {
+        R* straight = arguments.straight + sample * (channels * arguments.straight_ld);
+        const int column = thread % CENTER_POSITIONS, position = first_position + column;
+        _Pragma("unroll 4")
+        for (int row = thread / CENTER_POSITIONS; row < CENTER_CHANNELS; row += threads / CENTER_POSITIONS) {
+            const int channel = first_channel + row;
+            if (channel < channels && position < positions) {
+                A::put(straight, channels, arguments.straight_ld, channel, position, tile[row * LD + column]);
+            }
         }
     }
-    for (int i = thread; i < CENTER_CHANNELS * CENTER_POSITIONS / 2; i += threads) {
-        const int row = i / (CENTER_CHANNELS / 2), column = i % (CENTER_CHANNELS / 2) * 2, ld = arguments.transposed_ld;
-        if (first_position + row < positions && first_channel + column < channels) {
-            R* to = arguments.transposed + (sample * positions + first_position + row) * ld;
-            A::put(to, ld, first_channel + column, tile[column * LD + row], tile[(column + 1) * LD + row]);
+    R* transposed = arguments.transposed + sample * (positions * arguments.transposed_ld);
+    const int row = thread % CENTER_CHANNELS, channel = first_channel + row;
+    _Pragma("unroll 4")
+    for (int column = thread / CENTER_CHANNELS; column < CENTER_POSITIONS; column += threads / CENTER_CHANNELS) {
+        const int position = first_position + column;
+        if (channel < channels && position < positions) {
+            A::put(transposed, positions, arguments.transposed_ld, position, channel, tile[row * LD + column]);
         }
     }
     __syncthreads();
