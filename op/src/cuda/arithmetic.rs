@@ -35,11 +35,10 @@ impl Arithmetic {
         }
     }
 
-    /// How far apart the rows of a matrix are, in numbers of so many bytes: each begins at a multiple of 32 bytes, and in halves there are only
-    /// whole panels.
-    pub(super) fn row_stride(self, columns: usize, real: usize) -> Option<usize> {
+    /// How far apart the rows of a matrix are, in numbers: kernels write eight at a time, and in halves whole panels.
+    pub(super) fn row_stride(self, columns: usize) -> Option<usize> {
         columns.checked_next_multiple_of(match self {
-            Self::Plain => 32 / real,
+            Self::Plain => 8,
             Self::Halves => 32,
         })
     }

@@ -27,16 +27,8 @@ const CENTER_SHARED: u32 = 32 * 129 * 8;
 const MEASURE_SHARED: u32 = 2048;
 const PRODUCT_SHARED: u32 = 2 * 4 * 16 * 72 * 4;
 
-/// The numbers of a warp's tile and some rows beside it, by the bytes of a number.
-const fn warp_room(real: u32) -> u32 {
-    32 * 33 + if real == 4 { 16 } else { 8 } * 34
-}
-
-/// What a product's warps need in the end can be more than its chunks.
-fn product_shared<R: Real>() -> u32 {
-    let real = size_of::<R>() as u32;
-    PRODUCT_SHARED.max(PRODUCT_THREADS / 32 * warp_room(real) * real)
-}
+/// The numbers of a warp's tile.
+const WARP_ROOM: usize = 32 * 33;
 
 /// A kind of kernel.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +89,7 @@ impl Slab<'_> {
                 let kept = Epilogue { out: [0; 2], keep: 1, ..first };
                 self.launch_product(&self.gram(kept), launch)?;
                 let side = self.side();
-                let ld = self.plan.arithmetic.row_stride(side, size_of::<R>()).unwrap_or(side);
+                let ld = self.plan.arithmetic.row_stride(side).unwrap_or(side);
                 self.load(
                     (R::ELEMENT, self.at(self.plan.parts.places), side * ld, ld),
                     false,
@@ -181,7 +173,7 @@ impl Slab<'_> {
     }
 
     pub(super) fn matrix<R: Real>(&self, part: Part, rows: usize, columns: usize) -> Matrix {
-        let ld = self.plan.arithmetic.row_stride(columns, size_of::<R>()).unwrap_or(columns);
+        let ld = self.plan.arithmetic.row_stride(columns).unwrap_or(columns);
         Matrix { address: self.at(part), stride: rows * ld, ld, columns, exponent: 0 }
     }
 
@@ -306,7 +298,7 @@ impl Slab<'_> {
             function: name(Stage::Load, self.plan.arithmetic, element),
             blocks: self.blocks(triangle(self.side().div_ceil(LOAD_SIDE))),
             threads: LOAD_THREADS,
-            shared: warp_room(size_of::<R>() as u32) * size_of::<R>() as u32,
+            shared: (WARP_ROOM * size_of::<R>()) as u32,
             cluster: 1,
             arguments: &load,
         })
@@ -334,7 +326,7 @@ impl Slab<'_> {
             function: name(Stage::Product, self.plan.arithmetic, R::ELEMENT),
             blocks: self.blocks(tiles),
             threads: PRODUCT_THREADS,
-            shared: product_shared::<R>(),
+            shared: PRODUCT_SHARED,
             cluster: 1,
             arguments: product,
         })
@@ -359,7 +351,7 @@ impl Slab<'_> {
             function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
             blocks: self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE))),
             threads: PRODUCT_THREADS,
-            shared: product_shared::<R>(),
+            shared: PRODUCT_SHARED,
             cluster: 1,
             arguments: write,
         })

@@ -61,7 +61,7 @@ impl Workspace {
             Some(Part { offset })
         };
         let matrix = |rows: usize, columns: usize| {
-            rows.checked_mul(arithmetic.row_stride(columns, real)?)?.checked_mul(real)
+            rows.checked_mul(arithmetic.row_stride(columns)?)?.checked_mul(real)
         };
         parts.scales = part(SCALE, 1)?;
         if layer.operator != OperatorKind::MatrixSqrt {

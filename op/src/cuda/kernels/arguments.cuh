@@ -73,7 +73,7 @@ struct Epilogue {
     int terms;
     R identity[2], own[2];
     R factors[2][TERMS];
-    int places_read[TERMS];
+    int places_read[TERMS];  // zero from `terms` on
 };
 
 // A = (matrix scaled + shift I) inverse: `load_T` and `load_halves_f32`, one warp for 32x32 entries of the upper triangle (tiles fastest, then samples).

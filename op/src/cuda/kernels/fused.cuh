@@ -102,7 +102,7 @@ DEVICE void multiply_all(const Factors<float>& factors, int64 sample, const Tile
         }
         // The pieces have been used up: the tiles may have their memory, and then the next tiles' pieces.
         __syncthreads();
-        float* room = shared_memory<float>() + warp * WARP_ROOM<float>;
+        float* room = shared_memory<float>() + warp * WARP_ROOM;
         if (active) {
             tile.store(room);
             warp_sync();

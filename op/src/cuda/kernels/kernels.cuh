@@ -17,21 +17,21 @@
     KERNELS_OF_READING(name, Plain<R>, T, R)                                                               \
     KERNEL(READ_THREADS, 4) moments_##name(const Moments<T> arguments) { moments(arguments); }             \
     KERNEL(READ_THREADS, 4) measure_##name(const Measure<T> arguments) { measure(arguments); }             \
-    KERNEL(LOAD_THREADS, 16) load_##name(const Load<T, R> arguments) { load<Plain<R>>(arguments); }
+    KERNEL(LOAD_THREADS, 8) load_##name(const Load<T, R> arguments) { load<Plain<R>>(arguments); }
 
 KERNELS_OF_ELEMENT(f32, float, float)
 KERNELS_OF_ELEMENT(f16, f16, float)
 KERNELS_OF_ELEMENT(bf16, bf16, float)
 KERNELS_OF_ELEMENT(f64, double, double)
-KERNEL(PRODUCT_THREADS, 3) product_f32(const Product<float> arguments) { product<Plain<float>>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) product_f32(const Product<float> arguments) { product<Plain<float>>(arguments); }
 KERNEL(PRODUCT_THREADS, 2) product_f64(const Product<double> arguments) { product<Plain<double>>(arguments); }
 
 #if ISQRT_TIER >= 80
 KERNELS_OF_READING(halves_f32, Halves, float, float)
 KERNELS_OF_READING(halves_f16, Halves, f16, float)
 KERNELS_OF_READING(halves_bf16, Halves, bf16, float)
-KERNEL(LOAD_THREADS, 16) load_halves_f32(const Load<float, float> arguments) { load<Halves>(arguments); }
-KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { product<Halves>(arguments); }
+KERNEL(LOAD_THREADS, 8) load_halves_f32(const Load<float, float> arguments) { load<Halves>(arguments); }
+KERNEL(PRODUCT_THREADS, ISQRT_TIER >= 90 ? 3 : 2) product_halves(const Product<float> arguments) { product<Halves>(arguments); }
 #endif
 
 #if ISQRT_TIER >= 90

@@ -2,7 +2,8 @@
 //
 // An arithmetic A has
 //     A::Real       the type of sums
-//     A::put        writes one number of an operand with so many rows of `ld` numbers
+//     A::Column     writes numbers of a column of an operand with so many rows of `ld` numbers, from a row on that is a multiple of 8
+//     A::put        writes eight neighbors of a row, from a column on that is a multiple of 8
 //     A::SIZE       bytes of CHUNK rows and TILE columns in shared memory
 //     A::send       asks for them
 //     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 32 `left` and 32 `right` on
@@ -22,7 +23,19 @@ struct Plain {
     // Rows that are 8 numbers longer keep the accesses free of bank conflicts.
     static constexpr int STRIDE = (TILE + 8) * sizeof(R), SIZE = CHUNK * STRIDE;
 
-    DEVICE static void put(R* operand, int, int ld, int row, int column, R value) { operand[row * ld + column] = value; }
+    struct Column {
+        R* at;
+        int ld;
+
+        DEVICE Column(R* operand, int, int ld, int row, int column) : at(operand + row * ld + column), ld(ld) {}
+        DEVICE void put(int i, R value) const { at[i * ld] = value; }
+    };
+
+    DEVICE static void put(R* operand, int, int ld, int row, int column, const R (&values)[8]) {
+        Four<R>* to = reinterpret_cast<Four<R>*>(operand + row * ld + column);
+        to[0] = {{values[0], values[1], values[2], values[3]}};
+        to[1] = {{values[4], values[5], values[6], values[7]}};
+    }
 
     DEVICE static void send(unsigned char* shared, const R* operand, int rows, int ld, int k, int column, int columns) {
         constexpr int WIDE = 16 / sizeof(R), ACROSS = TILE / WIDE;
@@ -52,14 +65,41 @@ struct Halves {
     typedef TensorCores Fragment;
     static constexpr int ROW = 128, PANEL = CHUNK * ROW, SIZE = TILE / WARP_TILE * PANEL;
 
-    DEVICE static void put(float* operand, int rows, int, int row, int column, float value) {
-        f16 high, low;
+    struct Column {
+        unsigned char* line;
+        int unit;
+
+        DEVICE Column(float* operand, int rows, int, int row, int column)
+            : line(reinterpret_cast<unsigned char*>(operand) + (column / WARP_TILE * rows + row) * ROW + column % 8 * 2),
+              unit(column % WARP_TILE / 8) {}
+        DEVICE void put(int i, float value) const {
+            f16 high, low;
+            split(value, high, low);
+            unsigned char* at = line + i * ROW;
+            *reinterpret_cast<unsigned short*>(at + ((unit ^ i % 8) << 4)) = high.bits;
+            *reinterpret_cast<unsigned short*>(at + ((unit ^ i % 8 ^ 4) << 4)) = low.bits;
+        }
+    };
+
+    DEVICE static void put(float* operand, int rows, int, int row, int column, const float (&values)[8]) {
+        Four<unsigned> high, low;
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            f16 first[2], second[2];
+            split(values[2 * i], first[0], first[1]);
+            split(values[2 * i + 1], second[0], second[1]);
+            high.at[i] = first[0].bits | unsigned(second[0].bits) << 16;
+            low.at[i] = first[1].bits | unsigned(second[1].bits) << 16;
+        }
+        unsigned char* line = reinterpret_cast<unsigned char*>(operand) + (column / WARP_TILE * rows + row) * ROW;
+        const int unit = column % WARP_TILE / 8 ^ row % 8;
+        *reinterpret_cast<Four<unsigned>*>(line + (unit << 4)) = high;
+        *reinterpret_cast<Four<unsigned>*>(line + ((unit ^ 4) << 4)) = low;
+    }
+
+    DEVICE static void split(float value, f16& high, f16& low) {
         narrow(value, high);
         narrow(value - widen(high), low);
-        unsigned short* line = reinterpret_cast<unsigned short*>(operand) + (column / WARP_TILE * rows + row) * (ROW / 2);
-        const int unit = column % WARP_TILE / 8, turn = row % 8;
-        line[(unit ^ turn) * 8 + column % 8] = high.bits;
-        line[((unit + 4) ^ turn) * 8 + column % 8] = low.bits;
     }
 
     DEVICE static void send(unsigned char* shared, const float* operand, int rows, int, int k, int column, int columns) {

@@ -54,7 +54,7 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
         if (active) A::multiply(tile, shared + chunk % STAGES<A> * 2 * A::SIZE, warp / 2, warp % 2, factors.scale);
     }
     __syncthreads();
-    R* room = shared_memory<R>() + warp * WARP_ROOM<R>;
+    R* room = shared_memory<R>() + warp * WARP_ROOM;
     tile.store(room);
     warp_sync();
     return room;
@@ -70,12 +70,11 @@ DEVICE void keep(const Product<R>& arguments, int64 sample, int first_row, int f
     }
     R* out = arguments.plain + sample * arguments.plain_stride;
     const int lane = threadIdx.x % 32, column = first_column + lane;
-    _Pragma("unroll 4")
+    if (column >= factors.columns) return;
+    const typename A::Column to(out, factors.rows, arguments.plain_ld, first_row, column);
+    _Pragma("unroll 8")
     for (int i = 0; i < WARP_TILE; i++) {
-        const int row = first_row + i;
-        if (row < factors.rows && column < factors.columns) {
-            A::put(out, factors.rows, arguments.plain_ld, row, column, arguments.plain_scale * room[i * TILE_LD + lane]);
-        }
+        if (first_row + i < factors.rows) to.put(i, arguments.plain_scale * room[i * TILE_LD + lane]);
     }
 }
 

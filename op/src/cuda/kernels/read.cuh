@@ -155,39 +155,48 @@ DEVICE void center(const Center<T, R>& arguments, int64 sample, int block, int e
 
     const T* x = arguments.x + sample * (channels * positions);
     const double* means = arguments.means + sample * channels;
+    // Powers of two that are numbers themselves multiply exactly.
     const int raised = arguments.raised - exponent;
-    // Lanes lie along the axis that is contiguous, first that of the elements and then that of the operand.
+    const bool moderate = raised > -100 && raised < 100;
+    const R power = moderate ? ldexp(R(1), raised) : R(1);
+    // Lanes lie along the axis that is contiguous.
     const int along = last ? CENTER_CHANNELS : CENTER_POSITIONS, fast = thread % along;
     const int to_channel = last ? 1 : positions, to_position = last ? channels : 1;
-    _Pragma("unroll 4")
+    _Pragma("unroll 8")
     for (int slow = thread / along; slow < CENTER_CHANNELS * CENTER_POSITIONS / along; slow += threads / along) {
         const int row = last ? fast : slow, column = last ? slow : fast;
         const int channel = first_channel + row, position = first_position + column;
         R value = 0;
         if (channel < channels && position < positions) {
-            value = ldexp(widen(x[channel * to_channel + position * to_position]) - R(means[channel]), raised);
+            value = (widen(x[channel * to_channel + position * to_position]) - R(means[channel])) * power;
+            if (!moderate) value = ldexp(value, raised);
         }
         tile[row * LD + column] = value;
     }
     __syncthreads();
+    // Eight neighbors at a time.
     if (arguments.straight) {
         R* straight = arguments.straight + sample * (channels * arguments.straight_ld);
-        const int column = thread % CENTER_POSITIONS, position = first_position + column;
-        _Pragma("unroll 4")
-        for (int row = thread / CENTER_POSITIONS; row < CENTER_CHANNELS; row += threads / CENTER_POSITIONS) {
-            const int channel = first_channel + row;
-            if (channel < channels && position < positions) {
-                A::put(straight, channels, arguments.straight_ld, channel, position, tile[row * LD + column]);
+        _Pragma("unroll 1")
+        for (int i = thread; i < CENTER_CHANNELS * CENTER_POSITIONS / 8; i += threads) {
+            const int row = i / (CENTER_POSITIONS / 8), column = i % (CENTER_POSITIONS / 8) * 8;
+            if (first_channel + row < channels && first_position + column < positions) {
+                R values[8];
+                UNROLL
+                for (int k = 0; k < 8; k++) values[k] = tile[row * LD + column + k];
+                A::put(straight, channels, arguments.straight_ld, first_channel + row, first_position + column, values);
             }
         }
     }
     R* transposed = arguments.transposed + sample * (positions * arguments.transposed_ld);
-    const int row = thread % CENTER_CHANNELS, channel = first_channel + row;
-    _Pragma("unroll 4")
-    for (int column = thread / CENTER_CHANNELS; column < CENTER_POSITIONS; column += threads / CENTER_CHANNELS) {
-        const int position = first_position + column;
-        if (channel < channels && position < positions) {
-            A::put(transposed, positions, arguments.transposed_ld, position, channel, tile[row * LD + column]);
+    _Pragma("unroll 1")
+    for (int i = thread; i < CENTER_CHANNELS * CENTER_POSITIONS / 8; i += threads) {
+        const int column = i / (CENTER_CHANNELS / 8), row = i % (CENTER_CHANNELS / 8) * 8;
+        if (first_position + column < positions && first_channel + row < channels) {
+            R values[8];
+            UNROLL
+            for (int k = 0; k < 8; k++) values[k] = tile[(row + k) * LD + column];
+            A::put(transposed, positions, arguments.transposed_ld, first_position + column, first_channel + row, values);
         }
     }
     __syncthreads();
