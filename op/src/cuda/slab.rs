@@ -27,8 +27,15 @@ const CENTER_SHARED: u32 = 32 * 129 * 8;
 const MEASURE_SHARED: u32 = 2048;
 const PRODUCT_SHARED: u32 = 2 * 4 * 16 * 72 * 4;
 
-/// The numbers of a warp's tile.
-const WARP_ROOM: usize = 32 * 33;
+/// What a warp needs for its tile in the end, in bytes.
+const fn warp_room(real: u32) -> u32 {
+    (32 + if real == 4 { 16 } else { 8 }) * 36 * real
+}
+
+/// A product's chunks, or its warps' tiles after them.
+fn product_shared<R: Real>() -> u32 {
+    PRODUCT_SHARED.max(PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32))
+}
 
 /// A kind of kernel.
 #[derive(Debug, Clone, Copy)]
@@ -298,7 +305,7 @@ impl Slab<'_> {
             function: name(Stage::Load, self.plan.arithmetic, element),
             blocks: self.blocks(triangle(self.side().div_ceil(LOAD_SIDE))),
             threads: LOAD_THREADS,
-            shared: (WARP_ROOM * size_of::<R>()) as u32,
+            shared: warp_room(size_of::<R>() as u32),
             cluster: 1,
             arguments: &load,
         })
@@ -326,7 +333,7 @@ impl Slab<'_> {
             function: name(Stage::Product, self.plan.arithmetic, R::ELEMENT),
             blocks: self.blocks(tiles),
             threads: PRODUCT_THREADS,
-            shared: PRODUCT_SHARED,
+            shared: product_shared::<R>(),
             cluster: 1,
             arguments: product,
         })
@@ -351,7 +358,7 @@ impl Slab<'_> {
             function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
             blocks: self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE))),
             threads: PRODUCT_THREADS,
-            shared: PRODUCT_SHARED,
+            shared: product_shared::<R>(),
             cluster: 1,
             arguments: write,
         })

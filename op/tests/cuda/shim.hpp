@@ -104,7 +104,11 @@ inline void load_transposed(unsigned (&to)[4], const void* row) {
         to[i] = lower | upper << 16;
     }
 }
-DEVICE void multiply_f16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { shim::warp_multiply(c, a, b); }
+DEVICE void multiply_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4]) {
+    float sum[4] = {c[0], c[1], c[2], c[3]};
+    shim::warp_multiply(sum, a, b);
+    for (int i = 0; i < 4; ++i) d[i] = sum[i];
+}
 #endif
 
 #if ISQRT_TIER >= 90

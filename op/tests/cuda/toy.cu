@@ -80,11 +80,12 @@ KERNEL(32, 1) tile(const Tile of) {
     for (int i = lane; i < 128; i += 32) shared[256 + i / 8 * 16 + i % 8] = of.b[i];
     __syncthreads();
     float c[4] = {0, 0, 0, 0};
+    const float zero[4] = {0, 0, 0, 0};
     unsigned a[4], b[4];
     load_transposed(a, shared + (lane / 16 * 8 + lane % 8) * 16 + lane / 8 % 2 * 8);
     load_transposed(b, shared + 256 + (lane / 8 % 2 * 8 + lane % 8) * 16);
     const unsigned first[2] = {b[0], b[1]};
-    if (MISTAKE != 9 || threadIdx.x != 5) multiply_f16(c, a, first);
+    if (MISTAKE != 9 || threadIdx.x != 5) multiply_f16(c, a, first, zero);
     for (int i = 0; i < 4; ++i) of.c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
 }
 #endif

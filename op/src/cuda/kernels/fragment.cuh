@@ -8,8 +8,8 @@
 
 constexpr int CHUNK = 16;
 constexpr int WARP_TILE = 32;
-// Numbers from row to row of a tile in shared memory: one bank further.
-constexpr int TILE_LD = WARP_TILE + 1;
+// Numbers from row to row of a tile in shared memory.
+constexpr int TILE_LD = WARP_TILE + 4;
 
 // A lane has 4 rows and twice 4 columns. Rows of L and R are `stride` bytes apart.
 template <class R>
@@ -74,8 +74,7 @@ struct TensorCores {
             }
         }
         float sum[2][4][4];
-        UNROLL
-        for (int i = 0; i < 32; i++) sum[i / 16][i / 4 % 4][i % 4] = 0;
+        const float zero[4] = {};
         UNROLL
         for (int term = 0; term < 3; term++) {
             UNROLL
@@ -83,7 +82,11 @@ struct TensorCores {
                 UNROLL
                 for (int n = 0; n < 4; n++) {
                     const unsigned column[2] = {b[term == 1][n / 2][n % 2 * 2], b[term == 1][n / 2][n % 2 * 2 + 1]};
-                    multiply_f16(sum[m][n], a[term == 0][m], column);
+                    if (term == 0) {
+                        multiply_f16(sum[m][n], a[1][m], column, zero);
+                    } else {
+                        multiply_f16(sum[m][n], a[0][m], column, sum[m][n]);
+                    }
                 }
             }
         }

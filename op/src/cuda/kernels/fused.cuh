@@ -38,15 +38,14 @@ DEVICE int ones(int mask) {
 
 // Asks for rows `k` to `k + PIECE` of the panels of an operand that are listed. What is beyond it is zero.
 DEVICE void send_panels(unsigned char* shared, const float* operand, unsigned panels, int count, int k, int depth) {
-    constexpr int COPIES = PIECE_SIZE / 16;
-    const unsigned char* rows = reinterpret_cast<const unsigned char*>(operand) + k * Halves::ROW;
+    const int offset = threadIdx.x * 16;
+    if (offset >= PIECE_SIZE) return;
+    const bool there = k + offset / Halves::ROW < depth;
+    const unsigned char* rows = reinterpret_cast<const unsigned char*>(operand) + (there ? k * Halves::ROW + offset : 0);
+    const int valid = there ? 16 : 0, panel_size = there ? depth * Halves::ROW : 0;
+    shared += offset;
     _Pragma("unroll 1")
-    for (int i = threadIdx.x; i < count * COPIES; i += FUSED_THREADS) {
-        const int panel = panels >> 4 * (i / COPIES) & 15, offset = i % COPIES * 16;
-        const bool there = k + offset / Halves::ROW < depth;
-        const void* from = there ? static_cast<const void*>(rows + panel * depth * Halves::ROW + offset) : operand;
-        copy_16(shared + i * 16, from, there ? 16 : 0);
-    }
+    for (int i = 0; i < count; i++, panels >>= 4, shared += PIECE_SIZE) copy_16(shared, rows + (panels & 15) * panel_size, valid);
 }
 
 // Calls `done(row, column, room)` for this warp's tiles of LᵀR, with the tile in the warp's shared memory.
@@ -91,18 +90,16 @@ DEVICE void multiply_all(const Factors<float>& factors, int64 sample, const Tile
             fetch(piece + stages - 1, filled);
             if (active) {
                 const int rows = depth - piece * PIECE < PIECE ? depth - piece * PIECE : PIECE;
-                _Pragma("unroll 1")
-                for (int k = 0; k < rows; k += CHUNK) {
-                    const int at = stage * stage_size + k * Halves::ROW;
-                    tile.multiply(left_panel + at, right_panel + at, factors.scale);
-                }
+                const int at = stage * stage_size, next = at + CHUNK * Halves::ROW;
+                tile.multiply(left_panel + at, right_panel + at, factors.scale);
+                if (rows > CHUNK) tile.multiply(left_panel + next, right_panel + next, factors.scale);
             }
             if (++stage == stages) stage = 0;
             if (++filled == stages) filled = 0;
         }
         // The pieces have been used up: the tiles may have their memory, and then the next tiles' pieces.
         __syncthreads();
-        float* room = shared_memory<float>() + warp * WARP_ROOM;
+        float* room = shared_memory<float>() + warp * WARP_ROOM<float>;
         if (active) {
             tile.store(room);
             warp_sync();

@@ -2,8 +2,8 @@
 //
 // An arithmetic A has
 //     A::Real       the type of sums
-//     A::Column     writes numbers of a column of an operand with so many rows of `ld` numbers, from a row on that is a multiple of 8
-//     A::put        writes eight neighbors of a row, from a column on that is a multiple of 8
+//     A::put        writes four or eight neighbors of a row of an operand with so many rows of `ld` numbers, from a column on that is a
+//                   multiple of as many
 //     A::SIZE       bytes of CHUNK rows and TILE columns in shared memory
 //     A::send       asks for them
 //     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 32 `left` and 32 `right` on
@@ -23,14 +23,9 @@ struct Plain {
     // Rows that are 8 numbers longer keep the accesses free of bank conflicts.
     static constexpr int STRIDE = (TILE + 8) * sizeof(R), SIZE = CHUNK * STRIDE;
 
-    struct Column {
-        R* at;
-        int ld;
-
-        DEVICE Column(R* operand, int, int ld, int row, int column) : at(operand + row * ld + column), ld(ld) {}
-        DEVICE void put(int i, R value) const { at[i * ld] = value; }
-    };
-
+    DEVICE static void put(R* operand, int, int ld, int row, int column, const Four<R>& values) {
+        *reinterpret_cast<Four<R>*>(operand + row * ld + column) = values;
+    }
     DEVICE static void put(R* operand, int, int ld, int row, int column, const R (&values)[8]) {
         Four<R>* to = reinterpret_cast<Four<R>*>(operand + row * ld + column);
         to[0] = {{values[0], values[1], values[2], values[3]}};
@@ -65,41 +60,39 @@ struct Halves {
     typedef TensorCores Fragment;
     static constexpr int ROW = 128, PANEL = CHUNK * ROW, SIZE = TILE / WARP_TILE * PANEL;
 
-    struct Column {
-        unsigned char* line;
-        int unit;
-
-        DEVICE Column(float* operand, int rows, int, int row, int column)
-            : line(reinterpret_cast<unsigned char*>(operand) + (column / WARP_TILE * rows + row) * ROW + column % 8 * 2),
-              unit(column % WARP_TILE / 8) {}
-        DEVICE void put(int i, float value) const {
-            f16 high, low;
-            split(value, high, low);
-            unsigned char* at = line + i * ROW;
-            *reinterpret_cast<unsigned short*>(at + ((unit ^ i % 8) << 4)) = high.bits;
-            *reinterpret_cast<unsigned short*>(at + ((unit ^ i % 8 ^ 4) << 4)) = low.bits;
-        }
-    };
-
+    DEVICE static void put(float* operand, int rows, int, int row, int column, const Four<float>& values) {
+        Two<unsigned> high, low;
+        UNROLL
+        for (int i = 0; i < 2; i++) split(values.at[2 * i], values.at[2 * i + 1], high.at[i], low.at[i]);
+        unsigned char* unit = place(operand, rows, row, column);
+        *reinterpret_cast<Two<unsigned>*>(unit + column % 8 * 2) = high;
+        *reinterpret_cast<Two<unsigned>*>(other(unit) + column % 8 * 2) = low;
+    }
     DEVICE static void put(float* operand, int rows, int, int row, int column, const float (&values)[8]) {
         Four<unsigned> high, low;
         UNROLL
-        for (int i = 0; i < 4; i++) {
-            f16 first[2], second[2];
-            split(values[2 * i], first[0], first[1]);
-            split(values[2 * i + 1], second[0], second[1]);
-            high.at[i] = first[0].bits | unsigned(second[0].bits) << 16;
-            low.at[i] = first[1].bits | unsigned(second[1].bits) << 16;
-        }
-        unsigned char* line = reinterpret_cast<unsigned char*>(operand) + (column / WARP_TILE * rows + row) * ROW;
-        const int unit = column % WARP_TILE / 8 ^ row % 8;
-        *reinterpret_cast<Four<unsigned>*>(line + (unit << 4)) = high;
-        *reinterpret_cast<Four<unsigned>*>(line + ((unit ^ 4) << 4)) = low;
+        for (int i = 0; i < 4; i++) split(values[2 * i], values[2 * i + 1], high.at[i], low.at[i]);
+        unsigned char* unit = place(operand, rows, row, column);
+        *reinterpret_cast<Four<unsigned>*>(unit) = high;
+        *reinterpret_cast<Four<unsigned>*>(other(unit)) = low;
     }
 
-    DEVICE static void split(float value, f16& high, f16& low) {
-        narrow(value, high);
-        narrow(value - widen(high), low);
+    // Where the high halves of a column's unit are, and the low ones.
+    DEVICE static unsigned char* place(float* operand, int rows, int row, int column) {
+        const int unit = (column % WARP_TILE / 8) ^ (row % 8);
+        return reinterpret_cast<unsigned char*>(operand) + (column / WARP_TILE * rows + row) * ROW + (unit << 4);
+    }
+    DEVICE static unsigned char* other(unsigned char* unit) {
+        return reinterpret_cast<unsigned char*>(reinterpret_cast<unsigned long long>(unit) ^ 64);
+    }
+    DEVICE static void split(float first, float second, unsigned& high, unsigned& low) {
+        f16 parts[2][2];
+        narrow(first, parts[0][0]);
+        narrow(second, parts[1][0]);
+        narrow(first - widen(parts[0][0]), parts[0][1]);
+        narrow(second - widen(parts[1][0]), parts[1][1]);
+        high = parts[0][0].bits | unsigned(parts[1][0].bits) << 16;
+        low = parts[0][1].bits | unsigned(parts[1][1].bits) << 16;
     }
 
     DEVICE static void send(unsigned char* shared, const float* operand, int rows, int, int k, int column, int columns) {

@@ -91,13 +91,13 @@ DEVICE void load_transposed(unsigned (&to)[4], const void* row) {
                  : "memory");
 }
 
-// c += a b for a 16x16 matrix a, a 16x8 matrix b, of float16, and a 16x8 matrix c of float32 that the 32 lanes of a warp hold together, with
+// d = a b + c for a 16x16 matrix a, a 16x8 matrix b, of float16, and 16x8 matrices c and d of float32 that the 32 lanes of a warp hold together, with
 // g = lane / 4 and t = lane % 4: a[0] (g, 2t), a[1] (g + 8, 2t), a[2] (g, 2t + 8), a[3] (g + 8, 2t + 8); b[0] (2t, g), b[1] (2t + 8, g), each with
-// the next along the sum in its upper half; c[0] (g, 2t), c[1] (g, 2t + 1), c[2] (g + 8, 2t), c[3] (g + 8, 2t + 1).
-DEVICE void multiply_f16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+// the next along the sum in its upper half; c[0] and d[0] (g, 2t), c[1] (g, 2t + 1), c[2] (g + 8, 2t), c[3] (g + 8, 2t + 1).
+DEVICE void multiply_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 #else
 // The same without hardware for it: the copy is made at once.

@@ -54,7 +54,7 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
         if (active) A::multiply(tile, shared + chunk % STAGES<A> * 2 * A::SIZE, warp / 2, warp % 2, factors.scale);
     }
     __syncthreads();
-    R* room = shared_memory<R>() + warp * WARP_ROOM;
+    R* room = shared_memory<R>() + warp * WARP_ROOM<R>;
     tile.store(room);
     warp_sync();
     return room;
@@ -69,12 +69,13 @@ DEVICE void keep(const Product<R>& arguments, int64 sample, int first_row, int f
         return;
     }
     R* out = arguments.plain + sample * arguments.plain_stride;
-    const int lane = threadIdx.x % 32, column = first_column + lane;
-    if (column >= factors.columns) return;
-    const typename A::Column to(out, factors.rows, arguments.plain_ld, first_row, column);
-    _Pragma("unroll 8")
-    for (int i = 0; i < WARP_TILE; i++) {
-        if (first_row + i < factors.rows) to.put(i, arguments.plain_scale * room[i * TILE_LD + lane]);
+    const int lane = threadIdx.x % 32, row = first_row + lane / 8, column = first_column + lane % 8 * 4;
+    _Pragma("unroll 4")
+    for (int i = 0; i < WARP_TILE; i += 4) {
+        Four<R> values = *reinterpret_cast<const Four<R>*>(room + (i + lane / 8) * TILE_LD + lane % 8 * 4);
+        UNROLL
+        for (int k = 0; k < 4; k++) values.at[k] *= arguments.plain_scale;
+        if (row + i < factors.rows && column < factors.columns) A::put(out, factors.rows, arguments.plain_ld, row + i, column, values);
     }
 }
 
