@@ -1,12 +1,12 @@
 //! The stub as a device: memory, and a call of the kernel as a runtime makes it.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::LazyLock;
 
 use half::{bf16, f16};
-use isqrt_cov_op::Layer;
 use isqrt_cov_op::cuda::{ElementType, Kernel};
+use isqrt_cov_op::{Error, Layer};
 use libloading::Library;
 
 /// The library that the crate opens too.
@@ -66,9 +66,51 @@ fn enter() {
     call!(cuCtxSetCurrent(context => *mut c_void));
 }
 
+/// A stream of the device's context, which becomes the calling thread's.
+pub fn stream() -> *mut c_void {
+    enter();
+    let mut stream = ptr::null_mut();
+    call!(cuStreamCreate(&raw mut stream => *mut *mut c_void, 0 => u32));
+    stream
+}
+
+/// Sets what the calling thread sees of the device, as `stub.hpp` lists it.
+pub fn set(name: &CStr, value: &CStr) {
+    // SAFETY: as in `stub.cpp`.
+    unsafe {
+        let function = STUB.get::<unsafe extern "C" fn(*const c_char, *const c_char)>("isqrt_stub_set");
+        function.expect("the stub has it")(name.as_ptr(), value.as_ptr());
+    }
+}
+
+/// What the calling thread has had the driver do since the last time, a line for each call.
+pub fn log() -> String {
+    let mut text = vec![0_u8; 1 << 16];
+    // SAFETY: as in `stub.cpp`: no more bytes are written than it is told.
+    let length = unsafe {
+        let function = STUB.get::<unsafe extern "C" fn(*mut c_char, usize) -> usize>("isqrt_stub_log");
+        function.expect("the stub has it")(text.as_mut_ptr().cast(), text.len())
+    };
+    assert!(length < text.len(), "a longer log");
+    text.truncate(length);
+    String::from_utf8(text).expect("names and numbers")
+}
+
 /// What the layer makes of `input`, as the bits of the output's elements. The input is rounded to the type.
 pub fn bits(layer: Layer, element: ElementType, input: &[f64], dims: &[usize]) -> Vec<u64> {
     enter();
+    let kernel = Kernel::new(layer).expect("the stub is a device that the kernels run on");
+    run(&kernel, element, (input, dims), ptr::null_mut()).expect("the stub launches everything")
+}
+
+/// The same by a kernel, on a stream of the current context.
+pub fn run(
+    kernel: &Kernel,
+    element: ElementType,
+    (input, dims): (&[f64], &[usize]),
+    stream: *mut c_void,
+) -> Result<Vec<u64>, Error> {
+    let layer = kernel.layer();
     let size = element.bytes();
     let outputs =
         dims[0] * layer.output_elements(layer.extent(dims).expect("a shape that the layer takes").channels);
@@ -76,18 +118,12 @@ pub fn bits(layer: Layer, element: ElementType, input: &[f64], dims: &[usize]) -
     let (from, to) = (Memory::new((1 + input.len()) * size), Memory::new((1 + outputs) * size));
     let bytes = encode(element, input);
     call!(cuMemcpyHtoD_v2(from.address + size as u64 => u64, bytes.as_ptr().cast() => *const c_void, bytes.len() => usize));
-    let kernel = Kernel::new(layer).expect("the stub is a device that the kernels run on");
-    // SAFETY: the memory is the device's, and as large as the shape says; the stream is the default one.
-    unsafe {
-        kernel.run(element, from.address + size as u64, dims, to.address + size as u64, ptr::null_mut())
-    }
-    .expect("the stub launches everything");
+    // SAFETY: the memory is the device's, and as large as the shape says; the stream is one of the caller's.
+    unsafe { kernel.run(element, from.address + size as u64, dims, to.address + size as u64, stream) }?;
     let mut bytes = vec![0_u8; outputs * size];
     call!(cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast() => *mut c_void, to.address + size as u64 => u64, bytes.len() => usize));
-    bytes
-        .chunks_exact(size)
-        .map(|bytes| bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte)))
-        .collect()
+    let element = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    Ok(bytes.chunks_exact(size).map(element).collect())
 }
 
 /// The numbers that an output's bits are.

@@ -72,6 +72,8 @@ bool give_back(std::set<void*>& kind, void* handle) {
     return kind.erase(handle) > 0;
 }
 bool current() { return !stack.empty() && stack.back(); }
+// As the log has it.
+std::string text(void* stream) { return std::to_string(reinterpret_cast<uintptr_t>(stream)); }
 // The default streams' handles are small numbers.
 bool is_stream(void* stream) { return reinterpret_cast<uintptr_t>(stream) <= 2 || valid(streams, stream); }
 
@@ -89,13 +91,13 @@ int most_shared() {
     }
 }
 
-CUresult allocate(uint64_t* address, size_t bytes, const char* how) {
+CUresult allocate(uint64_t* address, size_t bytes, const std::string& how) {
     if (!current()) return INVALID_CONTEXT;
     if (bytes == 0) return INVALID_VALUE;
     long most = number("ALLOCATIONS", "-1");
     void* memory = most >= 0 && allocations >= most ? nullptr : stub::allocate(bytes);
     ++allocations;
-    note("%s %zu -> %p", how, bytes, memory);
+    note("%s %zu -> %p", how.c_str(), bytes, memory);
     *address = reinterpret_cast<uint64_t>(memory);
     return memory ? SUCCESS : OUT_OF_MEMORY;
 }
@@ -185,7 +187,10 @@ DRIVER cuCtxGetId(void* made, unsigned long long* number) {
     *number = 1;
     return (made ? made == &context : current()) ? SUCCESS : INVALID_CONTEXT;
 }
-DRIVER cuCtxSynchronize() { return current() ? SUCCESS : INVALID_CONTEXT; }
+DRIVER cuCtxSynchronize() {
+    note("cuCtxSynchronize");
+    return current() ? SUCCESS : INVALID_CONTEXT;
+}
 
 DRIVER cuStreamCreate(void** stream, unsigned) {
     if (!current()) return INVALID_CONTEXT;
@@ -193,7 +198,10 @@ DRIVER cuStreamCreate(void** stream, unsigned) {
     return SUCCESS;
 }
 DRIVER cuStreamDestroy_v2(void* stream) { return give_back(streams, stream) ? SUCCESS : INVALID_HANDLE; }
-DRIVER cuStreamSynchronize(void* stream) { return is_stream(stream) ? SUCCESS : INVALID_HANDLE; }
+DRIVER cuStreamSynchronize(void* stream) {
+    note("cuStreamSynchronize");
+    return is_stream(stream) ? SUCCESS : INVALID_HANDLE;
+}
 DRIVER cuStreamGetCtx(void* stream, void** to) {
     if (!is_stream(stream)) return INVALID_HANDLE;
     if (!valid(streams, stream)) {
@@ -279,11 +287,11 @@ DRIVER cuMemPoolSetAttribute(void* pool, int attribute, void*) {
 }
 DRIVER cuMemAllocFromPoolAsync(uint64_t* address, size_t bytes, void* pool, void* stream) {
     if (!valid(pools, pool) || !is_stream(stream)) return INVALID_HANDLE;
-    return allocate(address, bytes, "cuMemAllocFromPoolAsync");
+    return allocate(address, bytes, "cuMemAllocFromPoolAsync stream " + text(stream));
 }
 DRIVER cuMemAlloc_v2(uint64_t* address, size_t bytes) { return allocate(address, bytes, "cuMemAlloc"); }
 DRIVER cuMemFreeAsync(uint64_t address, void* stream) {
-    note("cuMemFreeAsync %p", device(address));
+    note("cuMemFreeAsync stream %s %p", text(stream).c_str(), device(address));
     if (!is_stream(stream)) return INVALID_HANDLE;
     return stub::release(device(address)) ? SUCCESS : INVALID_VALUE;
 }
@@ -305,13 +313,14 @@ DRIVER cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) 
 DRIVER cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) { return cuMemcpyDtoH_v2(to, from, bytes); }
 
 // The launch's sizes are what a GPU would take, and what the kernel was compiled for.
-static CUresult launch(void* function, const unsigned (&blocks)[3], const unsigned (&threads)[3], unsigned cluster, unsigned shared,
+static CUresult launch(const char* how, void* function, const unsigned (&blocks)[3], const unsigned (&threads)[3], unsigned cluster, unsigned shared,
                        void* stream, void** arguments) {
     if (!current()) return INVALID_CONTEXT;
     if (!valid(functions, function) || !is_stream(stream)) return INVALID_HANDLE;
     const Function& of = *static_cast<Function*>(function);
     const shim::Kernel& kernel = *of.kernel;
-    note("cuLaunchKernel %s tier %d blocks %u threads %u cluster %u shared %u", kernel.name, kernel.tier, blocks[0], threads[0], cluster, shared);
+    note("%s stream %s %s tier %d blocks %u threads %u cluster %u shared %u", how, text(stream).c_str(), kernel.name, kernel.tier, blocks[0],
+         threads[0], cluster, shared);
     bool sound = blocks[0] > 0 && blocks[0] < 1u << 31 && blocks[1] == 1 && blocks[2] == 1;
     sound = sound && threads[0] > 0 && threads[0] <= kernel.threads && threads[1] == 1 && threads[2] == 1;
     sound = sound && cluster > 0 && cluster <= 8 && blocks[0] % cluster == 0 && (cluster == 1 || capability() >= 90);
@@ -329,7 +338,7 @@ static CUresult launch(void* function, const unsigned (&blocks)[3], const unsign
 }
 DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
                       void* stream, void** arguments, void**) {
-    return launch(function, {bx, by, bz}, {tx, ty, tz}, 1, shared, stream, arguments);
+    return launch("cuLaunchKernel", function, {bx, by, bz}, {tx, ty, tz}, 1, shared, stream, arguments);
 }
 
 struct LaunchAttribute {
@@ -362,5 +371,5 @@ DRIVER cuLaunchKernelEx(const LaunchConfiguration* with, void* function, void** 
         const LaunchAttribute& attribute = with->attributes[i];
         if (attribute.id == 4) cluster = attribute.cluster[0] * attribute.cluster[1] * attribute.cluster[2];
     }
-    return launch(function, with->blocks, with->threads, cluster, with->shared, with->stream, arguments);
+    return launch("cuLaunchKernelEx", function, with->blocks, with->threads, cluster, with->shared, with->stream, arguments);
 }

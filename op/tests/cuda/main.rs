@@ -2,23 +2,28 @@
 //! a stub of the driver. `shim.hpp` and `driver.cpp` say how.
 //!
 //! The crate finds the driver's library by itself, so that the stub has to be there when a process starts: the one test that runs by
-//! default builds the stub and starts this program again, once for each tier of the kernels, with the tests that are marked as
-//! ignored.
+//! default builds the stub and starts this program again, once for each tier of the kernels and for each test of the host's side, with
+//! the tests that are marked as ignored.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
 mod bits;
 mod device;
+mod host;
 mod numbers;
 mod samples;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Devices: compute capability, multiprocessors, and which tests to run there. One for every tier; and one where samples get
 /// clusters of few blocks, and of fewer the more samples there are.
-const DEVICES: [(&str, &str, &str); 4] =
-    [("7.5", "40", ""), ("8.0", "108", ""), ("9.0", "132", ""), ("9.0", "3", "bits::")];
+const DEVICES: [(&str, &str, &[&str]); 4] = [
+    ("7.5", "40", &["bits::", "numbers::"]),
+    ("8.0", "108", &["bits::", "numbers::"]),
+    ("9.0", "132", &["bits::", "numbers::"]),
+    ("9.0", "3", &["bits::", "numbers::many_tiles"]),
+];
 
 #[test]
 fn kernels_on_the_stub() {
@@ -26,18 +31,30 @@ fn kernels_on_the_stub() {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/build");
     let built = Command::new(build).arg(&folder).output().expect("bash runs the script that builds the stub");
     assert!(built.status.success(), "the stub was not built:\n{}", String::from_utf8_lossy(&built.stderr));
-    for (capability, multiprocessors, tests) in DEVICES {
-        let program = std::env::current_exe().expect("a test has a path");
-        let status = Command::new(program)
-            .args(["--ignored", tests])
-            .env("LD_LIBRARY_PATH", &folder)
-            .env("ISQRT_STUB_CAPABILITY", capability)
-            .env("ISQRT_STUB_MULTIPROCESSORS", multiprocessors)
-            .status()
-            .expect("this program starts");
-        assert!(
-            status.success(),
-            "compute capability {capability}, {multiprocessors} multiprocessors: {status}"
-        );
+    let program = std::env::current_exe().expect("a test has a path");
+    let start = |tests: &[&str], settings: &[(&str, &str)]| {
+        let mut command = Command::new(&program);
+        command.arg("--ignored").args(tests).env("LD_LIBRARY_PATH", &folder);
+        command.envs(settings.iter().map(|(name, value)| (format!("ISQRT_STUB_{name}"), value)));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        (format!("{tests:?} with {settings:?}"), child.expect("this program starts"))
+    };
+    // All at once: the longest test of one leaves processors to others.
+    let mut running: Vec<_> = DEVICES
+        .iter()
+        .map(|(capability, multiprocessors, tests)| {
+            start(tests, &[("CAPABILITY", capability), ("MULTIPROCESSORS", multiprocessors)])
+        })
+        .collect();
+    running.extend(host::CASES.iter().map(|(test, settings)| start(&["--exact", test], settings)));
+    let mut failed = Vec::new();
+    for (what, child) in running {
+        let output = child.wait_with_output().expect("a process ends");
+        let said = String::from_utf8_lossy(&output.stdout);
+        println!("{what}: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() || said.contains(" 0 passed") {
+            failed.push(what);
+        }
     }
+    assert!(failed.is_empty(), "{failed:#?}");
 }

@@ -16,7 +16,8 @@ const LARGE: [(usize, usize); 3] = [(128, 196), (256, 49), (256, 196)];
 /// What a value may be wrong by: as a part of the greatest of its sample's, and of itself for the rounding to its type.
 fn tolerance(element: ElementType) -> (f64, f64) {
     match element {
-        ElementType::Float => (2e-6, 0.0),
+        // The most is of a constant sample that is not centered: every entry's rounding is the same.
+        ElementType::Float => (3e-6, 0.0),
         ElementType::Double => (1e-13, 0.0),
         ElementType::Float16 => (2e-6, 1.0 / 2048.0),
         ElementType::BFloat16 => (2e-6, 1.0 / 256.0),
@@ -35,9 +36,14 @@ fn step(element: ElementType) -> f64 {
 
 /// Holds the layer on this input against the reference.
 fn check(layer: &Layer, element: ElementType, data: &[f64], dims: &[usize]) {
+    compare(layer, element, (data, dims), &bits(*layer, element, data, dims));
+}
+
+/// Holds what the layer has made of this input against the reference.
+pub fn compare(layer: &Layer, element: ElementType, (data, dims): (&[f64], &[usize]), found: &[u64]) {
     let data = rounded(element, data);
     let expected = reference::evaluate(layer, &data, dims).expect("a sound shape");
-    let found = values(element, &bits(*layer, element, &data, dims));
+    let found = values(element, found);
     assert_eq!(found.len(), expected.len());
     let (of_greatest, of_itself) = tolerance(element);
     for (sample, (found, expected)) in
@@ -83,6 +89,17 @@ fn large_sizes() {
         check_size(&Layer::new(OperatorKind::IsqrtCov), ElementType::Float, (1, channels, positions));
     }
     check_size(&Layer::new(OperatorKind::IsqrtCov), ElementType::Double, (1, 128, 196));
+}
+
+/// More tiles than a block of a cluster has warps, where there are as many samples as multiprocessors: it has several of them in turn,
+/// of a triangle and of a rectangle.
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn many_tiles() {
+    for (channels, positions) in [(170, 6), (165, 130)] {
+        let layer = Layer { iterations: 2, ..Layer::new(OperatorKind::IsqrtCov) };
+        check_size(&layer, ElementType::Float, (3, channels, positions));
+    }
 }
 
 #[test]
@@ -150,7 +167,7 @@ fn very_small_and_very_large_inputs() {
 #[ignore = "run by kernels_on_the_stub"]
 fn special_samples() {
     for layer in layers() {
-        for size @ (samples, channels, positions) in [(5, 7, 12), (5, 12, 7), (5, 70, 33)] {
+        for size @ (samples, channels, positions) in [(5, 7, 12), (5, 12, 7), (5, 40, 33)] {
             let (mut data, dims) = input(&layer, size);
             let elements = data.len() / samples;
             data[elements] = f64::NAN;

@@ -1,0 +1,207 @@
+//! What the host's side says where something is missing or fails, and which calls of the driver a run makes.
+
+use std::ffi::c_void;
+use std::ptr;
+
+use isqrt_cov_op::cuda::{ElementType, Kernel};
+use isqrt_cov_op::{Error, Layer, OperatorKind};
+
+use crate::device::{log, run, set, stream};
+use crate::numbers::compare;
+use crate::samples::input;
+
+/// Each test, and what it needs of the stub: a process of its own, for a driver is looked for but once.
+pub const CASES: [(&str, &[(&str, &str)]); 10] = [
+    ("host::no_device", &[("DEVICES", "0")]),
+    ("host::an_old_device", &[("CAPABILITY", "7.0")]),
+    ("host::no_memory_pools", &[("POOLS", "0")]),
+    ("host::a_refused_tier", &[("REFUSE", "90")]),
+    ("host::two_refused_tiers", &[("REFUSE", "90,80")]),
+    ("host::every_tier_refused", &[("REFUSE", "75,80,90"), ("DRIVER", "11020")]),
+    ("host::no_memory", &[]),
+    ("host::a_failed_launch", &[("LAUNCHES", "3"), ("CAPABILITY", "8.0")]),
+    ("host::calls_of_a_fused_run", &[("MULTIPROCESSORS", "20")]),
+    ("host::calls_of_a_staged_run", &[("CAPABILITY", "8.6")]),
+];
+
+/// Calls that are the test's own.
+const OWN: [&str; 4] = ["cuInit", "cuDevicePrimaryCtxRetain", "cuMemAlloc ", "cuMemFree "];
+
+/// A kernel made in the device's context.
+fn kernel() -> Result<Kernel, Error> {
+    stream();
+    Kernel::new(Layer::new(OperatorKind::IsqrtCov))
+}
+
+/// Runs it on three samples, which have to come out right unless it fails.
+fn try_out(kernel: &Kernel, stream: *mut c_void) -> Result<(), Error> {
+    let (data, dims) = input(kernel.layer(), (3, 70, 90));
+    let found = run(kernel, ElementType::Float, (&data, &dims), stream)?;
+    compare(kernel.layer(), ElementType::Float, (&data, &dims), &found);
+    Ok(())
+}
+
+/// The log without the test's own calls, with names instead of the stream and the workspace, a vector of lines.
+fn calls(stream: *mut c_void) -> Vec<String> {
+    let text = log().replace(&format!("stream {}", stream.addr()), "stream S");
+    let workspace = text
+        .lines()
+        .find_map(|line| line.strip_prefix("cuMemAllocFromPoolAsync")?.split_once(" -> "))
+        .map_or("none", |(_, address)| address);
+    let lines = text.lines().filter(|line| !OWN.iter().any(|own| line.starts_with(own)));
+    lines.map(|line| line.replace(workspace, "W")).collect()
+}
+
+fn said<T>(result: Result<T, Error>) -> String {
+    result.err().expect("an error").to_string()
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn no_device() {
+    let message = said(Kernel::new(Layer::new(OperatorKind::IsqrtCov)));
+    assert!(message.contains("cuInit says CUDA_ERROR_NO_DEVICE (100)"), "{message}");
+    assert!(message.contains("CPUExecutionProvider"), "{message}");
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn an_old_device() {
+    let message = said(kernel());
+    assert!(message.contains("has compute capability 7.0; expected 7.5 or above"), "{message}");
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn no_memory_pools() {
+    let message = said(kernel());
+    assert!(message.contains("has no memory pools"), "{message}");
+}
+
+/// The kernels of `tier` are loaded after the others were refused, and compute.
+fn falls_back_to(tier: &str, refused: &[&str]) {
+    let kernel = kernel().expect("there is another tier");
+    try_out(&kernel, ptr::null_mut()).expect("kernels that were taken run");
+    let log = log();
+    let loaded: Vec<_> = log.lines().filter_map(|line| line.strip_prefix("cuModuleLoadDataEx ")).collect();
+    let expected = refused.iter().map(|tier| format!("{tier} -> 222")).chain([format!("{tier} -> 0")]);
+    assert!(expected.eq(loaded), "{log}");
+    let launched = log.lines().filter(|line| line.starts_with("cuLaunchKernel"));
+    let of_the_tier = log.lines().filter(|line| line.contains(&format!(" tier {tier} ")));
+    assert!(launched.eq(of_the_tier), "{log}");
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn a_refused_tier() {
+    falls_back_to("80", &["90"]);
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn two_refused_tiers() {
+    falls_back_to("75", &["90", "80"]);
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn every_tier_refused() {
+    let message = said(kernel());
+    for tier in ["sm_90", "sm_80", "sm_75"] {
+        let reason = format!("{tier}: CUDA_ERROR_UNSUPPORTED_PTX_VERSION (222)");
+        assert!(message.contains(&reason), "{message}");
+    }
+    assert!(message.contains("the stub was told to refuse this tier"), "{message}");
+    assert!(message.contains("it is that of CUDA 11.2"), "{message}");
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn no_memory() {
+    let (kernel, stream) = (kernel().expect("a device"), stream());
+    log();
+    // After the test's own two.
+    set(c"ALLOCATIONS", c"2");
+    let message = said(try_out(&kernel, stream));
+    assert!(
+        message.contains("no memory on the device") && message.contains("3 samples with 70 channels"),
+        "{message}"
+    );
+    let calls = calls(stream);
+    assert!(
+        matches!(&calls[..], [taken] if taken.starts_with("cuMemAllocFromPoolAsync stream S")),
+        "{calls:?}"
+    );
+    set(c"ALLOCATIONS", c"-1");
+    try_out(&kernel, stream).expect("there is memory again");
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn a_failed_launch() {
+    let (kernel, stream) = (kernel().expect("a device"), stream());
+    let message = said(try_out(&kernel, stream));
+    assert!(message.contains("cuLaunchKernel failed: CUDA_ERROR_ILLEGAL_ADDRESS (700)"), "{message}");
+    // The one that fails is the last, and memory is given back nevertheless.
+    let calls = calls(stream);
+    let launched = calls.iter().filter(|line| line.starts_with("cuLaunchKernel")).count();
+    assert_eq!(launched, 4, "{calls:#?}");
+    assert_eq!(calls.last().map(String::as_str), Some("cuMemFreeAsync stream S W"), "{calls:#?}");
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn calls_of_a_fused_run() {
+    let (kernel, stream) = (kernel().expect("a device"), stream());
+    let made = [
+        "cuModuleLoadDataEx 90 -> 0",
+        "cuMemPoolCreate",
+        "cuMemPoolSetAttribute 4",
+        "cuModuleGetFunction fused_f32",
+        "cuFuncSetAttribute fused_f32 8 212992",
+    ];
+    assert_eq!(calls(stream), made);
+    try_out(&kernel, stream).expect("the stub launches everything");
+    assert_eq!(calls(stream), CALLS_OF_A_FUSED_RUN);
+    try_out(&kernel, ptr::null_mut()).expect("the stub launches everything");
+    let on_the_default = CALLS_OF_A_FUSED_RUN.map(|line| line.replace("stream S", "stream 0"));
+    assert_eq!(calls(stream), on_the_default);
+    run(&kernel, ElementType::Float, (&[], &[0, 70, 90]), stream).expect("nothing to do");
+    assert!(calls(stream).is_empty());
+}
+
+const CALLS_OF_A_FUSED_RUN: [&str; 3] = [
+    "cuMemAllocFromPoolAsync stream S 833280 -> W",
+    "cuLaunchKernelEx stream S fused_f32 tier 90 blocks 18 threads 384 cluster 6 shared 212992",
+    "cuMemFreeAsync stream S W",
+];
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn calls_of_a_staged_run() {
+    let (kernel, stream) = (kernel().expect("a device"), stream());
+    try_out(&kernel, stream).expect("the stub launches everything");
+    let all = calls(stream);
+    // Kernels are looked up the first time that they are launched.
+    for name in ["moments_f32", "center_halves_f32", "product_halves", "write_halves_f32"] {
+        let found = all.iter().filter(|line| **line == format!("cuModuleGetFunction {name}")).count();
+        assert_eq!(found, 1, "{name}: {all:#?}");
+    }
+    try_out(&kernel, stream).expect("the stub launches everything");
+    assert_eq!(calls(stream), CALLS_OF_A_STAGED_RUN);
+}
+
+const CALLS_OF_A_STAGED_RUN: [&str; 10] = [
+    "cuMemAllocFromPoolAsync stream S 833280 -> W",
+    "cuLaunchKernel stream S moments_f32 tier 80 blocks 27 threads 256 cluster 1 shared 2048",
+    "cuLaunchKernel stream S center_halves_f32 tier 80 blocks 9 threads 256 cluster 1 shared 33024",
+    PRODUCT,
+    PRODUCT,
+    PRODUCT,
+    PRODUCT,
+    PRODUCT,
+    "cuLaunchKernel stream S write_halves_f32 tier 80 blocks 9 threads 128 cluster 1 shared 36864",
+    "cuMemFreeAsync stream S W",
+];
+const PRODUCT: &str =
+    "cuLaunchKernel stream S product_halves tier 80 blocks 9 threads 128 cluster 1 shared 36864";
