@@ -50,6 +50,14 @@ macro_rules! arguments {
         pub(super) struct $name$(<$real>)? {
             $(pub $field: $type,)*
         }
+
+        #[cfg(test)]
+        impl$(<$real>)? $name$(<$real>)? {
+            /// Each field's name and where it begins.
+            fn fields() -> Vec<(&'static str, usize)> {
+                vec![$((stringify!($field), std::mem::offset_of!(Self, $field))),*]
+            }
+        }
     };
 }
 
@@ -108,26 +116,15 @@ arguments!(
         factors: Factors<R>, scale: Address, out: Address, epsilon: f64, off_diagonal: R, vectorization: i32, covariance: i32,
     }
 );
-/// The tiles of a block of a cluster.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(super) struct Share {
-    pub first: u8,
-    pub count: u8,
-    pub left: u8,
-    pub right: u8,
-    pub left_panels: u32,
-    pub right_panels: u32,
-}
-
-/// Which tiles of a product the blocks of a cluster have.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Tiles {
-    pub shares: [Share; CLUSTER],
-    pub order: [u8; FUSED_TILES],
-}
-
+arguments!(
+    /// The tiles of a block of a cluster.
+    #[derive(Default)]
+    Share { first: u8, count: u8, left: u8, right: u8, left_panels: u32, right_panels: u32 }
+);
+arguments!(
+    /// Which tiles of a product the blocks of a cluster have.
+    Tiles { shares: [Share; CLUSTER], order: [u8; FUSED_TILES] }
+);
 arguments!(
     /// Of `fused_T`.
     Fused {
@@ -160,4 +157,84 @@ pub(super) fn vectorization(vectorization: Vectorization) -> i32 {
 /// `channels_last`.
 pub(super) fn channels_last(layout: Layout) -> i32 {
     i32::from(layout == Layout::ChannelsLast)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write as _;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Has the C++ compiler compare sizes and places of fields, as the kernels' tests have them compiled.
+    #[test]
+    fn layouts_are_those_of_the_kernels() {
+        let mut text = "#include \"arguments.cuh\"\n".to_owned();
+        let mut equal = |found: &str, expected: usize| {
+            text += &format!("static_assert({found} == {expected}, \"{found}\");\n");
+        };
+        macro_rules! compare {
+            ($($name:ty => $($like:literal),*;)*) => {$($({
+                equal(concat!("sizeof(", $like, ")"), size_of::<$name>());
+                equal(concat!("alignof(", $like, ")"), align_of::<$name>());
+                for (field, offset) in <$name>::fields() {
+                    equal(&format!(concat!("__builtin_offsetof(", $like, ", {})"), field), offset);
+                }
+            })*)*};
+        }
+        compare! {
+            Moments => "Moments<f16>", "Moments<double>";
+            Center => "Center<f16, float>", "Center<double, double>";
+            Measure => "Measure<f16>", "Measure<double>";
+            Epilogue<f32> => "Epilogue<float>";
+            Epilogue<f64> => "Epilogue<double>";
+            Load<f32> => "Load<bf16, float>";
+            Load<f64> => "Load<double, double>";
+            Factors<f32> => "Factors<float>";
+            Factors<f64> => "Factors<double>";
+            Product<f32> => "Product<float>";
+            Product<f64> => "Product<double>";
+            Write<f32> => "Write<f16, float>";
+            Write<f64> => "Write<double, double>";
+            Share => "Share";
+            Tiles => "Tiles";
+            Fused => "Fused<float>", "Fused<bf16>";
+        }
+        for (found, expected) in [
+            ("sizeof(Scale)", SCALE),
+            ("TERMS", TERMS),
+            ("STEPS", STEPS),
+            ("CLUSTER", CLUSTER),
+            ("FUSED_TILES", FUSED_TILES),
+            ("DIRECT", Form::Direct as usize),
+            ("GRAM", Form::Gram as usize),
+            ("COVARIANCE", Form::Covariance as usize),
+        ] {
+            equal(found, expected);
+        }
+        for known in [Vectorization::Upper, Vectorization::UpperColumnMajor, Vectorization::None] {
+            let name = match known {
+                Vectorization::Upper => "UPPER",
+                Vectorization::UpperColumnMajor => "UPPER_COLUMN_MAJOR",
+                Vectorization::None => "WHOLE",
+            };
+            equal(name, vectorization(known) as usize);
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| "g++".to_owned());
+        let mut child = Command::new(&compiler)
+            .args(["-x", "c++", "-std=c++17", "-fsyntax-only", "-DISQRT_SHIM", "-DISQRT_TIER=90", "-"])
+            .arg("-I")
+            .arg(root.join("src/cuda/kernels"))
+            .arg("-I")
+            .arg(root.join("tests/cuda"))
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the kernels' tests take a C++ compiler: install g++, or set CXX");
+        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("the compiler reads all of it");
+        let output = child.wait_with_output().expect("the compiler ends");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
