@@ -76,20 +76,23 @@ DEVICE void moments(const Moments<T>& arguments, int64 sample, int group) {
     }
 }
 
-// The sum of values(0) to values(count - 1) in every thread of a block; the same order of additions each time. `room` has a number for
-// each thread, at most 512.
+// The sum of values(0) to values(count - 1) in every thread of a block of at least SUMS threads; the same order of additions each time,
+// however many threads there are. `room` has SUMS numbers.
+constexpr int SUMS = 256;
 template <class Values>
 DEVICE double block_sum(int count, double* room, Values values) {
-    const int threads = blockDim.x, thread = threadIdx.x;
-    double sum = 0;
-    for (int i = thread; i < count; i += threads) sum += values(i);
-    room[thread] = sum;
+    const int thread = threadIdx.x;
+    if (thread < SUMS) {
+        double sum = 0;
+        for (int i = thread; i < count; i += SUMS) sum += values(i);
+        room[thread] = sum;
+    }
     __syncthreads();
-    for (int half = 256; half > 0; half /= 2) {
-        if (thread < half && thread + half < threads) room[thread] += room[thread + half];
+    for (int half = SUMS / 2; half > 0; half /= 2) {
+        if (thread < half) room[thread] += room[thread + half];
         __syncthreads();
     }
-    sum = room[0];
+    const double sum = room[0];
     __syncthreads();
     return sum;
 }

@@ -3,12 +3,12 @@
 
 #include "product.cuh"
 
-// Where an entry of the upper triangle goes in a sample's output.
-DEVICE int64 output_place(int row, int column, int side, int vectorization) {
-    if (vectorization == UPPER) return int64(row) * (2 * side + 1 - row) / 2 + column - row;
-    if (vectorization == UPPER_COLUMN_MAJOR) return int64(column) * (column + 1) / 2 + row;
-    return int64(row) * side + column;
+// Where row `row` begins in a sample's output, less the number of its first column.
+DEVICE int64 output_row(int row, int side, int vectorization) {
+    if (vectorization == UPPER) return int64(row) * (2 * side + 1 - row) / 2 - row;
+    return int64(row) * side;
 }
+DEVICE int64 output_column(int column) { return int64(column) * (column + 1) / 2; }
 
 DEVICE int64 output_size(int side, int vectorization) {
     return vectorization == WHOLE ? int64(side) * side : int64(side) * (side + 1) / 2;
@@ -20,21 +20,28 @@ DEVICE void emit(const Write<T, R>& arguments, int64 sample, int first_row, int 
     const int side = arguments.factors.rows, vectorization = arguments.vectorization;
     const int lane = threadIdx.x % 32;
     const Scale& scale = arguments.scale[sample];
-    const int exponent = scale.exponent, state = arguments.covariance ? ORDINARY : scale.state;
-    const R factor = R(scale.factor), rest = R(scale.factor - double(factor)), epsilon = R(arguments.epsilon);
+    const int state = arguments.covariance ? ORDINARY : scale.state;
+    // The result's power of two where it is one of the factor too, which is then exact.
+    const bool moderate = scale.exponent > -100 && scale.exponent < 100;
+    const int exponent = moderate ? 0 : scale.exponent;
+    const double whole = moderate ? ldexp(scale.factor, scale.exponent) : scale.factor;
+    const R factor = R(whole), rest = R(whole - double(factor)), epsilon = R(arguments.epsilon);
+    const R other = arguments.off_diagonal, constant = state == ZERO ? R(0) : R(nan(""));
     const bool columns_first = vectorization == UPPER_COLUMN_MAJOR;
+    const int fast = columns_first ? first_row + lane : first_column + lane, step = columns_first ? 1 : TILE_LD;
+    const R* from = room + (columns_first ? lane * TILE_LD : lane);
     T* out = arguments.out + sample * output_size(side, vectorization);
     _Pragma("unroll 4")
-    for (int slow = 0; slow < WARP_TILE; slow++) {
-        const int i = columns_first ? lane : slow, j = columns_first ? slow : lane;
-        const int row = first_row + i, column = first_column + j;
-        const R entry = room[i * TILE_LD + j];
+    for (int i = 0; i < WARP_TILE; i++) {
+        const int row = columns_first ? fast : first_row + i, column = columns_first ? first_column + i : fast;
+        const R entry = from[i * step];
         R value = fused(factor, entry, rest * entry);
         if (exponent != 0) value = ldexp(value, exponent);
-        value = row == column ? value + epsilon : value * arguments.off_diagonal;
-        if (state != ORDINARY) value = state == ZERO ? R(0) : R(nan(""));
-        if (row <= column && column < side) narrow(value, out[output_place(row, column, side, vectorization)]);
-        if (vectorization == WHOLE) room[i * TILE_LD + j] = value;
+        value = row == column ? value + epsilon : value * other;
+        if (state != ORDINARY) value = constant;
+        const int64 begin = columns_first ? output_column(column) : output_row(row, side, vectorization);
+        if (row <= column && column < side) narrow(value, out[begin + fast]);
+        if (vectorization == WHOLE) room[i * TILE_LD + lane] = value;
     }
     if (vectorization != WHOLE) return;
     warp_sync();
