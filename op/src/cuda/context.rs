@@ -10,18 +10,16 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
-use super::arguments::CLUSTER;
 use super::driver::{Driver, call};
-use super::fused;
 use super::module::Module;
 use super::pool::Pool;
-use super::tier::{Capabilities, Tier};
+use super::tier::Tier;
 use crate::Error;
 
 /// A context with everything that kernels need in it.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) capabilities: Capabilities,
+    pub(super) tier: Tier,
     pub(super) module: Module,
     pub(super) pool: Pool,
 }
@@ -122,22 +120,10 @@ impl Context {
         );
         let pools = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0;
         suitable(&device.name, capability, pools)?;
-        let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
-        let shared = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
-        let launched = |tier: &Tier| !tier.clusters() || driver.functions.cuLaunchKernelEx.is_some();
-        let tiers = Tier::fitting(capability.0, capability.1).filter(launched);
+        let tiers = Tier::fitting(capability.0, capability.1);
         let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let pool = Pool::new(driver, device.ordinal)?;
-        let mut clusters = [0; CLUSTER];
-        if tier.clusters() && shared >= fused::SHARED {
-            for (blocks, clusters) in (1..).zip(&mut clusters) {
-                let sizes = [fused::THREADS, fused::SHARED];
-                // A processor's parts have some multiprocessors that no cluster fits on.
-                let guess = || if blocks == 1 { multiprocessors as u16 } else { 0 };
-                *clusters = module.clusters("fused_f32", sizes, blocks)?.unwrap_or_else(guess);
-            }
-        }
-        Ok(Self { capabilities: Capabilities { tier, multiprocessors, shared, clusters }, module, pool })
+        Ok(Self { tier, module, pool })
     }
 }
 

@@ -92,9 +92,6 @@ functions! {
     {
         // From CUDA 12: gives a context a number that no other has, also after it is gone.
         cuCtxGetId(sys::CUcontext, *mut u64);
-        // From CUDA 11.8.
-        cuOccupancyMaxActiveClusters(*mut c_int, sys::CUfunction, *const sys::CUlaunchConfig);
-        cuLaunchKernelEx(*const sys::CUlaunchConfig, sys::CUfunction, *mut *mut c_void, *mut *mut c_void);
     }
 }
 
@@ -195,7 +192,7 @@ mod tests {
         assert_eq!(missing.err(), Some("cuStreamGetCtx"));
         // SAFETY: as above.
         let older = unsafe { Functions::load(|name| (name != "cuCtxGetId").then_some(here)) };
-        assert!(older.is_ok_and(|found| found.cuCtxGetId.is_none() && found.cuLaunchKernelEx.is_some()));
+        assert!(older.is_ok_and(|found| found.cuCtxGetId.is_none()));
     }
 
     #[test]

@@ -13,7 +13,6 @@ mod context;
 mod driver;
 mod element;
 mod epilogue;
-mod fused;
 mod module;
 mod plan;
 mod pool;
@@ -32,7 +31,7 @@ use crate::{Error, Layer};
 use context::Current;
 pub use element::ElementType;
 use plan::{Addresses, Plan};
-use tier::Capabilities;
+use tier::Tier;
 
 /// The plans that a kernel keeps: as many sizes as a session usually alternates between.
 const PLANS: usize = 8;
@@ -46,7 +45,7 @@ pub struct Kernel {
 }
 
 /// What a plan depends on beside the layer.
-type Case = (ElementType, Extent, Capabilities);
+type Case = (ElementType, Extent, Tier);
 
 impl Kernel {
     /// A kernel for `layer`. The kernels are loaded into the CUDA context that is current on this thread, so that calls find them there.
@@ -94,7 +93,7 @@ impl Kernel {
         // SAFETY: the stream is the caller's.
         let current = unsafe { Current::of(stream) }?;
         let context = current.context()?;
-        let plan = self.plan((element, extent, context.capabilities))?;
+        let plan = self.plan((element, extent, context.tier))?;
         let bytes = plan.workspace();
         // SAFETY: the context is that of the stream, and current until this function returns.
         let memory = unsafe { context.pool.take(bytes, stream) }?;
@@ -122,8 +121,8 @@ impl Kernel {
             plans.push(found);
             return Ok(plan);
         }
-        let (element, extent, capabilities) = case;
-        let plan = Arc::new(Plan::new(&self.layer, element, extent, capabilities)?);
+        let (element, extent, tier) = case;
+        let plan = Arc::new(Plan::new(&self.layer, element, extent, tier)?);
         if plans.len() == PLANS {
             plans.remove(0);
         }

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_int, c_void};
-use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
@@ -89,43 +88,15 @@ impl Module {
         }
         let function = self.function(launch.function, launch.shared)?;
         let mut parameters = [launch.arguments.address().cast_mut()];
-        let mut attribute = cluster(launch.cluster);
-        let sizes = [launch.blocks, launch.threads, launch.shared];
-        let configuration = configuration(sizes, stream, &mut attribute);
+        let Launch { blocks, threads, shared, .. } = *launch;
         let (parameters, none) = (parameters.as_mut_ptr(), ptr::null_mut());
-        // SAFETY: the kernels take one parameter, by value, which the calls copy; the rest is the caller's to see to.
+        // SAFETY: the kernels take one parameter, by value, which the call copies; the rest is the caller's to see to.
         unsafe {
-            if let (Some(start), 2..) = (self.driver.functions.cuLaunchKernelEx, launch.cluster) {
-                let status = start(&raw const configuration, function.0, parameters, none);
-                return self.driver.check("cuLaunchKernelEx", status);
-            }
-            let (blocks, threads, shared) = (launch.blocks, launch.threads, launch.shared);
             call!(
                 self.driver,
                 cuLaunchKernel(function.0, blocks, 1, 1, threads, 1, 1, shared, stream, parameters, none)
             )
         }
-    }
-
-    /// How many clusters of this many blocks of a kernel run at once, by threads and bytes of shared memory of a block; none where the
-    /// driver does not tell, or there can be no such clusters.
-    ///
-    /// # Errors
-    /// There is no such kernel.
-    pub(super) fn clusters(
-        &self,
-        name: &'static str,
-        [threads, shared]: [u32; 2],
-        blocks: u32,
-    ) -> Result<Option<u16>, Error> {
-        let Some(ask) = self.driver.functions.cuOccupancyMaxActiveClusters else { return Ok(None) };
-        let function = self.function(name, shared)?;
-        let mut attribute = cluster(blocks);
-        let configuration = configuration([blocks, threads, shared], ptr::null_mut(), &mut attribute);
-        let mut count = 0;
-        // SAFETY: the call writes one number, and reads a configuration whose attribute is alive.
-        let status = unsafe { ask(&raw mut count, function.0, &raw const configuration) };
-        Ok(if status == 0 { u16::try_from(count).ok() } else { None })
     }
 
     /// The kernel called `name`, allowed to be launched with `shared` bytes of shared memory.
@@ -158,35 +129,6 @@ impl Module {
         // SAFETY: the call writes a handle, and reads a C string.
         unsafe { call!(self.driver, cuModuleGetFunction(&raw mut handle, self.handle.0, symbol.as_ptr()))? };
         Ok(Function { handle: Handle(handle), shared: SHARED_UNASKED })
-    }
-}
-
-/// Asks for clusters of this many blocks, along x.
-fn cluster(blocks: u32) -> sys::CUlaunchAttribute {
-    // SAFETY: numbers, for all of which zero is a value.
-    let mut attribute: sys::CUlaunchAttribute = unsafe { MaybeUninit::zeroed().assume_init() };
-    attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-    attribute.value.clusterDim = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks, y: 1, z: 1 };
-    attribute
-}
-
-/// A launch with one attribute: blocks, threads of a block and bytes of its shared memory.
-fn configuration(
-    [blocks, threads, shared]: [u32; 3],
-    stream: sys::CUstream,
-    attribute: &mut sys::CUlaunchAttribute,
-) -> sys::CUlaunchConfig {
-    sys::CUlaunchConfig {
-        gridDimX: blocks,
-        gridDimY: 1,
-        gridDimZ: 1,
-        blockDimX: threads,
-        blockDimY: 1,
-        blockDimZ: 1,
-        sharedMemBytes: shared,
-        hStream: stream,
-        attrs: attribute,
-        numAttrs: 1,
     }
 }
 
@@ -229,11 +171,11 @@ mod tests {
     #[test]
     fn a_refusal_says_what_the_compiler_said() {
         let text = refusal(
-            Tier::Sm90,
+            Tier::Sm80,
             "CUDA_ERROR_INVALID_PTX (218)",
             "ptxas fatal :\n  Unsupported .version 8.0\n",
         );
-        assert_eq!(text, "sm_90: CUDA_ERROR_INVALID_PTX (218): ptxas fatal : Unsupported .version 8.0");
+        assert_eq!(text, "sm_80: CUDA_ERROR_INVALID_PTX (218): ptxas fatal : Unsupported .version 8.0");
         assert_eq!(refusal(Tier::Sm75, "error 1", ""), "sm_75: error 1");
     }
 }

@@ -3,9 +3,8 @@
 use super::arguments::{Address, Arguments};
 use super::arithmetic::Arithmetic;
 use super::element::ElementType;
-use super::fused;
 use super::slab::Slab;
-use super::tier::Capabilities;
+use super::tier::Tier;
 use super::workspace::Workspace;
 use crate::Error;
 use crate::form::{Form, Programs, SMALL};
@@ -27,8 +26,6 @@ pub(super) struct Launch<'a> {
     pub threads: u32,
     /// Bytes of dynamic shared memory of a block.
     pub shared: u32,
-    /// Blocks of a cluster, of which there are a whole number; 1 where there are none.
-    pub cluster: u32,
     /// Its only parameter.
     pub arguments: &'a dyn Arguments,
 }
@@ -61,14 +58,10 @@ pub(super) struct Plan {
     pub arithmetic: Arithmetic,
     /// and the exponents of the powers of two that the factors of each product, and those of the result, are multiplied by.
     pub exponents: Vec<[i32; 2]>,
-    /// What the device can do.
-    pub capabilities: Capabilities,
     /// How the workspace of a slab is divided.
     pub parts: Workspace,
     /// The samples of a slab; the last one may have fewer.
     slab: usize,
-    /// Whether a slab is one launch.
-    fused: bool,
 }
 
 /// What launching a kernel can come to.
@@ -83,7 +76,7 @@ impl Plan {
         layer: &Layer,
         element: ElementType,
         extent: Extent,
-        capabilities: Capabilities,
+        tier: Tier,
     ) -> Result<Self, Error> {
         let (channels, positions) = (extent.channels, extent.positions);
         let too_large = || Error::Memory { operator: layer.name(), channels, positions };
@@ -114,7 +107,7 @@ impl Plan {
         if sizes.into_iter().any(|size| size.is_none_or(|size| i32::try_from(size).is_err())) {
             return Err(too_large());
         }
-        let arithmetic = Arithmetic::choose(layer, element, capabilities.tier);
+        let arithmetic = Arithmetic::choose(layer, element, tier);
         let workspace = |samples| {
             Workspace::new(layer, (extent, samples), form, program.as_ref(), element, arithmetic)
                 .ok_or_else(too_large)
@@ -124,7 +117,7 @@ impl Plan {
         let slabs = extent.samples.div_ceil(most).max(1);
         let slab = extent.samples.div_ceil(slabs).max(1);
         let exponents = program.as_ref().map_or_else(Vec::new, |program| arithmetic.exponents(program));
-        let mut plan = Self {
+        Ok(Self {
             layer: *layer,
             element,
             extent,
@@ -134,11 +127,7 @@ impl Plan {
             parts: workspace(slab)?,
             slab,
             program,
-            capabilities,
-            fused: false,
-        };
-        plan.fused = fused::fits(&plan);
-        Ok(plan)
+        })
     }
 
     /// The bytes on the device that the call works in.
@@ -163,7 +152,6 @@ impl Plan {
             };
             let slab = Slab { plan: self, addresses, samples };
             match self.element {
-                _ if self.fused => slab.launch_fused(fused::cluster(samples, &self.capabilities), launch)?,
                 ElementType::Double => slab.launch::<f64>(launch)?,
                 _ => slab.launch::<f32>(launch)?,
             }

@@ -17,9 +17,9 @@ const READ_THREADS: u32 = 256;
 const MOMENTS_CHANNELS: usize = 8;
 const CENTER_CHANNELS: usize = 32;
 const CENTER_POSITIONS: usize = 128;
-const LOAD_THREADS: u32 = 32;
+const LOAD_THREADS: u32 = 64;
 const LOAD_SIDE: usize = 32;
-const PRODUCT_THREADS: u32 = 128;
+const PRODUCT_THREADS: u32 = 256;
 const TILE: usize = 64;
 /// Shared memory, in bytes.
 const MOMENTS_SHARED: u32 = 2048;
@@ -29,7 +29,7 @@ const PRODUCT_SHARED: u32 = 2 * 4 * 16 * 72 * 4;
 
 /// What a warp needs for its tile in the end, in bytes.
 const fn warp_room(real: u32) -> u32 {
-    (32 + if real == 4 { 16 } else { 8 }) * 36 * real
+    (16 + if real == 4 { 16 } else { 8 }) * 36 * real
 }
 
 /// A product's chunks, or its warps' tiles after them.
@@ -114,12 +114,12 @@ impl Slab<'_> {
     }
 
     /// What a kernel computes that reads samples.
-    pub(super) fn form(&self) -> arguments::Form {
+    fn form(&self) -> arguments::Form {
         if self.plan.form == Form::Gram { arguments::Form::Gram } else { arguments::Form::Direct }
     }
 
     /// P, of X̄ in the order that the form asks for.
-    pub(super) fn gram<R: Real>(&self, epilogue: Epilogue<R>) -> Product<R> {
+    fn gram<R: Real>(&self, epilogue: Epilogue<R>) -> Product<R> {
         let Extent { channels, positions, .. } = self.plan.extent;
         let (factor, depth) = if self.plan.form == Form::Gram {
             let straight = self.matrix::<R>(self.plan.parts.straight, channels, positions);
@@ -132,7 +132,7 @@ impl Slab<'_> {
     }
 
     /// The products between A and the last one.
-    pub(super) fn products<R: Real>(&self, program: &Program) -> Vec<Product<R>> {
+    fn products<R: Real>(&self, program: &Program) -> Vec<Product<R>> {
         let count = program.products.len();
         let mut products = Vec::with_capacity(count + 1);
         products.extend((0..count).map(|step| {
@@ -156,7 +156,7 @@ impl Slab<'_> {
     }
 
     /// The last product.
-    pub(super) fn result<R: Real>(&self, program: &Program) -> Write<R> {
+    fn result<R: Real>(&self, program: &Program) -> Write<R> {
         match program.result {
             Outcome::Iterate(_) => {
                 self.write(self.factors::<R>(program, program.products.len()), self.side())
@@ -203,7 +203,7 @@ impl Slab<'_> {
     }
 
     /// The arguments of the kernel that sums over each channel.
-    pub(super) fn moments(&self) -> Moments {
+    fn moments(&self) -> Moments {
         let Plan { layer, extent, parts, .. } = self.plan;
         Moments {
             x: self.addresses.input,
@@ -218,7 +218,7 @@ impl Slab<'_> {
     }
 
     /// The arguments of the kernel that makes X̄ in the orders that are needed.
-    pub(super) fn center<R: Real>(&self, form: arguments::Form) -> Center {
+    fn center<R: Real>(&self, form: arguments::Form) -> Center {
         let Plan { layer, extent, parts, .. } = self.plan;
         let straight = self.matrix::<R>(parts.straight, extent.channels, extent.positions);
         let transposed = self.positions_by_channels::<R>(parts.transposed);
@@ -253,7 +253,6 @@ impl Slab<'_> {
             blocks: self.blocks(channels.div_ceil(MOMENTS_CHANNELS)),
             threads: READ_THREADS,
             shared: MOMENTS_SHARED,
-            cluster: 1,
             arguments: &self.moments(),
         })?;
         launch(Launch {
@@ -261,7 +260,6 @@ impl Slab<'_> {
             blocks: self.blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS)),
             threads: READ_THREADS,
             shared: CENTER_SHARED,
-            cluster: 1,
             arguments: &self.center::<R>(form),
         })
     }
@@ -296,7 +294,6 @@ impl Slab<'_> {
             blocks: self.blocks(1),
             threads: READ_THREADS,
             shared: MEASURE_SHARED,
-            cluster: 1,
             arguments: &measure,
         })?;
         let (side, ld) = (side as i32, ld as i32);
@@ -305,8 +302,7 @@ impl Slab<'_> {
             function: name(Stage::Load, self.plan.arithmetic, element),
             blocks: self.blocks(triangle(self.side().div_ceil(LOAD_SIDE))),
             threads: LOAD_THREADS,
-            shared: warp_room(size_of::<R>() as u32),
-            cluster: 1,
+            shared: LOAD_THREADS / 32 * warp_room(size_of::<R>() as u32),
             arguments: &load,
         })
     }
@@ -334,7 +330,6 @@ impl Slab<'_> {
             blocks: self.blocks(tiles),
             threads: PRODUCT_THREADS,
             shared: product_shared::<R>(),
-            cluster: 1,
             arguments: product,
         })
     }
@@ -359,7 +354,6 @@ impl Slab<'_> {
             blocks: self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE))),
             threads: PRODUCT_THREADS,
             shared: product_shared::<R>(),
-            cluster: 1,
             arguments: write,
         })
     }
@@ -401,25 +395,6 @@ impl Slab<'_> {
 /// The tiles of an upper triangle with `rows` rows of tiles.
 fn triangle(rows: usize) -> usize {
     rows * (rows + 1) / 2
-}
-
-/// A product that is not there.
-pub(super) fn no_product<R: Real>() -> Product<R> {
-    let factors = Factors {
-        left: 0,
-        right: 0,
-        left_stride: 0,
-        right_stride: 0,
-        left_ld: 0,
-        right_ld: 0,
-        rows: 0,
-        columns: 0,
-        depth: 0,
-        samples: 0,
-        scale: R::default(),
-    };
-    let (plain_scale, epilogue) = (R::default(), no_epilogue());
-    Product { factors, scale: 0, plain: 0, plain_stride: 0, plain_ld: 0, plain_scale, epilogue }
 }
 
 /// 2^exponent.

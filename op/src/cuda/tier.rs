@@ -1,6 +1,4 @@
-//! Which compilation of the kernels a device gets, and what else of the device decides how a call is launched.
-
-use super::arguments::CLUSTER;
+//! Which compilation of the kernels a device gets.
 
 /// A compilation of the kernels, by the compute capability that it asks for at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,35 +7,15 @@ pub(super) enum Tier {
     Sm75,
     /// 8.0, Ampere.
     Sm80,
-    /// 9.0, Hopper.
-    Sm90,
-}
-
-/// What of a device decides which kernels a call launches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Capabilities {
-    /// The kernels that are loaded.
-    pub tier: Tier,
-    /// The device's multiprocessors.
-    pub multiprocessors: usize,
-    /// The most bytes of shared memory that a block can ask for.
-    pub shared: u32,
-    /// How many clusters of 1 to 8 blocks, each with a multiprocessor of its own, the device runs at once.
-    pub clusters: [u16; CLUSTER],
 }
 
 impl Tier {
     /// Every tier, the most demanding first.
-    pub(super) const ALL: [Self; 3] = [Self::Sm90, Self::Sm80, Self::Sm75];
+    pub(super) const ALL: [Self; 2] = [Self::Sm80, Self::Sm75];
 
     /// Those that a device of compute capability `major.minor` can run, the best first; none below 7.5.
     pub(super) fn fitting(major: u32, minor: u32) -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(move |tier| tier.capability() <= (major, minor))
-    }
-
-    /// Whether its kernels may be launched in clusters of blocks.
-    pub(super) fn clusters(self) -> bool {
-        self >= Self::Sm90
     }
 
     /// The compute capability that it asks for, major and minor.
@@ -45,7 +23,6 @@ impl Tier {
         match self {
             Self::Sm75 => (7, 5),
             Self::Sm80 => (8, 0),
-            Self::Sm90 => (9, 0),
         }
     }
 
@@ -54,7 +31,6 @@ impl Tier {
         match self {
             Self::Sm75 => include_str!("ptx/sm_75.ptx"),
             Self::Sm80 => include_str!("ptx/sm_80.ptx"),
-            Self::Sm90 => include_str!("ptx/sm_90.ptx"),
         }
     }
 }
@@ -77,9 +53,8 @@ mod tests {
         assert_eq!(fitting(7, 0), []);
         assert_eq!(fitting(6, 9), []);
         assert_eq!(fitting(7, 5), [Tier::Sm75]);
-        assert_eq!(fitting(8, 0), [Tier::Sm80, Tier::Sm75]);
-        assert_eq!(fitting(8, 9), [Tier::Sm80, Tier::Sm75]);
-        assert_eq!(fitting(9, 0), Tier::ALL);
+        assert_eq!(fitting(8, 0), Tier::ALL);
+        assert_eq!(fitting(8, 9), Tier::ALL);
         assert_eq!(fitting(12, 0), Tier::ALL);
     }
 

@@ -76,7 +76,7 @@ struct Epilogue {
     int places_read[TERMS];  // zero from `terms` on
 };
 
-// A = (matrix scaled + shift I) inverse: `load_T` and `load_halves_f32`, one warp for 32x32 entries of the upper triangle (tiles fastest, then samples).
+// A = (matrix scaled + shift I) inverse: `load_T` and `load_halves_f32`, one block for 32x32 entries of the upper triangle (tiles fastest, then samples).
 template <class T, class R>
 struct Load {
     const T* matrix;
@@ -122,32 +122,4 @@ struct Write {
     R off_diagonal;
     int vectorization;
     int covariance;  // whether a sample's state does not matter
-};
-
-// The most products that stay on the device in one launch, blocks of its clusters, and tiles of a product.
-constexpr int STEPS = 9;
-constexpr int CLUSTER = 8;
-constexpr int FUSED_TILES = 64;
-
-// Which of a product's 32x32 tiles a block has: numbers of `order` from `first` on. It needs those panels of 32 columns of the factors that have a
-// bit in `left` and in `right`: `left_panels` and `right_panels` list them, four bits each from the lowest on. Of a square, `left` has all.
-struct Share {
-    unsigned char first, count, left, right;
-    unsigned left_panels, right_panels;
-};
-struct Tiles {
-    Share shares[CLUSTER];
-    unsigned char order[FUSED_TILES];  // row of tiles * 8 + column of tiles, neighbors near each other
-};
-
-// A whole layer: `fused_T`, one cluster for a sample.
-template <class T>
-struct Fused {
-    Moments<T> moments;
-    Center<T, float> center;
-    Write<T, float> write;
-    // Of squares, of other symmetric products, of the product with `plain`, and of the last one.
-    Tiles square, symmetric, rectangle, last;
-    int steps;
-    Product<float> products[STEPS];
 };

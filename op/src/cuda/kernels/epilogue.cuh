@@ -1,4 +1,4 @@
-// What is made of a new symmetric matrix, by a warp that has a 32x32 tile of it in shared memory.
+// What is made of a new symmetric matrix, by a warp that has a 16x32 tile of it in shared memory.
 //
 // In loops with little code: what is run once is fetched at the speed of the cache for instructions, and slowly.
 #pragma once
@@ -9,22 +9,25 @@
 // Rows of a tile that are made at a time, and matrices on their way together: as long as one takes, all of them take.
 template <class R>
 constexpr int GROUP = sizeof(R) == 4 ? 16 : 8;
-constexpr int TOGETHER = 6;
+constexpr int TOGETHER = 3;
 // The shared memory of a warp, in numbers: its tile, and the rows of a factor that are made.
 template <class R>
-constexpr int WARP_ROOM = (WARP_TILE + GROUP<R>)*TILE_LD;
+constexpr int WARP_ROOM = (TILE_ROWS + GROUP<R>)*TILE_LD;
 
 // Keeps the tile from `first_row` and `first_column` on and makes the factors of the next product. `room` has the tile, of all lanes.
 //
 // Where the matrix is P, A = (P + shift I) inverse takes its place first. The inverse comes in two parts, so that its own rounding does not
-// shift every entry the same way. A tile on the diagonal is made symmetric. A lane has four neighbors of every fourth row. An entry of a place
+// shift every entry the same way. Of the tile's two 16x16 blocks one may lie on the diagonal, which is made symmetric, and one below it, which is
+// left alone. A lane has four neighbors of every fourth row. An entry of a place
 // is read and written by the same lane, which is why a matrix may take the place of one that is read here for the last time.
 template <class A, class R>
 DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample, int first_row, int first_column, R* room) {
     constexpr int ROWS = GROUP<R>, TURNS = ROWS / 4;
     const int side = epilogue.side, ld = epilogue.ld, lane = threadIdx.x % 32;
     const int64 matrix = sample * side * ld;
-    const bool diagonal = first_row == first_column;
+    // The diagonal's place in the tile, if that is where a block begins.
+    const int block = first_row - first_column;
+    const bool diagonal = block >= 0;
     if (scale || diagonal) {
         R inverse = 1, rest = 0, shift = 0;
         if (scale) {
@@ -32,27 +35,28 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample
             rest = R(scale->inverse - double(inverse));
             shift = R(scale->shift);
         }
+        const int own = lane - block;
         _Pragma("unroll 4")
-        for (int line = 0; line < WARP_TILE; line++) {
+        for (int line = 0; line < TILE_ROWS; line++) {
             // Below the diagonal stands what is above it, which is done by then: rows come in order.
-            const bool below = diagonal && line > lane;
-            R value = below ? room[lane * TILE_LD + line] : room[line * TILE_LD + lane];
-            if (diagonal && line == lane) value += shift;
+            const bool below = diagonal && own >= 0 && own < line;
+            R value = below ? room[own * TILE_LD + block + line] : room[line * TILE_LD + lane];
+            if (own == line) value += shift;
             if (!below) value = fused(inverse, value, rest * value);
             room[line * TILE_LD + lane] = value;
             if (diagonal) warp_sync();
         }
         warp_sync();
     }
-    R* made = room + WARP_TILE * TILE_LD;
+    R* made = room + TILE_ROWS * TILE_LD;
     const int column = first_column + lane % 8 * 4;
     R* places = epilogue.places + matrix + (first_row + lane / 8) * ld + column;
     _Pragma("unroll 1")
-    for (int first = 0; first < WARP_TILE; first += ROWS, places += ROWS * ld) {
+    for (int first = 0; first < TILE_ROWS; first += ROWS, places += ROWS * ld) {
         const int row = first_row + first + lane / 8;
         const Four<R>* tile = reinterpret_cast<const Four<R>*>(room + (first + lane / 8) * TILE_LD + lane % 8 * 4);
-        // Of this lane's rows.
-        const int rows = column < side ? side - row : 0;
+        // Of this lane's rows, those that there are; none in a block below the diagonal.
+        const int rows = column < side && column >= first_row ? side - row : 0;
         if (epilogue.keep) {
             R* own = places + epilogue.place * epilogue.place_stride;
             UNROLL
@@ -101,7 +105,6 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample
                 if (4 * i < rows) A::put(out, side, ld, row + 4 * i, column, sum[i]);
                 *reinterpret_cast<Four<R>*>(made + (lane / 8 + 4 * i) * TILE_LD + lane % 8 * 4) = sum[i];
             }
-            if (diagonal) continue;
             // The same entries in the lower triangle: eight neighbors of a row there, which is this lane's column here.
             warp_sync();
             const int below = first_column + lane;
@@ -110,7 +113,7 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample
                 R values[8];
                 UNROLL
                 for (int k = 0; k < 8; k++) values[k] = made[(i + k) * TILE_LD + lane];
-                if (below < side) A::put(out, side, ld, below, first_row + first + i, values);
+                if (below < side && below >= first_row + TILE_ROWS) A::put(out, side, ld, below, first_row + first + i, values);
             }
             warp_sync();
         }

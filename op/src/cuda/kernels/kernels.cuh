@@ -1,9 +1,6 @@
 // Every kernel of a tier, under the name by which the host asks for it.
 #pragma once
 
-#if ISQRT_TIER >= 90
-#include "fused.cuh"
-#endif
 #include "measure.cuh"
 #include "read.cuh"
 #include "write.cuh"
@@ -11,31 +8,25 @@
 // `A` multiplies, `R` is the type of sums, and `name` that of elements `T`, with the arithmetic's before it where that is not the plain one.
 #define KERNELS_OF_READING(name, A, T, R)                                                                  \
     KERNEL(READ_THREADS, 2) center_##name(const Center<T, R> arguments) { center<A>(arguments); }          \
-    KERNEL(PRODUCT_THREADS, sizeof(R) == 4 ? 3 : 2) write_##name(const Write<T, R> arguments) { write<A>(arguments); }
+    KERNEL(PRODUCT_THREADS, 2) write_##name(const Write<T, R> arguments) { write<A>(arguments); }
 
 #define KERNELS_OF_ELEMENT(name, T, R)                                                                     \
     KERNELS_OF_READING(name, Plain<R>, T, R)                                                               \
     KERNEL(READ_THREADS, 4) moments_##name(const Moments<T> arguments) { moments(arguments); }             \
     KERNEL(READ_THREADS, 4) measure_##name(const Measure<T> arguments) { measure(arguments); }             \
-    KERNEL(LOAD_THREADS, 8) load_##name(const Load<T, R> arguments) { load<Plain<R>>(arguments); }
+    KERNEL(LOAD_THREADS, 4) load_##name(const Load<T, R> arguments) { load<Plain<R>>(arguments); }
 
 KERNELS_OF_ELEMENT(f32, float, float)
 KERNELS_OF_ELEMENT(f16, f16, float)
 KERNELS_OF_ELEMENT(bf16, bf16, float)
 KERNELS_OF_ELEMENT(f64, double, double)
 KERNEL(PRODUCT_THREADS, 2) product_f32(const Product<float> arguments) { product<Plain<float>>(arguments); }
-KERNEL(PRODUCT_THREADS, 2) product_f64(const Product<double> arguments) { product<Plain<double>>(arguments); }
+KERNEL(PRODUCT_THREADS, 1) product_f64(const Product<double> arguments) { product<Plain<double>>(arguments); }
 
 #if ISQRT_TIER >= 80
 KERNELS_OF_READING(halves_f32, Halves, float, float)
 KERNELS_OF_READING(halves_f16, Halves, f16, float)
 KERNELS_OF_READING(halves_bf16, Halves, bf16, float)
-KERNEL(LOAD_THREADS, 8) load_halves_f32(const Load<float, float> arguments) { load<Halves>(arguments); }
-KERNEL(PRODUCT_THREADS, ISQRT_TIER >= 90 ? 3 : 2) product_halves(const Product<float> arguments) { product<Halves>(arguments); }
-#endif
-
-#if ISQRT_TIER >= 90
-KERNEL(FUSED_THREADS, 1) fused_f32(const Fused<float> arguments) { fused(arguments); }
-KERNEL(FUSED_THREADS, 1) fused_f16(const Fused<f16> arguments) { fused(arguments); }
-KERNEL(FUSED_THREADS, 1) fused_bf16(const Fused<bf16> arguments) { fused(arguments); }
+KERNEL(LOAD_THREADS, 4) load_halves_f32(const Load<float, float> arguments) { load<Halves>(arguments); }
+KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { product<Halves>(arguments); }
 #endif

@@ -4,7 +4,7 @@
 #include "epilogue.cuh"
 #include "read.cuh"
 
-constexpr int LOAD_THREADS = 32;
+constexpr int LOAD_THREADS = 64;
 
 // f of a sample's matrix and what follows from it.
 template <class T>
@@ -59,7 +59,7 @@ DEVICE void measure(const Measure<T>& arguments) {
 // A from a matrix and its norm, 32x32 entries of the upper triangle.
 template <class A, class T, class R>
 DEVICE void load(const Load<T, R>& arguments) {
-    const int side = arguments.side, across = (side + WARP_TILE - 1) / WARP_TILE;
+    const int side = arguments.side, across = (side + TILE_COLUMNS - 1) / TILE_COLUMNS;
     const int tiles = across * (across + 1) / 2;
     const int64 sample = blockIdx.x / tiles;
     int i = blockIdx.x % tiles, j = 0;
@@ -67,14 +67,15 @@ DEVICE void load(const Load<T, R>& arguments) {
     const T* matrix = arguments.matrix + sample * arguments.stride;
     const Scale* scale = arguments.scale + sample;
     const int exponent = arguments.given ? scale->taken : 0;
-    const int first_row = i * WARP_TILE, column = j * WARP_TILE + threadIdx.x;
-    R* room = shared_memory<R>();
-    for (int line = 0; line < WARP_TILE; line++) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int first_row = i * TILE_COLUMNS + warp * TILE_ROWS, column = j * TILE_COLUMNS + lane;
+    R* room = shared_memory<R>() + warp * WARP_ROOM<R>;
+    for (int line = 0; line < TILE_ROWS; line++) {
         const int row = first_row + line;
         R value = 0;
         if (row <= column && column < side) value = ldexp(R(widen(matrix[int64(row) * arguments.ld + column])), -2 * exponent);
-        room[line * TILE_LD + threadIdx.x] = value;
+        room[line * TILE_LD + lane] = value;
     }
     warp_sync();
-    finish<A>(arguments.epilogue, scale, sample, first_row, j * WARP_TILE, room);
+    if (first_row < side) finish<A>(arguments.epilogue, scale, sample, first_row, j * TILE_COLUMNS, room);
 }

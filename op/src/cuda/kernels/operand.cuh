@@ -6,14 +6,14 @@
 //                   multiple of as many
 //     A::SIZE       bytes of CHUNK rows and TILE columns in shared memory
 //     A::send       asks for them
-//     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 32 `left` and 32 `right` on
+//     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 16 `left` and 32 `right` on
 // In any arithmetic an operand takes rows * ld * sizeof(Real) bytes.
 #pragma once
 
 #include "fragment.cuh"
 
 constexpr int TILE = 64;
-constexpr int PRODUCT_THREADS = 128;
+constexpr int PRODUCT_THREADS = 256;
 
 // Numbers as they are, row by row.
 template <class R>
@@ -44,8 +44,7 @@ struct Plain {
     }
 
     DEVICE static void multiply(Fragment& tile, const unsigned char* shared, int left, int right, R) {
-        constexpr int PART = WARP_TILE * sizeof(R);
-        tile.template multiply<STRIDE>(shared + left * PART, shared + SIZE + right * PART);
+        tile.template multiply<STRIDE>(shared + left * int(TILE_ROWS * sizeof(R)), shared + SIZE + right * int(TILE_COLUMNS * sizeof(R)));
     }
 };
 
@@ -58,7 +57,7 @@ struct Plain {
 struct Halves {
     typedef float Real;
     typedef TensorCores Fragment;
-    static constexpr int ROW = 128, PANEL = CHUNK * ROW, SIZE = TILE / WARP_TILE * PANEL;
+    static constexpr int ROW = 128, PANEL = CHUNK * ROW, SIZE = TILE / TILE_COLUMNS * PANEL;
 
     DEVICE static void put(float* operand, int rows, int, int row, int column, const Four<float>& values) {
         Two<unsigned> high, low;
@@ -79,8 +78,8 @@ struct Halves {
 
     // Where the high halves of a column's unit are, and the low ones.
     DEVICE static unsigned char* place(float* operand, int rows, int row, int column) {
-        const int unit = (column % WARP_TILE / 8) ^ (row % 8);
-        return reinterpret_cast<unsigned char*>(operand) + (column / WARP_TILE * rows + row) * ROW + (unit << 4);
+        const int unit = (column % TILE_COLUMNS / 8) ^ (row % 8);
+        return reinterpret_cast<unsigned char*>(operand) + (column / TILE_COLUMNS * rows + row) * ROW + (unit << 4);
     }
     DEVICE static unsigned char* other(unsigned char* unit) {
         return reinterpret_cast<unsigned char*>(reinterpret_cast<unsigned long long>(unit) ^ 64);
@@ -96,18 +95,15 @@ struct Halves {
     }
 
     DEVICE static void send(unsigned char* shared, const float* operand, int rows, int, int k, int column, int columns) {
-        UNROLL
-        for (int panel = 0; panel < TILE / WARP_TILE; panel++) {
-            const int number = column / WARP_TILE + panel, row = k + int(threadIdx.x) / 8;
-            const unsigned char* from = reinterpret_cast<const unsigned char*>(operand) + (number * rows + k) * ROW + threadIdx.x * 16;
-            const bool there = row < rows && number * WARP_TILE < columns;
-            copy_16(shared + panel * PANEL + threadIdx.x * 16, there ? static_cast<const void*>(from) : operand, there ? 16 : 0);
-        }
+        const int offset = threadIdx.x * 16 % PANEL, panel = column / TILE_COLUMNS + threadIdx.x * 16 / PANEL;
+        const bool there = k + offset / ROW < rows && panel * TILE_COLUMNS < columns;
+        const unsigned char* from = reinterpret_cast<const unsigned char*>(operand) + (there ? (panel * rows + k) * ROW + offset : 0);
+        copy_16(shared + threadIdx.x * 16, from, there ? 16 : 0);
     }
 
     DEVICE static void multiply(Fragment& tile, const unsigned char* shared, int left, int right, float scale) {
-        tile.multiply(shared + left * PANEL, shared + SIZE + right * PANEL, scale);
+        tile.multiply(shared + left / 2 * PANEL, left % 2, shared + SIZE + right * PANEL, scale);
     }
 };
-static_assert(CHUNK * Halves::ROW == PRODUCT_THREADS * 16, "every thread copies 16 bytes of a chunk of a panel");
+static_assert(Halves::SIZE == PRODUCT_THREADS * 16, "every thread copies 16 bytes of a chunk");
 #endif

@@ -115,23 +115,4 @@ template <int PENDING>
 DEVICE void copies_wait() {}
 #endif
 
-#if ISQRT_TIER >= 90
-// The block's number in its cluster, and the number of blocks there.
-DEVICE int cluster_rank() {
-    unsigned rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return static_cast<int>(rank);
-}
-DEVICE int cluster_size() {
-    unsigned size;
-    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
-    return static_cast<int>(size);
-}
-// Waits for every thread of the cluster. What they have written to memory before, also to global memory, all of them see after:
-// arrive releases and wait acquires where they do not say otherwise. Saying it would take CUDA 12, and this takes 11.8.
-DEVICE void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory");
-}
-#endif
-
 #endif

@@ -1,4 +1,4 @@
-// Products LᵀR by 64x64 tiles: a block of four warps to a tile, chunks of L and R on their way to shared memory while others are multiplied.
+// Products LᵀR by 64x64 tiles: a block of eight warps to a tile, chunks of L and R on their way to shared memory while others are multiplied.
 #pragma once
 
 #include "epilogue.cuh"
@@ -28,7 +28,7 @@ struct Place {
     }
 };
 
-// This warp's 32x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back.
+// This warp's 16x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back.
 template <class A, class R>
 DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
     unsigned char* shared = shared_memory<unsigned char>();  // [stage][left and right] chunks
@@ -71,7 +71,7 @@ DEVICE void keep(const Product<R>& arguments, int64 sample, int first_row, int f
     R* out = arguments.plain + sample * arguments.plain_stride;
     const int lane = threadIdx.x % 32, row = first_row + lane / 8, column = first_column + lane % 8 * 4;
     _Pragma("unroll 4")
-    for (int i = 0; i < WARP_TILE; i += 4) {
+    for (int i = 0; i < TILE_ROWS; i += 4) {
         Four<R> values = *reinterpret_cast<const Four<R>*>(room + (i + lane / 8) * TILE_LD + lane % 8 * 4);
         UNROLL
         for (int k = 0; k < 4; k++) values.at[k] *= arguments.plain_scale;
@@ -86,8 +86,8 @@ DEVICE void product(const Product<R>& arguments) {
     const bool symmetric = !arguments.plain;
     const Place place(blockIdx.x, factors.rows, factors.columns, symmetric);
     const int warp = threadIdx.x / 32;
-    const int row = place.row + warp / 2 * WARP_TILE, column = place.column + warp % 2 * WARP_TILE;
-    const bool active = row < factors.rows && column < factors.columns && !(symmetric && row > column);
+    const int row = place.row + warp / 2 * TILE_ROWS, column = place.column + warp % 2 * TILE_COLUMNS;
+    const bool active = row < factors.rows && column < factors.columns && !(symmetric && row >= column + TILE_COLUMNS);
     R* room = multiply<A>(factors, place, active);
     if (active) keep<A>(arguments, place.sample, row, column, room);
 }

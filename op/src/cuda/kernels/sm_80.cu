@@ -1,2 +1,2 @@
-// Ampere and later: tensor cores for float32, copies to shared memory that do not wait.
+// Ampere and later: float32 on tensor cores, copies to shared memory that do not wait.
 #include "kernels.cuh"

@@ -14,7 +14,7 @@ DEVICE int64 output_size(int side, int vectorization) {
     return vectorization == WHOLE ? int64(side) * side : int64(side) * (side + 1) / 2;
 }
 
-// Writes a warp's 32x32 entries from `first_row` and `first_column` on, which are in its shared memory.
+// Writes a warp's 16x32 entries from `first_row` and `first_column` on, which are in its shared memory.
 template <class T, class R>
 DEVICE void emit(const Write<T, R>& arguments, int64 sample, int first_row, int first_column, R* room) {
     const int side = arguments.factors.rows, vectorization = arguments.vectorization;
@@ -27,29 +27,34 @@ DEVICE void emit(const Write<T, R>& arguments, int64 sample, int first_row, int 
     const double whole = moderate ? ldexp(scale.factor, scale.exponent) : scale.factor;
     const R factor = R(whole), rest = R(whole - double(factor)), epsilon = R(arguments.epsilon);
     const R other = arguments.off_diagonal, constant = state == ZERO ? R(0) : R(nan(""));
-    const bool columns_first = vectorization == UPPER_COLUMN_MAJOR;
-    const int fast = columns_first ? first_row + lane : first_column + lane, step = columns_first ? 1 : TILE_LD;
-    const R* from = room + (columns_first ? lane * TILE_LD : lane);
     T* out = arguments.out + sample * output_size(side, vectorization);
-    _Pragma("unroll 4")
-    for (int i = 0; i < WARP_TILE; i++) {
-        const int row = columns_first ? fast : first_row + i, column = columns_first ? first_column + i : fast;
-        const R entry = from[i * step];
+    const auto result = [&](int i, int j) {
+        const R entry = room[i * TILE_LD + j];
         R value = fused(factor, entry, rest * entry);
         if (exponent != 0) value = ldexp(value, exponent);
-        value = row == column ? value + epsilon : value * other;
-        if (state != ORDINARY) value = constant;
-        const int64 begin = columns_first ? output_column(column) : output_row(row, side, vectorization);
-        if (row <= column && column < side) narrow(value, out[begin + fast]);
-        if (vectorization == WHOLE) room[i * TILE_LD + lane] = value;
+        value = first_row + i == first_column + j ? value + epsilon : value * other;
+        return state == ORDINARY ? value : constant;
+    };
+    if (vectorization != UPPER_COLUMN_MAJOR) {
+        const int column = first_column + lane;
+        _Pragma("unroll 4")
+        for (int i = 0; i < TILE_ROWS; i++) {
+            const int row = first_row + i;
+            if (row <= column && column < side) narrow(result(i, lane), out[output_row(row, side, vectorization) + column]);
+        }
     }
-    if (vectorization != WHOLE) return;
-    warp_sync();
-    // The lower triangle, along its own rows.
+    if (vectorization == UPPER) return;
+    // Columns of the upper triangle, or the lower one's rows.
+    const int row = first_row + lane % TILE_ROWS;
     _Pragma("unroll 4")
-    for (int slow = 0; slow < WARP_TILE; slow++) {
-        const int row = first_column + slow, column = first_row + lane;
-        if (column < row && row < side) narrow(room[lane * TILE_LD + slow], out[int64(row) * side + column]);
+    for (int j = lane / TILE_ROWS; j < TILE_COLUMNS; j += 32 / TILE_ROWS) {
+        const int column = first_column + j;
+        if (column >= side || row > column) continue;
+        if (vectorization == UPPER_COLUMN_MAJOR) {
+            narrow(result(lane % TILE_ROWS, j), out[output_column(column) + row]);
+        } else if (row < column) {
+            narrow(result(lane % TILE_ROWS, j), out[int64(column) * side + row]);
+        }
     }
 }
 
@@ -59,8 +64,8 @@ DEVICE void write(const Write<T, R>& arguments) {
     const int side = arguments.factors.rows;
     const Place place(blockIdx.x, side, side, true);
     const int warp = threadIdx.x / 32;
-    const int row = place.row + warp / 2 * WARP_TILE, column = place.column + warp % 2 * WARP_TILE;
-    const bool active = row < side && column < side && row <= column;
+    const int row = place.row + warp / 2 * TILE_ROWS, column = place.column + warp % 2 * TILE_COLUMNS;
+    const bool active = row < side && column < side && row < column + TILE_COLUMNS;
     R* room = multiply<A>(arguments.factors, place, active);
     if (active) emit(arguments, place.sample, row, column, room);
 }
