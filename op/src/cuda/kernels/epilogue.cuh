@@ -9,7 +9,7 @@
 // Rows of a tile that are made at a time, and matrices on their way together: as long as one takes, all of them take.
 template <class R>
 constexpr int GROUP = sizeof(R) == 4 ? 16 : 8;
-constexpr int TOGETHER = 3;
+constexpr int TOGETHER = 2;
 // The shared memory of a warp, in numbers: its tile, and the rows of a factor that are made.
 template <class R>
 constexpr int WARP_ROOM = (TILE_ROWS + GROUP<R>)*TILE_LD;

@@ -8,7 +8,7 @@
 // `A` multiplies, `R` is the type of sums, and `name` that of elements `T`, with the arithmetic's before it where that is not the plain one.
 #define KERNELS_OF_READING(name, A, T, R)                                                                  \
     KERNEL(READ_THREADS, 2) center_##name(const Center<T, R> arguments) { center<A>(arguments); }          \
-    KERNEL(PRODUCT_THREADS, 2) write_##name(const Write<T, R> arguments) { write<A>(arguments); }
+    KERNEL(PRODUCT_THREADS, sizeof(R) == 4 ? 2 : 1) write_##name(const Write<T, R> arguments) { write<A>(arguments); }
 
 #define KERNELS_OF_ELEMENT(name, T, R)                                                                     \
     KERNELS_OF_READING(name, Plain<R>, T, R)                                                               \
