@@ -11,17 +11,15 @@ use crate::numbers::compare;
 use crate::samples::input;
 
 /// Each test, and what it needs of the stub: a process of its own, for a driver is looked for but once.
-pub const CASES: [(&str, &[(&str, &str)]); 10] = [
+pub const CASES: [(&str, &[(&str, &str)]); 8] = [
     ("host::no_device", &[("DEVICES", "0")]),
     ("host::an_old_device", &[("CAPABILITY", "7.0")]),
     ("host::no_memory_pools", &[("POOLS", "0")]),
-    ("host::a_refused_tier", &[("REFUSE", "90")]),
-    ("host::two_refused_tiers", &[("REFUSE", "90,80")]),
-    ("host::every_tier_refused", &[("REFUSE", "75,80,90"), ("DRIVER", "11020")]),
+    ("host::a_refused_tier", &[("REFUSE", "80")]),
+    ("host::every_tier_refused", &[("REFUSE", "75,80"), ("DRIVER", "11020")]),
     ("host::no_memory", &[]),
-    ("host::a_failed_launch", &[("LAUNCHES", "3"), ("CAPABILITY", "8.0")]),
-    ("host::calls_of_a_fused_run", &[("MULTIPROCESSORS", "20")]),
-    ("host::calls_of_a_staged_run", &[("CAPABILITY", "8.6")]),
+    ("host::a_failed_launch", &[("LAUNCHES", "3")]),
+    ("host::calls_of_a_run", &[]),
 ];
 
 /// Calls that are the test's own.
@@ -78,36 +76,23 @@ fn no_memory_pools() {
     assert!(message.contains("has no memory pools"), "{message}");
 }
 
-/// The kernels of `tier` are loaded after the others were refused, and compute.
-fn falls_back_to(tier: &str, refused: &[&str]) {
-    let kernel = kernel().expect("there is another tier");
-    try_out(&kernel, ptr::null_mut()).expect("kernels that were taken run");
-    let log = log();
-    let loaded: Vec<_> = log.lines().filter_map(|line| line.strip_prefix("cuModuleLoadDataEx ")).collect();
-    let expected = refused.iter().map(|tier| format!("{tier} -> 222")).chain([format!("{tier} -> 0")]);
-    assert!(expected.eq(loaded), "{log}");
-    let launched = log.lines().filter(|line| line.starts_with("cuLaunchKernel"));
-    let of_the_tier = log.lines().filter(|line| line.contains(&format!(" tier {tier} ")));
-    assert!(launched.eq(of_the_tier), "{log}");
-}
-
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn a_refused_tier() {
-    falls_back_to("80", &["90"]);
-}
-
-#[test]
-#[ignore = "run by kernels_on_the_stub"]
-fn two_refused_tiers() {
-    falls_back_to("75", &["90", "80"]);
+    let kernel = kernel().expect("there is another tier");
+    try_out(&kernel, ptr::null_mut()).expect("kernels that were taken run");
+    let log = log();
+    let loaded: Vec<_> = log.lines().filter(|line| line.starts_with("cuModuleLoadDataEx")).collect();
+    assert_eq!(loaded, ["cuModuleLoadDataEx 80 -> 222", "cuModuleLoadDataEx 75 -> 0"]);
+    let mut launched = log.lines().filter(|line| line.starts_with("cuLaunchKernel"));
+    assert!(launched.all(|line| line.contains(" tier 75 ")), "{log}");
 }
 
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn every_tier_refused() {
     let message = said(kernel());
-    for tier in ["sm_90", "sm_80", "sm_75"] {
+    for tier in ["sm_80", "sm_75"] {
         let reason = format!("{tier}: CUDA_ERROR_UNSUPPORTED_PTX_VERSION (222)");
         assert!(message.contains(&reason), "{message}");
     }
@@ -151,47 +136,24 @@ fn a_failed_launch() {
 
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
-fn calls_of_a_fused_run() {
+fn calls_of_a_run() {
     let (kernel, stream) = (kernel().expect("a device"), stream());
-    let made = [
-        "cuModuleLoadDataEx 90 -> 0",
-        "cuMemPoolCreate",
-        "cuMemPoolSetAttribute 4",
-        "cuModuleGetFunction fused_f32",
-        "cuFuncSetAttribute fused_f32 8 212992",
-    ];
-    assert_eq!(calls(stream), made);
+    assert_eq!(calls(stream), ["cuModuleLoadDataEx 80 -> 0", "cuMemPoolCreate", "cuMemPoolSetAttribute 4"]);
     try_out(&kernel, stream).expect("the stub launches everything");
-    assert_eq!(calls(stream), CALLS_OF_A_FUSED_RUN);
+    // Kernels are looked up the first time that they are launched.
+    let all = calls(stream);
+    let found = all.iter().filter_map(|line| line.strip_prefix("cuModuleGetFunction "));
+    assert!(found.eq(["moments_f32", "center_halves_f32", "product_halves", "write_halves_f32"]), "{all:#?}");
+    try_out(&kernel, stream).expect("the stub launches everything");
+    assert_eq!(calls(stream), CALLS);
     try_out(&kernel, ptr::null_mut()).expect("the stub launches everything");
-    let on_the_default = CALLS_OF_A_FUSED_RUN.map(|line| line.replace("stream S", "stream 0"));
-    assert_eq!(calls(stream), on_the_default);
+    assert_eq!(calls(stream), CALLS.map(|line| line.replace("stream S", "stream 0")));
     run(&kernel, ElementType::Float, (&[], &[0, 70, 90]), stream).expect("nothing to do");
     assert!(calls(stream).is_empty());
 }
 
-const CALLS_OF_A_FUSED_RUN: [&str; 3] = [
-    "cuMemAllocFromPoolAsync stream S 833280 -> W",
-    "cuLaunchKernelEx stream S fused_f32 tier 90 blocks 18 threads 384 cluster 6 shared 212992",
-    "cuMemFreeAsync stream S W",
-];
-
-#[test]
-#[ignore = "run by kernels_on_the_stub"]
-fn calls_of_a_staged_run() {
-    let (kernel, stream) = (kernel().expect("a device"), stream());
-    try_out(&kernel, stream).expect("the stub launches everything");
-    let all = calls(stream);
-    // Kernels are looked up the first time that they are launched.
-    for name in ["moments_f32", "center_halves_f32", "product_halves", "write_halves_f32"] {
-        let found = all.iter().filter(|line| **line == format!("cuModuleGetFunction {name}")).count();
-        assert_eq!(found, 1, "{name}: {all:#?}");
-    }
-    try_out(&kernel, stream).expect("the stub launches everything");
-    assert_eq!(calls(stream), CALLS_OF_A_STAGED_RUN);
-}
-
-const CALLS_OF_A_STAGED_RUN: [&str; 10] = [
+/// Nothing waits, and all is on the stream.
+const CALLS: [&str; 10] = [
     "cuMemAllocFromPoolAsync stream S 833280 -> W",
     "cuLaunchKernel stream S moments_f32 tier 80 blocks 27 threads 256 cluster 1 shared 2048",
     "cuLaunchKernel stream S center_halves_f32 tier 80 blocks 9 threads 256 cluster 1 shared 33024",
@@ -200,8 +162,8 @@ const CALLS_OF_A_STAGED_RUN: [&str; 10] = [
     PRODUCT,
     PRODUCT,
     PRODUCT,
-    "cuLaunchKernel stream S write_halves_f32 tier 80 blocks 9 threads 128 cluster 1 shared 36864",
+    "cuLaunchKernel stream S write_halves_f32 tier 80 blocks 9 threads 256 cluster 1 shared 36864",
     "cuMemFreeAsync stream S W",
 ];
 const PRODUCT: &str =
-    "cuLaunchKernel stream S product_halves tier 80 blocks 9 threads 128 cluster 1 shared 36864";
+    "cuLaunchKernel stream S product_halves tier 80 blocks 9 threads 256 cluster 1 shared 36864";

@@ -91,8 +91,7 @@ fn large_sizes() {
     check_size(&Layer::new(OperatorKind::IsqrtCov), ElementType::Double, (1, 128, 196));
 }
 
-/// More tiles than a block of a cluster has warps, where there are as many samples as multiprocessors: it has several of them in turn,
-/// of a triangle and of a rectangle.
+/// Several tiles in each direction, of triangles and of a rectangle.
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn many_tiles() {
