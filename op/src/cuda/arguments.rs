@@ -143,9 +143,9 @@ mod tests {
     /// Has the C++ compiler compare sizes and places of fields, as the kernels' tests have them compiled.
     #[test]
     fn layouts_are_those_of_the_kernels() {
-        let mut text = "#include \"arguments.cuh\"\n".to_owned();
+        let mut lines = vec!["#include \"arguments.cuh\"\n".to_owned()];
         let mut equal = |found: &str, expected: usize| {
-            text += &format!("static_assert({found} == {expected}, \"{found}\");\n");
+            lines.push(format!("static_assert({found} == {expected}, \"{found}\");\n"));
         };
         macro_rules! compare {
             ($($name:ty => $($like:literal),*;)*) => {$($({
@@ -200,7 +200,12 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the kernels' tests take a C++ compiler: install g++, or set CXX");
-        child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("the compiler reads all of it");
+        child
+            .stdin
+            .take()
+            .expect("a pipe")
+            .write_all(lines.concat().as_bytes())
+            .expect("the compiler reads all of it");
         let output = child.wait_with_output().expect("the compiler ends");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
