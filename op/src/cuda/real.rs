@@ -1,30 +1,20 @@
 //! The types that the kernels compute in.
 
 use super::element::ElementType;
+use crate::cpu;
 
-/// float32, or float64 for float64 tensors.
-pub(super) trait Real: Copy + Default {
+/// float32, or float64 for float64 tensors, as on the CPU.
+pub(super) trait Real: cpu::Real {
     /// The elements whose type it is.
     const ELEMENT: ElementType;
-
-    /// The nearest value.
-    fn from_f64(value: f64) -> Self;
 }
 
 impl Real for f32 {
     const ELEMENT: ElementType = ElementType::Float;
-
-    fn from_f64(value: f64) -> Self {
-        value as Self
-    }
 }
 
 impl Real for f64 {
     const ELEMENT: ElementType = ElementType::Double;
-
-    fn from_f64(value: f64) -> Self {
-        value
-    }
 }
 
 /// The bytes of the type in which the sums over elements run.

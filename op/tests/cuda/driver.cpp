@@ -143,7 +143,6 @@ DRIVER cuDeviceGetName(char* name, int length, int) {
 DRIVER cuDeviceGetAttribute(int* value, int attribute, int device) {
     if (device != 0) return INVALID_DEVICE;
     switch (attribute) {
-        case 16: *value = static_cast<int>(number("MULTIPROCESSORS", "132")); return SUCCESS;
         case 75: *value = capability() / 10; return SUCCESS;
         case 76: *value = capability() % 10; return SUCCESS;
         case 97: *value = most_shared(); return SUCCESS;
@@ -313,63 +312,24 @@ DRIVER cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) 
 DRIVER cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) { return cuMemcpyDtoH_v2(to, from, bytes); }
 
 // The launch's sizes are what a GPU would take, and what the kernel was compiled for.
-static CUresult launch(const char* how, void* function, const unsigned (&blocks)[3], const unsigned (&threads)[3], unsigned cluster, unsigned shared,
-                       void* stream, void** arguments) {
+DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
+                      void* stream, void** arguments, void**) {
     if (!current()) return INVALID_CONTEXT;
     if (!valid(functions, function) || !is_stream(stream)) return INVALID_HANDLE;
     const Function& of = *static_cast<Function*>(function);
     const shim::Kernel& kernel = *of.kernel;
-    note("%s stream %s %s tier %d blocks %u threads %u cluster %u shared %u", how, text(stream).c_str(), kernel.name, kernel.tier, blocks[0],
-         threads[0], cluster, shared);
-    bool sound = blocks[0] > 0 && blocks[0] < 1u << 31 && blocks[1] == 1 && blocks[2] == 1;
-    sound = sound && threads[0] > 0 && threads[0] <= kernel.threads && threads[1] == 1 && threads[2] == 1;
-    sound = sound && cluster > 0 && cluster <= 8 && blocks[0] % cluster == 0 && (cluster == 1 || capability() >= 90);
+    note("cuLaunchKernel stream %s %s tier %d blocks %u threads %u shared %u", text(stream).c_str(), kernel.name, kernel.tier, bx, tx, shared);
+    bool sound = bx > 0 && bx < 1u << 31 && by == 1 && bz == 1;
+    sound = sound && tx > 0 && tx <= kernel.threads && ty == 1 && tz == 1;
     sound = sound && static_cast<int>(shared) <= of.shared && arguments && arguments[0];
     if (!sound) {
-        fprintf(stderr, "stub: no launch of %s (up to %u threads, %d bytes) with %u blocks of %u threads, clusters of %u, %u bytes\n",
-                kernel.name, kernel.threads, of.shared, blocks[0], threads[0], cluster, shared);
+        fprintf(stderr, "stub: no launch of %s (up to %u threads, %d bytes) with %u blocks of %u threads, %u bytes\n", kernel.name,
+                kernel.threads, of.shared, bx, tx, shared);
         return INVALID_VALUE;
     }
     long most = number("LAUNCHES", "-1");
     if (launches++ >= most && most >= 0) return ILLEGAL_ADDRESS;
-    shim::launch(kernel, blocks[0], threads[0], cluster, shared, arguments[0]);
+    shim::launch(kernel, bx, tx, shared, arguments[0]);
     stub::check_guards(kernel.name);
     return SUCCESS;
-}
-DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
-                      void* stream, void** arguments, void**) {
-    return launch("cuLaunchKernel", function, {bx, by, bz}, {tx, ty, tz}, 1, shared, stream, arguments);
-}
-
-struct LaunchAttribute {
-    int id;
-    char padding[4];
-    union {
-        char bytes[64];
-        unsigned cluster[3];
-    };
-};
-struct LaunchConfiguration {
-    unsigned blocks[3], threads[3], shared;
-    void* stream;
-    const LaunchAttribute* attributes;
-    unsigned count;
-};
-DRIVER cuOccupancyMaxActiveClusters(int* count, void*, const LaunchConfiguration* with) {
-    unsigned cluster = 1;
-    for (unsigned i = 0; i < with->count; ++i) {
-        const LaunchAttribute& attribute = with->attributes[i];
-        if (attribute.id == 4) cluster = attribute.cluster[0] * attribute.cluster[1] * attribute.cluster[2];
-    }
-    *count = static_cast<int>(number("MULTIPROCESSORS", "132") / cluster);
-    return SUCCESS;
-}
-
-DRIVER cuLaunchKernelEx(const LaunchConfiguration* with, void* function, void** arguments, void**) {
-    unsigned cluster = 1;
-    for (unsigned i = 0; i < with->count; ++i) {
-        const LaunchAttribute& attribute = with->attributes[i];
-        if (attribute.id == 4) cluster = attribute.cluster[0] * attribute.cluster[1] * attribute.cluster[2];
-    }
-    return launch("cuLaunchKernelEx", function, with->blocks, with->threads, cluster, with->shared, with->stream, arguments);
 }

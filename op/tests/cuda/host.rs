@@ -155,15 +155,14 @@ fn calls_of_a_run() {
 /// Nothing waits, and all is on the stream.
 const CALLS: [&str; 10] = [
     "cuMemAllocFromPoolAsync stream S 833280 -> W",
-    "cuLaunchKernel stream S moments_f32 tier 80 blocks 27 threads 256 cluster 1 shared 2048",
-    "cuLaunchKernel stream S center_halves_f32 tier 80 blocks 9 threads 256 cluster 1 shared 33024",
+    "cuLaunchKernel stream S moments_f32 tier 80 blocks 27 threads 256 shared 2048",
+    "cuLaunchKernel stream S center_halves_f32 tier 80 blocks 9 threads 256 shared 33024",
     PRODUCT,
     PRODUCT,
     PRODUCT,
     PRODUCT,
     PRODUCT,
-    "cuLaunchKernel stream S write_halves_f32 tier 80 blocks 9 threads 256 cluster 1 shared 36864",
+    "cuLaunchKernel stream S write_halves_f32 tier 80 blocks 9 threads 256 shared 36864",
     "cuMemFreeAsync stream S W",
 ];
-const PRODUCT: &str =
-    "cuLaunchKernel stream S product_halves tier 80 blocks 9 threads 256 cluster 1 shared 36864";
+const PRODUCT: &str = "cuLaunchKernel stream S product_halves tier 80 blocks 9 threads 256 shared 36864";

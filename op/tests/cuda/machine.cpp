@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "fiber.hpp"
@@ -23,8 +24,8 @@ std::vector<Kernel>& kernels() {
 
 namespace {
 
-enum State { READY, AT_BARRIER, AT_CLUSTER_BARRIER, AT_WARP_BARRIER, IN_EXCHANGE, IN_LOAD, IN_MULTIPLY, ENDED };
-const char* const STATES[] = {"is ready",       "waits at __syncthreads", "waits at cluster_sync",
+enum State { READY, AT_BARRIER, AT_WARP_BARRIER, IN_EXCHANGE, IN_LOAD, IN_MULTIPLY, ENDED };
+const char* const STATES[] = {"is ready",       "waits at __syncthreads",
                               "waits at warp_sync", "waits in exchange", "waits in load_transposed", "waits in multiply_f16", "has ended"};
 
 struct Block;
@@ -33,7 +34,6 @@ struct Warp;
 struct Thread : Place {
     Fiber* fiber;
     State state;
-    Block* in;
     Warp* warp;
     int lane;
     uint64_t value;  // what it passes to a collective, and what it gets
@@ -82,9 +82,8 @@ struct Machine {
     const void* argument;
     int order;
     uint64_t random;
-    std::vector<Thread> threads;  // those of all blocks of a cluster
-    std::vector<Block> blocks;
-    Barrier cluster;
+    std::vector<Thread> threads;  // of the block that runs
+    Block block;
     std::vector<Thread*> queue;  // a ring of those that are ready
     size_t first, ready, ended;
     Fiber host;
@@ -133,17 +132,15 @@ void prepend(Thread* thread) {
 
 [[noreturn]] void fail(const char* what) {
     fprintf(stderr, "shim: kernel %s (tier %d): %s\n", machine->kernel->name, machine->kernel->tier, what);
-    for (const Block& block : machine->blocks) {
-        for (int state = AT_BARRIER; state <= ENDED; ++state) {
-            int count = 0;
-            const Thread* one = nullptr;
-            for (const Thread* thread : block.barrier.members) {
-                if (thread->state == state && count++ == 0) one = thread;
-            }
-            if (one) {
-                fprintf(stderr, "    block %u: thread %u %s", one->block.x, one->thread.x, STATES[state]);
-                fprintf(stderr, count > 1 ? ", and %d others\n" : "\n", count - 1);
-            }
+    for (int state = AT_BARRIER; state <= ENDED; ++state) {
+        int count = 0;
+        const Thread* one = nullptr;
+        for (const Thread* thread : machine->block.barrier.members) {
+            if (thread->state == state && count++ == 0) one = thread;
+        }
+        if (one) {
+            fprintf(stderr, "    block %u: thread %u %s", one->block.x, one->thread.x, STATES[state]);
+            fprintf(stderr, count > 1 ? ", and %d others\n" : "\n", count - 1);
         }
     }
     if (here) fprintf(stderr, "    found by thread %u of block %u\n", here->thread.x, here->block.x);
@@ -234,39 +231,31 @@ void free_used() {
     machine->used.clear();
 }
 
-// The blocks from `first` on, as many as a cluster has.
-void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t shared) {
-    unsigned size = static_cast<unsigned>(machine->blocks.size());
+void run_block(unsigned number, unsigned blocks, unsigned threads, size_t shared) {
     // Not those of the block before, and not the same for a thread of the same number: to ThreadSanitizer a fiber is one thread,
     // which never races with itself.
-    size_t fiber = static_cast<size_t>(first / size) * (machine->threads.size() + 37);
-    machine->cluster.members.clear();
+    size_t fiber = static_cast<size_t>(number) * (threads + 37);
     machine->first = machine->ready = machine->ended = 0;
-    for (unsigned rank = 0; rank < size; ++rank) {
-        Block& block = machine->blocks[rank];
-        block.barrier.members.clear();
-        block.warps.assign((threads + 31) / 32, Warp{});
-        void* memory = shared_memory_of(shared);
-        machine->used.push_back(memory);
-        for (unsigned i = 0; i < threads; ++i) {
-            Thread& thread = machine->threads[rank * threads + i];
-            static_cast<Place&>(thread) = {{i}, {first + rank}, {threads}, {blocks}, memory, static_cast<int>(rank), static_cast<int>(size)};
-            thread.in = &block;
-            thread.warp = &block.warps[i / 32];
-            thread.lane = static_cast<int>(i % 32);
-            thread.warp->lanes[thread.warp->size++] = &thread;
-            thread.copies.clear();
-            thread.groups.clear();
-            thread.open = 0;
-            thread.fiber = &machine->pool.fibers[fiber++ % machine->pool.fibers.size()];
-            prepare(*thread.fiber, run, i);
-            block.barrier.members.push_back(&thread);
-            machine->cluster.members.push_back(&thread);
-        }
+    Block& block = machine->block;
+    block.barrier.members.clear();
+    block.warps.assign((threads + 31) / 32, Warp{});
+    void* memory = shared_memory_of(shared);
+    machine->used.push_back(memory);
+    for (unsigned i = 0; i < threads; ++i) {
+        Thread& thread = machine->threads[i];
+        static_cast<Place&>(thread) = {{i}, {number}, {threads}, {blocks}, memory};
+        thread.warp = &block.warps[i / 32];
+        thread.lane = static_cast<int>(i % 32);
+        thread.warp->lanes[thread.warp->size++] = &thread;
+        thread.copies.clear();
+        thread.groups.clear();
+        thread.open = 0;
+        thread.fiber = &machine->pool.fibers[fiber++ % machine->pool.fibers.size()];
+        prepare(*thread.fiber, run, i);
+        block.barrier.members.push_back(&thread);
     }
-    put_in_order(machine->cluster.members);
-    for (Block& block : machine->blocks) put_in_order(block.barrier.members);
-    for (Thread* thread : machine->cluster.members) append(thread);
+    put_in_order(block.barrier.members);
+    for (Thread* thread : block.barrier.members) append(thread);
     release(&machine->begin);
     Thread* to = next();
     here = to;
@@ -277,25 +266,23 @@ void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t share
 
 void set_order(int order) { wanted = order; }
 
-void launch(const Kernel& kernel, unsigned blocks, unsigned threads, unsigned cluster, size_t shared, const void* argument) {
+void launch(const Kernel& kernel, unsigned blocks, unsigned threads, size_t shared, const void* argument) {
     machine = &own;
     machine->kernel = &kernel;
     machine->argument = argument;
     machine->order = wanted;
     machine->random = 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(wanted) + 1);
-    machine->threads.resize(static_cast<size_t>(cluster) * threads);
-    machine->queue.resize(machine->threads.size());
-    machine->blocks.clear();
-    machine->blocks.resize(cluster);
-    machine->cluster = Barrier{};
+    machine->threads.resize(threads);
+    machine->queue.resize(threads);
+    machine->block = Block{};
     adopt(machine->host);
     size_t fibers = std::max(machine->threads.size(), FEWEST);
     while (machine->pool.fibers.size() < fibers) create(machine->pool.fibers.emplace_back());
-    std::vector<unsigned> firsts;
-    for (unsigned first = 0; first < blocks; first += cluster) firsts.push_back(first);
-    put_in_order(firsts);
-    for (unsigned first : firsts) {
-        run_cluster(first, blocks, threads, shared);
+    std::vector<unsigned> numbers(blocks);
+    std::iota(numbers.begin(), numbers.end(), 0u);
+    put_in_order(numbers);
+    for (unsigned number : numbers) {
+        run_block(number, blocks, threads, shared);
         // To ThreadSanitizer no block has come before another, and nothing may be freed before the launch's end.
         if (!RACES_SHOW) free_used();
     }
@@ -303,8 +290,7 @@ void launch(const Kernel& kernel, unsigned blocks, unsigned threads, unsigned cl
     free_used();
 }
 
-void block_barrier() { meet(self().in->barrier, AT_BARRIER); }
-void cluster_barrier() { meet(machine->cluster, AT_CLUSTER_BARRIER); }
+void block_barrier() { meet(machine->block.barrier, AT_BARRIER); }
 
 void warp_barrier() {
     Warp& warp = *self().warp;

@@ -32,8 +32,8 @@ constexpr size_t MOST_SHARED = 227 << 10;
 // seed of a shuffle. The host thread's own; by default what the environment's ISQRT_SHIM_ORDER says.
 void set_order(int order);
 
-// Runs a kernel to its end. `cluster` blocks at a time, which divides `blocks`.
-void launch(const Kernel& kernel, unsigned blocks, unsigned threads, unsigned cluster, size_t shared, const void* argument);
+// Runs a kernel to its end, a block at a time.
+void launch(const Kernel& kernel, unsigned blocks, unsigned threads, size_t shared, const void* argument);
 
 }  // namespace shim
 

@@ -23,7 +23,6 @@ struct Index {
 struct Place {
     Index thread, block, threads, blocks;
     void* shared;
-    int rank, size;  // in its cluster
 };
 // The running thread's. Host threads may launch side by side.
 extern __thread const Place* here __attribute__((tls_model("initial-exec")));
@@ -34,9 +33,8 @@ struct Copy {
     int valid;
 };
 
-// The collectives: each returns when all threads of the block, of the warp or of the cluster have come to it.
+// The collectives: each returns when all threads of the block or of the warp have come to it.
 void block_barrier();
-void cluster_barrier();
 void warp_barrier();
 uint64_t warp_exchange(uint64_t value, int mask);
 void warp_addresses(const void* own, const void* (&all)[32]);
@@ -109,10 +107,4 @@ DEVICE void multiply_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (
     shim::warp_multiply(sum, a, b);
     for (int i = 0; i < 4; ++i) d[i] = sum[i];
 }
-#endif
-
-#if ISQRT_TIER >= 90
-DEVICE int cluster_rank() { return shim::here->rank; }
-DEVICE int cluster_size() { return shim::here->size; }
-DEVICE void cluster_sync() { shim::cluster_barrier(); }
 #endif

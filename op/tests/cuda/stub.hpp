@@ -10,10 +10,9 @@ namespace stub {
 // What the calling thread has set, or the environment's ISQRT_STUB_`name`, or `otherwise`:
 //     DEVICES          how many there are: 0 or 1
 //     CAPABILITY       the device's compute capability
-//     MULTIPROCESSORS  how many it has
 //     POOLS            whether it has memory pools: 0 or 1
 //     DRIVER           the driver's version, as in 12040
-//     REFUSE           tiers whose modules the driver cannot load, as in 90,80
+//     REFUSE           tiers whose modules the driver cannot load, as in 80,75
 //     ALLOCATIONS      after how many allocations of the process the memory is full
 //     LAUNCHES         after how many launches of the process they fail
 //     LOG              a file that the log goes to as well
