@@ -1,17 +1,21 @@
 //! What the end-to-end tests share: where the built artefacts are, and how to run a client in a real runtime.
 //!
 //! The tests know the project by its artefacts only: the operator library and the exporter's binary. `tests/run` builds
-//! them and installs the runtimes.
+//! them and installs the runtimes. Clients run in processes of their own; [`Runtime`] is one in the test's.
 
 mod artefacts;
 mod node;
 mod python;
+mod session;
+mod tensor;
 
 pub use artefacts::{
     cases, converted, converted_without_body, corpus, exporter, library, model, raw_input, scratch,
 };
 pub use node::Node;
 pub use python::{Answer, Python};
+pub use session::{Outcome, Runtime, SharedSession};
+pub use tensor::{Element, Random, Tensor};
 
 /// What to do when something is missing.
 const RUN_FIRST: &str = "run `tests/run`, which builds and installs it";

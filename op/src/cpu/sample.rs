@@ -101,8 +101,11 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
     fn direct(&self, output: &mut [T], memory: &mut [[T::Real; W]]) {
         let side = self.channels;
         let divisor = self.call.divisor();
-        let shift =
-            |exponent: i32| f64::from(self.call.layer.epsilon) * 2.0_f64.powi(-2 * exponent) * divisor;
+        // By the power twice: its square may be beyond all numbers, and ε zero.
+        let shift = |exponent: i32| {
+            let scale = 2.0_f64.powi(-exponent);
+            f64::from(self.call.layer.epsilon) * scale * scale * divisor
+        };
         let (a, rest) = memory.split_at_mut(self.division.a);
         let transposed = &mut rest[..self.division.sample];
         let exponent = self.scaled(|exponent| {
