@@ -145,6 +145,12 @@ impl Tensor {
         }
     }
 
+    /// Bytes that the elements take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        with_array!(self, array => size_of_val(array.as_slice_memory_order().unwrap_or_default()))
+    }
+
     /// Every element as float64, in row-major order (integers beyond 2^53 lose bits, booleans are 0 and 1).
     #[must_use]
     pub fn to_f64(&self) -> Vec<f64> {

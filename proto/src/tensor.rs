@@ -1,5 +1,7 @@
 //! The data of a tensor, in whichever of ONNX's forms it is stored.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use half::{bf16, f16};
 
@@ -33,6 +35,7 @@ macro_rules! element {
         impl Element for $type {
             const DATA_TYPE: DataType = DataType::$data_type;
 
+            #[inline]
             fn from_le(bytes: &[u8]) -> Self {
                 let mut own = [0; size_of::<Self>()];
                 own.copy_from_slice(bytes);
@@ -120,11 +123,29 @@ impl TensorData {
         &self.bytes
     }
 
+    /// Some of the rows, which are what lies side by side along the first axis; they share the bytes. None of a scalar,
+    /// and where elements are not of whole bytes.
+    ///
+    /// # Panics
+    /// If there are not as many rows.
+    #[must_use]
+    pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        let (_, columns) = self.dims.split_first()?;
+        let bits = bits(self.data_type)? as usize;
+        let width = columns.iter().product::<usize>() * bits / 8;
+        bits.is_multiple_of(8).then(|| Self {
+            data_type: self.data_type,
+            dims: [&[rows.len()], columns].concat(),
+            bytes: self.bytes.slice(rows.start * width..rows.end * width),
+        })
+    }
+
     /// The elements, where they are of type `T`.
     #[must_use]
     pub fn values<T: Element>(&self) -> Option<Vec<T>> {
-        let width = bits(T::DATA_TYPE)? as usize / 8;
-        (self.data_type == T::DATA_TYPE).then(|| self.bytes.chunks_exact(width).map(T::from_le).collect())
+        // With a width that the compiler knows this is as fast as a copy.
+        let elements = self.bytes.chunks_exact(size_of::<T>());
+        (self.data_type == T::DATA_TYPE).then(|| elements.map(T::from_le).collect())
     }
 
     /// The elements of any floating-point, integer or boolean type of 8 bits or more, in float64. Integers beyond

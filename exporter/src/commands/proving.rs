@@ -7,7 +7,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 
 use crate::expand;
 use crate::progress::Progress;
-use crate::proof::{Accuracy, Plan, Proof, compare, parting, truth};
+use crate::proof::{Accuracy, Plan, Proof, Remembered, compare, parting, truth};
 use crate::recognize::Found;
 use crate::runtime::Runtime;
 
@@ -35,7 +35,8 @@ impl Proving<'_> {
     /// # Errors
     /// A reference that does not run.
     pub fn run(&self, plan: &mut Plan) -> Result<(Proof, Vec<Result<Accuracy, String>>)> {
-        let Self { reference, written, layers, runtime, progress, .. } = *self;
+        let Self { reference, written, layers, progress, .. } = *self;
+        let runtime = &Remembered::new(self.runtime, reference);
         let mut proof = compare(reference, written, runtime, plan, progress)?;
         progress.spin("measuring against float64");
         let accuracies = truth(reference, written, layers, runtime, plan, &proof);

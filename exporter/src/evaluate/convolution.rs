@@ -1,14 +1,18 @@
-//! Convolutions. A runtime takes longer to make a small one ready than it takes here to compute it, and a large graph may
-//! have tens of thousands of them. Large ones are left to the runtime, unless they are to be computed in float64.
+//! Convolutions, as products of their weights with what the kernels read. A runtime takes longer to make most of them
+//! ready, and more room for their weights, than it takes here to compute them.
+
+use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::NodeProto;
+use ndarray::Array2;
 
-use super::call::{Bindings, Call, attribute, size};
+use super::call::{Bindings, attribute, size};
 use super::value::{Dense, array, elements, flat};
+use super::weights::{Number, Weights};
 
-/// Multiplications up to which a convolution counts as small.
-pub(super) const SMALL: usize = 1 << 18;
+/// Elements of what kernels read that are in memory at once, about.
+const PIECE: usize = 1 << 20;
 
 /// Pads, strides and dilations beyond this are no one's.
 const LARGEST_STEP: usize = 1 << 20;
@@ -33,8 +37,8 @@ struct Axis {
 }
 
 impl Convolution {
-    /// The convolution that a node asks for, where it takes no more than so many multiplications; none where its sizes do not
-    /// fit each other.
+    /// The convolution that a node asks for, where it takes no more than so many multiplications; none where its sizes do
+    /// not fit each other.
     pub fn within(
         most: usize,
         node: &NodeProto,
@@ -43,7 +47,7 @@ impl Convolution {
         weight: &[usize],
     ) -> Option<Self> {
         let convolution = Self::of(node, bindings, input, weight).ok()?;
-        let taps = convolution.axes.iter().map(|axis| axis.kernel).product::<usize>();
+        let taps = convolution.axes.iter().try_fold(1_usize, |taps, axis| taps.checked_mul(axis.kernel))?;
         let positions = convolution.axes.iter().map(|axis| axis.output);
         let factors =
             [convolution.samples, convolution.kernels, convolution.channels / convolution.groups, taps];
@@ -96,63 +100,112 @@ impl Convolution {
         Ok(Self { samples: input[0], channels: input[1], groups, kernels: weight[0], axes })
     }
 
-    /// The convolution of the call's inputs.
-    pub fn apply(&self, call: &Call) -> Result<Dense> {
-        let input = call.input(0)?;
-        let (values, weights) = (flat(input.floats()?), flat(call.input(1)?.floats()?));
-        let bias = call.optional(2)?.map(Dense::floats).transpose()?.map(flat);
+    /// The convolution: what every kernel position reads goes side by side into a matrix, a piece at a time, and the
+    /// weights are multiplied with that.
+    pub fn apply<T: Number>(&self, input: &Dense, weights: &Weights, bias: Option<&Dense>) -> Result<Dense> {
+        let values = flat(input.floats()?);
+        let bias = bias.map(Dense::floats).transpose()?.map(flat);
+        if let Some(bias) = &bias {
+            ensure!(bias.len() == self.kernels, "{} biases for {} kernels", bias.len(), self.kernels);
+        }
         let dims: Vec<usize> = [self.samples, self.kernels]
             .into_iter()
             .chain(self.axes.iter().map(|axis| axis.output))
             .collect();
-        let positions: usize = dims[2..].iter().product();
-        let size: usize = self.axes.iter().map(|axis| axis.input).product();
-        let (per_group, kernels) = (self.channels / self.groups, self.kernels / self.groups);
         let mut made = vec![0.0; elements(&dims)?];
-        if let Some(bias) = bias {
-            ensure!(bias.len() == self.kernels, "{} biases for {} kernels", bias.len(), self.kernels);
-            for (place, row) in made.chunks_exact_mut(positions.max(1)).enumerate() {
-                row.fill(bias[place % self.kernels]);
-            }
-        }
-        let taps = self.taps();
-        for (place, row) in made.chunks_exact_mut(positions.max(1)).enumerate() {
-            let (sample, kernel) = (place / self.kernels, place % self.kernels);
-            for channel in 0..per_group {
-                let from = sample * self.channels + kernel / kernels * per_group + channel;
-                let read = &values[from * size..][..size];
-                let weights = &weights[(kernel * per_group + channel) * taps.len()..][..taps.len()];
-                for (weight, tap) in weights.iter().zip(&taps) {
-                    tap.iter().for_each(|&(output, input)| row[output] += weight * read[input]);
+        let positions: usize = dims[2..].iter().product();
+        let count = self.samples * positions;
+        let step = (PIECE / (self.channels / self.groups * self.taps()).max(1)).max(1);
+        let kernels = self.kernels / self.groups;
+        for group in 0..self.groups {
+            let own = group * kernels..(group + 1) * kernels;
+            for from in (0..count).step_by(step) {
+                let places = from..(from + step).min(count);
+                let read = self.read::<T>(&values, group, &places);
+                let product = weights.times(own.clone(), &read.view())?;
+                for (kernel, row) in own.clone().zip(product.outer_iter()) {
+                    let bias = bias.as_ref().map_or(0.0, |bias| bias[kernel]);
+                    let mut row = row.iter();
+                    for (sample, own) in by_sample(&places, positions) {
+                        let made = &mut made[(sample * self.kernels + kernel) * positions..][own];
+                        made.iter_mut()
+                            .zip(&mut row)
+                            .for_each(|(made, value)| *made = value.widened() + bias);
+                    }
                 }
             }
         }
         Ok(Dense::float(input.declared, array(&dims, made)?))
     }
 
-    /// For each element of the kernel the outputs that it goes into, with the inputs that it is multiplied with there:
-    /// both by their place in a channel.
-    fn taps(&self) -> Vec<Vec<(usize, usize)>> {
-        let mut taps = vec![vec![(0, 0)]];
-        for axis in &self.axes {
-            let along = |element: usize| {
-                (0..axis.output).filter_map(move |output| {
-                    let input = (output * axis.stride + element * axis.dilation).checked_sub(axis.pad)?;
-                    (input < axis.input).then_some((output, input))
-                })
-            };
-            let extended = |tap: &Vec<(usize, usize)>, element: usize| {
-                let pairs = tap.iter().flat_map(|&(output, input)| {
-                    along(element).map(move |(o, i)| (output * axis.output + o, input * axis.input + i))
-                });
-                pairs.collect::<Vec<_>>()
-            };
-            taps = taps
-                .iter()
-                .flat_map(|tap| (0..axis.kernel).map(move |element| extended(tap, element)))
-                .collect();
+    /// Elements of a kernel along all axes.
+    fn taps(&self) -> usize {
+        self.axes.iter().map(|axis| axis.kernel).product()
+    }
+
+    /// What a group's kernels are multiplied with at some of the output's places, samples counted through: a row for each
+    /// channel and element of the kernel, a column for each place.
+    fn read<T: Number>(&self, values: &[f64], group: usize, places: &Range<usize>) -> Array2<T> {
+        let size: usize = self.axes.iter().map(|axis| axis.input).product();
+        let positions: usize = self.axes.iter().map(|axis| axis.output).product();
+        let (channels, taps) = (self.channels / self.groups, self.taps());
+        let mut read = vec![T::zero(); channels * taps * places.len()];
+        for (row, made) in read.chunks_exact_mut(places.len()).enumerate() {
+            let (channel, tap) = (group * channels + row / taps, row % taps);
+            let mut rest = made;
+            for (sample, own) in by_sample(places, positions) {
+                let values = &values[(sample * self.channels + channel) * size..][..size];
+                let (made, others) = rest.split_at_mut(own.len());
+                self.read_tap(values, tap, own, made);
+                rest = others;
+            }
         }
-        taps
+        Array2::from_shape_vec((channels * taps, places.len()), read).expect("as many as the shape says")
+    }
+
+    /// What one element of a kernel is multiplied with in one channel, of which these are the `values`; zeros, which pad,
+    /// are left as they are.
+    fn read_tap<T: Number>(&self, values: &[f64], tap: usize, positions: Range<usize>, made: &mut [T]) {
+        let Some((last, outer)) = self.axes.split_last() else { return };
+        let (outer_tap, last_tap) = (tap / last.kernel, tap % last.kernel);
+        let mut from = positions.start;
+        while from < positions.end {
+            let (line, start) = (from / last.output, from % last.output);
+            let end = last.output.min(start + positions.end - from);
+            let (mut line, mut tap, mut stride) = (line, outer_tap, last.input);
+            let offset = outer.iter().rev().try_fold(0, |offset, axis| {
+                let input = axis.read(line % axis.output, tap % axis.kernel)?;
+                let along = input * stride;
+                (line, tap, stride) = (line / axis.output, tap / axis.kernel, stride * axis.input);
+                Some(offset + along)
+            });
+            if let Some(offset) = offset {
+                let made = &mut made[from - positions.start..][..end - start];
+                for (made, output) in made.iter_mut().zip(start..end) {
+                    if let Some(input) = last.read(output, last_tap) {
+                        *made = T::nearest(values[offset + input]);
+                    }
+                }
+            }
+            from += end - start;
+        }
+    }
+}
+
+/// The samples that `places` are in, each of so many positions, and the positions of each.
+fn by_sample(places: &Range<usize>, positions: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let (start, end) = (places.start, places.end);
+    (start / positions..end.div_ceil(positions)).map(move |sample| {
+        let first = sample * positions;
+        (sample, start.max(first) - first..end.min(first + positions) - first)
+    })
+}
+
+impl Axis {
+    /// The input that an element of the kernel is multiplied with for an output; none in the padding.
+    fn read(&self, output: usize, element: usize) -> Option<usize> {
+        let input = (output * self.stride + element * self.dilation).checked_sub(self.pad)?;
+        (input < self.input).then_some(input)
     }
 }
 
@@ -208,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn small_convolutions_are_those_of_tract() {
+    fn convolutions_are_those_of_tract() {
         let ints = AttributeProto::ints;
         let automatic = |word| vec![AttributeProto::string("auto_pad", word), ints("strides", &[2, 3])];
         let cases = [
@@ -233,20 +286,30 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_or_is_large_is_left_to_others() {
-        let small = |attribute: AttributeProto, input: &[usize], weight: &[usize]| {
+    fn what_does_not_fit_or_is_too_large_is_left_to_others() {
+        let fits = |most: usize, attribute: AttributeProto, input: &[usize], weight: &[usize]| {
             let node = NodeProto::new("Conv", &["x", "w"], &["y"]).with(attribute);
-            Convolution::within(SMALL, &node, &Bindings::new(), input, weight).is_some()
+            Convolution::within(most, &node, &Bindings::new(), input, weight).is_some()
         };
+        let any =
+            |attribute: AttributeProto, weight: &[usize]| fits(usize::MAX, attribute, &[1, 2, 8, 8], weight);
         let group = |count| AttributeProto::int("group", count);
         let ints = AttributeProto::ints;
-        assert!(small(group(1), &[1, 2, 8, 8], &[2, 2, 3, 3]));
-        assert!(!small(group(0), &[1, 2, 8, 8], &[2, 2, 3, 3]));
-        assert!(!small(group(2), &[1, 2, 8, 8], &[2, 2, 3, 3]));
-        assert!(!small(ints("strides", &[0, 1]), &[1, 2, 8, 8], &[2, 2, 3, 3]));
-        assert!(!small(ints("pads", &[1 << 40; 4]), &[1, 2, 8, 8], &[2, 2, 3, 3]));
-        assert!(!small(ints("pads", &[1 << 20; 4]), &[1, 2, 8, 8], &[2, 2, 3, 3]));
-        assert!(!small(group(1), &[1, 2, 2, 2], &[2, 2, 3, 3]));
-        assert!(!small(group(1), &[1, 64, 56, 56], &[64, 64, 3, 3]));
+        assert!(any(group(1), &[2, 2, 3, 3]));
+        assert!(!any(group(0), &[2, 2, 3, 3]));
+        assert!(!any(group(2), &[2, 2, 3, 3]));
+        assert!(!any(group(1), &[2, 2, 9, 3]));
+        assert!(!any(ints("strides", &[0, 1]), &[2, 2, 3, 3]));
+        assert!(!any(ints("pads", &[1 << 40; 4]), &[2, 2, 3, 3]));
+        let multiplications = 2 * 2 * 9 * 6 * 6;
+        assert!(fits(multiplications, group(1), &[1, 2, 8, 8], &[2, 2, 3, 3]));
+        assert!(!fits(multiplications - 1, group(1), &[1, 2, 8, 8], &[2, 2, 3, 3]));
+    }
+
+    #[test]
+    fn pieces_make_the_whole() {
+        // 3 samples of 10,000 places, of which a piece holds about 7,000.
+        let found = error(&[3, 16, 102, 102], &[4, 16, 3, 3], vec![]);
+        assert!(found < 1e-4, "{found:.1e}");
     }
 }

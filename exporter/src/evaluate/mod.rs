@@ -2,7 +2,7 @@
 //!
 //! A runtime is made to be fast and refuses what it does not know; this is made to take a covariance layer in whatever
 //! operators, subgraphs and functions an exporter wrote it, and to compute in float64 throughout. Operators that no
-//! such layer holds (all but small convolutions, poolings) are left to a [`Runtime`], one node at a time.
+//! such layer holds (poolings, resizing) are left to a [`Runtime`], one node at a time.
 
 mod call;
 mod control;
@@ -11,6 +11,7 @@ mod einsum;
 mod elementwise;
 mod fallback;
 mod indexing;
+mod layer;
 mod layout;
 mod logic;
 mod matrix;
@@ -52,7 +53,9 @@ pub enum Precision {
     /// Everything floating-point in float64; casts between floating-point types round nothing. For recognition: what
     /// function is computed.
     Exact,
-    /// Each node's result is computed in float64, then rounded to its declared element type. For proofs.
+    /// Each node's result is rounded to its declared element type. For proofs. Convolutions and products with large weights
+    /// are computed in float32 unless float64 is declared, the project's own operators by the plugin's CPU kernels,
+    /// everything else in float64.
     Declared,
 }
 

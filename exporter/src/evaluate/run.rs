@@ -1,17 +1,18 @@
 //! One evaluation: node by node, through subgraphs and functions.
 
 use anyhow::{Context, Result, bail, ensure};
-use isqrt_cov_op::{DOMAIN, reference};
+use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::NodeProto;
 
 use super::call::{Bindings, Call, attribute};
-use super::convolution::{self, Convolution};
+use super::convolution::Convolution;
+use super::layer;
 use super::plan::{DEEPEST, Decoded, Plan, Step, bound_constant};
 use super::table::{self, Operator};
-use super::value::{Dense, Value, array, declared, elements, flat};
-use super::weights;
+use super::value::{Dense, Value, declared};
+use super::weights::{self, Weights};
 use super::{Evaluator, Precision, Watcher, domain_of};
-use crate::fused::{layer_of, place_of};
+use crate::fused::place_of;
 use crate::tensor::Tensor;
 
 /// Nodes that one evaluation may come to, those in loops each time: a file must not keep us for ever.
@@ -49,7 +50,7 @@ impl<'r, 'a> Run<'r, 'a> {
     fn largest_convolution(&self) -> usize {
         match self.evaluator.precision {
             Precision::Exact => LARGEST_EXACT,
-            Precision::Declared => convolution::SMALL,
+            Precision::Declared => usize::MAX,
         }
     }
 
@@ -188,9 +189,7 @@ impl<'r, 'a> Run<'r, 'a> {
             && let Some(convolution) =
                 own_convolution(self.largest_convolution(), plan, step, values, setting)
         {
-            let inputs = fetch_all(plan, decoded, step, values)?;
-            let call = Call { node, bindings: setting.bindings, inputs: &inputs, opset: setting.opset };
-            return Ok(vec![convolution.apply(&call)?.into()]);
+            return Ok(vec![self.convolved(&convolution, plan, step, values)?.into()]);
         }
         if (node.is("MatMul") || node.is("Gemm"))
             && let Some(&[Some(left), Some(right)]) = step.inputs.get(..2)
@@ -203,7 +202,7 @@ impl<'r, 'a> Run<'r, 'a> {
                 inputs.push(id.map_or(Ok(Value::Absent), |id| fetch(plan, decoded, values, id))?);
             }
             let call = Call { node, bindings: setting.bindings, inputs: &inputs, opset: setting.opset };
-            return Ok(vec![weights::product(&call, weight.proto())?.into()]);
+            return Ok(vec![weights::product(&call, weight.proto(), self.evaluator.precision)?.into()]);
         }
         if operator.is_none() && domain != DOMAIN {
             let Some(fallback) = &self.evaluator.fallback else {
@@ -225,7 +224,37 @@ impl<'r, 'a> Run<'r, 'a> {
         match operator {
             Some(Operator::One(operator)) => Ok(vec![operator(&call)?.into()]),
             Some(Operator::Many(operator)) => operator(&call),
-            None => Ok(vec![layer(&call)?.into()]),
+            None => Ok(vec![layer::apply(&call, self.evaluator.precision)?.into()]),
+        }
+    }
+
+    /// Evaluates a convolution, its weights as the model stores them.
+    fn convolved(
+        &self,
+        convolution: &Convolution,
+        plan: &Plan<'a>,
+        step: &Step<'a>,
+        values: &Values,
+    ) -> Result<Dense> {
+        let value = |index: usize| -> Result<Option<Dense>> {
+            let Some(&Some(id)) = step.inputs.get(index) else { return Ok(None) };
+            match fetch(plan, &self.evaluator.decoded, values, id)? {
+                Value::Tensor(tensor) => Ok(Some(tensor)),
+                _ => bail!("input {index} is no tensor"),
+            }
+        };
+        let (input, bias) = (value(0)?.context("input 0 is missing")?, value(2)?);
+        let constant = step.inputs.get(1).copied().flatten().and_then(|id| plan.constants.get(&id));
+        let computed = if constant.is_none() { value(1)? } else { None };
+        let weights = match (constant, &computed) {
+            (Some(constant), _) => Weights::stored(constant.proto())?,
+            (None, Some(computed)) => Weights::computed(computed.floats()?)?,
+            (None, None) => bail!("input 1 is missing"),
+        };
+        if weights::in_float32(self.evaluator.precision, input.declared) {
+            convolution.apply::<f32>(&input, &weights, bias.as_ref())
+        } else {
+            convolution.apply::<f64>(&input, &weights, bias.as_ref())
         }
     }
 
@@ -296,20 +325,6 @@ fn own_convolution(
         }
     };
     Convolution::within(most, step.node, setting.bindings, &dims(0)?, &dims(1)?)
-}
-
-/// A node of the project's own operators.
-fn layer(call: &Call) -> Result<Dense> {
-    let layer = layer_of(call.node)?;
-    let input = call.input(0)?;
-    let known: Vec<Option<usize>> = input.dims().iter().copied().map(Some).collect();
-    let tail: Option<Vec<usize>> = layer.output_tail(&known)?.into_iter().collect();
-    let extent = layer.extent(input.dims())?;
-    elements(&[extent.channels, extent.channels])?;
-    let dims = [vec![extent.samples], tail.context("the output's shape is not known")?].concat();
-    elements(&dims)?;
-    let values = reference::evaluate(&layer, &flat(input.floats()?), input.dims())?;
-    Ok(Dense::float(input.declared, array(&dims, values)?))
 }
 
 /// A `Constant` node that the function around it fills in.

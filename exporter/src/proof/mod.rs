@@ -6,6 +6,7 @@ mod difference;
 mod inside;
 mod latency;
 mod parting;
+mod remembered;
 mod report;
 mod rounding;
 mod samples;
@@ -22,6 +23,7 @@ use self::cases::{Case, Work, cases, inputs_of};
 pub use self::difference::{Bin, Difference, Place};
 pub use self::latency::{Latency, latency};
 pub use self::parting::parting;
+pub(crate) use self::remembered::Remembered;
 pub(crate) use self::report::number;
 pub use self::rounding::{distance_in_float64, rounding};
 pub use self::samples::SampleProof;
@@ -117,15 +119,17 @@ pub fn compare(
     };
     proof.notes.clone_from(&pair.alignment.notes);
     let extents = pair.extents(&shapes)?;
-    let cases = cases(&shapes, &extents, plan);
+    let mut cases = cases(&shapes, &extents, plan);
+    cases.retain(|case| !case.work.is_empty());
     let beyond = cases.iter().skip(1).map(|case| case.beyond().work.len());
-    progress.begin("proving", cases[0].work.len() + beyond.sum::<usize>());
+    let first = cases.first().map_or(0, |case| case.work.len());
+    progress.begin("proving", first + beyond.sum::<usize>());
     let mut refused = None;
     for case in cases {
         let case = if proof.cases.is_empty() { case } else { case.beyond() };
         let original = match runtime.prepare(reference, &case.shapes).and_then(|session| {
             // Some exports declare an open batch but hold its size somewhere inside.
-            session.run(&shapes.random(&case.shapes, 0)).map(|_| session)
+            session.run(&inputs_of(&case.work[0], &case, &shapes, plan).0).map(|_| session)
         }) {
             Ok(session) => session,
             Err(error) => {

@@ -96,8 +96,9 @@ impl Accuracy {
 /// The accuracy of each of `layers` on inputs of `proof`, which compared the two models; where a layer could not be
 /// measured, why.
 ///
-/// Both models are run again on up to five seeds and five pieces of the user's data, in one shape, with what the layers
-/// read and compute as outputs; layers in other graphs and functions are run by themselves. Of each run, as many samples are compared as the reference can take in about a second.
+/// Both models are run again, with what the layers read and compute as outputs, on up to five pieces of the user's data and
+/// five seeds, in one shape, as long as the reference takes no more than about a second; layers in other graphs and functions
+/// are run by themselves.
 #[must_use]
 pub fn truth(
     original: &Arc<ModelProto>,
@@ -139,18 +140,22 @@ fn measure(
     let models =
         [Probe::new(original, layers, runtime, &case.shapes)?, Probe::new(converted, layers, runtime, &fed)?];
     let mut measured: Vec<_> = layers.iter().map(|_| Ok(Accuracy::default())).collect();
-    let works = works(plan, case);
-    for (run, work) in works.iter().enumerate() {
-        let (inputs, name) = inputs_of(work, case, &shapes, plan);
+    let budget = BUDGET / layers.len() as f64;
+    for work in works(plan, case) {
+        let (inputs, name) = inputs_of(&work, case, &shapes, plan);
         let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| inputs[index].clone()).collect();
         let values = [models[0].run(&inputs)?, models[1].run(&fed)?];
+        let mut wants_more = false;
         for (index, found) in layers.iter().enumerate() {
             let Ok(accuracy) = &mut measured[index] else { continue };
-            let share = Share { budget: BUDGET / layers.len() as f64, run, runs: works.len() };
             let [before, after] = values.each_ref().map(|values| &values[index]);
-            if let Err(error) = accuracy.add(&found.layer, before, after, &share, &name) {
-                measured[index] = Err(format!("{error:#}"));
+            match accuracy.add(&found.layer, before, after, budget, &name) {
+                Ok(more) => wants_more |= more,
+                Err(error) => measured[index] = Err(format!("{error:#}")),
             }
+        }
+        if !wants_more {
+            break;
         }
     }
     Ok(measured)
@@ -161,25 +166,7 @@ fn works(plan: &Plan, case: &Case) -> Vec<Work> {
     let count = plan.samples.as_ref().map_or(0, |samples| samples.count);
     let rows = (0..count).step_by(case.batch.max(1)).take(RUNS);
     let rows = rows.map(|start| Work::Rows { start, valid: case.batch.min(count - start) });
-    (1..=plan.seeds.min(RUNS)).map(Work::Seed).chain(rows).collect()
-}
-
-/// How much of one run may be compared.
-pub(super) struct Share {
-    /// Multiplications over all runs.
-    pub budget: f64,
-    /// Which run it is.
-    pub run: usize,
-    /// How many there are.
-    pub runs: usize,
-}
-
-impl Share {
-    /// Samples of this run, where one takes `cost` multiplications.
-    fn samples(&self, cost: f64) -> usize {
-        let affordable = (self.budget / cost).max(1.0) as usize;
-        affordable / self.runs + usize::from(self.run < affordable % self.runs)
-    }
+    rows.chain((1..=plan.seeds.min(RUNS)).map(Work::Seed)).collect()
 }
 
 /// What a layer read and computed in one run.
@@ -189,24 +176,26 @@ pub(super) struct Values {
 }
 
 impl Accuracy {
-    /// Compares one run.
+    /// Compares samples of one run, as long as the reference takes no more than `budget` multiplications over all runs; one
+    /// sample always. Whether more can be compared.
     pub(super) fn add(
         &mut self,
         layer: &Layer,
         before: &Values,
         after: &Values,
-        share: &Share,
+        budget: f64,
         run: &str,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let extent = layer.extent(before.input.dims())?;
         let cost = multiplications(layer, extent);
         ensure!(
             cost <= LARGEST,
             "one sample would take the float64 reference {cost:.0e} multiplications; at most {LARGEST:.0e} are made"
         );
-        let samples = share.samples(cost).min(extent.samples);
+        let affordable = ((budget / cost).max(1.0) as usize).saturating_sub(self.samples);
+        let samples = affordable.min(extent.samples);
         if samples == 0 {
-            return Ok(());
+            return Ok(affordable > 0);
         }
         let expected = expected(layer, &before.input, samples)?;
         let own = if after.input == before.input {
@@ -226,7 +215,7 @@ impl Accuracy {
             difference.add(&tensor(expected), &tensor(&found), run);
         }
         self.samples += samples;
-        Ok(())
+        Ok(affordable > samples)
     }
 }
 
@@ -316,13 +305,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_is_shared_among_the_runs() {
-        let samples = |cost: f64, runs: usize| -> Vec<usize> {
-            (0..runs).map(|run| Share { budget: 100.0, run, runs }.samples(cost)).collect()
+    fn samples_are_compared_until_the_budget_is_spent() {
+        let layer = Layer::new(OperatorKind::CovariancePooling);
+        let input = Tensor::from_f64(ElementType::F32, &[2, 1, 2], &[1.0, 3.0, 2.0, 6.0]);
+        let values = || Values {
+            output: Tensor::from_f64(ElementType::F32, &[2, 1], &[1.0, 4.0]),
+            input: input.clone(),
         };
-        assert_eq!(samples(14.0, 3), [3, 2, 2]);
-        assert_eq!(samples(1e9, 3), [1, 0, 0], "one sample is always compared");
-        assert_eq!(samples(1.0, 2), [50, 50]);
+        let compared = |budget: f64| -> Vec<(bool, usize)> {
+            let mut accuracy = Accuracy::default();
+            let mut add = || accuracy.add(&layer, &values(), &values(), budget, "a run").unwrap();
+            let more = [add(), add()];
+            vec![(more[0], 2.min(accuracy.samples)), (more[1], accuracy.samples)]
+        };
+        // A sample takes one multiplication.
+        assert_eq!(compared(3.0), [(true, 2), (false, 3)]);
+        assert_eq!(compared(2.0), [(false, 2), (false, 2)]);
+        assert_eq!(compared(0.1), [(false, 1), (false, 1)], "one sample is always compared");
     }
 
     #[test]
@@ -335,10 +334,9 @@ mod tests {
             let output: Vec<f64> = right.iter().map(|value| value * (1.0 + error)).collect();
             Values { input: input.clone(), output: Tensor::from_f64(ElementType::F64, &[2, 3], &output) }
         };
-        let share = Share { budget: 1e9, run: 0, runs: 1 };
         let nearer = |before: f64, after: f64| {
             let mut accuracy = Accuracy::default();
-            accuracy.add(&layer, &values(before), &values(after), &share, "seed 1").unwrap();
+            accuracy.add(&layer, &values(before), &values(after), 1e9, "seed 1").unwrap();
             assert_eq!(accuracy.samples, 2);
             assert!(
                 (accuracy.before.max - before).abs() < 1e-12 && (accuracy.after.max - after).abs() < 1e-12

@@ -1,0 +1,41 @@
+//! Nodes of the project's own operators.
+
+use anyhow::{Context, Result, bail};
+use half::{bf16, f16};
+use isqrt_cov_op::cpu::{Element, Kernel, Serial};
+use isqrt_cov_op::{Layer, reference};
+
+use super::Precision;
+use super::call::Call;
+use super::value::{Dense, array, elements, flat};
+use crate::fused::layer_of;
+use crate::tensor::ElementType;
+
+/// What such a node computes: by the float64 reference or, where numbers are rounded to the declared type, by the CPU
+/// kernels, as in the plugin.
+pub(super) fn apply(call: &Call, precision: Precision) -> Result<Dense> {
+    let layer = layer_of(call.node)?;
+    let input = call.input(0)?;
+    let known: Vec<Option<usize>> = input.dims().iter().copied().map(Some).collect();
+    let tail: Option<Vec<usize>> = layer.output_tail(&known)?.into_iter().collect();
+    let extent = layer.extent(input.dims())?;
+    elements(&[extent.channels, extent.channels])?;
+    let dims = [vec![extent.samples], tail.context("the output's shape is not known")?].concat();
+    let count = elements(&dims)?;
+    let values = match (precision, input.declared) {
+        (Precision::Exact, _) => reference::evaluate(&layer, &flat(input.floats()?), input.dims())?,
+        (Precision::Declared, ElementType::F32) => by_kernel::<f32>(layer, input, count)?,
+        (Precision::Declared, ElementType::F64) => by_kernel::<f64>(layer, input, count)?,
+        (Precision::Declared, ElementType::F16) => by_kernel::<f16>(layer, input, count)?,
+        (Precision::Declared, ElementType::BF16) => by_kernel::<bf16>(layer, input, count)?,
+        (Precision::Declared, other) => bail!("{} takes no {}", layer.name(), other.name()),
+    };
+    Ok(Dense::float(input.declared, array(&dims, values)?))
+}
+
+fn by_kernel<T: Element>(layer: Layer, input: &Dense, count: usize) -> Result<Vec<f64>> {
+    let values: Vec<T> = flat(input.floats()?).iter().map(|&value| T::from_f64(value)).collect();
+    let mut made = vec![T::from_f64(0.0); count];
+    Kernel::new(layer).run(&values, input.dims(), &mut made, &Serial)?;
+    Ok(made.into_iter().map(T::to_f64).collect())
+}
