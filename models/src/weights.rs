@@ -144,8 +144,9 @@ impl Weights {
     /// # Errors
     /// No such tensor, or one that is damaged or holds no numbers.
     pub fn values(&self, name: &str) -> Result<Vec<f64>, Error> {
-        let mut values = Vec::new();
-        self.each(name, |_, value| values.push(value))?;
+        let data = self.data(name)?;
+        let mut values = Vec::with_capacity(data.dims().iter().product());
+        self.show(name, &data, |_, value| values.push(value))?;
         Ok(values)
     }
 
@@ -174,22 +175,31 @@ impl Weights {
     /// # Errors
     /// As [`Weights::values`].
     pub fn each(&self, name: &str, show: impl FnMut(usize, f64)) -> Result<(), Error> {
+        self.show(name, &self.data(name)?, show)
+    }
+
+    fn data(&self, name: &str) -> Result<TensorData, Error> {
+        let tensor = self.tensor(name).ok_or_else(|| self.not_numbers(name, "missing"))?;
+        Ok(TensorData::inline(tensor)?)
+    }
+
+    fn show(&self, name: &str, data: &TensorData, show: impl FnMut(usize, f64)) -> Result<(), Error> {
         fn widened<T: Element>(data: &TensorData, to: impl Fn(T) -> f64, mut show: impl FnMut(usize, f64)) {
             let elements = data.bytes().chunks_exact(size_of::<T>());
             elements.enumerate().for_each(|(place, bytes)| show(place, to(T::from_le(bytes))));
         }
-        let not_numbers =
-            |found: &str| Error::NotNumbers { name: self.original(name).to_owned(), found: found.to_owned() };
-        let tensor = self.tensor(name).ok_or_else(|| not_numbers("missing"))?;
-        let data = TensorData::inline(tensor)?;
         match data.data_type() {
-            DataType::Float => widened(&data, |value: f32| value.into(), show),
-            DataType::Double => widened(&data, |value: f64| value, show),
-            DataType::Float16 => widened(&data, f16::to_f64, show),
-            DataType::Bfloat16 => widened(&data, bf16::to_f64, show),
-            other => return Err(not_numbers(other.as_str_name())),
+            DataType::Float => widened(data, |value: f32| value.into(), show),
+            DataType::Double => widened(data, |value: f64| value, show),
+            DataType::Float16 => widened(data, f16::to_f64, show),
+            DataType::Bfloat16 => widened(data, bf16::to_f64, show),
+            other => return Err(self.not_numbers(name, other.as_str_name())),
         }
         Ok(())
+    }
+
+    fn not_numbers(&self, name: &str, found: &str) -> Error {
+        Error::NotNumbers { name: self.original(name).to_owned(), found: found.to_owned() }
     }
 }
 

@@ -15,6 +15,9 @@ use crate::tensor::{ElementType, Tensor};
 /// Elements of one tensor: a value is eight bytes here, and none may have more than 2 GiB.
 pub(super) const LARGEST: usize = 1 << 28;
 
+/// Elements that are looked at together for whether their type leaves them as they are.
+const SETTLED_AT_ONCE: usize = 1024;
+
 /// A tensor's elements, which values share until one is changed.
 pub(super) type Array<T> = ArcArray<T, IxDyn>;
 
@@ -112,6 +115,7 @@ pub(super) fn reshaped<T: Clone>(from: &Array<T>, dims: &[usize]) -> Result<Arra
 }
 
 /// The nearest number of a floating-point type.
+#[inline]
 pub(super) fn rounded(value: f64, element: ElementType) -> f64 {
     match element {
         ElementType::F32 => (value as f32).into(),
@@ -128,6 +132,21 @@ fn wrapped(value: i64, element: ElementType) -> i64 {
         ElementType::I8 => (value as i8).into(),
         ElementType::U8 => (value as u8).into(),
         _ => value,
+    }
+}
+
+/// Rounds the elements where that changes any; `bits` tells them apart.
+fn settle<T: Copy, B: PartialEq>(array: &mut Array<T>, round: impl Fn(T) -> T, bits: impl Fn(T) -> B) {
+    let changes = |&value: &T| bits(round(value)) != bits(value);
+    // Looking at all of a piece, and not only up to the first, is what the compiler makes vector instructions of.
+    let unsettled = match array.as_slice_memory_order() {
+        Some(values) => values
+            .chunks(SETTLED_AT_ONCE)
+            .any(|values| values.iter().fold(false, |any, value| any | changes(value))),
+        None => array.iter().any(changes),
+    };
+    if unsettled {
+        array.mapv_inplace(round);
     }
 }
 
@@ -299,15 +318,12 @@ impl Dense {
         let declared = self.declared;
         // Elements that only moved are settled already, and may be shared: they are looked at before they are copied.
         match &mut self.data {
-            Data::Float(array) if precision == Precision::Declared => {
-                let unsettled = |value: &f64| rounded(*value, declared).to_bits() != value.to_bits();
-                let unsettled = declared != ElementType::F64 && array.iter().any(unsettled);
-                unsettled.then(|| array.mapv_inplace(|value| rounded(value, declared)));
-            }
-            Data::Int(array) => {
-                let unsettled = array.iter().any(|&value| wrapped(value, declared) != value);
-                unsettled.then(|| array.mapv_inplace(|value| wrapped(value, declared)));
-            }
+            Data::Float(array) if precision == Precision::Declared => match declared {
+                ElementType::F32 => settle(array, |value| rounded(value, ElementType::F32), f64::to_bits),
+                ElementType::F64 => {}
+                other => settle(array, |value| rounded(value, other), f64::to_bits),
+            },
+            Data::Int(array) => settle(array, |value| wrapped(value, declared), |value| value),
             _ => {}
         }
         self
