@@ -7,6 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::{RUN_FIRST, folder};
 
+/// The variable that names another folder with the library and the binary, absolutely, than the build's own: what
+/// `release/build` made.
+const ARTEFACTS: &str = "ISQRT_COV_ARTEFACTS";
+
 /// The operators' shared library.
 ///
 /// # Panics
@@ -128,7 +132,8 @@ pub fn scratch(name: &str) -> PathBuf {
 }
 
 fn built(name: &str) -> PathBuf {
-    let path = profile_folder().join(name);
+    let folder = std::env::var_os(ARTEFACTS).map_or_else(profile_folder, PathBuf::from);
+    let path = folder.join(name);
     assert!(path.exists(), "{} is missing; {RUN_FIRST}", path.display());
     path
 }

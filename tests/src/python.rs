@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::{RUN_FIRST, folder};
 
+/// The variable with the folder of the release that is at hand.
+const AT_HAND: &str = "ISQRT_COV_ONNXRUNTIME";
+
 /// One release of onnxruntime with the Python that it was installed for.
 #[derive(Debug, Clone)]
 pub struct Python {
@@ -51,14 +54,35 @@ impl Python {
     #[must_use]
     pub fn installed(version: &str) -> Option<Self> {
         let cache = folder().join(".cache/python");
-        let packages = cache.join(version);
-        let Ok(interpreter) = std::fs::read_to_string(packages.join("interpreter")) else {
+        let found = Self::in_folder(&cache.join(version));
+        if found.is_none() {
             assert!(cache.exists(), "onnxruntime is missing; {RUN_FIRST}");
             eprintln!("SKIPPED: onnxruntime {version} has no wheel for the Pythons of this machine");
-            return None;
-        };
-        let interpreter = interpreter.trim().to_owned();
-        Some(Self { version: version.to_owned(), packages, interpreter })
+        }
+        found
+    }
+
+    /// The release in the folder that `tests/compatibility/run` names, which has the release's name.
+    ///
+    /// # Panics
+    /// If it names none, or there is none in it.
+    #[must_use]
+    pub fn at_hand() -> Self {
+        let packages = std::env::var_os(AT_HAND).expect("`tests/compatibility/run` names a release");
+        Self::in_folder(Path::new(&packages)).expect("the release is installed")
+    }
+
+    /// The release in a folder that is called like it, where an installation came to its end there.
+    fn in_folder(packages: &Path) -> Option<Self> {
+        let interpreter = std::fs::read_to_string(packages.join("interpreter")).ok()?.trim().to_owned();
+        let version = packages.file_name()?.to_str()?.to_owned();
+        Some(Self { version, packages: packages.to_owned(), interpreter })
+    }
+
+    /// What the release calls itself.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The release's own shared library, for clients that load it themselves.

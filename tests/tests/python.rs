@@ -15,43 +15,56 @@ const DIGITS: &str = "digits/digits_isqrt_stripped_noDotData_ts17_dynbatch.onnx"
 /// The nodes of the layer's body that could not be there if the kernel ran.
 const BODY: &str = "MatMul";
 
+/// A module with every check of a release, which `$python` gives or leaves out.
+macro_rules! checks {
+    ($module:ident $python:expr $(, $ignored:meta)?) => {
+        mod $module {
+            use isqrt_cov_tests::Python;
+
+            #[test]
+            $(#[$ignored])?
+            fn every_type_and_attribute() {
+                $python.iter().for_each(super::every_type_and_attribute);
+            }
+
+            #[test]
+            $(#[$ignored])?
+            fn many_threads_share_a_session() {
+                $python.iter().for_each(super::many_threads_share_a_session);
+            }
+
+            #[test]
+            $(#[$ignored])?
+            fn shapes_are_inferred() {
+                $python.iter().for_each(super::shapes_are_inferred);
+            }
+
+            #[test]
+            $(#[$ignored])?
+            fn errors_are_clear() {
+                $python.iter().for_each(super::errors_are_clear);
+            }
+
+            #[test]
+            $(#[$ignored])?
+            fn a_converted_layer_runs_with_and_without_the_library() {
+                $python.iter().for_each(super::a_converted_layer);
+            }
+
+            #[test]
+            $(#[$ignored])?
+            fn converted_digits_are_read_with_and_without_the_library() {
+                $python.iter().for_each(super::converted_digits);
+            }
+        }
+    };
+}
+
 macro_rules! releases {
     ($($module:ident $version:literal)*) => {
         const RELEASES: &[&str] = &[$($version),*];
 
-        $(mod $module {
-            use isqrt_cov_tests::Python;
-
-            #[test]
-            fn every_type_and_attribute() {
-                Python::installed($version).iter().for_each(super::every_type_and_attribute);
-            }
-
-            #[test]
-            fn many_threads_share_a_session() {
-                Python::installed($version).iter().for_each(super::many_threads_share_a_session);
-            }
-
-            #[test]
-            fn shapes_are_inferred() {
-                Python::installed($version).iter().for_each(super::shapes_are_inferred);
-            }
-
-            #[test]
-            fn errors_are_clear() {
-                Python::installed($version).iter().for_each(super::errors_are_clear);
-            }
-
-            #[test]
-            fn a_converted_layer_runs_with_and_without_the_library() {
-                Python::installed($version).iter().for_each(super::a_converted_layer);
-            }
-
-            #[test]
-            fn converted_digits_are_read_with_and_without_the_library() {
-                Python::installed($version).iter().for_each(super::converted_digits);
-            }
-        })*
+        $(checks! { $module Python::installed($version) })*
     };
 }
 
@@ -62,6 +75,8 @@ releases! {
     onnxruntime_1_28 "1.28.0"
     onnxruntime_1_32 "1.32.0"
 }
+
+checks! { release_at_hand [Python::at_hand()], ignore = "run by tests/compatibility/run" }
 
 /// A release that lacks what the library needs.
 const TOO_OLD: &str = "1.16.3";
@@ -232,16 +247,27 @@ fn converted_digits(python: &Python) {
     assert!(!answers[1].kernels().contains_key("IsqrtCov"), "{}", answers[1].job());
 }
 
-#[test]
-fn a_runtime_below_the_floor_refuses_the_library_and_runs_the_body() {
-    let Some(python) = Python::installed(TOO_OLD) else { return };
+/// A release below the floor says so when the library is registered, and runs the body without it.
+fn refused(python: &Python) {
     let layer = json!([["IsqrtCov", {}]]).to_string();
     let arguments = ["--layer", &layer, "--batch", "7"];
     let fused = converted(LAYER);
     let answers = python.run(&[with_library(job(&fused, arguments)), job(&fused, arguments)]);
     let error = answers[0].error_at("register");
-    assert!(error.contains("ONNX Runtime 1.16.3 is too old; expected 1.17 or later"), "{error}");
+    let reason = format!("ONNX Runtime {} is too old; expected 1.17 or later", python.version());
+    assert!(error.contains(&reason), "{error}");
     assert!(answers[1].done().error() <= 3e-6, "{:e} away from float64", answers[1].error());
+}
+
+#[test]
+fn a_runtime_below_the_floor_refuses_the_library_and_runs_the_body() {
+    Python::installed(TOO_OLD).iter().for_each(refused);
+}
+
+#[test]
+#[ignore = "run by tests/compatibility/run"]
+fn the_runtime_at_hand_refuses_the_library_and_runs_the_body() {
+    refused(&Python::at_hand());
 }
 
 #[test]
