@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use isqrt_cov::tensor::{ElementType, Tensor};
 use isqrt_cov_proto::Model;
@@ -22,6 +25,21 @@ pub fn corpus() -> PathBuf {
 /// The cases that a folder lists.
 pub fn cases(folder: &Path) -> Vec<Value> {
     serde_json::from_reader(File::open(folder.join("cases.json")).unwrap()).unwrap()
+}
+
+/// Does something with each case, in any order, on as many threads as the machine runs at once.
+pub fn for_each(cases: &[Value], work: impl Fn(&Value) + Sync) {
+    let next = AtomicUsize::new(0);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    work(case);
+                }
+            });
+        }
+    });
 }
 
 /// A model with all of its tensors inline.
