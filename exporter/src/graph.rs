@@ -49,6 +49,8 @@ pub struct Flow<'a> {
     depth: Vec<usize>,
     /// What each node reads, including what its subgraphs read from this graph.
     reads: Vec<Vec<ValueId>>,
+    /// Whether anything that each node makes goes into an output of the graph. Exporters leave nodes behind that do not.
+    useful: Vec<bool>,
     /// The nodes in an order in which every value is made before it is read.
     pub order: Vec<NodeId>,
 }
@@ -166,6 +168,7 @@ impl<'a> Flow<'a> {
             dominator: Vec::new(),
             depth: Vec::new(),
             reads: Vec::with_capacity(graph.node.len()),
+            useful: vec![false; graph.node.len()],
             order: Vec::with_capacity(graph.node.len()),
         };
         let constants = Constants::new(graph);
@@ -206,6 +209,7 @@ impl<'a> Flow<'a> {
             }
         }
         flow.sort();
+        flow.mark_useful();
         flow.classify(&constants);
         flow.closed = (0..graph.node.len()).map(|node| flow.is_closed(node, around)).collect();
         flow
@@ -245,6 +249,16 @@ impl<'a> Flow<'a> {
                         ready.insert(reader);
                     }
                 }
+            }
+        }
+    }
+
+    fn mark_useful(&mut self) {
+        let outputs = (0..self.names.len()).filter(|&value| self.is_output[value]);
+        let mut pending: Vec<NodeId> = outputs.filter_map(|value| self.producer[value]).collect();
+        while let Some(node) = pending.pop() {
+            if !std::mem::replace(&mut self.useful[node], true) {
+                pending.extend(self.reads[node].iter().filter_map(|&read| self.producer[read]));
             }
         }
     }
@@ -365,23 +379,29 @@ impl<'a> Flow<'a> {
         self.depth[value]
     }
 
-    /// The nodes that would have nothing to do if nobody made `values`: those that make them, and those that only they
-    /// read. `keep` stays needed.
+    /// The nodes that would have nothing to do if nobody made `values`: those that make them, those that only they read, and
+    /// those that read one of these for no output of the graph. `keep` stays needed.
     #[must_use]
     pub fn needed_only_for(&self, values: &[ValueId], keep: &[ValueId]) -> Vec<NodeId> {
         let mut dead = std::collections::BTreeSet::new();
         let mut pending: Vec<NodeId> = values.iter().filter_map(|&value| self.producer[value]).collect();
         while let Some(node) = pending.pop() {
             let needed = self.outputs(node).any(|output| {
+                let needs = |&reader: &NodeId| self.useful[reader] && !dead.contains(&reader);
                 keep.contains(&output)
                     || !values.contains(&output)
-                        && (self.is_output[output]
-                            || self.consumers[output].iter().any(|reader| !dead.contains(reader)))
+                        && (self.is_output[output] || self.consumers[output].iter().any(needs))
             });
             if needed || !dead.insert(node) {
                 continue;
             }
             pending.extend(self.reads[node].iter().filter_map(|&read| self.producer[read]));
+        }
+        pending.extend(&dead);
+        while let Some(node) = pending.pop() {
+            let gone = self.outputs(node).filter(|output| !values.contains(output) && !keep.contains(output));
+            let readers = gone.flat_map(|output| &self.consumers[output]);
+            pending.extend(readers.filter(|&&reader| dead.insert(reader)));
         }
         dead.into_iter().collect()
     }
@@ -455,6 +475,21 @@ mod tests {
         // `centered` is also read by `transposed`, which stays.
         let reshaped = flow.id("reshaped").unwrap();
         assert_eq!(flow.needed_only_for(&[reshaped], &[x]), [2, 3, 4]);
+    }
+
+    #[test]
+    fn what_serves_no_output_keeps_nothing_alive() {
+        let mut graph = diamond();
+        graph.node.extend([
+            NodeProto::new("Neg", &["transposed"], &["idle"]),
+            NodeProto::new("Abs", &["idle"], &["idle_too"]),
+            NodeProto::new("Abs", &["mean"], &["other"]),
+            NodeProto::new("Neg", &["product"], &["behind"]),
+        ]);
+        let flow = Flow::new(&graph);
+        let [x, centered, product] = ["x", "centered", "product"].map(|name| flow.id(name).unwrap());
+        assert_eq!(flow.needed_only_for(&[product], &[x]), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(flow.needed_only_for(&[product], &[centered]), [2, 3, 4, 5, 6, 7], "`mean` stays");
     }
 
     #[test]
