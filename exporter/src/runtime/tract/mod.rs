@@ -3,9 +3,11 @@
 mod mend;
 mod operator;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 use prost::Message;
 use tract_onnx::Onnx;
@@ -51,6 +53,12 @@ impl Runtime for Tract {
     }
 
     fn prepare(&self, model: &Arc<ModelProto>, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
+        guarded(|| self.load(model, shapes))
+    }
+}
+
+impl Tract {
+    fn load(&self, model: &Arc<ModelProto>, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
         let signature = Signature::of(model);
         let declared = signature.into_iter().flat_map(|own| own.outputs).map(|port| port.element).collect();
         let mended = mend::mend(model);
@@ -86,7 +94,7 @@ struct TractSession {
 impl Session for TractSession {
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let inputs: TVec<TValue> = inputs.iter().map(to_tract).collect::<Result<_>>()?;
-        let outputs = self.runnable.run(inputs).context("tract could not run the model")?;
+        let outputs = guarded(|| self.runnable.run(inputs).context("tract could not run the model"))?;
         let outputs: Vec<Tensor> = outputs.iter().map(from_tract).collect::<Result<_>>()?;
         for (output, declared) in outputs.iter().zip(&self.declared) {
             // Out of `If` and `Scan` float32 may come as float64.
@@ -100,6 +108,19 @@ impl Session for TractSession {
         }
         Ok(outputs)
     }
+}
+
+/// Does something in tract, which panics on some models where it should refuse them.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What is unwound is dropped: the model that was being prepared, or the state of one run.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text =
+        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("for no reason that it gives");
+    anyhow!("tract panicked: {text}")
 }
 
 fn to_tract(tensor: &Tensor) -> Result<TValue> {
