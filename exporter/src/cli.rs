@@ -189,6 +189,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
     }
 }
 
+/// What the command line `arguments` comes to, as [`run`] would print it with `--json`. Nothing is printed, and a panic
+/// is not made an error: for those who look for panics.
+///
+/// # Errors
+/// What the command fails with, and bad usage.
+pub fn attempt(arguments: impl IntoIterator<Item = OsString>) -> Result<Value> {
+    let cli = Cli::try_parse_from(arguments)?;
+    Ok(answer(&cli.command)?.to_json())
+}
+
 fn answer(command: &Command) -> Result<Answer> {
     match command {
         Command::Convert(arguments) => commands::convert::run(arguments),

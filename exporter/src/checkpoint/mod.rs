@@ -123,8 +123,11 @@ impl Checkpoint {
         Self::decode(content(path, u64::MAX)?, path)
     }
 
-    /// Decodes a checkpoint as if it had been read from `path`.
-    fn decode(content: Bytes, path: &Path) -> Result<Self, Error> {
+    /// Decodes a checkpoint as if it had been read from `path`, in whose folder the files lie that an index names.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load`].
+    pub fn decode(content: Bytes, path: &Path) -> Result<Self, Error> {
         let kind = Kind::of(&content[..content.len().min(HEAD)]);
         let mut shards = Vec::new();
         let (contents, format) = match kind {

@@ -5,6 +5,7 @@ mod npy;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -45,14 +46,23 @@ impl Data {
     /// A file that is neither `.npz` nor `.npy`, is damaged, or holds arrays of other types than numbers and truth
     /// values.
     pub fn read(path: &Path) -> Result<Self> {
+        let file =
+            File::open(path).with_context(|| format!("{}: cannot be read as arrays", path.display()))?;
+        Self::decode(file, path)
+    }
+
+    /// Decodes arrays as if they had been read from `path`, whose ending says whether they are one or an archive.
+    ///
+    /// # Errors
+    /// As [`Data::read`].
+    pub fn decode(content: impl Read + Seek, path: &Path) -> Result<Self> {
         let place = || format!("{}: cannot be read as arrays", path.display());
-        let file = File::open(path).with_context(place)?;
         let arrays = match path.extension().and_then(|extension| extension.to_str()) {
             Some("npy") => {
-                let array = npy::read(file).with_context(place)?;
+                let array = npy::read(content).with_context(place)?;
                 BTreeMap::from([(ONLY_INPUT.to_owned(), array)])
             }
-            _ => read_archive(file).with_context(place)?,
+            _ => read_archive(content).with_context(place)?,
         };
         Ok(Self { path: path.to_owned(), arrays })
     }
@@ -147,8 +157,8 @@ fn rows_of(tensor: &Tensor, rows: &[usize]) -> Tensor {
     }
 }
 
-fn read_archive(file: File) -> Result<BTreeMap<String, Tensor>> {
-    let mut archive = zip::ZipArchive::new(file).context("it is not an .npz archive, or is damaged")?;
+fn read_archive(content: impl Read + Seek) -> Result<BTreeMap<String, Tensor>> {
+    let mut archive = zip::ZipArchive::new(content).context("it is not an .npz archive, or is damaged")?;
     let mut arrays = BTreeMap::new();
     for index in 0..archive.len() {
         let entry = archive.by_index(index).context("the archive is damaged")?;
