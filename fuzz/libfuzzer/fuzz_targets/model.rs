@@ -1,0 +1,3 @@
+#![no_main]
+
+isqrt_cov_libfuzzer::fuzz!("model");
