@@ -37,7 +37,13 @@ impl Case {
 /// Of the shape [N, C, M]; one in five is empty, so that runs differ in what there is to do at all.
 fn input(random: &mut Random, element: Element, [channels, positions]: [usize; 2]) -> Tensor {
     // One node divides by the positions less one.
-    let shape = vec![random.between(0, 4), random.between(3, channels), random.between(2, positions)];
+    let shape = vec![random.between(0, 4), size(random, 3, channels), size(random, 2, positions)];
     let values: Vec<f64> = (0..shape.iter().product()).map(|_| random.number()).collect();
     Tensor::new(element, shape, &values)
+}
+
+/// From `least` to `greatest`; twice as large is as likely as half as large.
+fn size(random: &mut Random, least: usize, greatest: usize) -> usize {
+    let span = greatest as f64 / least as f64;
+    (least as f64 * span.powf(random.number().abs())).round() as usize
 }

@@ -26,10 +26,10 @@ fn load(scenario: &str, count: usize) -> Option<Value> {
 
 #[test]
 fn sixteen_threads_get_the_bits_of_one_and_memory_does_not_grow() {
-    let Some(seen) = load("runs", 10_000) else { return };
+    let Some(seen) = load("runs", 20_000) else { return };
     assert_eq!(
         (&seen["runs"], &seen["callers"], &seen["different"]),
-        (&10_000.into(), &16.into(), &0.into())
+        (&20_000.into(), &16.into(), &0.into())
     );
 }
 
