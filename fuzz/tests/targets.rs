@@ -23,6 +23,11 @@ fn checkpoint() {
 }
 
 #[test]
+fn kernel() {
+    check("kernel", usize::MAX, 1_000);
+}
+
+#[test]
 fn model() {
     check("model", usize::MAX, 3_000);
 }

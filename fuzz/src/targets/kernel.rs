@@ -46,7 +46,10 @@ fn attempt(bytes: &mut Unstructured<'_>) -> Result<()> {
     }
     let layer = match Layer::from_attributes(operator.name, attributes) {
         Ok(layer) => layer,
-        Err(error) => return Ok(refused(&error)),
+        Err(error) => {
+            refused(&error);
+            return Ok(());
+        }
     };
     let dims = dims(bytes, layer.operator)?;
     let kernel = Kernel::new(layer);
@@ -105,7 +108,10 @@ fn on<T: Element + Debug>(
     let layer = kernel.layer();
     let extent = match layer.extent(dims) {
         Ok(extent) => extent,
-        Err(error) => return Ok(refused(&error)),
+        Err(error) => {
+            refused(&error);
+            return Ok(());
+        }
     };
     if let Err(error) = kernel.workspace::<T>(dims) {
         refused(&error);
@@ -285,9 +291,11 @@ impl Executor for Threads {
         std::thread::scope(|scope| {
             for _ in 0..self.0 {
                 scope.spawn(|| {
-                    while let index = done.fetch_add(1, Ordering::Relaxed)
-                        && index < tasks
-                    {
+                    loop {
+                        let index = done.fetch_add(1, Ordering::Relaxed);
+                        if index >= tasks {
+                            break;
+                        }
                         task(tasks - 1 - index);
                     }
                 });
