@@ -5,7 +5,7 @@ mod npy;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -157,14 +157,23 @@ fn rows_of(tensor: &Tensor, rows: &[usize]) -> Tensor {
     }
 }
 
-fn read_archive(content: impl Read + Seek) -> Result<BTreeMap<String, Tensor>> {
+fn read_archive(mut content: impl Read + Seek) -> Result<BTreeMap<String, Tensor>> {
+    let size = content.seek(SeekFrom::End(0)).context("its size cannot be told")?;
     let mut archive = zip::ZipArchive::new(content).context("it is not an .npz archive, or is damaged")?;
     let mut arrays = BTreeMap::new();
+    let mut packed = 0_u64;
     for index in 0..archive.len() {
         let entry = archive.by_index(index).context("the archive is damaged")?;
         let Some(name) = entry.name().strip_suffix(".npy").map(str::to_owned) else {
             bail!("entry `{}` is not an array (its name does not end in .npy)", entry.name());
         };
+        // Without sharing, an archive unpacks to no more than compression makes of its size.
+        packed = packed.saturating_add(entry.compressed_size());
+        ensure!(
+            packed <= size,
+            "entry `{}` shares its data with others; save the arrays again",
+            entry.name()
+        );
         let array = npy::read(entry).with_context(|| format!("array `{name}`"))?;
         arrays.insert(name, array);
     }
