@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::thread;
 
 use ort_sys::{OrtApi, OrtErrorCode, OrtKernelContext, OrtStatus, OrtStatusPtr, OrtValue};
@@ -39,11 +40,15 @@ unsafe extern "system" fn parallel_for(
     _: usize,
     data: *mut c_void,
 ) -> OrtStatusPtr {
-    let data = data as usize;
+    // Only so that threads may have the address.
+    let data = AtomicPtr::new(data);
     thread::scope(|scope| {
         for index in 0..total {
             // SAFETY: the plugin's data may be shared by threads.
-            scope.spawn(move || unsafe { task(data as *mut c_void, index) });
+            scope.spawn({
+                let data = &data;
+                move || unsafe { task(data.load(Ordering::Relaxed), index) }
+            });
         }
     });
     OrtStatusPtr(ptr::null_mut())
