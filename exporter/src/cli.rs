@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use isqrt_cov_proto::Printable;
 use serde_json::{Map, Value, json};
 
 use crate::commands;
@@ -182,6 +183,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match Cli::try_parse_from(&arguments) {
         Ok(cli) => {
+            isqrt_cov_proto::on_lost(if cli.json {
+                |path| lost(path, true)
+            } else {
+                |path| lost(path, false)
+            });
             let outcome = guarded(|| answer(&cli.command));
             deliver(outcome, cli.json)
         }
@@ -229,32 +235,40 @@ fn guarded(work: impl FnOnce() -> Result<Answer>) -> Result<Answer> {
 
 /// Writes a command's answer or error.
 fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
-    let answer = match outcome {
-        Ok(answer) => answer,
+    let (status, text, complaint) = match outcome {
+        Ok(answer) => {
+            let status = answer.status();
+            if json {
+                (status, answer.to_json().to_string(), None)
+            } else {
+                let no = |refusal: Refusal| format!("no ({}): {}", refusal.reason, refusal.message);
+                (status, answer.text.trim_end().to_owned(), answer.refusal.map(no))
+            }
+        }
         Err(error) => {
             let causes = causes(&error);
             if json {
-                print(
-                    &json!({ "status": "error", "reason": "error", "message": causes.join(": ") })
-                        .to_string(),
-                );
+                let object = json!({ "status": "error", "reason": "error", "message": causes.join(": ") });
+                (ExitStatus::Error, object.to_string(), None)
             } else {
-                complain(&format!("error: {}", causes.join("\n  cause: ")));
+                let complaint = format!("error: {}", causes.join("\n  cause: "));
+                (ExitStatus::Error, String::new(), Some(complaint))
             }
-            return ExitStatus::Error;
         }
     };
-    if json {
-        print(&answer.to_json().to_string());
-    } else {
-        if !answer.text.is_empty() {
-            print(answer.text.trim_end());
-        }
-        if let Some(refusal) = &answer.refusal {
-            complain(&format!("no ({}): {}", refusal.reason, refusal.message));
-        }
+    let printed = print(&text);
+    complaint.into_iter().for_each(|complaint| complain(&complaint));
+    if let Err(error) = printed {
+        complain(&format!("error: the answer cannot be written to standard output\n  cause: {error}"));
+        return ExitStatus::Error;
     }
-    answer.status()
+    status
+}
+
+/// Says that a file could not be read to its end, and with which status this ends.
+fn lost(path: &Path, json: bool) -> i32 {
+    let error = anyhow!("{}: became shorter while it was read, or its disk failed", path.display());
+    deliver(Err(error), json) as i32
 }
 
 /// Answers a command line that asks for help, or that cannot be understood.
@@ -263,7 +277,8 @@ fn reject(error: &clap::Error, json: bool) -> ExitStatus {
     if json && !asked {
         let message = error.render().to_string();
         let message = message.trim().trim_start_matches("error: ");
-        print(&json!({ "status": "error", "reason": "usage", "message": message }).to_string());
+        // The exit status says the same, wherever the text goes.
+        let _ = print(&json!({ "status": "error", "reason": "usage", "message": message }).to_string());
     } else {
         // Nothing can be done where the terminal is gone.
         let _ = error.print();
@@ -275,7 +290,8 @@ fn reject(error: &clap::Error, json: bool) -> ExitStatus {
 fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut causes: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let cause = cause.to_string();
+        // Only what stands between two of them is a new line.
+        let cause = cause.to_string().trim_end().replace('\n', "\\n");
         if causes.last().is_none_or(|last| !last.contains(&cause)) {
             causes.push(cause);
         }
@@ -283,13 +299,33 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
     causes
 }
 
-/// Writes a line to standard output; where the reader has gone there is no one left to tell.
-fn print(text: &str) {
-    let _ = writeln!(io::stdout().lock(), "{text}");
+/// Text in which names from files may stand: what would control the terminal is written out.
+fn tame(text: &str) -> String {
+    let mut tamed = String::with_capacity(text.len());
+    for character in text.chars() {
+        if !matches!(character, '\n' | '\t') && Printable::is_refused(character) {
+            tamed.extend(character.escape_unicode());
+        } else {
+            tamed.push(character);
+        }
+    }
+    tamed
+}
+
+/// Writes a line to standard output, unless it is empty. Where the reader has gone there is no one left to tell.
+fn print(text: &str) -> io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut stream = io::stdout().lock();
+    match writeln!(stream, "{}", tame(text)).and_then(|()| stream.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
 }
 
 fn complain(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", tame(text));
 }
 
 #[cfg(test)]
@@ -317,6 +353,8 @@ mod tests {
         let cause = || anyhow::anyhow!("no such file");
         let error = cause().context("x.onnx: cannot be read: no such file").context("nothing was converted");
         assert_eq!(causes(&error), ["nothing was converted", "x.onnx: cannot be read: no such file"]);
+        assert_eq!(causes(&anyhow::anyhow!("of\ntwo lines\n")), ["of\\ntwo lines"]);
+        assert_eq!(tame("a\tb\x1b[2J\nc"), "a\tb\\u{1b}[2J\nc");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn content(path: &Path, limit: u64) -> Result<Bytes, Error> {
     }
     let file = File::open(path).map_err(read_error)?;
     let content = if metadata.len() >= MAPPED {
-        map(&file).map_err(read_error)?
+        map(&file, path).map_err(read_error)?
     } else {
         let mut content = Vec::with_capacity(metadata.len() as usize);
         file.take(limit.saturating_add(1)).read_to_end(&mut content).map_err(read_error)?;

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::onnx::tensor_proto::DataType;
+use crate::printable::{Printable, Shape};
+use crate::structure::StructureProblem;
 
 /// Why a model cannot be read or written.
 #[derive(Debug, Error)]
@@ -63,6 +65,14 @@ pub enum Error {
         /// Which tensor, and why.
         source: Box<TensorError>,
     },
+    /// The message is none that can be worked with.
+    #[error("{}: {problem}", path.display())]
+    Structure {
+        /// The model's file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: StructureProblem,
+    },
     /// Writing would replace a file from which the model was read.
     #[error(
         "{}: is the input model or holds its tensors; write to another name, and rename when you are content",
@@ -76,7 +86,7 @@ pub enum Error {
 
 /// Why the data of a tensor cannot be read.
 #[derive(Debug, Error)]
-#[error("tensor `{tensor}`: {problem}")]
+#[error("tensor `{}`: {problem}", Printable(tensor))]
 pub struct TensorError {
     /// The tensor's name; empty where it has none.
     pub tensor: String,
@@ -99,10 +109,10 @@ pub enum Problem {
         expected: &'static str,
     },
     /// A negative dimension, or more elements than memory can hold.
-    #[error("dims are {0:?}; expected sizes of 0 or more whose product fits in memory")]
+    #[error("dims are {}; expected sizes of 0 or more whose product fits in memory", Shape(.0))]
     Dims(Vec<i64>),
     /// The data does not have the size that the shape and the type imply.
-    #[error("{field} holds {found} {unit}; expected {expected} for {} {dims:?}", data_type.as_str_name())]
+    #[error("{field} holds {found} {unit}; expected {expected} for {} {}", data_type.as_str_name(), Shape(dims))]
     Length {
         /// Where the data is.
         field: &'static str,
@@ -131,7 +141,7 @@ pub enum Problem {
     #[error("its data is in another file; expected data inside the message")]
     NotInline,
     /// The entries that say where the data lies are incomplete or malformed.
-    #[error("external_data: {key} is {found}; expected {expected}")]
+    #[error("external_data: {key} is {}; expected {expected}", Printable(found))]
     Entry {
         /// The entry's key.
         key: &'static str,
@@ -141,7 +151,7 @@ pub enum Problem {
         expected: &'static str,
     },
     /// A location that must not be followed.
-    #[error("external data `{location}` {reason}")]
+    #[error("external data `{}` {reason}", Printable(location))]
     Location {
         /// The location as the file gives it.
         location: String,
@@ -149,7 +159,7 @@ pub enum Problem {
         reason: &'static str,
     },
     /// A file with external data that cannot be opened.
-    #[error("external data `{location}` cannot be read: {source}")]
+    #[error("external data `{}` cannot be read: {source}", Printable(location))]
     File {
         /// The location as the file gives it.
         location: String,
@@ -161,7 +171,8 @@ pub enum Problem {
     Overlap,
     /// A range outside the file.
     #[error(
-        "external data `{location}`: offset {offset} and length {length} end outside the file; it has {size} bytes"
+        "external data `{}`: offset {offset} and length {length} end outside the file; it has {size} bytes",
+        Printable(location)
     )]
     Bounds {
         /// The location as the file gives it.

@@ -17,6 +17,9 @@ use crate::map::map;
 use crate::onnx::{StringStringEntryProto, TensorProto};
 use crate::tensor::Layout;
 
+/// The key of the entry that names the file.
+pub(crate) const LOCATION: &str = "location";
+
 /// The files with external data of one model, each opened once, when first asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct ExternalFiles {
@@ -78,6 +81,13 @@ impl ExternalFiles {
         opened.values().map(|file| file.path.clone()).collect()
     }
 
+    /// Takes `content` for what the file `path`, which need not exist, holds.
+    pub(crate) fn insert(&self, path: &Path, content: Bytes) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.insert(name, Opened { path: path.to_owned(), content });
+    }
+
     fn open(&self, location: &str) -> Result<Opened, Problem> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = opened.get(location) {
@@ -103,7 +113,7 @@ impl ExternalFiles {
         let file = File::open(&path).map_err(failed)?;
         // Looked at again, because the name may meanwhile lead elsewhere.
         regular(&file.metadata().map_err(failed)?).map_err(refused)?;
-        let content = map(&file).map_err(failed)?;
+        let content = map(&file, &path).map_err(failed)?;
         let file = Opened { path, content };
         opened.insert(location.to_owned(), file.clone());
         Ok(file)
@@ -129,8 +139,8 @@ impl<'a> Reference<'a> {
                 expected: "a decimal number of bytes below 2^64",
             })
         };
-        let location = entry(tensor, "location")?.ok_or_else(|| Problem::Entry {
-            key: "location",
+        let location = entry(tensor, LOCATION)?.ok_or_else(|| Problem::Entry {
+            key: LOCATION,
             found: "missing".to_owned(),
             expected: "the name of a file in the model's folder",
         })?;
@@ -148,8 +158,9 @@ fn entry<'a>(tensor: &'a TensorProto, key: &'static str) -> Result<Option<&'a st
     Ok(value)
 }
 
+/// Whether a file may be read as external data; if not, why.
 #[cfg(unix)]
-fn regular(metadata: &Metadata) -> Result<(), &'static str> {
+pub(crate) fn regular(metadata: &Metadata) -> Result<(), &'static str> {
     use std::os::unix::fs::MetadataExt as _;
 
     if !metadata.is_file() {
@@ -162,6 +173,6 @@ fn regular(metadata: &Metadata) -> Result<(), &'static str> {
 }
 
 #[cfg(not(unix))]
-fn regular(_: &Metadata) -> Result<(), &'static str> {
+pub(crate) fn regular(_: &Metadata) -> Result<(), &'static str> {
     Err("cannot be checked for hard links on this system; put the data into the model")
 }

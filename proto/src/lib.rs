@@ -6,12 +6,15 @@
 
 mod build;
 mod content;
+mod draft;
 mod error;
 mod external;
 mod map;
 mod model;
+mod printable;
 mod save;
 mod stream;
+mod structure;
 mod tensor;
 mod walk;
 
@@ -22,7 +25,11 @@ pub mod onnx;
 
 pub use bytes::Bytes;
 pub use content::content;
+pub use draft::Draft;
 pub use error::{Error, Problem, TensorError};
+pub use map::on_lost;
 pub use model::Model;
+pub use printable::Printable;
 pub use save::Staged;
+pub use structure::StructureProblem;
 pub use tensor::{Element, TensorData, bits};

@@ -9,6 +9,7 @@ use crate::content::content;
 use crate::external::ExternalFiles;
 use crate::onnx::tensor_proto::DataLocation;
 use crate::onnx::{ModelProto, TensorProto};
+use crate::structure::{self, Refusal};
 use crate::tensor::TensorData;
 use crate::{Error, TensorError, walk};
 
@@ -41,13 +42,14 @@ impl Model {
     /// `content`.
     ///
     /// # Errors
-    /// Content that is not an ONNX model.
+    /// Content that is not an ONNX model; tensors of another size than they say; values and functions that are there twice, or
+    /// need themselves.
     pub fn decode(content: Bytes, path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         if content.is_empty() {
             return Err(Error::NotAModel { path, reason: "the file is empty" });
         }
-        let proto = match ModelProto::decode(content) {
+        let mut proto = match ModelProto::decode(content) {
             Ok(proto) => proto,
             Err(source) => return Err(Error::Decode { path, source }),
         };
@@ -61,9 +63,13 @@ impl Model {
         } else {
             None
         };
-        match missing {
-            Some(reason) => Err(Error::NotAModel { path, reason }),
-            None => Ok(Self::new(proto, path)),
+        if let Some(reason) = missing {
+            return Err(Error::NotAModel { path, reason });
+        }
+        match structure::check(&mut proto) {
+            Ok(()) => Ok(Self::new(proto, path)),
+            Err(Refusal::Tensor(source)) => Err(Error::Tensor { path, source: Box::new(source) }),
+            Err(Refusal::Structure(problem)) => Err(Error::Structure { path, problem }),
         }
     }
 

@@ -1,17 +1,21 @@
-//! Writing a model: beside its destination first, then by rename.
+//! Writing a model: whole and proven first, then in one step under its name.
+//!
+//! External data cannot take its place in the same step as the model that refers to it. It therefore never takes the place
+//! of other data: its name is one that is free, and until the model has its name the former one and its data are what they
+//! were.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message as _;
-use tempfile::TempDir;
 
+use crate::draft::Draft;
 use crate::error::{Problem, TensorError};
-use crate::external::offset_of;
+use crate::external::{self, offset_of};
 use crate::map::map;
 use crate::model::{MESSAGE_LIMIT, folder_of};
 use crate::onnx::tensor_proto::DataLocation;
@@ -31,14 +35,15 @@ const SHARED: usize = 1 << 16;
 /// Bytes that are compared at once.
 const COMPARED: usize = 1 << 20;
 
-/// A model written beside its destination, ready to be run, not yet in its place. Dropped, it leaves nothing behind.
+/// A model that is written and not yet in its place. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Staged {
-    folder: TempDir,
-    model: PathBuf,
-    data: Option<PathBuf>,
+    model: Draft,
+    data: Option<Draft>,
     /// What was written of the larger tensors, by their place among the model's tensors.
     written: HashMap<usize, Bytes>,
+    /// The files from which the data came.
+    read: Vec<PathBuf>,
 }
 
 impl Model {
@@ -50,10 +55,11 @@ impl Model {
         self.stage(destination)?.commit()
     }
 
-    /// Writes the model into a temporary folder beside `destination`, where it can be run before it takes its place.
+    /// Writes the model for `destination`, where it is not seen before [`Staged::commit`]. A symbolic link is followed.
     ///
-    /// External data stays external, in a file of the model's own, `<file name>.data`. A message that would exceed
-    /// protobuf's 2 GiB is written with its larger initializers there.
+    /// External data stays external, in a file of the model's own: `<file name>.data`, or `<file name>.2.data` and so on
+    /// where other data has that name. A message that would exceed protobuf's 2 GiB is written with its larger
+    /// initializers there.
     ///
     /// # Errors
     /// A destination that is the input or holds its data, a tensor that cannot be read, a file that cannot be
@@ -64,34 +70,29 @@ impl Model {
 
     fn stage_within(&self, destination: &Path, limit: u64) -> Result<Staged, Error> {
         let write_error = |source| Error::Write { path: destination.to_owned(), source };
-        let name =
-            destination.file_name().ok_or_else(|| write_error(io::ErrorKind::InvalidFilename.into()))?;
-        let parent = folder_of(destination);
-        let folder =
-            tempfile::Builder::new().prefix(".isqrt-cov-").tempdir_in(parent).map_err(write_error)?;
+        let model = Draft::new(destination).map_err(write_error)?;
 
         let mut proto = self.proto.clone();
         let written = self.larger(&mut proto)?;
-        let mut data = DataFile::new(folder.path(), name);
+        let mut data = DataFile::new(model.destination());
         self.keep_external(&mut proto, &mut data)?;
         if proto.encoded_len() as u64 > limit {
             self.make_external(&mut proto, &mut data)?;
         }
+        let read = self.external.opened_paths();
+        let data = data.finish(&read, &mut proto)?;
         let found = proto.encoded_len() as u64;
         if found > limit {
             return Err(Error::TooLarge { path: destination.to_owned(), found, limit });
         }
-        let data = data.finish()?.map(|name| parent.join(name));
-        for path in [Some(destination), data.as_deref()].into_iter().flatten() {
-            self.refuse_input(path)?;
-        }
+        self.refuse_input(model.destination())?;
 
-        let mut file = BufWriter::new(File::create(folder.path().join(name)).map_err(write_error)?);
-        stream::write(proto, &mut file)
+        let mut file = BufWriter::new(model);
+        let model = stream::write(proto, &mut file)
             .and_then(|()| file.into_inner().map_err(io::IntoInnerError::into_error))
-            .and_then(|file| file.sync_all())
+            .and_then(Draft::finish)
             .map_err(write_error)?;
-        Ok(Staged { folder, model: destination.to_owned(), data, written })
+        Ok(Staged { model, data, written, read })
     }
 
     /// The data of the larger tensors of `proto`, by their place.
@@ -166,41 +167,37 @@ impl Model {
 }
 
 impl Staged {
-    /// Where the model lies until [`Staged::commit`], under its final file name.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        self.staged(&self.model)
-    }
-
-    /// Moves the model, and its data if it has any, to their destinations, replacing what is there.
+    /// Gives the model its name, after its data if it has any. A model that was there is replaced, and its data removed where
+    /// that has such a name as is given here.
     ///
     /// # Errors
-    /// A destination that cannot be replaced. What was there before is there again then.
+    /// A destination that cannot be replaced. What was there before is still there then.
     pub fn commit(self) -> Result<(), Error> {
-        let mut former = None;
-        if let Some(data) = &self.data {
-            let backup = self.folder.path().join("former");
-            // Most often there is nothing to be moved away.
-            if std::fs::rename(data, &backup).is_ok() {
-                former = Some(backup);
+        let Self { model, data, read, .. } = self;
+        let failed = |draft: &Draft, source| Error::Write { path: draft.destination().to_owned(), source };
+        let former = former_data(model.destination());
+        let mut new = None;
+        if let Some(data) = &data {
+            match data.commit_new() {
+                Ok(()) => new = Some(data.destination()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && holds_the_same(data) => {}
+                Err(error) => return Err(failed(data, error)),
             }
-            rename(&self.staged(data), data)?;
+            // The folder is not flushed in between: filesystems keep the order of names, and a process killed here leaves data.
         }
-        if let Err(error) = rename(&self.path(), &self.model) {
-            if let Some(data) = &self.data {
-                // Already failing: the first error is the one to report.
-                let _ = match former {
-                    Some(former) => std::fs::rename(former, data),
-                    None => std::fs::remove_file(data),
-                };
+        if let Err(error) = model.commit() {
+            // Already failing: the first error is the one to report.
+            let _ = new.map(std::fs::remove_file);
+            return Err(failed(&model, error));
+        }
+        let kept = data.as_ref().map(Draft::destination);
+        for former in former.iter().filter(|former| Some(former.as_path()) != kept) {
+            if former.canonicalize().is_ok_and(|former| !read.contains(&former)) {
+                // The model is in its place; what is left over does not make that an error.
+                let _ = std::fs::remove_file(former);
             }
-            return Err(error);
         }
-        #[cfg(unix)]
-        if let Ok(folder) = File::open(folder_of(&self.model)) {
-            // The files are complete either way; this only makes the new names survive a power cut.
-            let _ = folder.sync_all();
-        }
+        sync(folder_of(model.destination()));
         Ok(())
     }
 
@@ -210,35 +207,34 @@ impl Staged {
     /// # Errors
     /// As [`Model::load`] and [`Model::tensor`].
     pub fn read_back(&self) -> Result<ModelProto, Error> {
-        let failed = |path: &Path, source| Error::Read { path: path.to_owned(), source };
-        let open = |path: PathBuf| match File::open(&path) {
-            Ok(file) => Ok((file, path)),
-            Err(source) => Err(failed(&path, source)),
-        };
-        let (mut message, path) = open(self.path())?;
-        let content = map(&message).map_err(|source| failed(&path, source))?;
-        let mut data = self.data.as_ref().map(|data| open(self.staged(data))).transpose()?;
-        let mut model = Model::decode(content.clone(), &path)?;
+        let failed = |draft: &Draft, source| Error::Read { path: draft.destination().to_owned(), source };
+        let mapped =
+            |draft: &Draft| map(draft.file(), draft.destination()).map_err(|source| failed(draft, source));
+        let content = mapped(&self.model)?;
+        let mut model = Model::decode(content.clone(), self.model.destination())?;
+        if let Some(data) = &self.data {
+            model.external.insert(data.destination(), mapped(data)?);
+        }
         let mut proto = std::mem::take(&mut model.proto);
         let mut place = 0;
         walk::tensors(&mut proto, &mut |tensor, _| {
             let written = self.written.get(&place);
             place += 1;
             let Some(written) = written else { return Ok(()) };
-            let (file, path, offset) = match (&tensor.raw_data, &mut data) {
+            let (draft, offset) = match (&tensor.raw_data, &self.data) {
                 (Some(raw), _) => {
                     let offset = raw.as_ptr().addr().wrapping_sub(content.as_ptr().addr());
-                    (&mut message, &path, offset as u64)
+                    (&self.model, offset as u64)
                 }
-                (None, Some((file, path))) if tensor.data_location() == DataLocation::External => {
+                (None, Some(data)) if tensor.data_location() == DataLocation::External => {
                     let offset = offset_of(tensor).map_err(|problem| {
                         model.tensor_error(TensorError { tensor: tensor.name().to_owned(), problem })
                     })?;
-                    (file, &*path, offset)
+                    (data, offset)
                 }
                 _ => return Ok(()),
             };
-            if holds(file, offset, written).map_err(|source| failed(path, source))? {
+            if holds(draft.file(), offset, written).map_err(|source| failed(draft, source))? {
                 tensor.set_raw(written.clone());
             }
             Ok(())
@@ -246,14 +242,10 @@ impl Staged {
         model.proto = proto;
         model.into_inlined()
     }
-
-    fn staged(&self, destination: &Path) -> PathBuf {
-        self.folder.path().join(destination.file_name().unwrap_or_default())
-    }
 }
 
 /// Whether a file holds `expected` from `offset` on. It is read, not mapped: what is only compared should not stay.
-fn holds(file: &mut File, offset: u64, expected: &[u8]) -> io::Result<bool> {
+fn holds(mut file: &File, offset: u64, expected: &[u8]) -> io::Result<bool> {
     file.seek(SeekFrom::Start(offset))?;
     let mut found = vec![0; COMPARED.min(expected.len())];
     for expected in expected.chunks(COMPARED) {
@@ -268,59 +260,98 @@ fn holds(file: &mut File, offset: u64, expected: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
-fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    std::fs::rename(from, to).map_err(|source| Error::Write { path: to.to_owned(), source })
+/// Whether a file with the name of `data` has its content, and may be read as external data.
+fn holds_the_same(data: &Draft) -> bool {
+    let compare = || -> io::Result<bool> {
+        let metadata = data.destination().symlink_metadata()?;
+        if external::regular(&metadata).is_err() || metadata.len() != data.file().metadata()?.len() {
+            return Ok(false);
+        }
+        holds(&File::open(data.destination())?, 0, &map(data.file(), data.destination())?)
+    };
+    // What cannot be read is no reason to stop: other names are free.
+    compare().unwrap_or(false)
+}
+
+/// Makes new names in a folder survive a power cut, where that can be asked for.
+fn sync(folder: &Path) {
+    if cfg!(unix)
+        && let Ok(folder) = File::open(folder)
+    {
+        // The files are complete either way.
+        let _ = folder.sync_all();
+    }
+}
+
+/// The name of the `number`th file with external data that a model of this name may have.
+fn data_name(model: &OsStr, number: usize) -> OsString {
+    let mut name = model.to_owned();
+    name.push(if number == 1 { ".data".to_owned() } else { format!(".{number}.data") });
+    name
+}
+
+/// The files with such names to which the model at `path`, if there is one, refers.
+fn former_data(path: &Path) -> Vec<PathBuf> {
+    let Ok(mut model) = Model::load(path) else { return Vec::new() };
+    let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default());
+    let own = |location: &str| {
+        let rest = location.strip_prefix(name.to_str()?)?.strip_suffix(".data")?;
+        let number = if rest.is_empty() { 1 } else { rest.strip_prefix('.')?.parse().ok()? };
+        (data_name(name, number) == *location).then(|| folder.join(location))
+    };
+    let mut files = Vec::new();
+    let visited: Result<(), std::convert::Infallible> = walk::tensors(&mut model.proto, &mut |tensor, _| {
+        let locations = tensor.external_data.iter().filter(|entry| entry.key() == external::LOCATION);
+        files.extend(locations.filter_map(|entry| own(entry.value())));
+        Ok(())
+    });
+    let Ok(()) = visited;
+    files.sort();
+    files.dedup();
+    files
 }
 
 /// The file that gets a model's external data; it is created when the first data comes.
-struct DataFile {
+struct DataFile<'a> {
+    model: &'a OsStr,
     path: PathBuf,
-    writer: Option<BufWriter<File>>,
+    writer: Option<BufWriter<Draft>>,
     end: u64,
 }
 
-impl DataFile {
-    fn new(folder: &Path, model: &OsStr) -> Self {
-        let mut name = model.to_owned();
-        name.push(".data");
-        Self { path: folder.join(name), writer: None, end: 0 }
+impl<'a> DataFile<'a> {
+    fn new(model: &'a Path) -> Self {
+        let name = model.file_name().unwrap_or_default();
+        Self { model: name, path: model.with_file_name(data_name(name, 1)), writer: None, end: 0 }
     }
 
     /// Writes `bytes` at the next page and returns their offset.
     fn append(&mut self, bytes: &[u8]) -> Result<u64, Error> {
+        let write_error = |source| Error::Write { path: self.path.clone(), source };
         let offset = self.end.next_multiple_of(PAGE);
         let padding = (offset - self.end) as usize;
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(BufWriter::new(
-                File::create(&self.path)
-                    .map_err(|source| Error::Write { path: self.path.clone(), source })?,
-            )),
+            None => self.writer.insert(BufWriter::new(Draft::new(&self.path).map_err(write_error)?)),
         };
         writer
             .write_all(&[0; PAGE as usize][..padding])
             .and_then(|()| writer.write_all(bytes))
-            .map_err(|source| Error::Write { path: self.path.clone(), source })?;
+            .map_err(write_error)?;
         self.end = offset + bytes.len() as u64;
         Ok(offset)
     }
 
     /// Makes `tensor` refer to data in this file.
     fn refer(&self, tensor: &mut TensorProto, offset: u64, length: usize) -> Result<(), Error> {
-        let location = self.path.file_name().and_then(OsStr::to_str).ok_or_else(|| Error::Write {
-            path: self.path.clone(),
-            source: io::Error::new(
-                io::ErrorKind::InvalidFilename,
-                "the name of a file with external data must be UTF-8",
-            ),
-        })?;
+        let location = text(&self.path)?;
         let entry = |key: &str, value: String| StringStringEntryProto {
             key: Some(key.to_owned()),
             value: Some(value),
         };
         tensor.clear_data();
         tensor.external_data = vec![
-            entry("location", location.to_owned()),
+            entry(external::LOCATION, location.to_owned()),
             entry("offset", offset.to_string()),
             entry("length", length.to_string()),
         ];
@@ -328,16 +359,47 @@ impl DataFile {
         Ok(())
     }
 
-    /// Flushes the file to the disk. Returns its name if there is one.
-    fn finish(self) -> Result<Option<std::ffi::OsString>, Error> {
+    /// Flushes the file to the disk, if there is one. It gets the first name that is free or that a file of the same content
+    /// has, unless that is one of those `read`; `proto`, all of whose external data it holds, then refers to that name.
+    fn finish(self, read: &[PathBuf], proto: &mut ModelProto) -> Result<Option<Draft>, Error> {
         let Some(writer) = self.writer else { return Ok(None) };
-        writer
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .and_then(|file| file.sync_all())
-            .map_err(|source| Error::Write { path: self.path.clone(), source })?;
-        Ok(self.path.file_name().map(OsStr::to_owned))
+        let write_error = |source| Error::Write { path: self.path.clone(), source };
+        let data = writer.into_inner().map_err(io::IntoInnerError::into_error);
+        let mut data = data.and_then(Draft::finish).map_err(write_error)?;
+        let mut number = 1;
+        loop {
+            data.rename(&data_name(self.model, number));
+            let found = data.destination().symlink_metadata();
+            let free = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            let is_read = || data.destination().canonicalize().is_ok_and(|path| read.contains(&path));
+            if free || (!is_read() && holds_the_same(&data)) {
+                break;
+            }
+            number += 1;
+        }
+        if number > 1 {
+            let location = text(data.destination())?;
+            walk::tensors(proto, &mut |tensor, _| {
+                for entry in tensor.external_data.iter_mut().filter(|entry| entry.key() == external::LOCATION)
+                {
+                    entry.value = Some(location.to_owned());
+                }
+                Ok::<(), Error>(())
+            })?;
+        }
+        Ok(Some(data))
     }
+}
+
+/// The name of a file with external data, as a model has it.
+fn text(path: &Path) -> Result<&str, Error> {
+    path.file_name().and_then(OsStr::to_str).ok_or_else(|| Error::Write {
+        path: path.to_owned(),
+        source: io::Error::new(
+            io::ErrorKind::InvalidFilename,
+            "the name of a file with external data must be UTF-8",
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -399,20 +461,23 @@ mod tests {
             model.proto.graph.as_mut().unwrap().initializer.extend(tensors);
             let folder = tempfile::tempdir().unwrap();
             let staged = model.stage_within(&folder.path().join("m.onnx"), limit).unwrap();
+            assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "nothing has a name yet");
             let wide =
                 |proto: &ModelProto| proto.graph.as_ref().unwrap().initializer[3].raw_data.clone().unwrap();
             let found = staged.read_back().unwrap();
-            assert_eq!(found, Model::load(staged.path()).unwrap().inlined().unwrap());
             assert_eq!(wide(&found).as_ptr(), wide(&model.proto).as_ptr());
-            drop(found);
 
-            let path = staged.data.as_ref().map_or(staged.path(), |data| staged.staged(data));
-            let mut content = std::fs::read(&path).unwrap();
+            let mut file = staged.data.as_ref().unwrap_or(&staged.model).file();
+            let content = map(file, "".as_ref()).unwrap();
             let place = content.windows(8).rposition(|bytes| bytes == 2.5_f64.to_le_bytes()).unwrap();
-            content[place..place + 8].copy_from_slice(&7.0_f64.to_le_bytes());
-            std::fs::write(&path, content).unwrap();
+            file.seek(SeekFrom::Start(place as u64)).unwrap();
+            file.write_all(&7.0_f64.to_le_bytes()).unwrap();
             let changed = wide(&staged.read_back().unwrap());
             assert!(changed.ends_with(&7.0_f64.to_le_bytes()), "the file is what counts");
+            file.seek(SeekFrom::Start(place as u64)).unwrap();
+            file.write_all(&2.5_f64.to_le_bytes()).unwrap();
+            staged.commit().unwrap();
+            assert_eq!(found, Model::load(folder.path().join("m.onnx")).unwrap().inlined().unwrap());
         }
     }
 }

@@ -201,12 +201,14 @@ fn external_data_stays_external() {
 }
 
 #[test]
-fn a_staged_model_runs_where_it_is_and_vanishes_unless_committed() {
+fn a_staged_model_is_whole_and_vanishes_unless_committed() {
     let (outside, folder) = folder();
     let original = model(&folder, &[(&[2], &[("location", "weights")])]);
     let before = names(outside.path());
     let staged = original.stage(outside.path().join("out.onnx")).unwrap();
-    assert_eq!(read(&Model::load(staged.path()).unwrap(), 0).unwrap(), [0.0, 1.0]);
+    let found = staged.read_back().unwrap();
+    assert_eq!(found, original.inlined().unwrap());
+    assert_eq!(names(outside.path()), before);
     drop(staged);
     assert_eq!(names(outside.path()), before);
 }
@@ -223,16 +225,52 @@ fn the_input_is_never_written_over() {
         let error = loaded.save(folder.join(same)).unwrap_err();
         assert!(matches!(error, Error::OverInput { .. }), "{error}");
     }
-    // Here the model's own data would be replaced, not the model.
-    fs::rename(&output, folder.join("renamed.onnx")).unwrap();
-    let renamed = Model::load(folder.join("renamed.onnx")).unwrap();
-    let error = renamed.save(&output).unwrap_err();
-    assert!(
-        error.to_string().contains("model.onnx.data: is the input model or holds its tensors"),
-        "{error}"
-    );
-    fs::rename(folder.join("renamed.onnx"), &output).unwrap();
     assert_eq!(names(&folder), before);
+}
+
+#[test]
+fn data_never_takes_the_place_of_other_data() {
+    let (_outside, folder) = folder();
+    let output = folder.join("out.onnx");
+    let tensor: &[(&str, &str)] = &[("location", "weights"), ("length", "8")];
+    let other: &[(&str, &str)] = &[("location", "weights"), ("offset", "4096")];
+    let save = |entries: &[(&str, &str)]| model(&folder, &[(&[2], entries)]).save(&output).unwrap();
+    let numbers = || read(&Model::load(&output).unwrap(), 0).unwrap();
+    save(tensor);
+    let first = fs::read(&output).unwrap();
+    save(tensor);
+    assert_eq!(fs::read(&output).unwrap(), first, "the same data is not written twice");
+    assert_eq!(names(&folder), ["out.onnx", "out.onnx.data", "weights"]);
+    // What is replaced goes with its data, whichever of the names that has.
+    save(other);
+    assert_eq!(numbers(), [1024.0, 1025.0]);
+    assert_eq!(names(&folder), ["out.onnx", "out.onnx.2.data", "weights"]);
+    save(tensor);
+    assert_eq!(numbers(), [0.0, 1.0]);
+    assert_eq!(names(&folder), ["out.onnx", "out.onnx.data", "weights"]);
+
+    // Data that the model there does not refer to is somebody else's.
+    fs::write(folder.join("out.onnx.2.data"), "own").unwrap();
+    save(other);
+    assert_eq!(numbers(), [1024.0, 1025.0]);
+    assert_eq!(names(&folder), ["out.onnx", "out.onnx.2.data", "out.onnx.3.data", "weights"]);
+    fs::write(folder.join("out.onnx.data"), "own").unwrap();
+    model(&folder, &[]).save(&output).unwrap();
+    assert_eq!(names(&folder), ["out.onnx", "out.onnx.2.data", "out.onnx.data", "weights"]);
+}
+
+#[test]
+fn data_that_the_input_needs_stays() {
+    let (_outside, folder) = folder();
+    let output = folder.join("out.onnx");
+    model(&folder, &[(&[2], &[("location", "weights")])]).save(&output).unwrap();
+    fs::copy(&output, folder.join("copy.onnx")).unwrap();
+    let copy = Model::load(folder.join("copy.onnx")).unwrap();
+    copy.save(&output).unwrap();
+    assert_eq!(names(&folder), ["copy.onnx", "out.onnx", "out.onnx.2.data", "out.onnx.data", "weights"]);
+    for name in ["copy.onnx", "out.onnx"] {
+        assert_eq!(read(&Model::load(folder.join(name)).unwrap(), 0).unwrap(), [0.0, 1.0], "{name}");
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_proto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto, attribute_proto,
 };
 use isqrt_cov_proto::{Bytes, Error, Model, TensorData};
 use prost::Message;
@@ -158,4 +159,78 @@ fn data_must_have_the_size_of_its_shape() {
         }
     });
     assert_eq!(range, "tensor `w`: int32_data holds 256; expected values of UINT8");
+}
+
+/// What is said of a graph with these nodes, which reads `x`, and of functions of domain `d` with one value each.
+fn structure(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> Result<Model, Error> {
+    let input = vec![ValueInfoProto::of_any_shape("x", DataType::Float)];
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto::new("", 17)],
+        graph: Some(GraphProto { node: nodes, input, ..GraphProto::default() }),
+        functions,
+        ..ModelProto::default()
+    };
+    Model::decode(model.encode_to_vec().into(), "m.onnx")
+}
+
+fn function(name: &str, calls: &[&str]) -> FunctionProto {
+    let node = |(index, call): (usize, &&str)| {
+        let (from, to) = (format!("v{index}"), format!("v{}", index + 1));
+        NodeProto::new(call, &[&from], &[&to]).in_domain("d")
+    };
+    FunctionProto {
+        name: Some(name.to_owned()),
+        domain: Some("d".to_owned()),
+        input: vec!["v0".to_owned()],
+        node: calls.iter().enumerate().map(node).collect(),
+        ..FunctionProto::default()
+    }
+}
+
+#[test]
+fn graphs_without_an_end_are_refused() {
+    let relu = |from: &str, to: &str| NodeProto::new("Relu", &[from], &[to]);
+    let message = |nodes| structure(nodes, vec![]).unwrap_err().to_string();
+    // In any order, with a branch that has names of its own and reads from outside.
+    let branch = GraphProto { node: vec![relu("y", "z")], ..GraphProto::default() };
+    let chosen = NodeProto::new("If", &["x"], &["z"]).with(AttributeProto::graph("then_branch", branch));
+    assert!(structure(vec![chosen.clone(), relu("x", "y")], vec![]).is_ok());
+    assert!(message(vec![chosen, relu("z", "y")]).contains("m.onnx: value `z` is computed from itself"));
+    assert!(message(vec![relu("y", "y")]).contains("value `y` is computed from itself"));
+    assert!(message(vec![relu("x", "y"), relu("x", "y")]).contains("two values are called `y`"));
+    assert!(message(vec![relu("x", "x")]).contains("two values are called `x`"));
+    let optional = NodeProto::new("Dropout", &["x", ""], &["y", ""]);
+    assert!(structure(vec![optional, NodeProto::new("Dropout", &["y"], &["z", ""])], vec![]).is_ok());
+}
+
+#[test]
+fn functions_end_and_soon() {
+    let call = NodeProto::new("f0", &["x"], &["y"]).in_domain("d");
+    let outcome = |functions| structure(vec![call.clone()], functions);
+    let message = |functions| outcome(functions).unwrap_err().to_string();
+    let chain = |length: usize, times: usize| -> Vec<FunctionProto> {
+        let names: Vec<String> = (0..=length).map(|index| format!("f{index}")).collect();
+        (0..length).map(|index| function(&names[index], &vec![names[index + 1].as_str(); times])).collect()
+    };
+    assert!(outcome(chain(64, 1)).is_ok());
+    assert!(message(chain(65, 1)).contains("more than 64 deep"));
+    assert!(outcome(chain(18, 2)).is_ok());
+    assert!(message(chain(20, 2)).contains("more than 1048576 nodes"));
+    assert!(message(chain(60, 2)).contains("more than 1048576 nodes"));
+    let same = vec![function("f0", &["f0"])];
+    assert!(message(same).contains("function `f0` calls itself"));
+    let other = vec![function("f0", &["f1", "f2"]), function("f1", &["f2"]), function("f2", &["f1"])];
+    assert!(message(other).contains("calls itself"));
+    assert!(
+        message(vec![function("f0", &[]), function("f0", &[])]).contains("two functions are called `f0`")
+    );
+}
+
+#[test]
+fn tensors_that_nothing_reads_are_checked_too() {
+    let lying = TensorProto { dims: vec![1 << 40], ..TensorProto::from_values("w", &[1], &[1.0_f32]) };
+    let node = NodeProto::new("Constant", &[], &["y"]).with(AttributeProto::tensor("value", lying));
+    let message = structure(vec![node], vec![]).unwrap_err().to_string();
+    assert!(message.contains("m.onnx: tensor `w`: raw_data holds 4 bytes; expected"), "{message}");
 }

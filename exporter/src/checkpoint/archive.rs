@@ -12,7 +12,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::error::Printable;
+use isqrt_cov_proto::Printable;
 
 /// What is wrong with an archive.
 #[derive(Debug, Error)]

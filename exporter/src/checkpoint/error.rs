@@ -1,8 +1,8 @@
 //! Why a checkpoint cannot be read.
 
-use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 
+use isqrt_cov_proto::Printable;
 use thiserror::Error;
 
 use super::archive::ArchiveProblem;
@@ -105,25 +105,5 @@ impl Error {
     /// Of the tensor `name`.
     pub(super) fn tensor(path: &Path, name: &str, problem: ViewProblem) -> Self {
         Self::Tensor { path: path.to_owned(), tensor: name.to_owned(), problem: Box::new(problem) }
-    }
-}
-
-/// Text from a file as it may stand in a message: of bounded length, and without characters that control or turn
-/// round the text, with which a hostile name could rewrite what the terminal shows.
-pub(super) struct Printable<'a>(pub(super) &'a str);
-
-impl Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 120;
-        for character in self.0.chars().take(SHOWN) {
-            if character.is_control()
-                || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-            {
-                write!(f, "{}", character.escape_unicode())?;
-            } else {
-                write!(f, "{character}")?;
-            }
-        }
-        if self.0.chars().nth(SHOWN).is_some() { f.write_str("…") } else { Ok(()) }
     }
 }

@@ -8,10 +8,10 @@ use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use safetensors::{Dtype, SafeTensors};
 
 use super::Error;
-use super::error::Printable;
 use super::pairs::Pairs;
 use super::state_dict::{Contents, word};
 use super::storage::ViewProblem;
+use isqrt_cov_proto::Printable;
 
 /// The longest header that is read, as in the library.
 const HEADER: u64 = 100_000_000;

@@ -6,10 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use isqrt_cov_proto::content;
 use isqrt_cov_proto::onnx::TensorProto;
 
-use super::error::Printable;
 use super::pairs::Pairs;
 use super::state_dict::Contents;
 use super::{Error, safetensors};
+use isqrt_cov_proto::Printable;
 
 /// The member of the index that lists the tensors.
 pub(super) const MAP: &str = "weight_map";

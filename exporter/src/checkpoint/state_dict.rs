@@ -8,9 +8,9 @@ use isqrt_cov_proto::onnx::TensorProto;
 
 use super::Error;
 use super::element::Element;
-use super::error::Printable;
 use super::pickle::{Id, Pickle, Storage, Tensor, Value};
 use super::storage::{Allowance, View, ViewProblem};
+use isqrt_cov_proto::Printable;
 
 /// Under which keys training scripts keep the state dict; the earlier wins.
 const PLACES: [&str; 7] =

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::element::Element;
-use super::error::Printable;
+use isqrt_cov_proto::Printable;
 
 /// What is wrong with a tensor.
 #[derive(Debug, Error)]

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::Error;
 use super::archive::{Archive, ArchiveProblem};
-use super::error::Printable;
 use super::pickle::Pickle;
 use super::state_dict::{self, Contents};
 use super::storage::ViewProblem;
+use isqrt_cov_proto::Printable;
 
 /// Reads the archive `content`.
 pub(super) fn read(path: &Path, content: Bytes) -> Result<Contents, Error> {

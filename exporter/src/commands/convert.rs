@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::ModelProto;
@@ -102,7 +102,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
-    let mut findings = recognize(&original, &*runtime)?;
+    let mut findings = recognize(&original, &*runtime)
+        .with_context(|| format!("{}: cannot be evaluated", arguments.input.display()))?;
     progress.end();
     let put_back = arguments.repair.take(&arguments.told, &mut findings)?;
     findings.layers.extend(put_back);
@@ -217,7 +218,7 @@ impl Arguments {
         Ok(())
     }
 
-    /// Writes the report, where one is asked for, and then the model, where it is proven.
+    /// Writes the report, where one is asked for, and the model, where it is proven. Neither is seen before both are whole.
     pub(super) fn finish(
         &self,
         conversion: &Conversion,
@@ -227,15 +228,20 @@ impl Arguments {
         let proven = conversion.refusal.is_none();
         let written = self.output.as_deref().filter(|_| proven && !self.dry_run);
         let answer = conversion.answer(&self.input, written, !self.no_function);
-        if let Some(path) = &self.report {
+        let report = self.report.as_ref().map(|path| {
             let content = match report::Format::of(path)? {
                 report::Format::Json => answer.to_json().to_string() + "\n",
                 report::Format::Page => page(conversion, original, &self.input, written),
             };
-            report::write(path, &content)?;
-        }
+            report::stage(path, &content)
+        });
+        let report = report.transpose()?;
         if let Some(model) = model.filter(|_| proven) {
             model.commit()?;
+        }
+        if let Some(report) = report {
+            let path = report.destination().display();
+            report.commit().with_context(|| format!("{path}: cannot be written"))?;
         }
         Ok(answer)
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Value, json};
@@ -40,7 +40,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let proto = &Model::load(&arguments.input)?.into_inlined()?;
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
-    let findings = recognize(proto, &*runtime)?;
+    let findings = recognize(proto, &*runtime)
+        .with_context(|| format!("{}: cannot be evaluated", arguments.input.display()))?;
     progress.end();
     let signature = Signature::of(proto)?;
     let fused = layers::fused(proto);

@@ -1,17 +1,18 @@
 //! Writing a model only once it is proven.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
-use isqrt_cov_proto::{Model, Staged};
+use isqrt_cov_proto::{Draft, Model, Staged};
 
 /// Checks, before any long work, that `output`, which the user named with `option`, may be written.
 ///
 /// # Errors
-/// An output that is one of the files `read`, under whatever name; one that is a folder or a device, or whose folder does
-/// not exist.
+/// An output that is one of the files `read`, under whatever name; one that is a folder, a device or a link to nothing, or
+/// whose folder does not exist; one to which this program's own output goes.
 pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option: &str) -> Result<()> {
     for input in read {
         ensure!(
@@ -27,12 +28,23 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
         "{}: exists and is not a regular file; name another one with {option}",
         output.display()
     );
+    ensure!(
+        output.exists() || !output.is_symlink(),
+        "{}: is a link to a file that does not exist; name that file with {option}",
+        output.display()
+    );
+    let streams = [stream(io::stdout()), stream(io::stderr())];
+    ensure!(
+        !streams.into_iter().flatten().any(|stream| identity(output) == Some(stream)),
+        "{}: is where this program prints to; name another file with {option}",
+        output.display()
+    );
     let folder = match output.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
     ensure!(folder.is_dir(), "{}: the folder {} does not exist", output.display(), folder.display());
-    tempfile::tempfile_in(folder).with_context(|| {
+    Draft::new(output).with_context(|| {
         format!("{}: the folder {} cannot be written to", output.display(), folder.display())
     })?;
     Ok(())
@@ -51,22 +63,39 @@ pub fn same_file(one: &Path, other: &Path) -> bool {
     {
         return true;
     }
-    hard_linked(one, other)
-}
-
-#[cfg(unix)]
-fn hard_linked(one: &Path, other: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let identity = |path: &Path| path.metadata().ok().map(|data| (data.dev(), data.ino()));
+    // Under two names, perhaps.
     identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
-#[cfg(not(unix))]
-fn hard_linked(_: &Path, _: &Path) -> bool {
-    false
+/// What tells a file from every other: its filesystem, and its number there.
+type Identity = (u64, u64);
+
+/// The identity of the file to which `path` leads, if there is one.
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().ok().map(|data| (data.dev(), data.ino()))
 }
 
-/// A model written beside its destination, to be proven before it takes its place. Dropped, it leaves nothing behind.
+/// The identity of what a stream of this program goes to.
+#[cfg(unix)]
+fn stream(stream: impl std::os::fd::AsFd) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::File::from(stream.as_fd().try_clone_to_owned().ok()?);
+    file.metadata().ok().map(|data| (data.dev(), data.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &Path) -> Option<Identity> {
+    None
+}
+
+#[cfg(not(unix))]
+fn stream<S>(_: S) -> Option<Identity> {
+    None
+}
+
+/// A model that is written, to be proven before it takes its place. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Written {
     /// The model as the file holds it, all tensors inline: the proof is of that, not of what was meant to be in it.
@@ -75,7 +104,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// Writes `model` beside `output`; nowhere without an `output`.
+    /// Writes `model` for `output`; nowhere without an `output`.
     ///
     /// # Errors
     /// A file that cannot be written or read again.
@@ -118,6 +147,11 @@ mod tests {
             let soft = folder.path().join("soft.onnx");
             std::os::unix::fs::symlink(&model, &soft).unwrap();
             assert!(check(&model, &soft).is_err());
+            let nothing = folder.path().join("nothing.onnx");
+            std::os::unix::fs::symlink("nowhere.onnx", &nothing).unwrap();
+            assert!(
+                check(&model, &nothing).unwrap_err().to_string().contains("a link to a file that does not")
+            );
         }
         assert!(check(&model, &folder.path().join("other.onnx")).is_ok());
         assert!(check(&model, folder.path()).unwrap_err().to_string().contains("is a folder"));

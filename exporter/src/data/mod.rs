@@ -17,6 +17,12 @@ use crate::tensor::{ElementType, Tensor};
 /// The name of the array in a `.npy` file, and the one that a model with a single input may always use.
 const ONLY_INPUT: &str = "input";
 
+/// How many times as large as an archive its arrays may be, together; what is packed tighter is packed to do harm.
+const EXPANSION: u64 = 100;
+
+/// What the arrays of the smallest archive may take, in bytes.
+const SMALL: u64 = 1 << 26;
+
 /// Arrays by name.
 #[derive(Debug, Clone)]
 pub struct Data {
@@ -158,7 +164,8 @@ fn rows_of(tensor: &Tensor, rows: &[usize]) -> Tensor {
 }
 
 fn read_archive(mut content: impl Read + Seek) -> Result<BTreeMap<String, Tensor>> {
-    let size = content.seek(SeekFrom::End(0)).context("its size cannot be told")?;
+    let length = content.seek(SeekFrom::End(0)).context("its size cannot be told")?;
+    let mut room = length.saturating_mul(EXPANSION).max(SMALL);
     let mut archive = zip::ZipArchive::new(content).context("it is not an .npz archive, or is damaged")?;
     let mut arrays = BTreeMap::new();
     let mut packed = 0_u64;
@@ -170,11 +177,19 @@ fn read_archive(mut content: impl Read + Seek) -> Result<BTreeMap<String, Tensor
         // Without sharing, an archive unpacks to no more than compression makes of its size.
         packed = packed.saturating_add(entry.compressed_size());
         ensure!(
-            packed <= size,
+            packed <= length,
             "entry `{}` shares its data with others; save the arrays again",
             entry.name()
         );
-        let array = npy::read(entry).with_context(|| format!("array `{name}`"))?;
+        let size = entry.size();
+        room = room.checked_sub(size).with_context(|| {
+            format!(
+                "array `{name}`: would take {size} bytes, with which the archive grows to more than {EXPANSION} times its \
+                 size; if it is yours, save it with numpy.savez"
+            )
+        })?;
+        // What says less than it holds is cut off, and its checksum never looked at.
+        let array = npy::read(entry.take(size)).with_context(|| format!("array `{name}`"))?;
         arrays.insert(name, array);
     }
     ensure!(!arrays.is_empty(), "the archive is empty");

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use isqrt_cov_proto::Draft;
 
 /// What a report is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,33 +34,17 @@ impl Format {
     }
 }
 
-/// Writes `content` to `path` by a temporary file, so that nobody ever reads half of it.
+/// Writes `content` for `path`, where it is not seen before the draft is committed.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn write(path: &Path, content: &str) -> Result<()> {
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let attempt = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".isqrt-cov-").tempfile_in(folder)?;
-        file.write_all(content.as_bytes())?;
-        file.as_file().sync_all()?;
-        share(file.as_file())?;
-        file.persist(path)?;
-        Ok(())
+pub fn stage(path: &Path, content: &str) -> Result<Draft> {
+    let attempt = || {
+        let mut draft = Draft::new(path)?;
+        draft.write_all(content.as_bytes())?;
+        draft.finish()
     };
     attempt().with_context(|| format!("{}: cannot be written", path.display()))
-}
-
-/// Temporary files are private; a report is as readable as any new file under the usual mask.
-#[cfg(unix)]
-fn share(file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn share(_: &std::fs::File) -> std::io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -73,16 +58,5 @@ mod tests {
         for name in ["report", "report.pdf", ".html"] {
             assert!(Format::of(Path::new(name)).unwrap_err().to_string().contains(".html or .json"));
         }
-    }
-
-    #[test]
-    fn a_report_replaces_an_earlier_one_and_leaves_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.html");
-        write(&path, "first").unwrap();
-        write(&path, "second").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second");
-        assert!(write(&folder.path().join("nowhere/report.html"), "").is_err());
-        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
     }
 }

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::checkpoint::error::Printable;
+use isqrt_cov_proto::Printable;
 
 /// What is wrong with a pickle.
 #[derive(Debug, Error)]

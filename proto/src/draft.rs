@@ -1,0 +1,266 @@
+//! Files that have no name before they are whole.
+//!
+//! A temporary file with a name outlives the process that is killed. Where the system can (Linux, on most of its
+//! filesystems), a draft is a file without a name from the start, and gets one in one step: until then nothing that
+//! happens to the process leaves anything behind, and after it the file is there, whole. To replace a file takes two
+//! steps, a name beside it and a rename, because the system has no call for both; a process that is killed between
+//! them leaves the whole file under a name that begins with [`PREFIX`]. Elsewhere a draft's content is copied when it
+//! is named, and what is left may be a part of it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+use crate::map;
+use crate::model::folder_of;
+
+/// What the names of files begin with that are about to replace another.
+const PREFIX: &str = ".isqrt-cov-";
+
+/// A file that is being written for `destination`. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Draft {
+    file: File,
+    destination: PathBuf,
+}
+
+impl Draft {
+    /// An empty file in the folder of `destination`. Where that is a symbolic link, it is what the link leads to.
+    ///
+    /// # Errors
+    /// A destination without a file name, or in a folder that is missing or cannot be written to; a link to nothing.
+    pub fn new(destination: impl AsRef<Path>) -> io::Result<Self> {
+        let destination = destination.as_ref();
+        if destination.file_name().is_none() {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        }
+        let destination =
+            if destination.is_symlink() { destination.canonicalize()? } else { destination.to_owned() };
+        Ok(Self { file: nameless(folder_of(&destination))?, destination })
+    }
+
+    /// Where the file goes.
+    #[must_use]
+    pub fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    /// The file, to read and to write.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Another last component for the destination.
+    pub(crate) fn rename(&mut self, name: &OsStr) {
+        self.destination.set_file_name(name);
+    }
+
+    /// Waits until the content is on the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(self) -> io::Result<Self> {
+        self.file.sync_all()?;
+        Ok(self)
+    }
+
+    /// Gives the file its name. A file that has it is replaced, between two instants.
+    ///
+    /// # Errors
+    /// A destination that cannot be replaced; it is as it was then.
+    pub fn commit(&self) -> io::Result<()> {
+        match link(&self.file, &self.destination) {
+            Ok(()) => Ok(()),
+            Err(_) => Ok(self.beside()?.persist(&self.destination)?),
+        }
+    }
+
+    /// Gives the file its name, which no file may have.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`], or another failure.
+    pub fn commit_new(&self) -> io::Result<()> {
+        match link(&self.file, &self.destination) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Ok(self.beside()?.persist_noclobber(&self.destination)?)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The file under a temporary name.
+    fn beside(&self) -> io::Result<TempPath> {
+        let named = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .make_in(folder_of(&self.destination), |path| link_or_copy(&self.file, path))?;
+        Ok(named.into_temp_path())
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(content);
+        if written.as_ref().is_err_and(map::is_fault) {
+            map::look_at(content);
+        }
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn link_or_copy(file: &File, path: &Path) -> io::Result<()> {
+    match link(file, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => copy(file, path),
+        outcome => outcome,
+    }
+}
+
+/// A file that has no name in `folder`, with the permissions of any new file.
+#[cfg(target_os = "linux")]
+fn nameless(folder: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags, open};
+
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match open(folder, flags, Mode::from_raw_mode(0o666)) {
+        Ok(file) => Ok(file.into()),
+        // Not every filesystem can; what else is wrong is found out again.
+        Err(_) => tempfile::tempfile_in(folder),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless(folder: &Path) -> io::Result<File> {
+    tempfile::tempfile_in(folder)
+}
+
+/// Gives a file without a name the name `path`, which no file may have.
+#[cfg(target_os = "linux")]
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+
+    use rustix::fs::{AtFlags, CWD, linkat};
+
+    // The way that open(2) gives; the other one asks for privileges.
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn link(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Copies a file into a new one. What stands there of it when that fails is removed.
+fn copy(file: &File, path: &Path) -> io::Result<()> {
+    use std::io::Seek as _;
+
+    let mut new = File::create_new(path)?;
+    let mut from = file;
+    let copied = from.rewind().and_then(|()| io::copy(&mut from, &mut new)).and_then(|_| new.sync_all());
+    if copied.is_err() {
+        // Already failing: the first error is the one to report.
+        let _ = std::fs::remove_file(path);
+    }
+    copied
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn draft(destination: &Path, content: &str) -> Draft {
+        let mut draft = Draft::new(destination).unwrap();
+        draft.write_all(content.as_bytes()).unwrap();
+        draft.finish().unwrap()
+    }
+
+    fn count(folder: &Path) -> usize {
+        folder.read_dir().unwrap().count()
+    }
+
+    #[test]
+    fn a_file_appears_whole_replaces_another_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let first = draft(&path, "first");
+        assert_eq!(count(folder.path()), 0, "nothing has a name yet");
+        first.commit_new().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+        let second = draft(&path, "second");
+        assert_eq!(second.commit_new().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+        second.commit().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        drop(draft(&path, "third"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert_eq!(count(folder.path()), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_those_of_any_new_file() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        fs::write(folder.path().join("any"), "").unwrap();
+        draft(&folder.path().join("linked"), "").commit().unwrap();
+        assert_eq!(mode("linked"), mode("any"));
+        copy(&File::open(folder.path().join("any")).unwrap(), &folder.path().join("copied")).unwrap();
+        assert_eq!(mode("copied"), mode("any"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let [link, target] = ["link", "target"].map(|name| folder.path().join(name));
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        assert!(Draft::new(&link).is_err(), "there is nothing");
+        fs::write(&target, "former").unwrap();
+        draft(&link, "new").commit().unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "new");
+    }
+
+    #[test]
+    fn where_files_without_names_get_none_they_are_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        // Such a file had a name once and can have none again.
+        let mut file = tempfile::tempfile_in(folder.path()).unwrap();
+        if cfg!(target_os = "linux") {
+            let named = folder.path().join("named");
+            file = File::options().read(true).write(true).create_new(true).open(&named).unwrap();
+            fs::remove_file(named).unwrap();
+        }
+        let mut draft = Draft { file, destination: path.clone() };
+        draft.write_all(b"content").unwrap();
+        draft.commit_new().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "content");
+        draft.commit().unwrap();
+        assert_eq!(draft.commit_new().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(count(folder.path()), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Draft::new(folder.path().join("nowhere/file")).is_err());
+        assert!(Draft::new("/").is_err());
+        let taken = folder.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        fs::write(taken.join("full"), "").unwrap();
+        assert!(draft(&taken, "x").commit().is_err());
+        assert_eq!(count(folder.path()), 1);
+    }
+}
