@@ -84,6 +84,7 @@ impl Target {
     ///
     /// # Panics
     /// If the input does what none may.
+    #[must_use]
     pub fn run(&self, input: &[u8]) -> usize {
         self.memory.hold(input.len(), || (self.run)(input))
     }
