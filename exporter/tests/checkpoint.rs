@@ -1,10 +1,9 @@
-//! Checkpoints in every form that people have them in, and hostile ones.
+//! Checkpoints in every form that people have them in. Hostile ones are in `hostile/`.
 
 mod common;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use isqrt_cov::checkpoint::{Checkpoint, is_checkpoint};
 use isqrt_cov_proto::onnx::TensorProto;
@@ -131,56 +130,4 @@ fn models_and_other_files_are_no_checkpoints() {
     let message = Checkpoint::load(&model).unwrap_err().to_string();
     assert!(message.contains("is not a checkpoint: it begins with 08"), "{message}");
     assert!(Checkpoint::load(&corpus).unwrap_err().to_string().contains("is not a regular file"));
-}
-
-#[test]
-fn hostile_files_are_refused_by_name() {
-    let folder = folder("hostile");
-    let cases = table(&folder.join("cases.json"));
-    assert!(cases.len() > 150);
-    let mut wrong = Vec::new();
-    for (file, expected) in cases {
-        let path = folder.join(&file);
-        let started = Instant::now();
-        let message = match Checkpoint::load(&path) {
-            Ok(checkpoint) => format!("read: {:?}", checkpoint.tensors),
-            Err(error) => error.to_string(),
-        };
-        assert!(started.elapsed() < Duration::from_secs(5), "{file} took {:?}", started.elapsed());
-        // The file is named; of a shard, the file that is wrong.
-        if !message.contains(expected.as_str().unwrap()) || !message.contains(&file) || message.contains('\n')
-        {
-            wrong.push(format!("{file}: {message}\n    expected {expected}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(!Path::new("harm").exists());
-}
-
-#[test]
-fn every_hostile_file_is_in_the_table() {
-    let folder = folder("hostile");
-    let cases = table(&folder.join("cases.json"));
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        let helper = matches!(name.as_str(), "make.py" | "cases.json" | "sharded");
-        assert!(helper || cases.contains_key(&name), "{name}");
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn shards_are_not_fetched_through_links() {
-    let inside = tempfile::tempdir().unwrap();
-    let outside = tempfile::tempdir().unwrap();
-    let shard = outside.path().join("one.safetensors");
-    std::fs::copy(folder("hostile/sharded").join("one.safetensors"), &shard).unwrap();
-    let index = inside.path().join("model.safetensors.index.json");
-    std::fs::write(&index, r#"{"weight_map": {"one": "one.safetensors"}}"#).unwrap();
-    std::os::unix::fs::symlink(&shard, inside.path().join("one.safetensors")).unwrap();
-    let message = Checkpoint::load(&index).unwrap_err().to_string();
-    assert!(message.contains("file `one.safetensors` is a link out of the index's folder"), "{message}");
-    std::fs::remove_file(inside.path().join("one.safetensors")).unwrap();
-    std::fs::copy(&shard, inside.path().join("one.safetensors")).unwrap();
-    assert_eq!(Checkpoint::load(&index).unwrap().tensors.len(), 1);
 }

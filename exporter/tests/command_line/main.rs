@@ -18,6 +18,7 @@ macro_rules! arguments {
 }
 
 // Below the macro, which they use.
+mod faults;
 mod repair;
 mod report;
 mod rounding;
