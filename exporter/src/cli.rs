@@ -256,7 +256,7 @@ fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
             }
         }
     };
-    let printed = print(&text);
+    let printed = print(&text, json);
     complaint.into_iter().for_each(|complaint| complain(&complaint));
     if let Err(error) = printed {
         complain(&format!("error: the answer cannot be written to standard output\n  cause: {error}"));
@@ -278,7 +278,7 @@ fn reject(error: &clap::Error, json: bool) -> ExitStatus {
         let message = error.render().to_string();
         let message = message.trim().trim_start_matches("error: ");
         // The exit status says the same, wherever the text goes.
-        let _ = print(&json!({ "status": "error", "reason": "usage", "message": message }).to_string());
+        let _ = print(&json!({ "status": "error", "reason": "usage", "message": message }).to_string(), json);
     } else {
         // Nothing can be done where the terminal is gone.
         let _ = error.print();
@@ -299,12 +299,17 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
     causes
 }
 
-/// Text in which names from files may stand: what would control the terminal is written out.
-fn tame(text: &str) -> String {
+/// Text in which names from files may stand: what would control the terminal is written out, in JSON as JSON does it.
+fn tame(text: &str, json: bool) -> String {
     let mut tamed = String::with_capacity(text.len());
     for character in text.chars() {
         if !matches!(character, '\n' | '\t') && Printable::is_refused(character) {
-            tamed.extend(character.escape_unicode());
+            if json {
+                // All of them have four digits.
+                tamed.extend(format!("\\u{:04x}", u32::from(character)).chars());
+            } else {
+                tamed.extend(character.escape_unicode());
+            }
         } else {
             tamed.push(character);
         }
@@ -313,19 +318,19 @@ fn tame(text: &str) -> String {
 }
 
 /// Writes a line to standard output, unless it is empty. Where the reader has gone there is no one left to tell.
-fn print(text: &str) -> io::Result<()> {
+fn print(text: &str, json: bool) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
     }
     let mut stream = io::stdout().lock();
-    match writeln!(stream, "{}", tame(text)).and_then(|()| stream.flush()) {
+    match writeln!(stream, "{}", tame(text, json)).and_then(|()| stream.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }
 }
 
 fn complain(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", tame(text));
+    let _ = writeln!(io::stderr().lock(), "{}", tame(text, false));
 }
 
 #[cfg(test)]
@@ -354,7 +359,15 @@ mod tests {
         let error = cause().context("x.onnx: cannot be read: no such file").context("nothing was converted");
         assert_eq!(causes(&error), ["nothing was converted", "x.onnx: cannot be read: no such file"]);
         assert_eq!(causes(&anyhow::anyhow!("of\ntwo lines\n")), ["of\\ntwo lines"]);
-        assert_eq!(tame("a\tb\x1b[2J\nc"), "a\tb\\u{1b}[2J\nc");
+        assert_eq!(tame("a\tb\x1b[2J\nc", false), "a\tb\\u{1b}[2J\nc");
+    }
+
+    #[test]
+    fn names_that_control_the_terminal_are_still_json() {
+        let names = "a\x1b\u{7f}\u{85}\u{200d}\u{202e}\u{2028}\u{feff}é";
+        let tamed = tame(&json!({ "name": names }).to_string(), true);
+        assert!(tamed.chars().all(|character| !Printable::is_refused(character)), "{tamed}");
+        assert_eq!(serde_json::from_str::<Value>(&tamed).unwrap()["name"], names);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::fmt::{self, Display};
 
-/// Text from a file as it may stand in a message: of bounded length, and without characters that control or turn
-/// round the text, with which a hostile name could rewrite what the terminal shows.
+/// Text from a file as it may stand in a message: of bounded length, and without characters that control, break or
+/// turn round the text, with which a hostile name could rewrite what the terminal shows.
 #[derive(Debug, Clone, Copy)]
 pub struct Printable<'a>(pub &'a str);
 
@@ -10,7 +10,10 @@ impl Printable<'_> {
     #[must_use]
     pub fn is_refused(character: char) -> bool {
         character.is_control()
-            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(
+                character,
+                '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            )
     }
 }
 

@@ -293,11 +293,11 @@ fn data_name(model: &OsStr, number: usize) -> OsString {
 /// The files with such names to which the model at `path`, if there is one, refers.
 fn former_data(path: &Path) -> Vec<PathBuf> {
     let Ok(mut model) = Model::load(path) else { return Vec::new() };
-    let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default());
+    let name = path.file_name().unwrap_or_default();
     let own = |location: &str| {
         let rest = location.strip_prefix(name.to_str()?)?.strip_suffix(".data")?;
         let number = if rest.is_empty() { 1 } else { rest.strip_prefix('.')?.parse().ok()? };
-        (data_name(name, number) == *location).then(|| folder.join(location))
+        (data_name(name, number) == *location).then(|| path.with_file_name(location))
     };
     let mut files = Vec::new();
     let visited: Result<(), std::convert::Infallible> = walk::tensors(&mut model.proto, &mut |tensor, _| {

@@ -79,7 +79,13 @@ pub(crate) fn check(model: &mut ModelProto) -> Result<(), Refusal> {
 type Key<'a> = (&'a str, &'a str, &'a str);
 
 fn called(node: &NodeProto) -> Key<'_> {
-    (node.domain(), node.op_type(), node.overload())
+    (domain_of(node.domain()), node.op_type(), node.overload())
+}
+
+/// A domain of operators as it is looked up: the standard one has two names.
+#[must_use]
+pub fn domain_of(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
 }
 
 /// Calls `visit` for every node, in subgraphs, too.
@@ -99,7 +105,10 @@ fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 fn functions(graph: &GraphProto, functions: &[FunctionProto]) -> Result<(), StructureProblem> {
     let mut places: HashMap<Key<'_>, usize> = HashMap::new();
     for (place, function) in functions.iter().enumerate() {
-        if places.insert((function.domain(), function.name(), function.overload()), place).is_some() {
+        if places
+            .insert((domain_of(function.domain()), function.name(), function.overload()), place)
+            .is_some()
+        {
             let name = function.name().to_owned();
             return Err(StructureProblem::Twice { what: "functions", name });
         }

@@ -124,7 +124,7 @@ impl TensorData {
     }
 
     /// Some of the rows, which are what lies side by side along the first axis; they share the bytes. None of a scalar,
-    /// and where elements are not of whole bytes.
+    /// and where elements are not of whole bytes or a row has more than can be counted.
     ///
     /// # Panics
     /// If there are not as many rows.
@@ -132,8 +132,9 @@ impl TensorData {
     pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
         let (_, columns) = self.dims.split_first()?;
         let bits = bits(self.data_type)? as usize;
-        let width = columns.iter().product::<usize>() * bits / 8;
-        bits.is_multiple_of(8).then(|| Self {
+        let bytes = bits.is_multiple_of(8).then_some(bits / 8)?;
+        let width = columns.iter().try_fold(bytes, |width, &dim| width.checked_mul(dim))?;
+        Some(Self {
             data_type: self.data_type,
             dims: [&[rows.len()], columns].concat(),
             bytes: self.bytes.slice(rows.start * width..rows.end * width),

@@ -61,7 +61,9 @@ impl Convolution {
         elements(input)?;
         elements(weight)?;
         let groups = attribute(node, bindings, "group").map_or(Ok(1), |group| size(group.i()))?;
-        let fits = groups > 0 && input[1] == groups * weight[1] && weight[0].is_multiple_of(groups);
+        // Where there are no channels, any number of groups would fit.
+        let divides = (1..=input[1].max(1)).contains(&groups) && weight[0].is_multiple_of(groups);
+        let fits = divides && groups.checked_mul(weight[1]) == Some(input[1]);
         ensure!(fits, "{input:?} and {weight:?} do not fit in {groups} groups");
         let list = |name: &str, count: usize, default: usize| -> Result<Vec<usize>> {
             let Some(list) = attribute(node, bindings, name) else { return Ok(vec![default; count]) };
@@ -298,6 +300,8 @@ mod tests {
         assert!(any(group(1), &[2, 2, 3, 3]));
         assert!(!any(group(0), &[2, 2, 3, 3]));
         assert!(!any(group(2), &[2, 2, 3, 3]));
+        assert!(!fits(usize::MAX, group(1 << 62), &[1, 0, 8, 8], &[0, 0, 1, 1]));
+        assert!(!fits(usize::MAX, group(1 << 62), &[1, 0, 8, 8], &[0, 4, 1, 1]));
         assert!(!any(group(1), &[2, 2, 9, 3]));
         assert!(!any(ints("strides", &[0, 1]), &[2, 2, 3, 3]));
         assert!(!any(ints("pads", &[1 << 40; 4]), &[2, 2, 3, 3]));

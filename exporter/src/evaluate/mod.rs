@@ -35,6 +35,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
+use isqrt_cov_proto::domain_of;
 use isqrt_cov_proto::onnx::ModelProto;
 
 use crate::fused::standard_opset;
@@ -51,7 +52,7 @@ pub use fallback::Sessions;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// Everything floating-point in float64; casts between floating-point types round nothing. For recognition: what
-    /// function is computed.
+    /// function is computed. Only what is left to a runtime, the largest convolutions among it, is rounded there.
     Exact,
     /// Each node's result is rounded to its declared element type. For proofs. Convolutions and products with large weights
     /// are computed in float32 unless float64 is declared, the project's own operators by the plugin's CPU kernels,
@@ -84,11 +85,6 @@ pub struct Evaluator<'a> {
 struct Function<'a> {
     body: Plan<'a>,
     opset: i64,
-}
-
-/// A domain as it is looked up: the standard one has two names.
-fn domain_of(domain: &str) -> &str {
-    if domain == "ai.onnx" { "" } else { domain }
 }
 
 impl<'a> Evaluator<'a> {

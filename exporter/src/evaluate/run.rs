@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_op::DOMAIN;
+use isqrt_cov_proto::domain_of;
 use isqrt_cov_proto::onnx::NodeProto;
 
 use super::call::{Bindings, Call, attribute};
@@ -11,7 +12,7 @@ use super::plan::{DEEPEST, Decoded, Plan, Step, bound_constant};
 use super::table::{self, Operator};
 use super::value::{Dense, Value, declared};
 use super::weights::{self, Weights};
-use super::{Evaluator, Precision, Watcher, domain_of};
+use super::{Evaluator, Precision, Watcher};
 use crate::fused::place_of;
 use crate::tensor::Tensor;
 

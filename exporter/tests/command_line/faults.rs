@@ -395,6 +395,23 @@ fn an_input_that_becomes_shorter_is_an_error() {
     }
 }
 
+#[test]
+fn the_same_conversion_again_leaves_the_model_its_data() {
+    let conversions = Conversions::new(1 << 16);
+    for name in ["out.onnx", "./out.onnx"] {
+        for _ in 0..2 {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_isqrt-cov"));
+            command.current_dir(conversions.out()).arg("convert").arg("../former.onnx").args(QUICK);
+            let ran = command.args(["-o", name]).output().unwrap();
+            assert_eq!(status(&ran), 0, "{ran:?}");
+            let data = contents(&conversions.out()).into_iter().filter(|(name, _)| name.contains("data"));
+            let data: Vec<_> = data.map(|(_, content)| content).collect();
+            assert_eq!(data, [vec![1; 1 << 16]], "-o {name}");
+            Model::load(conversions.out().join(name)).unwrap().inlined().unwrap();
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_answer_that_cannot_be_printed_is_an_error() {
