@@ -7,11 +7,12 @@ use isqrt_cov_tests::folder;
 use serde_json::Value;
 
 /// Each package, and the packages of the project that it may depend on, for its code and for its tests.
-const MAY_KNOW: [(&str, &[&str]); 5] = [
+const MAY_KNOW: [(&str, &[&str]); 6] = [
     ("isqrt-cov-proto", &[]),
     ("isqrt-cov-op", &[]),
     ("isqrt-cov-models", &["isqrt-cov-op", "isqrt-cov-proto"]),
     ("isqrt-cov", &["isqrt-cov-models", "isqrt-cov-op", "isqrt-cov-proto"]),
+    ("isqrt-cov-fuzz", &["isqrt-cov", "isqrt-cov-models", "isqrt-cov-op", "isqrt-cov-proto"]),
     ("isqrt-cov-tests", &[]),
 ];
 
