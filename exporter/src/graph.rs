@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+pub use isqrt_cov_proto::subgraphs;
 
 use crate::constants::{Constants, looks_trained};
 
@@ -115,11 +116,6 @@ pub(crate) fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)
         }
     }
     graph.output.iter().for_each(|value| from_outside(value.name()));
-}
-
-/// The graphs in a node's attributes.
-pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
 }
 
 /// Adds every name that a graph, or a graph inside it, gives to a value or a node.

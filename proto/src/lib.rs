@@ -31,5 +31,5 @@ pub use map::on_lost;
 pub use model::Model;
 pub use printable::Printable;
 pub use save::Staged;
-pub use structure::{StructureProblem, domain_of};
+pub use structure::{StructureProblem, domain_of, subgraphs};
 pub use tensor::{Element, TensorData, bits};

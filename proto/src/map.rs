@@ -12,8 +12,8 @@ pub(crate) fn map(file: &File, path: &Path) -> io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: a mapping is sound as long as nobody shortens or rewrites the file while it lives. This crate never writes
-    // into a file that has a name, so it cannot be the one to do it. Another process could; that is the contract of every
+    // SAFETY: a mapping is sound as long as nobody shortens or rewrites the file while it lives. This crate writes
+    // a file before it gives it the name by which others could map it, so it is not the one to do it. Another process could; that is the contract of every
     // runtime that maps weights, and the user's own file. Where one shortens it, what follows is not the memory of
     // anything else but SIGBUS, which `on_lost` answers.
     let map = unsafe { memmap2::Mmap::map(file)? };

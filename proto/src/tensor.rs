@@ -313,3 +313,30 @@ impl<'a> Layout<'a> {
         Problem::Range { field, found: found.into(), data_type: self.data_type }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_share_the_bytes_and_what_has_none_is_told() {
+        let matrix = TensorProto::from_values("matrix", &[3, 2], &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let data = TensorData::inline(&matrix).unwrap();
+        let rows = data.rows(1..3).unwrap();
+        assert_eq!((rows.dims(), rows.values::<f32>().unwrap()), (&[2, 2][..], vec![3.0, 4.0, 5.0, 6.0]));
+        assert_eq!(rows.bytes().as_ptr(), data.bytes()[8..].as_ptr());
+        let of = |dims: &[i64], data_type: DataType| {
+            let tensor = TensorProto {
+                dims: dims.to_vec(),
+                data_type: Some(data_type.into()),
+                raw_data: Some(Bytes::from_static(&[0; 4][..if dims.is_empty() { 4 } else { 0 }])),
+                ..TensorProto::default()
+            };
+            TensorData::inline(&tensor).unwrap().rows(0..0)
+        };
+        assert!(of(&[0, 2], DataType::Float).is_some());
+        assert_eq!(of(&[], DataType::Float), None, "a scalar");
+        assert_eq!(of(&[0, 2], DataType::Int4), None, "half bytes");
+        assert_eq!(of(&[0, 1 << 40, 1 << 40], DataType::Float), None, "a row beyond counting");
+    }
+}

@@ -19,7 +19,7 @@ use crate::tensor::Tensor;
 /// Nodes that one evaluation may come to, those in loops each time: a file must not keep us for ever.
 const NODES: usize = 1_000_000;
 
-/// Multiplications of the largest convolution that is computed in float64: about ten seconds.
+/// Multiplications of the largest convolution that is computed in float64: one of a hundred bytes may ask for any number.
 const LARGEST_EXACT: usize = 1 << 33;
 
 /// The values of a graph that are alive, by their place in its plan.
