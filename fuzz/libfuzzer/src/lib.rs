@@ -18,7 +18,7 @@ macro_rules! fuzz {
         libfuzzer_sys::fuzz_target!(
             init: $crate::begin(&TARGET),
             |input: &[u8]| {
-                TARGET.run(input);
+                let _peak = TARGET.run(input);
             }
         );
 
