@@ -36,7 +36,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use isqrt_cov_proto::domain_of;
-use isqrt_cov_proto::onnx::ModelProto;
+use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
 use crate::fused::standard_opset;
 use crate::runtime::Runtime;
@@ -80,6 +80,8 @@ pub struct Evaluator<'a> {
     /// By domain, name and overload.
     by_name: HashMap<(&'a str, &'a str, &'a str), usize>,
     model: &'a ModelProto,
+    /// Elements of the main graph's initializers.
+    weights: usize,
 }
 
 struct Function<'a> {
@@ -110,6 +112,11 @@ impl<'a> Evaluator<'a> {
         }
         let fallback = fallback.map(Fallback::new);
         let decoded = Decoded::default();
+        let count = |tensor: &TensorProto| {
+            let dims = tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0));
+            dims.fold(1, usize::saturating_mul)
+        };
+        let weights = graph.initializer.iter().map(count).fold(0, usize::saturating_add);
         Ok(Self {
             precision,
             fallback,
@@ -119,6 +126,7 @@ impl<'a> Evaluator<'a> {
             functions,
             by_name,
             model,
+            weights,
         })
     }
 

@@ -10,7 +10,7 @@ use super::convolution::Convolution;
 use super::layer;
 use super::plan::{DEEPEST, Decoded, Plan, Step, bound_constant};
 use super::table::{self, Operator};
-use super::value::{Dense, Value, declared};
+use super::value::{Dense, Value, bounded, declared, most};
 use super::weights::{self, Weights};
 use super::{Evaluator, Precision, Watcher};
 use crate::fused::place_of;
@@ -39,12 +39,14 @@ pub(super) struct Run<'r, 'a> {
     pub evaluator: &'r Evaluator<'a>,
     watcher: Option<&'r mut dyn Watcher>,
     nodes_left: usize,
+    /// Elements of the values that are alive. One that two names stand for counts twice.
+    alive: usize,
     depth: usize,
 }
 
 impl<'r, 'a> Run<'r, 'a> {
     pub fn new(evaluator: &'r Evaluator<'a>, watcher: Option<&'r mut dyn Watcher>) -> Self {
-        Self { evaluator, watcher, nodes_left: NODES, depth: 0 }
+        Self { evaluator, watcher, nodes_left: NODES, alive: 0, depth: 0 }
     }
 
     /// Multiplications of the largest convolution that is not left to a runtime, which rounds to the declared type.
@@ -62,6 +64,11 @@ impl<'r, 'a> Run<'r, 'a> {
 
     /// Evaluates the main graph.
     pub fn main(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let fed: usize = inputs.iter().map(|input| input.dims().iter().product::<usize>()).sum();
+        bounded(fed.saturating_add(self.evaluator.weights), || self.whole(inputs))
+    }
+
+    fn whole(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let Evaluator { main, precision, opset, .. } = self.evaluator;
         let wanted = main.inputs.len();
         ensure!(inputs.len() == wanted, "the model has {wanted} inputs, {} are given", inputs.len());
@@ -94,12 +101,14 @@ impl<'r, 'a> Run<'r, 'a> {
         setting: Setting<'_, 'a>,
     ) -> Result<Vec<Value>> {
         self.depth += 1;
+        let around = self.alive;
         let done = if self.depth <= DEEPEST {
             self.steps(plan, inputs, outer, setting)
         } else {
             Err(anyhow::anyhow!("functions and graphs are nested more than {DEEPEST} deep"))
         };
         self.depth -= 1;
+        self.alive = around;
         done
     }
 
@@ -114,12 +123,14 @@ impl<'r, 'a> Run<'r, 'a> {
         ensure!(inputs.len() == wanted, "{wanted} inputs are declared, {} are given", inputs.len());
         let mut values: Values = vec![None; plan.names.len()];
         for &(here, there) in &plan.captured {
-            values[here] = outer.get(there).cloned().flatten();
+            if let Some(Some(value)) = outer.get(there) {
+                self.hold(&mut values, here, value.clone())?;
+            }
         }
         for (&id, value) in plan.inputs.iter().zip(inputs) {
             let value = value.settled(self.evaluator.precision);
             self.show(plan, id, &value);
-            values[id] = Some(value);
+            self.hold(&mut values, id, value)?;
         }
         for step in &plan.steps {
             let place = || format!("node `{}` ({})", place_of(step.node), step.node.op_type());
@@ -131,7 +142,8 @@ impl<'r, 'a> Run<'r, 'a> {
                 })
                 .with_context(place)?;
             self.step(plan, step, &mut values, setting).with_context(place)?;
-            step.dead.iter().for_each(|&dead| values[dead] = None);
+            let dead = step.dead.iter().filter_map(|&dead| values[dead].take());
+            self.alive -= dead.map(|value| value.elements()).sum::<usize>();
         }
         plan.outputs.iter().map(|&id| fetch(plan, &self.evaluator.decoded, &values, id)).collect()
     }
@@ -159,9 +171,21 @@ impl<'r, 'a> Run<'r, 'a> {
             if let Some(id) = *id {
                 let value = value.settled(self.evaluator.precision);
                 self.show(plan, id, &value);
-                values[id] = Some(value);
+                self.hold(values, id, value)?;
             }
         }
+        Ok(())
+    }
+
+    /// Keeps a value until it is dead. All that are alive have together no more elements than one may have.
+    fn hold(&mut self, values: &mut Values, id: usize, value: Value) -> Result<()> {
+        self.alive = self.alive.saturating_add(value.elements());
+        let most = most();
+        ensure!(
+            self.alive <= most,
+            "the values that are needed here have more than {most} elements together"
+        );
+        values[id] = Some(value);
         Ok(())
     }
 

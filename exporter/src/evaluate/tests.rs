@@ -272,6 +272,32 @@ fn huge_tensors_are_refused_before_they_are_made() {
     assert!(one(range, 13, &[floats(&[], &[0.0]), floats(&[], &[1e30]), floats(&[], &[1e-30])]).is_err());
 }
 
+/// A hundred tensors, each of which is allowed, one after another or all of them at once.
+#[test]
+fn tensors_that_are_large_together_are_refused() {
+    let summed = |at_once: bool| {
+        let (mut nodes, mut sums) = (Vec::new(), Vec::new());
+        for index in 0..100 {
+            let [large, most] = ["large", "most"].map(|name| format!("{name}_{index}"));
+            nodes.push(NodeProto::new("Expand", &["x", "shape"], &[&large]));
+            sums.push(
+                NodeProto::new("ReduceMax", &[&large], &[&most]).with(AttributeProto::int("keepdims", 0)),
+            );
+            if !at_once {
+                nodes.append(&mut sums);
+            }
+        }
+        let names: Vec<String> = (0..100).map(|index| format!("most_{index}")).collect();
+        sums.push(NodeProto::new("Sum", &names.iter().map(String::as_str).collect::<Vec<_>>(), &["y"]));
+        let shape = constant("shape", TensorProto::from_values("", &[1], &[1_i64 << 20]));
+        let nodes = [vec![shape], nodes, sums].concat();
+        run(&model(17, graph(nodes, &["x"], &["y"])), &[floats(&[1], &[1.0])])
+    };
+    assert_eq!(summed(false).unwrap()[0].to_f64(), [100.0]);
+    let error = format!("{:#}", summed(true).unwrap_err());
+    assert!(error.contains("needed here have more than"), "{error}");
+}
+
 #[test]
 fn graphs_that_are_nested_too_deep_are_refused() {
     let mut inner = graph(vec![NodeProto::new("Identity", &["x"], &["y"])], &[], &["y"]);

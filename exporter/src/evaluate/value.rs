@@ -1,6 +1,7 @@
 //! What flows through an evaluated graph: tensors of float64, int64 or bool that remember their declared types.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,8 +13,20 @@ use ndarray::{ArcArray, IxDyn};
 use super::Precision;
 use crate::tensor::{ElementType, Tensor};
 
-/// Elements of one tensor: a value is eight bytes here, and none may have more than 2 GiB.
-pub(super) const LARGEST: usize = 1 << 28;
+/// Elements that any evaluation may hold at one time: with eight bytes each, 512 MiB.
+const FREE: usize = 1 << 26;
+
+/// Elements that it may hold beside them for each element of the model's weights and of its inputs: the first layers of a
+/// network make twenty of one.
+const EACH: usize = 64;
+
+/// Elements that none may hold beside what it is given: with eight bytes each, 2 GiB.
+const LARGEST: usize = 1 << 28;
+
+thread_local! {
+    /// Elements that the evaluation in this thread may hold.
+    static MOST: Cell<usize> = const { Cell::new(FREE) };
+}
 
 /// Elements that are looked at together for whether their type leaves them as they are.
 const SETTLED_AT_ONCE: usize = 1024;
@@ -78,13 +91,29 @@ macro_rules! map_both {
 }
 pub(super) use map_both;
 
+/// Does `work` in bounds for an evaluation that is given so many elements: a file of a hundred bytes may ask for any number.
+pub(super) fn bounded<T>(given: usize, work: impl FnOnce() -> T) -> T {
+    let more = given.saturating_mul(EACH).saturating_add(FREE).min(LARGEST);
+    let around = MOST.replace(given.saturating_add(more));
+    let done = work();
+    MOST.set(around);
+    done
+}
+
+/// Elements that the evaluation in this thread may hold at one time, and that no tensor may have more of.
+pub(super) fn most() -> usize {
+    MOST.get()
+}
+
 /// The number of elements that a shape has, if that many are allowed.
 pub(super) fn elements(dims: &[usize]) -> Result<usize> {
     let bounded = dims
         .iter()
         .filter(|&&dim| dim != 0)
-        .try_fold(1_usize, |product, &dim| product.checked_mul(dim).filter(|&product| product <= LARGEST));
-    let bounded = bounded.with_context(|| format!("a tensor of shape {dims:?} is too large to evaluate"))?;
+        .try_fold(1_usize, |product, &dim| product.checked_mul(dim).filter(|&product| product <= most()));
+    let bounded = bounded.with_context(|| {
+        format!("a tensor of shape {dims:?} is too large to evaluate: at most {} elements are made", most())
+    })?;
     Ok(if dims.contains(&0) { 0 } else { bounded })
 }
 
@@ -343,6 +372,16 @@ impl From<Dense> for Value {
 }
 
 impl Value {
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        let count = |tensor: &Dense| tensor.dims().iter().product::<usize>();
+        match self {
+            Self::Tensor(tensor) => count(tensor),
+            Self::Sequence(tensors) => tensors.iter().map(count).sum(),
+            Self::Absent => 0,
+        }
+    }
+
     /// What the declared type leaves of the elements.
     pub fn settled(self, precision: Precision) -> Self {
         match self {

@@ -1,14 +1,16 @@
 //! The runtime that is built in: tract, and our own evaluator for what tract does not take.
 
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use anyhow::{Error, Result};
+use anyhow::Result;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
 
 use super::tract::Tract;
 use super::{Runtime, Session};
 use crate::evaluate::{Evaluator, Precision, Sessions};
+use crate::signature::Signature;
 use crate::tensor::Tensor;
 
 /// Nodes beyond which a model counts as large: the time that tract takes to prepare a graph grows with the square of
@@ -18,15 +20,14 @@ const MANY_NODES: usize = 512;
 /// Bytes of weights beyond which a model counts as large: tract needs them three times over to prepare a graph.
 const MANY_BYTES: usize = 128 << 20;
 
-/// Nodes beyond which tract would take hours.
-const TOO_MANY_NODES: usize = 4096;
-
 /// tract for whole models. Large ones, and those that tract cannot run, are evaluated node by node, with tract for the
 /// larger convolutions and what else the evaluator leaves to a runtime: time and memory then grow no faster than the
 /// model, and nothing needs to be installed.
 #[derive(Default)]
 pub struct Embedded {
     tract: Arc<Tract>,
+    /// Whether the evaluator, which makes no more than it may, has run a model to its end.
+    bounded: RefCell<Vec<(Weak<ModelProto>, bool)>>,
 }
 
 impl Embedded {
@@ -34,6 +35,22 @@ impl Embedded {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether a model may be given to tract, which makes tensors of any size, some of them while it reads the model.
+    fn is_bounded(&self, model: &Arc<ModelProto>, by_node: &ByNode, shapes: &[Vec<usize>]) -> bool {
+        let mut known = self.bounded.borrow_mut();
+        known.retain(|(model, _)| model.strong_count() > 0);
+        if let Some((_, bounded)) = known.iter().find(|(known, _)| known.as_ptr() == Arc::as_ptr(model)) {
+            return *bounded;
+        }
+        let inputs = Signature::of(model).ok().and_then(|signature| {
+            let inputs = signature.inputs.iter().zip(shapes);
+            inputs.map(|(port, dims)| Some(Tensor::zeros(port.element?, dims))).collect::<Option<Vec<_>>>()
+        });
+        let bounded = inputs.is_some_and(|inputs| by_node.run(&inputs).is_ok());
+        known.push((Arc::downgrade(model), bounded));
+        bounded
     }
 }
 
@@ -49,24 +66,20 @@ impl Runtime for Embedded {
     fn prepare(&self, model: &Arc<ModelProto>, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
         let by_node =
             ByNode { model: Arc::clone(model), tract: Arc::clone(&self.tract), sessions: Rc::default() };
-        if is_large(model) {
-            return Ok(Box::new(Large { by_node, shapes: shapes.to_vec() }));
+        if is_large(model) || !self.is_bounded(model, &by_node, shapes) {
+            return Ok(Box::new(by_node));
         }
-        match self.tract.prepare(model, shapes) {
-            Ok(session) => Ok(Box::new(Whole { session, by_node })),
-            Err(error) => Ok(Box::new(Parts { by_node, error })),
-        }
+        Ok(match self.tract.prepare(model, shapes) {
+            Ok(whole) => Box::new(Whole { whole, by_node }),
+            Err(_) => Box::new(by_node),
+        })
     }
 }
 
 /// Whether tract would take too long or too much memory to prepare a model.
 fn is_large(model: &ModelProto) -> bool {
-    let nodes = node_count(model);
-    nodes > MANY_NODES || model.graph.as_ref().is_some_and(|graph| weight_bytes(graph) > MANY_BYTES)
-}
-
-fn node_count(model: &ModelProto) -> usize {
-    model.graph.as_ref().map_or(0, |graph| graph.node.len())
+    let large = |graph: &GraphProto| graph.node.len() > MANY_NODES || weight_bytes(graph) > MANY_BYTES;
+    model.graph.as_ref().is_some_and(large)
 }
 
 /// Bytes of weights, however they are stored.
@@ -81,72 +94,33 @@ fn weight_bytes(graph: &GraphProto) -> usize {
     tensors.map(bytes).sum()
 }
 
-/// A model that tract is spared.
-struct Large {
-    by_node: ByNode,
-    shapes: Vec<Vec<usize>>,
-}
-
-impl Session for Large {
-    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let ByNode { model, tract, .. } = &self.by_node;
-        self.by_node.run(inputs).or_else(|own| {
-            if node_count(model) > TOO_MANY_NODES {
-                return Err(own);
-            }
-            let whole = tract.prepare(model, &self.shapes).and_then(|session| session.run(inputs));
-            whole.map_err(|error| refused(own, &error))
-        })
-    }
-
-    fn is_by_node(&self) -> bool {
-        true
-    }
-}
-
 /// A model that tract has taken. Some it takes and does not run.
 struct Whole {
-    session: Box<dyn Session>,
+    whole: Box<dyn Session>,
     by_node: ByNode,
 }
 
 impl Session for Whole {
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let whole = self.session.run(inputs);
+        let whole = self.whole.run(inputs);
         whole.or_else(|error| self.by_node.run(inputs).map_err(|own| error.context(format!("{own:#}"))))
     }
 }
 
-/// A model that tract has refused.
-struct Parts {
-    by_node: ByNode,
-    error: Error,
-}
-
-impl Session for Parts {
-    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.by_node.run(inputs).map_err(|own| refused(own, &self.error))
-    }
-
-    fn is_by_node(&self) -> bool {
-        true
-    }
-}
-
-/// Why a model runs neither node by node nor in tract.
-fn refused(own: Error, tract: &Error) -> Error {
-    own.context(format!("tract does not run the model: {tract:#}"))
-}
-
+/// A model that tract is spared, or has refused.
 struct ByNode {
     model: Arc<ModelProto>,
     tract: Arc<Tract>,
     sessions: Rc<Sessions>,
 }
 
-impl ByNode {
+impl Session for ByNode {
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let evaluator = Evaluator::new(&self.model, Precision::Declared, Some(&*self.tract))?;
         evaluator.with_sessions(&self.sessions).run(inputs)
+    }
+
+    fn is_by_node(&self) -> bool {
+        true
     }
 }

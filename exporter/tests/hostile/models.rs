@@ -277,6 +277,33 @@ pub fn large() -> Vec<Case> {
         computed("Pad", move |input| {
             vec![constant("pads", &pads), NodeProto::new("Pad", &[input, "pads"], &["large"])]
         }),
+        // What a runtime would do at once, since nothing of it depends on the input.
+        computed("Tile", |_| {
+            let many = constant("many", &[1 << 15, 1 << 15]);
+            let one = TensorProto::from_values("", &[1, 1], &[1.0_f32]);
+            let one = NodeProto::new("Constant", &[], &["one"]).with(AttributeProto::tensor("value", one));
+            vec![one, many, NodeProto::new("Tile", &["one", "many"], &["large"])]
+        }),
+        computed("MatMul", |_| {
+            let [left, right] = [("left", [1 << 15, 1]), ("right", [1, 1 << 15])].map(|(name, dims)| {
+                let sizes = constant(&format!("dims of {name}"), &dims);
+                [sizes, NodeProto::new("ConstantOfShape", &[&format!("dims of {name}")], &[name])]
+            });
+            [&left[..], &right, &[NodeProto::new("MatMul", &["left", "right"], &["large"])]].concat()
+        }),
+        // What is left to a runtime.
+        computed("Resize", |input| {
+            let scales = TensorProto::from_values("", &[4], &[1.0_f32, 1.0, 16384.0, 16384.0]);
+            let scales =
+                NodeProto::new("Constant", &[], &["scales"]).with(AttributeProto::tensor("value", scales));
+            vec![scales, NodeProto::new("Resize", &[input, "", "scales"], &["large"])]
+        }),
+        computed("ConvTranspose", |input| {
+            let shape = constant("shape", &[16, 1, 1, 1]);
+            let weight = NodeProto::new("ConstantOfShape", &["shape"], &["weight"]);
+            let strides = AttributeProto::ints("strides", &[1 << 14, 1 << 14]);
+            vec![shape, weight, NodeProto::new("ConvTranspose", &[input, "weight"], &["large"]).with(strides)]
+        }),
     ]
 }
 

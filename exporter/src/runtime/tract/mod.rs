@@ -12,7 +12,8 @@ use isqrt_cov_proto::onnx::ModelProto;
 use prost::Message;
 use tract_onnx::Onnx;
 use tract_onnx::prelude::{
-    DatumType, Framework, InferenceFact, InferenceModelExt, IntoTValue, TValue, TVec, TypedRunnableModel,
+    DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TVec,
+    TypedRunnableModel,
 };
 use tract_onnx::tract_hir::infer::Factoid;
 
@@ -21,6 +22,9 @@ use crate::signature::Signature;
 use crate::tensor::{ElementType, Tensor};
 
 pub use operator::register;
+
+/// Elements of the largest tensor that is made: with eight bytes each, 2 GiB.
+const LARGEST: usize = 1 << 28;
 
 /// tract with the operators of `ai.isqrtcov` registered.
 pub struct Tract {
@@ -79,8 +83,20 @@ impl Tract {
             let element = element.with_context(|| format!("input {index} has no element type"))?;
             model.set_input_fact(index, InferenceFact::dt_shape(element, shape))?;
         }
-        let runnable = model.into_optimized().and_then(tract_onnx::prelude::IntoRunnable::into_runnable);
-        let runnable = runnable.context("tract could not prepare the model")?;
+        let optimized = model.into_optimized().context("tract could not prepare the model")?;
+        for node in optimized.nodes() {
+            let shapes = node.outputs.iter().filter_map(|output| output.fact.shape.as_concrete());
+            for shape in shapes {
+                let product = |size: usize, &dim: &usize| size.checked_mul(dim);
+                let size = shape.iter().try_fold(1, product).filter(|&size| size <= LARGEST);
+                ensure!(
+                    size.is_some(),
+                    "`{}` would have the shape {shape:?}; at most {LARGEST} elements are made",
+                    node.name
+                );
+            }
+        }
+        let runnable = optimized.into_runnable().context("tract could not prepare the model")?;
         Ok(Box::new(TractSession { runnable, declared }))
     }
 }
