@@ -22,7 +22,7 @@ impl<'a> Constants<'a> {
         let mut tensors: HashMap<&str, &TensorProto> =
             graph.initializer.iter().map(|tensor| (tensor.name(), tensor)).collect();
         for node in graph.node.iter().filter(|node| node.op_type() == "Constant") {
-            let value = node.find("value").and_then(|value| value.t.as_ref());
+            let value = node.find("value").and_then(|value| value.t.as_deref());
             if let (Some(name), Some(tensor)) = (node.output.first(), value) {
                 tensors.insert(name, tensor);
             }

@@ -81,7 +81,7 @@ mod tests {
         fn of<'a>(nodes: &'a [NodeProto], all: &mut Vec<&'a NodeProto>) {
             for node in nodes {
                 all.push(node);
-                let graphs = node.attribute.iter().filter_map(|attribute| attribute.g.as_ref());
+                let graphs = node.attribute.iter().filter_map(|attribute| attribute.g.as_deref());
                 graphs.for_each(|graph| of(&graph.node, all));
             }
         }

@@ -185,7 +185,7 @@ fn in_nodes(
     for mut node in std::mem::take(nodes) {
         let mut of_subgraphs = Vec::new();
         for attribute in &mut node.attribute {
-            for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+            for graph in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
                 of_subgraphs = in_graph(graph, Some(scope), opset, replace)?;
             }
         }
@@ -229,13 +229,13 @@ fn output_types(
         "Cast" => all(named("to")),
         "CastLike" => all(input(1)),
         "Constant" => all(node.attribute.first().and_then(|attribute| match attribute.name() {
-            "value" => DataType::try_from(attribute.t.as_ref()?.data_type()).ok(),
+            "value" => DataType::try_from(attribute.t.as_deref()?.data_type()).ok(),
             "value_float" | "value_floats" => Some(DataType::Float),
             _ => None,
         })),
         "ConstantOfShape" => all(Some(
             node.find("value")
-                .and_then(|value| DataType::try_from(value.t.as_ref()?.data_type()).ok())
+                .and_then(|value| DataType::try_from(value.t.as_deref()?.data_type()).ok())
                 .unwrap_or(DataType::Float),
         )),
         "DequantizeLinear" => all(named("output_dtype").or_else(|| input(1))),

@@ -82,7 +82,7 @@ fn asks_caller(node: &NodeProto) -> bool {
 fn holds_weights(nodes: &[NodeProto]) -> bool {
     nodes.iter().any(|node| {
         let own = node.op_type() == "Constant"
-            && node.find("value").and_then(|value| value.t.as_ref()).is_some_and(looks_trained);
+            && node.find("value").and_then(|value| value.t.as_deref()).is_some_and(looks_trained);
         own || subgraphs(node)
             .any(|graph| graph.initializer.iter().any(looks_trained) || holds_weights(&graph.node))
     })

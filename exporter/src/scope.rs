@@ -87,7 +87,9 @@ impl Scope {
         let outer = Self { function: self.function, path: way.to_vec() };
         let node = outer.nodes_mut(model)?.get_mut(node)?;
         let graphs = node.attribute.iter_mut();
-        graphs.flat_map(|attribute| attribute.g.iter_mut().chain(&mut attribute.graphs)).nth(subgraph)
+        graphs
+            .flat_map(|attribute| attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs))
+            .nth(subgraph)
     }
 
     /// For people: nothing for the main graph.
@@ -101,7 +103,7 @@ impl Scope {
         for &(node, subgraph) in &self.path {
             if let Some(proto) = scope.nodes(model).and_then(|nodes| nodes.get(node)) {
                 let mut graphs = proto.attribute.iter().flat_map(|attribute| {
-                    attribute.g.iter().chain(&attribute.graphs).map(|_| attribute.name())
+                    attribute.g.as_deref().into_iter().chain(&attribute.graphs).map(|_| attribute.name())
                 });
                 let attribute = graphs.nth(subgraph).unwrap_or_default();
                 parts.push(format!("{attribute} of {} `{}`", proto.op_type(), place_of(proto)));

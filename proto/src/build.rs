@@ -97,13 +97,13 @@ impl AttributeProto {
     /// A `TENSOR`.
     #[must_use]
     pub fn tensor(name: &str, value: TensorProto) -> Self {
-        Self { t: Some(value), ..Self::of(name, AttributeType::Tensor) }
+        Self { t: Some(Box::new(value)), ..Self::of(name, AttributeType::Tensor) }
     }
 
     /// A `GRAPH`.
     #[must_use]
     pub fn graph(name: &str, value: GraphProto) -> Self {
-        Self { g: Some(value), ..Self::of(name, AttributeType::Graph) }
+        Self { g: Some(Box::new(value)), ..Self::of(name, AttributeType::Graph) }
     }
 
     /// The value of the enclosing function's attribute `from`; only inside a function's body.

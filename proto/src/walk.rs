@@ -50,13 +50,13 @@ fn in_nodes<E>(nodes: &mut [NodeProto], visit: &mut Visit<'_, E>) -> Result<(), 
 }
 
 fn in_attribute<E>(attribute: &mut AttributeProto, visit: &mut Visit<'_, E>) -> Result<(), E> {
-    for tensor in attribute.t.iter_mut().chain(&mut attribute.tensors) {
+    for tensor in attribute.t.as_deref_mut().into_iter().chain(&mut attribute.tensors) {
         visit(tensor, Place::Elsewhere)?;
     }
-    for tensor in attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors) {
+    for tensor in attribute.sparse_tensor.as_deref_mut().into_iter().chain(&mut attribute.sparse_tensors) {
         in_sparse(tensor, visit)?;
     }
-    for graph in attribute.g.iter_mut().chain(&mut attribute.graphs) {
+    for graph in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
         in_graph(graph, visit)?;
     }
     Ok(())

@@ -108,7 +108,7 @@ fn nesting_is_bounded() {
     for _ in 0..10_000 {
         let attribute = AttributeProto {
             r#type: Some(attribute_proto::AttributeType::Graph.into()),
-            g: Some(graph),
+            g: Some(Box::new(graph)),
             ..AttributeProto::default()
         };
         let mut outer = GraphProto::default();

@@ -283,7 +283,7 @@ pub(super) fn range(call: &Call) -> Result<Dense> {
 /// A tensor of a given shape full of one value.
 pub(super) fn constant_of_shape(call: &Call) -> Result<Dense> {
     let dims = call.integers(0)?.into_iter().map(size).collect::<Result<Vec<_>>>()?;
-    let Some(value) = call.attribute("value").and_then(|value| value.t.as_ref()) else {
+    let Some(value) = call.attribute("value").and_then(|value| value.t.as_deref()) else {
         return Ok(Dense::float(ElementType::F32, full(&dims, 0.0)?));
     };
     let value = Dense::decode(value)?;

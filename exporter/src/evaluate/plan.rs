@@ -228,7 +228,12 @@ impl<'a> Builder<'a> {
             let mut read: Vec<usize> = step.inputs.iter().copied().flatten().collect();
             let attributes = step.node.attribute.iter();
             let graphs = attributes.flat_map(|attribute| {
-                attribute.g.iter().chain(&attribute.graphs).map(|graph| (attribute.name(), graph))
+                attribute
+                    .g
+                    .as_deref()
+                    .into_iter()
+                    .chain(&attribute.graphs)
+                    .map(|graph| (attribute.name(), graph))
             });
             for (place, (name, graph)) in graphs.enumerate() {
                 let scope = self.plan.scope.inside(step.index, place);
@@ -300,7 +305,7 @@ fn constant_of(attribute: &AttributeProto) -> Option<ConstantTensor<'_>> {
     }
     let made = |tensor| Some(ConstantTensor::Made(Box::new(tensor)));
     match attribute.name() {
-        "value" => attribute.t.as_ref().map(ConstantTensor::Of),
+        "value" => attribute.t.as_deref().map(ConstantTensor::Of),
         _ => constant_value(attribute).and_then(made),
     }
 }
@@ -319,7 +324,7 @@ fn constant_value(attribute: &AttributeProto) -> Option<TensorProto> {
 /// The value of a `Constant` node whose attribute is the one that the function around it was called with.
 pub(super) fn bound_constant(name: &str, attribute: &AttributeProto) -> Result<Dense> {
     if name == "value" {
-        return Dense::decode(attribute.t.as_ref().context("attribute `value` holds no tensor")?);
+        return Dense::decode(attribute.t.as_deref().context("attribute `value` holds no tensor")?);
     }
     let named = AttributeProto { name: Some(name.to_owned()), ..attribute.clone() };
     let tensor = constant_value(&named).with_context(|| format!("attribute `{name}` holds no number"))?;

@@ -99,7 +99,7 @@ fn least_precise(part: &ModelProto) -> Option<ElementType> {
 fn named(node: &NodeProto, attribute: &AttributeProto) -> Option<ElementType> {
     match attribute.name() {
         "to" | "dtype" if node.domain().is_empty() => float(i32::try_from(attribute.i()).ok()?),
-        _ => stored(attribute.t.as_ref()?),
+        _ => stored(attribute.t.as_deref()?),
     }
 }
 

@@ -85,7 +85,7 @@ fn is_large(model: &ModelProto) -> bool {
 /// Bytes of weights, however they are stored.
 fn weight_bytes(graph: &GraphProto) -> usize {
     let constants = graph.node.iter().filter(|node| node.is("Constant")).flat_map(|node| &node.attribute);
-    let tensors = graph.initializer.iter().chain(constants.filter_map(|attribute| attribute.t.as_ref()));
+    let tensors = graph.initializer.iter().chain(constants.filter_map(|attribute| attribute.t.as_deref()));
     let bytes = |tensor: &TensorProto| {
         let fours = tensor.float_data.len() + tensor.int32_data.len();
         let eights = tensor.double_data.len() + tensor.int64_data.len() + tensor.uint64_data.len();

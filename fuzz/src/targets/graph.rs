@@ -268,7 +268,7 @@ fn nest(graph: &mut GraphProto, random: &mut Rng) {
         node.attribute.push(AttributeProto {
             name: Some(name.to_owned()),
             r#type: Some(5),
-            g: Some(inner.clone()),
+            g: Some(Box::new(inner.clone())),
             ..AttributeProto::default()
         });
     }

@@ -68,7 +68,8 @@ pub fn run(input: &[u8]) {
     };
     let graphs = model.proto.graph.iter();
     let attributes = graphs.clone().flat_map(|graph| &graph.node).flat_map(|node| &node.attribute);
-    let tensors = attributes.flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors));
+    let tensors =
+        attributes.flat_map(|attribute| attribute.t.as_deref().into_iter().chain(&attribute.tensors));
     for tensor in tensors.chain(graphs.flat_map(|graph| &graph.initializer)) {
         read(&model, tensor);
     }

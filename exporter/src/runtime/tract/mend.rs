@@ -104,7 +104,7 @@ fn constant(node: &NodeProto) -> Option<Vec<i64>> {
     if let Some(values) = node.find("value_ints") {
         return Some(values.ints.clone());
     }
-    integers(node.find("value")?.t.as_ref()?)
+    integers(node.find("value")?.t.as_deref()?)
 }
 
 fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
