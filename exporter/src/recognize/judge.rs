@@ -14,14 +14,15 @@ const BY_ITERATION: usize = 320;
 #[must_use]
 pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor]) -> f64 {
     let dims = [&[1], &probed.dims()[1..]].concat();
+    let all = || samples(&probed.inputs).map(|sample| expected(layer, sample, &dims)).collect();
+    let Some(expected) = probed.expected(layer, all) else { return f64::INFINITY };
     let mut worst: f64 = 0.0;
-    for (sample, found) in samples(&probed.inputs).zip(samples(outputs)) {
-        let Some(expected) = expected(layer, sample, &dims) else { return f64::INFINITY };
+    for (expected, found) in expected.iter().zip(samples(outputs)) {
         if expected.len() != found.len() {
             return f64::INFINITY;
         }
         let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        for (expected, found) in expected.iter().zip(&found) {
+        for (expected, found) in expected.iter().zip(found) {
             let distance = (expected - found).abs() / largest;
             // `max` would drop a NaN.
             worst = if distance.is_nan() { f64::INFINITY } else { worst.max(distance) };

@@ -1,6 +1,7 @@
 //! The inputs that a region is evaluated on, and their spectra.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
@@ -11,6 +12,9 @@ use crate::tensor::{ElementType, Tensor};
 /// Entries of the matrix that the search compares; the winner is judged on all of them.
 const SAMPLED_ENTRIES: usize = 96;
 
+/// Layers whose outputs are kept.
+const KEPT: usize = 4;
+
 /// Batches of samples, each sample of the next kind of probe, with the spectra of the first of each kind: one
 /// decomposition serves every cut of the region.
 #[derive(Debug)]
@@ -20,7 +24,12 @@ pub struct Probed {
     matrices: OnceCell<Vec<Spectra>>,
     channels_first: OnceCell<Vec<Spectra>>,
     channels_last: OnceCell<Vec<Spectra>>,
+    /// What layers give, sample by sample.
+    expected: RefCell<Vec<(Layer, Expected)>>,
 }
+
+/// What a layer gives for each sample; none where it does not take them.
+type Expected = Option<Rc<Vec<Vec<f64>>>>;
 
 /// The spectra of a sample.
 #[derive(Debug)]
@@ -84,14 +93,29 @@ impl Probed {
     /// Inputs whose spectra are not known yet.
     #[must_use]
     pub fn new(inputs: Vec<Tensor>) -> Self {
-        let (matrices, channels_first, channels_last) = Default::default();
-        Self { inputs, matrices, channels_first, channels_last }
+        let (matrices, channels_first, channels_last, expected) = Default::default();
+        Self { inputs, matrices, channels_first, channels_last, expected }
     }
 
     /// The inputs' shape.
     #[must_use]
     pub fn dims(&self) -> &[usize] {
         self.inputs.first().map_or(&[], Tensor::dims)
+    }
+
+    /// What `layer` gives for each sample, which `compute` says where it is not known: a region is cut in several ways
+    /// that compute the same.
+    pub fn expected(&self, layer: &Layer, compute: impl FnOnce() -> Option<Vec<Vec<f64>>>) -> Expected {
+        let mut known = self.expected.borrow_mut();
+        if let Some((_, expected)) = known.iter().find(|(known, _)| known == layer) {
+            return expected.clone();
+        }
+        let expected = compute().map(Rc::new);
+        if known.len() == KEPT {
+            known.remove(0);
+        }
+        known.push((*layer, expected.clone()));
+        expected
     }
 
     /// The spectra of the first sample of each kind of probe.

@@ -29,17 +29,17 @@ const RELATIVES: [Relative; 9] = [
     Relative {
         name: "the iteration's other factor, which goes to the inverse square root",
         steps: true,
-        image: |lambda, t, steps| newton_schulz(lambda / t, steps).1 / t.sqrt(),
+        image: |lambda, t, steps| iterates(lambda / t, steps).1 / t.sqrt(),
     },
     Relative {
         name: "the iteration's other factor without post-compensation",
         steps: true,
-        image: |lambda, t, steps| newton_schulz(lambda / t, steps).1,
+        image: |lambda, t, steps| iterates(lambda / t, steps).1,
     },
     Relative {
         name: "the iteration, compensated by the trace instead of its square root",
         steps: true,
-        image: |lambda, t, steps| t * newton_schulz(lambda / t, steps).0,
+        image: |lambda, t, steps| t * iterates(lambda / t, steps).0,
     },
     Relative { name: "the covariance over its trace", steps: false, image: |lambda, t, _| lambda / t },
     Relative { name: "the matrix logarithm", steps: false, image: |lambda, _, _| lambda.ln() },
@@ -52,6 +52,12 @@ const ITERATIONS: std::ops::RangeInclusive<u32> = 1..=12;
 
 /// What is added to the diagonal; functions of singular matrices need something.
 const EPSILON: [f32; 6] = [0.0, 1e-5, 1e-3, 1e-4, 1e-6, 1e-2];
+
+/// The iterates of one eigenvalue.
+fn iterates(a: f64, steps: u32) -> (f64, f64) {
+    let ([y], [z]) = newton_schulz([a], steps);
+    (y, z)
+}
 
 /// What `outputs` are, one for each of the probes, if that is a function known by name.
 #[must_use]

@@ -9,6 +9,9 @@ use std::ops::Range;
 use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
 use nalgebra::{DMatrix, SymmetricEigen};
 
+/// Eigenvalues that are worked on side by side.
+const LANES: usize = 8;
+
 /// The eigenvalues and eigenvectors that a matrix operator's input has.
 #[derive(Debug)]
 pub struct Spectrum {
@@ -99,11 +102,16 @@ impl Basis {
     /// What `layer` gives for the entries in `range`, off-diagonal ones scaled.
     #[must_use]
     pub fn predict(&self, layer: &Layer, range: Range<usize>) -> Vec<f64> {
-        let scale = |t: f64| if layer.compensated { t.sqrt() } else { 1.0 };
         match layer.operator {
-            OperatorKind::CovariancePooling => self.predict_image(layer, range, &|lambda, _| lambda),
-            _ => self.predict_image(layer, range, &|lambda, t| {
-                scale(t) * newton_schulz(lambda / t, layer.iterations).0
+            OperatorKind::CovariancePooling => self.predict_images(layer, range, |_, _| {}),
+            _ => self.predict_images(layer, range, |values, t| {
+                let scale = if layer.compensated { t.sqrt() } else { 1.0 };
+                for values in values.chunks_mut(LANES) {
+                    let mut lanes = [0.0; LANES];
+                    lanes.iter_mut().zip(&*values).for_each(|(lane, value)| *lane = value / t);
+                    let (roots, _) = newton_schulz(lanes, layer.iterations);
+                    values.iter_mut().zip(roots).for_each(|(value, root)| *value = scale * root);
+                }
             }),
         }
     }
@@ -115,6 +123,18 @@ impl Basis {
         layer: &Layer,
         range: Range<usize>,
         image: &dyn Fn(f64, f64) -> f64,
+    ) -> Vec<f64> {
+        self.predict_images(layer, range, |values, t| {
+            values.iter_mut().for_each(|value| *value = image(*value, t));
+        })
+    }
+
+    /// The same for what replaces eigenvalues by their images.
+    fn predict_images(
+        &self,
+        layer: &Layer,
+        range: Range<usize>,
+        replace: impl Fn(&mut [f64], f64),
     ) -> Vec<f64> {
         let divisor = self.positions.map_or(1.0, |positions| positions - f64::from(layer.correction));
         let epsilon = f64::from(layer.epsilon);
@@ -128,29 +148,46 @@ impl Basis {
             }
         };
         // The eigenvectors that are left out share one image.
-        let of_rest = if rest > 0.0 { image(epsilon, t) } else { 0.0 };
-        for value in &mut images {
-            *value = image(*value, t) - of_rest;
-        }
+        let mut of_rest = [epsilon];
+        replace(&mut of_rest, t);
+        let of_rest = if rest > 0.0 { of_rest[0] } else { 0.0 };
+        replace(&mut images, t);
+        images.iter_mut().for_each(|value| *value -= of_rest);
         let off_diagonal_scale = f64::from(layer.off_diagonal_scale);
         let entry = |entry: usize| {
             let products = &self.products[entry * rank..(entry + 1) * rank];
-            let sum: f64 = images.iter().zip(products).map(|(f, product)| f * product).sum();
+            let sum = dot(&images, products);
             if self.on_diagonal[entry] { sum + of_rest } else { sum * off_diagonal_scale }
         };
         range.map(entry).collect()
     }
 }
 
-/// The Newton–Schulz iterates (y, z) of one eigenvalue a of A: y ← y(3 − zy)/2, z ← z(3 − zy)/2 from y = a, z = 1.
+/// The Newton–Schulz iterates (y, z) of some eigenvalues a of A: y ← y(3 − zy)/2, z ← z(3 − zy)/2 from y = a, z = 1.
 #[must_use]
-pub fn newton_schulz(a: f64, iterations: u32) -> (f64, f64) {
-    let (mut y, mut z) = (a, 1.0);
+pub fn newton_schulz<const N: usize>(a: [f64; N], iterations: u32) -> ([f64; N], [f64; N]) {
+    let (mut y, mut z) = (a, [1.0; N]);
     for _ in 0..iterations {
-        let t = 0.5 * (3.0 - z * y);
-        (y, z) = (y * t, t * z);
+        for (y, z) in y.iter_mut().zip(&mut z) {
+            let t = 0.5 * (3.0 - *z * *y);
+            (*y, *z) = (*y * t, t * *z);
+        }
     }
     (y, z)
+}
+
+/// Σ left · right. Each step of one sum waits for the one before, so there are several.
+fn dot(left: &[f64], right: &[f64]) -> f64 {
+    let mut sums = [0.0; LANES];
+    let (left, left_rest) = left.as_chunks::<LANES>();
+    let (right, right_rest) = right.as_chunks::<LANES>();
+    for (left, right) in left.iter().zip(right) {
+        for (sum, (left, right)) in sums.iter_mut().zip(left.iter().zip(right)) {
+            *sum += left * right;
+        }
+    }
+    let rest = left_rest.iter().zip(right_rest).map(|(left, right)| left * right);
+    sums.into_iter().chain(rest).sum()
 }
 
 /// Where entry (row, column), row ≤ column, stands in a sample's output.
