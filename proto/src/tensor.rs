@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use half::{bf16, f16};
+use zerocopy::{FromBytes, Immutable};
 
 use crate::error::{Problem, TensorError};
 use crate::onnx::TensorProto;
@@ -147,6 +148,13 @@ impl TensorData {
         // With a width that the compiler knows this is as fast as a copy.
         let elements = self.bytes.chunks_exact(size_of::<T>());
         (self.data_type == T::DATA_TYPE).then(|| elements.map(T::from_le).collect())
+    }
+
+    /// The elements where they lie; none where they are of another type, or not as this machine would have them in memory.
+    #[must_use]
+    pub fn in_place<T: Element + FromBytes + Immutable>(&self) -> Option<&[T]> {
+        let fits = cfg!(target_endian = "little") && self.data_type == T::DATA_TYPE;
+        fits.then(|| <[T]>::ref_from_bytes(&self.bytes).ok()).flatten()
     }
 
     /// The elements of any floating-point, integer or boolean type of 8 bits or more, in float64. Integers beyond
@@ -317,6 +325,27 @@ impl<'a> Layout<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn elements_are_read_where_they_lie_if_they_lie_right() {
+        let bytes = Bytes::from([1.5_f32.to_le_bytes(), 2.5_f32.to_le_bytes()].concat());
+        let read = |from: usize| {
+            let tensor = TensorProto {
+                dims: vec![1],
+                data_type: Some(DataType::Float.into()),
+                raw_data: Some(bytes.slice(from..from + 4)),
+                ..TensorProto::default()
+            };
+            let data = TensorData::inline(&tensor).unwrap();
+            assert_eq!(data.in_place::<i32>(), None, "another type");
+            data.in_place::<f32>().map(<[f32]>::to_vec)
+        };
+        let aligned: Vec<usize> = (0..4).filter(|&from| read(from).is_some()).collect();
+        assert_eq!(aligned.len(), usize::from(cfg!(target_endian = "little")));
+        if aligned == [0] {
+            assert_eq!((read(0), read(4)), (Some(vec![1.5]), Some(vec![2.5])));
+        }
+    }
 
     #[test]
     fn rows_share_the_bytes_and_what_has_none_is_told() {

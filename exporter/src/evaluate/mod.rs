@@ -100,6 +100,29 @@ impl<'a> Evaluator<'a> {
         fallback: Option<&'a dyn Runtime>,
     ) -> Result<Self> {
         let graph = model.graph.as_ref().context("the model has no graph")?;
+        Self::of(model, Plan::of_graph(graph)?, precision, fallback)
+    }
+
+    /// The same, with values of the main graph as its only outputs: what is not needed for them is not evaluated.
+    ///
+    /// # Errors
+    /// As for [`Evaluator::new`].
+    pub fn showing(
+        model: &'a ModelProto,
+        values: &'a [String],
+        precision: Precision,
+        fallback: Option<&'a dyn Runtime>,
+    ) -> Result<Self> {
+        let graph = model.graph.as_ref().context("the model has no graph")?;
+        Self::of(model, Plan::showing(graph, values)?, precision, fallback)
+    }
+
+    fn of(
+        model: &'a ModelProto,
+        main: Plan<'a>,
+        precision: Precision,
+        fallback: Option<&'a dyn Runtime>,
+    ) -> Result<Self> {
         let opset = standard_opset(&model.opset_import);
         let mut functions = Vec::with_capacity(model.functions.len());
         let mut by_name = HashMap::new();
@@ -116,18 +139,9 @@ impl<'a> Evaluator<'a> {
             let dims = tensor.dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0));
             dims.fold(1, usize::saturating_mul)
         };
-        let weights = graph.initializer.iter().map(count).fold(0, usize::saturating_add);
-        Ok(Self {
-            precision,
-            fallback,
-            decoded,
-            main: Plan::of_graph(graph)?,
-            opset,
-            functions,
-            by_name,
-            model,
-            weights,
-        })
+        let weights =
+            model.graph.iter().flat_map(|graph| &graph.initializer).map(count).fold(0, usize::saturating_add);
+        Ok(Self { precision, fallback, decoded, main, opset, functions, by_name, model, weights })
     }
 
     /// Uses what earlier evaluators of this very model, at this very place in memory, have made ready, and keeps there

@@ -115,6 +115,12 @@ impl<'a> Plan<'a> {
         Self::inner(graph, Scope::default(), &mut |_| None)
     }
 
+    /// The main graph with some of its values as its only outputs, and no node that is not needed for them.
+    pub fn showing(graph: &'a GraphProto, values: &'a [String]) -> Result<Self> {
+        let builder = Builder::begun(graph, Scope::default())?;
+        builder.finish(&graph.node, values.iter().map(String::as_str), Keep::Needed, &mut |_| None)
+    }
+
     /// The body of a function.
     pub fn of_function(function: &'a FunctionProto, index: usize) -> Result<Self> {
         let mut builder = Builder::new(Scope::of_function(index), None);
@@ -122,27 +128,23 @@ impl<'a> Plan<'a> {
             let id = builder.make(name)?;
             builder.plan.inputs.push(id);
         }
-        builder.finish(&function.node, function.output.iter().map(String::as_str), &mut |_| None)
+        let outputs = function.output.iter().map(String::as_str);
+        builder.finish(&function.node, outputs, Keep::All, &mut |_| None)
     }
 
     fn inner(graph: &'a GraphProto, scope: Scope, outside: &mut Outside<'_, 'a>) -> Result<Self> {
         ensure!(scope.path.len() <= DEEPEST, "graphs are nested more than {DEEPEST} deep");
-        let mut builder = Builder::new(scope, Some(graph));
-        for tensor in &graph.initializer {
-            let id = builder.make(tensor.name())?;
-            builder.plan.constants.insert(id, Constant::new(ConstantTensor::Of(tensor)));
-        }
-        for input in &graph.input {
-            // Before IR version 4 initializers were inputs, too.
-            let initialized =
-                builder.ids.get(input.name()).is_some_and(|id| builder.plan.constants.contains_key(id));
-            if !initialized {
-                let id = builder.make(input.name())?;
-                builder.plan.inputs.push(id);
-            }
-        }
-        builder.finish(&graph.node, graph.output.iter().map(ValueInfoProto::name), outside)
+        let builder = Builder::begun(graph, scope)?;
+        builder.finish(&graph.node, graph.output.iter().map(ValueInfoProto::name), Keep::All, outside)
     }
+}
+
+/// Which nodes are steps of a plan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    All,
+    /// Those that the outputs need.
+    Needed,
 }
 
 impl<'a> Builder<'a> {
@@ -158,6 +160,25 @@ impl<'a> Builder<'a> {
             graph,
         };
         Self { plan, ids: HashMap::new(), made: Vec::new() }
+    }
+
+    /// With a graph's initializers and inputs.
+    fn begun(graph: &'a GraphProto, scope: Scope) -> Result<Self> {
+        let mut builder = Builder::new(scope, Some(graph));
+        for tensor in &graph.initializer {
+            let id = builder.make(tensor.name())?;
+            builder.plan.constants.insert(id, Constant::new(ConstantTensor::Of(tensor)));
+        }
+        for input in &graph.input {
+            // Before IR version 4 initializers were inputs, too.
+            let initialized =
+                builder.ids.get(input.name()).is_some_and(|id| builder.plan.constants.contains_key(id));
+            if !initialized {
+                let id = builder.make(input.name())?;
+                builder.plan.inputs.push(id);
+            }
+        }
+        Ok(builder)
     }
 
     fn id(&mut self, name: &'a str) -> usize {
@@ -195,6 +216,7 @@ impl<'a> Builder<'a> {
         mut self,
         nodes: &'a [NodeProto],
         outputs: impl Iterator<Item = &'a str>,
+        keep: Keep,
         outside: &mut Outside<'_, 'a>,
     ) -> Result<Plan<'a>> {
         let mut steps = Vec::with_capacity(nodes.len());
@@ -247,12 +269,16 @@ impl<'a> Builder<'a> {
             reads.push(read);
         }
         self.plan.outputs = outputs.map(|name| self.read(name, outside)).collect();
-        self.plan.steps = sorted(steps, &mut reads, self.plan.names.len());
+        let steps = sorted(steps, &mut reads, self.plan.names.len());
         let mut seen: BTreeSet<usize> = self.plan.outputs.iter().copied().collect();
-        for (step, read) in self.plan.steps.iter_mut().zip(&reads).rev() {
-            let ours = read.iter().copied().chain(step.outputs.iter().copied().flatten());
-            step.dead = ours.filter(|&value| seen.insert(value)).collect();
+        for (mut step, read) in steps.into_iter().zip(&reads).rev() {
+            if keep == Keep::All || step.outputs.iter().flatten().any(|value| seen.contains(value)) {
+                let ours = read.iter().copied().chain(step.outputs.iter().copied().flatten());
+                step.dead = ours.filter(|&value| seen.insert(value)).collect();
+                self.plan.steps.push(step);
+            }
         }
+        self.plan.steps.reverse();
         Ok(self.plan)
     }
 }

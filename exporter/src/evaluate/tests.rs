@@ -251,6 +251,26 @@ fn nodes_need_not_be_sorted_but_must_not_be_circular() {
 }
 
 #[test]
+fn values_are_shown_without_what_they_do_not_need() {
+    let nodes = vec![
+        NodeProto::new("Mystery", &["c"], &["d"]),
+        NodeProto::new("Neg", &["x"], &["a"]),
+        NodeProto::new("Abs", &["a"], &["b"]),
+        NodeProto::new("Exp", &["b"], &["c"]),
+    ];
+    let model = model(17, graph(nodes, &["x"], &["d"]));
+    let x = [floats(&[1], &[-2.0])];
+    let show = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let shown = Evaluator::showing(&model, &names, Precision::Declared, None)?.run(&x)?;
+        Ok::<_, anyhow::Error>(shown.iter().flat_map(Tensor::to_f64).collect::<Vec<_>>())
+    };
+    assert_eq!(show(&["b", "x", "a"]).unwrap(), [2.0, -2.0, 2.0]);
+    assert!(show(&["d"]).is_err());
+    assert!(show(&["nothing"]).is_err());
+}
+
+#[test]
 fn huge_tensors_are_refused_before_they_are_made() {
     let huge = [1 << 40, 1 << 40];
     let x = floats(&[1, 1], &[1.0]);

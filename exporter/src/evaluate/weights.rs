@@ -7,7 +7,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::TensorProto;
-use ndarray::linalg::general_mat_mul;
+use ndarray::linalg::{general_mat_mul, general_mat_vec_mul};
 use ndarray::{Array2, ArrayView2, Ix2, LinalgScalar, s};
 
 use super::Precision;
@@ -22,6 +22,10 @@ const LARGE: usize = 1 << 20;
 /// Elements of a piece, about: what a core keeps near.
 const PIECE: usize = 1 << 18;
 
+/// Columns up to which a product is made column by column: rearranging the weights for a product of matrices would take
+/// longer than the product.
+const FEW: usize = 4;
+
 /// What products are computed in.
 pub(super) trait Number: LinalgScalar {
     /// The nearest number.
@@ -30,8 +34,8 @@ pub(super) trait Number: LinalgScalar {
     /// The same number.
     fn widened(self) -> f64;
 
-    /// Weights as they are stored.
-    fn read(data: &TensorData) -> Option<Vec<Self>>;
+    /// Weights, where they lie if they are stored so.
+    fn read(data: &TensorData) -> Option<Cow<'_, [Self]>>;
 }
 
 impl Number for f32 {
@@ -43,9 +47,9 @@ impl Number for f32 {
         self.into()
     }
 
-    fn read(data: &TensorData) -> Option<Vec<Self>> {
+    fn read(data: &TensorData) -> Option<Cow<'_, [Self]>> {
         let rounded = || Some(data.to_f64()?.into_iter().map(Self::nearest).collect());
-        data.values().or_else(rounded)
+        data.in_place().map(Cow::Borrowed).or_else(|| data.values().or_else(rounded).map(Cow::Owned))
     }
 }
 
@@ -58,8 +62,8 @@ impl Number for f64 {
         self
     }
 
-    fn read(data: &TensorData) -> Option<Vec<Self>> {
-        data.to_f64()
+    fn read(data: &TensorData) -> Option<Cow<'_, [Self]>> {
+        data.in_place().map(Cow::Borrowed).or_else(|| data.to_f64().map(Cow::Owned))
     }
 }
 
@@ -100,7 +104,13 @@ impl<'a> Weights<'a> {
         let first = rows.start;
         self.by_pieces(rows, |at, piece| {
             let mut made = made.slice_mut(s![at.start - first..at.end - first, ..]);
-            general_mat_mul(T::one(), &piece, right, T::zero(), &mut made);
+            if right.ncols() > FEW {
+                general_mat_mul(T::one(), &piece, right, T::zero(), &mut made);
+                return;
+            }
+            for (column, mut made) in right.columns().into_iter().zip(made.columns_mut()) {
+                general_mat_vec_mul(T::one(), &piece, &column, T::zero(), &mut made);
+            }
         })?;
         Ok(made)
     }
@@ -122,8 +132,12 @@ impl<'a> Weights<'a> {
         let step = (PIECE / self.columns.max(1)).max(1);
         for from in rows.clone().step_by(step) {
             let at = from..(from + step).min(rows.end);
+            let stored;
             let piece = match &self.elements {
-                Elements::Stored(data) => data.rows(at.clone()).as_ref().and_then(T::read),
+                Elements::Stored(data) => {
+                    stored = data.rows(at.clone());
+                    stored.as_ref().and_then(T::read)
+                }
                 Elements::Computed(values) => {
                     let values = &values[at.start * self.columns..at.end * self.columns];
                     Some(values.iter().copied().map(T::nearest).collect())

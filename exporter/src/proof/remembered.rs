@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::Result;
-use isqrt_cov_proto::onnx::ModelProto;
+use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
 use crate::runtime::{Runtime, Session};
 use crate::tensor::Tensor;
@@ -50,6 +50,15 @@ impl Runtime for Remembered<'_> {
             return Ok(session);
         }
         Ok(Box::new(Remembering { session, runs: Rc::clone(&self.runs) }))
+    }
+
+    fn prepare_showing(
+        &self,
+        model: &Arc<ModelProto>,
+        values: &[ValueInfoProto],
+        shapes: &[Vec<usize>],
+    ) -> Result<Box<dyn Session>> {
+        self.runtime.prepare_showing(model, values, shapes)
     }
 }
 

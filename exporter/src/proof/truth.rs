@@ -10,7 +10,7 @@ use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 use serde_json::{Value, json};
 
 use super::inside::inside;
-use super::parting::{in_main_graph, output_of, showing};
+use super::parting::{in_main_graph, output_of};
 use super::report::number;
 use super::{Case, Difference, Pair, Plan, Proof, Work, inputs_of};
 use crate::recognize::Found;
@@ -246,7 +246,7 @@ fn first(tensor: &Tensor, samples: usize) -> Vec<f64> {
     values
 }
 
-/// A model with what its layers read and compute as its first outputs.
+/// A model with what its layers read and compute as its outputs.
 struct Probe {
     session: Box<dyn Session>,
     /// For each layer: where its input is to be found, and its output.
@@ -261,7 +261,7 @@ enum Source {
 
 impl Probe {
     fn new(
-        model: &ModelProto,
+        model: &Arc<ModelProto>,
         layers: &[&Found],
         runtime: &dyn Runtime,
         shapes: &[Vec<usize>],
@@ -282,7 +282,7 @@ impl Probe {
             let source = fed.map_or_else(|| Source::Output(place(input)), Source::Input);
             places.push((source, place(output_of(found))));
         }
-        let session = runtime.prepare(&Arc::new(showing(model, &values)), shapes)?;
+        let session = runtime.prepare_showing(model, &values, shapes)?;
         Ok(Self { session, places })
     }
 

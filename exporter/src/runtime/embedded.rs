@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use anyhow::Result;
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
 use super::tract::Tract;
-use super::{Runtime, Session};
+use super::{Runtime, Session, showing};
 use crate::evaluate::{Evaluator, Precision, Sessions};
 use crate::signature::Signature;
 use crate::tensor::Tensor;
@@ -35,6 +35,11 @@ impl Embedded {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    fn by_node(&self, model: &Arc<ModelProto>, shown: Option<Vec<String>>) -> ByNode {
+        let (model, tract) = (Arc::clone(model), Arc::clone(&self.tract));
+        ByNode { model, tract, sessions: Rc::default(), shown }
     }
 
     /// Whether a model may be given to tract, which makes tensors of any size, some of them while it reads the model.
@@ -64,8 +69,7 @@ impl Runtime for Embedded {
     }
 
     fn prepare(&self, model: &Arc<ModelProto>, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>> {
-        let by_node =
-            ByNode { model: Arc::clone(model), tract: Arc::clone(&self.tract), sessions: Rc::default() };
+        let by_node = self.by_node(model, None);
         if is_large(model) || !self.is_bounded(model, &by_node, shapes) {
             return Ok(Box::new(by_node));
         }
@@ -73,6 +77,20 @@ impl Runtime for Embedded {
             Ok(whole) => Box::new(Whole { whole, by_node }),
             Err(_) => Box::new(by_node),
         })
+    }
+
+    fn prepare_showing(
+        &self,
+        model: &Arc<ModelProto>,
+        values: &[ValueInfoProto],
+        shapes: &[Vec<usize>],
+    ) -> Result<Box<dyn Session>> {
+        if !is_large(model) {
+            return self.prepare(&Arc::new(showing(model, values)), shapes);
+        }
+        // Without a copy of the model.
+        let names = values.iter().map(|value| value.name().to_owned()).collect();
+        Ok(Box::new(self.by_node(model, Some(names))))
     }
 }
 
@@ -112,11 +130,17 @@ struct ByNode {
     model: Arc<ModelProto>,
     tract: Arc<Tract>,
     sessions: Rc<Sessions>,
+    /// The values that are its outputs, where they are others than the model says.
+    shown: Option<Vec<String>>,
 }
 
 impl Session for ByNode {
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        let evaluator = Evaluator::new(&self.model, Precision::Declared, Some(&*self.tract))?;
+        let runtime = Some(&*self.tract as &dyn Runtime);
+        let evaluator = match &self.shown {
+            None => Evaluator::new(&self.model, Precision::Declared, runtime)?,
+            Some(names) => Evaluator::showing(&self.model, names, Precision::Declared, runtime)?,
+        };
         evaluator.with_sessions(&self.sessions).run(inputs)
     }
 

@@ -8,7 +8,7 @@ mod version;
 use std::sync::Arc;
 
 use anyhow::Result;
-use isqrt_cov_proto::onnx::ModelProto;
+use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
 use crate::tensor::Tensor;
 
@@ -28,6 +28,28 @@ pub trait Runtime {
     /// # Errors
     /// A model that the runtime cannot load.
     fn prepare(&self, model: &Arc<ModelProto>, shapes: &[Vec<usize>]) -> Result<Box<dyn Session>>;
+
+    /// The same, with `values` of the main graph as its only outputs.
+    ///
+    /// # Errors
+    /// A model that the runtime cannot load.
+    fn prepare_showing(
+        &self,
+        model: &Arc<ModelProto>,
+        values: &[ValueInfoProto],
+        shapes: &[Vec<usize>],
+    ) -> Result<Box<dyn Session>> {
+        self.prepare(&Arc::new(showing(model, values)), shapes)
+    }
+}
+
+/// The model with other outputs.
+fn showing(model: &ModelProto, values: &[ValueInfoProto]) -> ModelProto {
+    let mut model = model.clone();
+    if let Some(graph) = &mut model.graph {
+        graph.output = values.to_vec();
+    }
+    model
 }
 
 /// A model that is ready to run.
