@@ -20,6 +20,8 @@ pub struct Target {
     mutate: fn(&mut Vec<u8>, &mut Rng, Bytes<'_>),
     /// Folders of the project, and the endings of the files in them that are inputs.
     seeds: &'static [(&'static str, &'static [&'static str])],
+    /// One of so many of them is enough for libFuzzer, which works on each before it changes any.
+    pub one_of: usize,
     /// What an input may cost.
     memory: Memory,
 }
@@ -34,6 +36,7 @@ pub const TARGETS: [Target; 6] = [
         run: checkpoint::run,
         mutate: archive::mutate,
         seeds: &[("tests/corpus/checkpoints", TORCH)],
+        one_of: 1,
         memory: Memory { constant: MIB, factor: 400 },
     },
     Target {
@@ -41,6 +44,7 @@ pub const TARGETS: [Target; 6] = [
         run: model::run,
         mutate: model::mutate,
         seeds: &[("tests/corpus", &[".onnx"]), ("proto/tests/data", &[".onnx"])],
+        one_of: 1,
         memory: Memory { constant: MIB, factor: 400 },
     },
     Target {
@@ -48,6 +52,7 @@ pub const TARGETS: [Target; 6] = [
         run: recognition::run,
         mutate: graph::mutate,
         seeds: &[("tests/corpus", &[".onnx"])],
+        one_of: 8,
         // The evaluator may hold 2 GiB, and makes the next tensor beside them.
         memory: Memory { constant: 3 << 30, factor: 400 },
     },
@@ -56,6 +61,7 @@ pub const TARGETS: [Target; 6] = [
         run: kernel::run,
         mutate: kernel::mutate,
         seeds: &[],
+        one_of: 1,
         memory: Memory { constant: 4 * MIB, factor: 400 },
     },
     Target {
@@ -63,6 +69,7 @@ pub const TARGETS: [Target; 6] = [
         run: checkpoint::run,
         mutate: safetensors::mutate,
         seeds: &[("tests/corpus/checkpoints", &[".safetensors", ".index.json"])],
+        one_of: 1,
         memory: Memory { constant: MIB, factor: 400 },
     },
     Target {
@@ -70,6 +77,7 @@ pub const TARGETS: [Target; 6] = [
         run: arrays::run,
         mutate: archive::mutate,
         seeds: &[("tests/corpus", &[".npz", ".npy"])],
+        one_of: 1,
         memory: Memory { constant: MIB, factor: 5_000 },
     },
 ];

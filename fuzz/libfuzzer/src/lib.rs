@@ -31,7 +31,7 @@ macro_rules! fuzz {
 /// Makes ready for `target`; with `SEEDS` in the environment lists its seeds, one after the other, and ends the process.
 pub fn begin(target: &Target) {
     if std::env::var_os("SEEDS").is_some() {
-        let seeds = target.seeds().into_iter().chain(target.findings());
+        let seeds = target.seeds().into_iter().step_by(target.one_of).chain(target.findings());
         let seeds: Vec<String> = seeds.map(|seed| seed.display().to_string()).collect();
         println!("{}", seeds.join(","));
         std::process::exit(0);
