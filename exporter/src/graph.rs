@@ -88,6 +88,18 @@ fn holds_weights(nodes: &[NodeProto]) -> bool {
     })
 }
 
+/// Whether a graph, or a graph inside it, multiplies matrices.
+#[must_use]
+pub fn multiplies(graph: &GraphProto) -> bool {
+    graph.node.iter().any(|node| is_matrix_product(node) || subgraphs(node).any(multiplies))
+}
+
+/// Whether a node multiplies matrices.
+#[must_use]
+pub fn is_matrix_product(node: &NodeProto) -> bool {
+    matches!(node.op_type(), "MatMul" | "Gemm" | "Einsum" | "FusedMatMul" | "TransposeMatMul" | "FusedGemm")
+}
+
 /// Inputs of which an operator uses the shape or the type, not the elements.
 fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
     matches!((node.op_type(), input), ("Shape" | "Size" | "EyeLike", 0) | ("CastLike", 1))
@@ -360,8 +372,11 @@ impl<'a> Flow<'a> {
             "Loop" => &proto.input[..2.min(proto.input.len())],
             _ => &[],
         };
-        deciding.iter().any(|name| self.id(name).is_some_and(|id| self.kind[id] == Kind::Data))
-            || holds_weights(std::slice::from_ref(proto))
+        let decides =
+            |kind: Kind| deciding.iter().any(|name| self.id(name).is_some_and(|id| self.kind[id] == kind));
+        // What is multiplied for one shape and not for another is no formula either.
+        let by_shape = proto.op_type() == "If" && subgraphs(proto).any(multiplies);
+        decides(Kind::Data) || by_shape && decides(Kind::Shape) || holds_weights(std::slice::from_ref(proto))
     }
 
     /// The values through which all data of `value` comes, nearest first.

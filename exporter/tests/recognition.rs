@@ -13,7 +13,7 @@ use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::layer::Value as Attribute;
 use isqrt_cov_op::{DOMAIN, OperatorKind};
-use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, NodeProto, TensorProto};
+use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use ndarray::ArrayD;
 use serde_json::Value;
 
@@ -214,4 +214,98 @@ fn a_guard_in_front_of_a_layer_is_no_part_of_it() {
     let findings = recognize(&model, &Embedded::new()).unwrap();
     assert_eq!(findings.layers.len(), 1);
     assert_eq!(findings.layers[0].input, "clipped");
+}
+
+fn with_limits(graph: &mut GraphProto) {
+    let limits = [("tiny", 1e-6), ("least", -1e4), ("most", 1e4), ("zero", 0.0)];
+    graph
+        .initializer
+        .extend(limits.map(|(name, limit)| TensorProto::from_values(name, &[], &[limit as f32])));
+}
+
+/// What a guard does shows on extreme inputs only. One inside a layer makes another function of it.
+#[test]
+fn a_guard_inside_of_a_layer_is_no_part_of_it() {
+    let model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_ref().unwrap();
+    let trace = graph.node.iter().find(|node| node.op_type() == "Sqrt").unwrap().input[0].clone();
+    for (operator, inputs, said) in [
+        ("Clip", [&*trace, "tiny", ""], "of about 1e-9"),
+        ("Max", [&trace, "tiny", "tiny"], "of about 1e-9"),
+        ("Min", [&trace, "most", "most"], "of about 1e9"),
+        ("Clip", [&trace, "", "most"], "of about 1e9"),
+    ] {
+        let mut model = model.clone();
+        let graph = model.graph.as_mut().unwrap();
+        with_limits(graph);
+        for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| **name == trace) {
+            "guarded".clone_into(name);
+        }
+        graph.node.push(NodeProto::new(operator, &inputs, &["guarded"]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let whole = findings.layers.iter().find(|found| found.layer.operator == OperatorKind::IsqrtCov);
+        assert!(whole.is_none(), "{operator} of {inputs:?}");
+        assert!(findings.misses.iter().any(|miss| miss.reason.contains(said)), "{:?}", findings.misses);
+    }
+}
+
+/// One behind a layer stays behind it, also where it looks for nothing but NaN.
+#[test]
+fn a_guard_behind_a_layer_is_no_part_of_it() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    with_limits(graph);
+    let output = graph.output[0].name().to_owned();
+    for name in graph.node.iter_mut().flat_map(|node| &mut node.output).filter(|name| **name == output) {
+        "layer".clone_into(name);
+    }
+    let clip = NodeProto::new("Clip", &["layer", "least", "most"], &[&output]);
+    let absent = NodeProto::new("IsNaN", &["layer"], &["absent"]);
+    let filled = NodeProto::new("Where", &["absent", "zero", "layer"], &[&output]);
+    for nodes in [vec![clip], vec![absent, filled]] {
+        let mut model = model.clone();
+        model.graph.as_mut().unwrap().node.extend(nodes);
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+        assert_eq!((found.layer.operator, &*found.output), (OperatorKind::IsqrtCov, "layer"));
+    }
+}
+
+/// Two layers of which the number of samples chooses are two, whatever it is.
+#[test]
+fn what_the_shape_chooses_is_no_formula() {
+    let branch = |name: &str| {
+        let mut graph = load(&corpus().join(name)).graph.unwrap();
+        graph.input.clear();
+        graph
+    };
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    let input = graph.input[0].name().to_owned();
+    let choice = NodeProto::new("If", &["many"], &["chosen"])
+        .with(AttributeProto::graph(
+            "then_branch",
+            branch("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"),
+        ))
+        .with(AttributeProto::graph(
+            "else_branch",
+            branch("layer/stripped_noDotData_d16_hw7_it1_ts17_dynbatch.onnx"),
+        ));
+    graph.node = vec![
+        NodeProto::new("Shape", &[&input], &["shape"]),
+        NodeProto::new("Gather", &["shape", "first"], &["samples"]),
+        NodeProto::new("Greater", &["samples", "limit"], &["many"]),
+        choice,
+    ];
+    graph.initializer = vec![
+        TensorProto::from_values("first", &[], &[0_i64]),
+        TensorProto::from_values("limit", &[], &[16_i64]),
+    ];
+    graph.value_info.clear();
+    graph.output[0].name = Some("chosen".to_owned());
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let mut iterations: Vec<u32> = findings.layers.iter().map(|found| found.layer.iterations).collect();
+    iterations.sort_unstable();
+    assert_eq!(iterations, [1, 5]);
+    assert!(findings.layers.iter().all(|found| !found.scope.is_main()));
 }

@@ -116,7 +116,7 @@ fn load(path: &Path, runtime: &dyn Runtime, arguments: &Arguments) -> Result<(Su
         path.display(),
         arguments.batch
     );
-    let sized = shapes.sized(batch, arguments.extent as usize);
+    let sized = shapes.sized(batch, (arguments.extent as usize, arguments.extent as usize));
     let session = runtime.prepare(&model, &sized);
     let subject = session.and_then(|session| Subject::new(session, shapes.random(&sized, 1)));
     let subject = subject

@@ -33,7 +33,7 @@ impl Case {
 }
 
 /// The shapes to try, each with the seeds and the user's samples that run on it.
-pub(super) fn cases(shapes: &Shapes, extents: &[usize], plan: &Plan) -> Vec<Case> {
+pub(super) fn cases(shapes: &Shapes, extents: &[(usize, usize)], plan: &Plan) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     let batches = if shapes.open_batch() { BATCHES.to_vec() } else { vec![shapes.fixed_batch()] };
     let seeds = || (1..=plan.seeds).map(Work::Seed).collect();

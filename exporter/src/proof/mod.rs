@@ -187,13 +187,14 @@ impl<'a> Pair<'a> {
         Ok(shapes.map(|shapes| (Self { reference, candidate, runtime, alignment }, shapes)))
     }
 
-    /// Sizes for the open axes other than the batch: one on which the reference gives numbers, and one more.
-    fn extents(&self, shapes: &Shapes) -> Result<Vec<usize>> {
+    /// Sizes for the open axes other than the batch, the first and the others: some on which the reference gives numbers, and
+    /// some more, which differ if the reference takes that.
+    fn extents(&self, shapes: &Shapes) -> Result<Vec<(usize, usize)>> {
         if !shapes.open_extent() {
-            return Ok(vec![1]);
+            return Ok(vec![(1, 1)]);
         }
         let batch = if shapes.open_batch() { 1 } else { shapes.fixed_batch() };
-        let attempt = |extent: usize| -> Result<bool> {
+        let attempt = |extent: (usize, usize)| -> Result<bool> {
             let sized = shapes.sized(batch, extent);
             let outputs = self.runtime.prepare(self.reference, &sized)?.run(&shapes.random(&sized, 1))?;
             Ok(outputs
@@ -203,14 +204,13 @@ impl<'a> Pair<'a> {
         let mut last = None;
         let candidates: &[usize] = if shapes.looks_like_images() { &IMAGES } else { &FEATURES };
         for &extent in candidates {
-            match attempt(extent) {
+            let square = (extent, extent);
+            match attempt(square) {
                 Ok(true) => {
                     let more = extent + extent.div_ceil(2);
-                    return Ok(if attempt(more).unwrap_or(false) {
-                        vec![extent, more]
-                    } else {
-                        vec![extent]
-                    });
+                    let others = [(extent, more), (more, more)].into_iter();
+                    let other = others.filter(|&other| attempt(other).unwrap_or(false)).take(1);
+                    return Ok(std::iter::once(square).chain(other).collect());
                 }
                 Ok(false) => {}
                 Err(error) => last = Some(error),

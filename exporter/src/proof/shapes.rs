@@ -188,14 +188,22 @@ impl Shapes {
         first.find_map(|axis| if let Axis::Size(size) = axis { Some(*size) } else { None }).unwrap_or(1)
     }
 
-    /// The shape of each input with `batch` samples and `extent` along every other open axis.
+    /// The shape of each input with `batch` samples; the first of the other open axes has the first extent, all others have
+    /// the second.
     #[must_use]
-    pub fn sized(&self, batch: usize, extent: usize) -> Vec<Vec<usize>> {
+    pub fn sized(&self, batch: usize, (first, others): (usize, usize)) -> Vec<Vec<usize>> {
         let keys = self.batch_keys();
+        let is_batch = |key: &str| keys.contains(key);
+        let mut open = self.inputs.iter().flat_map(|input| &input.dims).filter_map(|axis| match axis {
+            Axis::Open(key) if !is_batch(key) => Some(key),
+            _ => None,
+        });
+        let leading = open.next();
         let size = |axis: &Axis| match axis {
             Axis::Size(size) => *size,
-            Axis::Open(key) if keys.contains(key.as_str()) => batch,
-            Axis::Open(_) => extent,
+            Axis::Open(key) if is_batch(key) => batch,
+            Axis::Open(key) if Some(key) == leading => first,
+            Axis::Open(_) => others,
         };
         self.inputs.iter().map(|input| input.dims.iter().map(size).collect()).collect()
     }
@@ -260,7 +268,7 @@ mod tests {
         let model = signature(&[Dim::Named("n".into()), Dim::Fixed(3), Dim::Unknown, Dim::Unknown]);
         let shapes = agreed(&model, &model).unwrap();
         assert!(shapes.open_batch() && shapes.open_extent());
-        assert_eq!(shapes.sized(2, 64), [[2, 3, 64, 64]]);
+        assert_eq!(shapes.sized(2, (64, 48)), [[2, 3, 64, 48]]);
     }
 
     #[test]
@@ -270,7 +278,7 @@ mod tests {
         let shapes = agreed(&open, &fixed).unwrap();
         assert!(!shapes.open_batch());
         assert_eq!(shapes.fixed_batch(), 8);
-        assert_eq!(shapes.sized(1, 4), [[8, 4]]);
+        assert_eq!(shapes.sized(1, (4, 5)), [[8, 4]]);
         let other = signature(&[Dim::Fixed(7), Dim::Named("c".into())]);
         assert!(agreed(&fixed, &other).unwrap_err().contains("is 8 in one model and 7"));
     }
@@ -298,7 +306,7 @@ mod tests {
     fn random_inputs_follow_the_seed() {
         let model = signature(&[Dim::Fixed(2), Dim::Fixed(3)]);
         let shapes = agreed(&model, &model).unwrap();
-        let sized = shapes.sized(1, 1);
+        let sized = shapes.sized(1, (1, 1));
         assert_eq!(shapes.random(&sized, 1), shapes.random(&sized, 1));
         assert_ne!(shapes.random(&sized, 1), shapes.random(&sized, 2));
     }

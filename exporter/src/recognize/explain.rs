@@ -36,6 +36,25 @@ pub fn distance(closest: &Identification, resolution: Resolution) -> String {
     )
 }
 
+/// What is a layer on ordinary inputs, but not on these.
+#[must_use]
+pub fn limited(found: Found, inputs: &str) -> Miss {
+    let reason = format!(
+        "on ordinary inputs it is {}, but on inputs {inputs} it is not: something inside limits a value (a Clip, a Max, a \
+         Where) or adds to it",
+        found.layer
+    );
+    Miss {
+        scope: found.scope,
+        input: found.input,
+        output: found.output,
+        closest: Some(found.layer),
+        error: found.evidence.error,
+        evaluator: found.evaluator,
+        reason,
+    }
+}
+
 /// The finding of a layer that is another function where its input has the shape `dims`.
 #[must_use]
 pub fn of_one_size(found: Found, error: f64, dims: &[usize]) -> Miss {

@@ -68,10 +68,15 @@ pub struct Resolution {
 }
 
 impl Resolution {
-    /// That of an evaluation in float64, of a graph whose constants are of type `element`.
+    /// That of an evaluation in float64, of a graph whose constants are of type `element`: nothing but them is rounded.
     #[must_use]
     pub fn exact(element: ElementType) -> Self {
-        Self { tolerance: tolerance(element), noise: 1e-10 }
+        let tolerance = match element {
+            ElementType::F16 => 2e-3,
+            ElementType::BF16 => 8e-3,
+            other => tolerance(other),
+        };
+        Self { tolerance, noise: 1e-10 }
     }
 
     /// That of an evaluation in `element`.

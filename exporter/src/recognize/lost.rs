@@ -7,9 +7,8 @@ use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 use super::observe::{Cut, Observed};
 use super::places::Place;
 use super::probed::samples;
-use super::region::is_matrix_product;
 use super::{Evidence, Found, Hole, Lost};
-use crate::graph::{Flow, Kind};
+use crate::graph::{Flow, Kind, is_matrix_product};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 

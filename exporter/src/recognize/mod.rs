@@ -374,6 +374,7 @@ impl Search<'_> {
     /// Looks for a cut that `operator` explains; the finding, if there is one, is kept.
     fn explain(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) -> bool {
         let mut best: Option<(ValueId, Found)> = None;
+        let mut limited = None;
         let cuts = observed.cuts.iter().chain(&observed.matrices);
         for cut in cuts {
             let settled = best.as_ref().is_some_and(|(_, found)| found.reshape.is_none());
@@ -387,11 +388,18 @@ impl Search<'_> {
                 best.reshape.is_some() && best.layer == found.layer
                     || cut.leaves && best.layer == written_as(&found.layer, &best.layer)
             });
-            if better {
-                best = Some((cut.value, found));
+            if !better {
+                continue;
+            }
+            match self.limit(candidate, cut, &found.layer) {
+                None => best = Some((cut.value, found)),
+                Some(inputs) => limited = limited.or(Some((found, inputs))),
             }
         }
-        let Some((output, found)) = best else { return false };
+        let Some((output, found)) = best else {
+            self.findings.misses.extend(limited.map(|(found, inputs)| explain::limited(found, &inputs)));
+            return false;
+        };
         self.keep(candidate, output, found);
         true
     }
@@ -410,7 +418,9 @@ impl Search<'_> {
             if self.findings.layers.iter().any(behind) {
                 continue;
             }
-            if let Some(found) = self.certain(candidate, observed, cut, operator) {
+            if let Some(found) = self.certain(candidate, observed, cut, operator)
+                && self.limit(candidate, cut, &found.layer).is_none()
+            {
                 self.keep(candidate, cut.value, found);
             }
         }
@@ -432,6 +442,11 @@ impl Search<'_> {
         // A node that makes something else that is needed cannot give way, and none gives way twice.
         let owned = &self.owned[candidate.place];
         (!found.nodes.is_empty() && !found.nodes.iter().any(|node| owned.contains(node))).then_some(found)
+    }
+
+    /// Inputs, in words, on which a cut is not what `layer` gives, if there are such.
+    fn limit(&self, candidate: &Candidate, cut: &Cut, layer: &Layer) -> Option<String> {
+        self.subject(candidate)?.limit(layer, cut.value, self.runtime)
     }
 
     fn keep(&mut self, candidate: &Candidate, output: ValueId, mut found: Found) {

@@ -8,7 +8,8 @@ use isqrt_cov_op::{Layer, OperatorKind};
 use super::identify::Resolution;
 use super::judge;
 use super::places::Place;
-use super::probed::{Probed, inputs};
+use super::probe::{EXTREMES, Probe};
+use super::probed::{Probed, extreme, inputs};
 use super::region::Region;
 use super::survey::Seen;
 use crate::evaluate::{Evaluator, Precision, Watcher};
@@ -151,6 +152,36 @@ impl Subject<'_> {
     pub fn distance(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<f64> {
         let mut probes = inputs(layer.operator, self.seen.tensor.dims());
         probes.truncate(1);
+        self.distance_on(probes, layer, output, runtime)
+    }
+
+    /// Inputs, in words, on which `output` is not what `layer` gives though it is on the probes: something inside limits it.
+    /// None where there are no such, or it cannot be told.
+    pub fn limit(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<String> {
+        let (dims, tolerance) = (self.seen.tensor.dims(), Resolution::exact(self.seen.element).tolerance);
+        let departs = |probe: &&Probe| {
+            let input = extreme(layer.operator, dims, probe);
+            let distance = self.distance_on(vec![input], layer, output, runtime);
+            distance.is_some_and(|distance| distance > tolerance)
+        };
+        if let Some(probe) = EXTREMES.iter().find(departs) {
+            return Some(format!("of about {:.0e}", probe.scale));
+        }
+        let input = Tensor::from_f64(ElementType::F64, dims, &vec![f64::NAN; dims.iter().product()]);
+        let part = self.part(&[output]);
+        let evaluator = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?;
+        let outputs = evaluator.run(&[input]).ok()?;
+        let told = outputs.iter().any(|output| output.to_f64().iter().any(|value| value.is_nan()));
+        (!told).then(|| "that hold NaN".to_owned())
+    }
+
+    fn distance_on(
+        &self,
+        probes: Vec<Tensor>,
+        layer: &Layer,
+        output: ValueId,
+        runtime: &dyn Runtime,
+    ) -> Option<f64> {
         let part = self.part(&[output]);
         let evaluator = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?;
         let outputs: Vec<Tensor> = probes

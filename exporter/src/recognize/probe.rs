@@ -55,6 +55,13 @@ pub const PROBES: [Probe; 4] = [
     Probe { scale: 8.0, least_amplitude: 0.1, offset: 0.2 },
 ];
 
+/// Probes on which limits show that no input of ordinary size reaches: a `Clip` or a `Max` of the trace, say. Float32 has
+/// the traces of both.
+pub const EXTREMES: [Probe; 2] = [
+    Probe { scale: 1e-9, least_amplitude: 0.1, offset: 0.5 },
+    Probe { scale: 1e9, least_amplitude: 0.1, offset: 0.5 },
+];
+
 impl Probe {
     /// A feature map: every sample has amplitudes and offsets of its own.
     ///

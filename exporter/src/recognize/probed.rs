@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
-use super::probe::{Generator, PROBES};
+use super::probe::{Generator, PROBES, Probe};
 use super::spectrum::{Basis, Spectrum};
 use crate::tensor::{ElementType, Tensor};
 
@@ -74,19 +74,29 @@ impl Spectra {
 pub fn inputs(operator: OperatorKind, dims: &[usize]) -> Vec<Tensor> {
     let mut generator = Generator::new(7);
     let mut probes = PROBES.iter().cycle();
-    let one = [&[1], &dims[1..]].concat();
-    let mut batch = || {
-        let values: Vec<f64> = probes
-            .by_ref()
-            .take(dims[0])
-            .flat_map(|probe| match operator {
-                OperatorKind::MatrixSqrt => probe.matrices(&mut generator, &one),
-                _ => probe.features(&mut generator, &one),
-            })
-            .collect();
-        Tensor::from_f64(ElementType::F64, dims, &values)
-    };
+    let mut batch = || batch(operator, dims, probes.by_ref().take(dims[0]), &mut generator);
     (0..PROBES.len().div_ceil(dims[0])).map(|_| batch()).collect()
+}
+
+/// A batch of this probe.
+#[must_use]
+pub fn extreme(operator: OperatorKind, dims: &[usize], probe: &Probe) -> Tensor {
+    batch(operator, dims, std::iter::repeat_n(probe, dims[0]), &mut Generator::new(11))
+}
+
+/// A sample of each of the probes.
+fn batch<'a>(
+    operator: OperatorKind,
+    dims: &[usize],
+    probes: impl Iterator<Item = &'a Probe>,
+    generator: &mut Generator,
+) -> Tensor {
+    let one = [&[1], &dims[1..]].concat();
+    let sample = |probe: &Probe| match operator {
+        OperatorKind::MatrixSqrt => probe.matrices(generator, &one),
+        _ => probe.features(generator, &one),
+    };
+    Tensor::from_f64(ElementType::F64, dims, &probes.flat_map(sample).collect::<Vec<_>>())
 }
 
 impl Probed {

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use isqrt_cov_op::DOMAIN;
-use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto};
+use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
 
-use crate::graph::{Flow, Kind, NodeId, ValueId, subgraphs};
+use crate::graph::{Flow, Kind, NodeId, ValueId, is_matrix_product, multiplies, subgraphs};
 
 /// Feature maps upstream of a product that are tried as a region's input.
 const INPUTS_TRIED: usize = 8;
@@ -60,17 +60,6 @@ pub fn multiplying_functions(functions: &[FunctionProto]) -> HashSet<(&str, &str
             return multiplying;
         }
     }
-}
-
-/// Whether a graph, or a graph inside it, multiplies matrices.
-fn multiplies(graph: &GraphProto) -> bool {
-    graph.node.iter().any(|node| is_matrix_product(node) || subgraphs(node).any(multiplies))
-}
-
-/// Whether a node multiplies matrices.
-#[must_use]
-pub fn is_matrix_product(node: &NodeProto) -> bool {
-    matches!(node.op_type(), "MatMul" | "Gemm" | "Einsum" | "FusedMatMul" | "TransposeMatMul" | "FusedGemm")
 }
 
 /// The values from which everything up to a product follows without a trained weight.

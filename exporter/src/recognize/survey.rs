@@ -45,15 +45,15 @@ pub const SIZES: Sizes = Sizes {
     extents: [(9, 7), (14, 12), (32, 32), (64, 64), (224, 224), (8, 8), (16, 16), (128, 128)],
 };
 
-/// Other sizes: what is found must be the same there.
+/// Other sizes, the second larger than the first: what is found must be the same there.
 pub const OTHER_SIZES: Sizes = Sizes {
     batch: 3,
-    extents: [(12, 10), (18, 15), (48, 48), (96, 96), (256, 256), (10, 10), (24, 24), (160, 160)],
+    extents: [(10, 12), (15, 18), (48, 48), (96, 96), (256, 256), (10, 10), (24, 24), (160, 160)],
 };
 
 /// Whether a model leaves sizes open, so that [`OTHER_SIZES`] are other ones.
 pub fn leaves_sizes_open(graph: &GraphProto) -> bool {
-    matches!((entries(graph, 2, (9, 7)), entries(graph, 3, (12, 10))), (Ok(one), Ok(other)) if one != other)
+    matches!((entries(graph, 2, (9, 7)), entries(graph, 3, (10, 12))), (Ok(one), Ok(other)) if one != other)
 }
 
 /// Evaluates the model with the first input sizes that it takes, and keeps the `wanted` values of its `places` and what
@@ -263,20 +263,41 @@ fn entry(
     let mut unknown = 0;
     let mut dims = Vec::with_capacity(shape.dim.len());
     for (axis, dim) in shape.dim.iter().enumerate() {
-        let fresh = if axis == 0 {
-            batch
-        } else {
-            unknown += 1;
-            if unknown == 1 { first } else { others }
+        let mut fresh = || {
+            unknown += usize::from(axis > 0);
+            match (axis, unknown) {
+                (0, _) => batch,
+                (_, 1) => first,
+                _ => others,
+            }
         };
         dims.push(match &dim.value {
             Some(dimension::Value::DimValue(value)) if *value > 0 => usize::try_from(*value)
                 .with_context(|| format!("graph input `{name}` has size {value} in axis {axis}"))?,
             Some(dimension::Value::DimParam(symbol)) if !symbol.is_empty() => {
-                *symbols.entry(symbol.clone()).or_insert(fresh)
+                *symbols.entry(symbol.clone()).or_insert_with(&mut fresh)
             }
-            _ => fresh,
+            _ => fresh(),
         });
     }
     Ok(Entry { name: name.to_owned(), element, dims })
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::tensor_proto::DataType;
+
+    use super::*;
+
+    #[test]
+    fn open_axes_differ_whatever_is_known_in_front_of_them() {
+        let open = |name: &str| isqrt_cov_proto::onnx::tensor_shape_proto::Dimension {
+            value: Some(dimension::Value::DimParam(name.to_owned())),
+            ..Default::default()
+        };
+        let dims = [open("n"), 8.into(), open("h"), open("w"), open("h")];
+        let value = ValueInfoProto::tensor("x", DataType::Float, dims);
+        let entry = entry(&value, 2, (9, 7), &mut HashMap::new()).unwrap();
+        assert_eq!(entry.dims, [2, 8, 9, 7, 9]);
+    }
 }
