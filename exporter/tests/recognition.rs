@@ -249,6 +249,29 @@ fn a_guard_inside_of_a_layer_is_no_part_of_it() {
     }
 }
 
+/// It may let nothing through but numbers.
+#[test]
+fn what_replaces_nan_inside_of_a_layer_is_no_part_of_it() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    with_limits(graph);
+    let covariance =
+        graph.node.iter().filter(|node| node.op_type() == "MatMul").nth(1).unwrap().output[0].clone();
+    for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| **name == covariance) {
+        "numbers".clone_into(name);
+    }
+    graph.node.push(NodeProto::new("IsNaN", &[&covariance], &["absent"]));
+    graph.node.push(NodeProto::new("Where", &["absent", "zero", &covariance], &["numbers"]));
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let whole = findings.layers.iter().find(|found| found.layer.operator == OperatorKind::IsqrtCov);
+    assert!(whole.is_none());
+    assert!(
+        findings.misses.iter().any(|miss| miss.reason.contains("that hold a NaN")),
+        "{:?}",
+        findings.misses
+    );
+}
+
 /// One behind a layer stays behind it, also where it looks for nothing but NaN.
 #[test]
 fn a_guard_behind_a_layer_is_no_part_of_it() {
