@@ -213,7 +213,12 @@ fn compare<T: Element + Debug>(
         return;
     }
     let Ok(expected) = reference::evaluate(layer, &seen, dims) else { return };
-    let scale = expected.iter().fold(0.0_f64, |greatest, value| greatest.max(value.abs()));
+    // An entry off the diagonal is rounded as the greatest of the matrix is, and scaled with its error.
+    let factor = f64::from(layer.off_diagonal_scale).abs();
+    let Ok(matrix) = reference::evaluate(&Layer { off_diagonal_scale: 1.0, ..*layer }, &seen, dims) else {
+        return;
+    };
+    let scale = factor.max(1.0) * matrix.iter().fold(0.0_f64, |greatest, value| greatest.max(value.abs()));
     let bound = tolerance(layer, &seen, dims, rounding);
     if expected.iter().any(|value| !value.is_finite()) || bound > 0.05 || scale > greatest {
         return;
@@ -248,7 +253,10 @@ fn tolerance(layer: &Layer, sample: &[f64], dims: &[usize], rounding: f64) -> f6
     };
     // What is left of the numbers once their mean is taken out has lost as many digits as it is smaller.
     let amplification = if pooled && layer.centered { amplification(layer, sample, dims) } else { 1.0 };
-    16.0 * sums * growth * amplification + rounding
+    // Kernel and reference add one product after another, and each sum may be half a unit off in the same direction.
+    let terms = layer.extent(dims).map_or(0.0, |extent| extent.positions as f64);
+    let sums = 16.0 * sums + 0.5 * terms * (sums + f64::EPSILON);
+    sums * growth * amplification + rounding
 }
 
 /// The greatest magnitude over the greatest one around its channel's mean.
