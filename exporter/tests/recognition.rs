@@ -216,6 +216,7 @@ fn a_guard_in_front_of_a_layer_is_no_part_of_it() {
     assert_eq!(findings.layers[0].input, "clipped");
 }
 
+/// Adds the numbers that guards compare with.
 fn with_limits(graph: &mut GraphProto) {
     let limits = [("tiny", 1e-6), ("least", -1e4), ("most", 1e4), ("zero", 0.0)];
     graph
