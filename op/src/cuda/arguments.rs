@@ -9,6 +9,9 @@ use crate::layer::{Layout, Vectorization};
 /// The most matrices that a combination can have.
 pub(super) const TERMS: usize = 12;
 
+/// The most products of a chain: a kernel's arguments may take 4 KiB.
+pub(super) const CHAIN: usize = 9;
+
 /// Bytes of a `Scale`.
 pub(super) const SCALE: usize = 48;
 
@@ -102,6 +105,10 @@ arguments!(
     }
 );
 arguments!(
+    /// Of `chain_R`.
+    Chain<R> { products: [Product<R>; CHAIN], count: i32 }
+);
+arguments!(
     /// Of `write_T`.
     Write<R> {
         factors: Factors<R>, scale: Address, out: Address, epsilon: f64, off_diagonal: R, vectorization: i32, covariance: i32,
@@ -116,7 +123,7 @@ macro_rules! passed {
         }
     )*};
 }
-passed!(Moments, Center, Measure, Load<R>, Product<R>, Write<R>);
+passed!(Moments, Center, Measure, Load<R>, Product<R>, Chain<R>, Write<R>);
 
 /// `enum Vectorization`.
 pub(super) fn vectorization(vectorization: Vectorization) -> i32 {
@@ -168,12 +175,15 @@ mod tests {
             Factors<f64> => "Factors<double>";
             Product<f32> => "Product<float>";
             Product<f64> => "Product<double>";
+            Chain<f32> => "Chain<float>";
+            Chain<f64> => "Chain<double>";
             Write<f32> => "Write<f16, float>";
             Write<f64> => "Write<double, double>";
         }
         for (found, expected) in [
             ("sizeof(Scale)", SCALE),
             ("TERMS", TERMS),
+            ("CHAIN", CHAIN),
             ("DIRECT", Form::Direct as usize),
             ("GRAM", Form::Gram as usize),
             ("COVARIANCE", Form::Covariance as usize),

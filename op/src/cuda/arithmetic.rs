@@ -43,6 +43,14 @@ impl Arithmetic {
         })
     }
 
+    /// The bytes of shared memory for what a product has on its way: `STAGES` of `CHUNKS` in `kernels/operand.cuh`.
+    pub(super) fn stages(self) -> u32 {
+        match self {
+            Self::Plain => 4 * 2 * 16 * 72 * 4,
+            Self::Halves => 3 * 2 * 2 * 16 * 64 * 4,
+        }
+    }
+
     /// The exponent of the power of two that X̄ is multiplied by.
     pub(super) fn raised(self) -> i32 {
         match self {

@@ -92,6 +92,8 @@ functions! {
     {
         // From CUDA 12: gives a context a number that no other has, also after it is gone.
         cuCtxGetId(sys::CUcontext, *mut u64);
+        // From CUDA 11.8: lets a launch begin before the one before it is over.
+        cuLaunchKernelEx(*const sys::CUlaunchConfig, sys::CUfunction, *mut *mut c_void, *mut *mut c_void);
     }
 }
 

@@ -105,10 +105,12 @@ impl Kernel {
             positions: extent.positions,
         })?;
         let addresses = Addresses { input, output, workspace: memory.address() };
+        // The first one follows what the caller put on the stream, and the workspace's allocation.
+        let mut follows = false;
         plan.launch(addresses, &mut |launch| {
             // SAFETY: the caller's tensors are as large as the plan takes them to be, the workspace as large as it asked
             // for, and given back behind the last launch.
-            unsafe { context.module.launch(&launch, stream) }
+            unsafe { context.module.launch(&launch, std::mem::replace(&mut follows, true), stream) }
         })
     }
 

@@ -23,11 +23,21 @@ const TOO_NEW: [Status; 3] = [
     sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION as u32,
 ];
 
+/// `cuLaunchKernelEx`.
+type LaunchEx = unsafe extern "C" fn(
+    *const sys::CUlaunchConfig,
+    sys::CUfunction,
+    *mut *mut c_void,
+    *mut *mut c_void,
+) -> Status;
+
 /// The kernels of one tier in one context. Never unloaded.
 #[derive(Debug)]
 pub(super) struct Module {
     driver: &'static Driver,
     handle: Handle<sys::CUmodule>,
+    /// How a launch that may begin before the one before it is over is put on a stream, where the kernels and the driver have that.
+    overlapping: Option<LaunchEx>,
     functions: Mutex<HashMap<&'static str, Function>>,
 }
 
@@ -61,7 +71,10 @@ impl Module {
         let mut refusals = Vec::new();
         for tier in tiers {
             match compile(driver, tier.ptx()) {
-                Ok(handle) => return Ok((Self { driver, handle, functions: Mutex::default() }, tier)),
+                Ok(handle) => {
+                    let overlapping = driver.functions.cuLaunchKernelEx.filter(|_| tier.overlaps());
+                    return Ok((Self { driver, handle, overlapping, functions: Mutex::default() }, tier));
+                }
                 Err((status, log)) => {
                     refusals.push(refusal(tier, &driver.explain(status), &log));
                     if !TOO_NEW.contains(&status) {
@@ -80,9 +93,14 @@ impl Module {
     /// The driver refuses it, or tells of an earlier failure on the device.
     ///
     /// # Safety
-    /// The module's context is current; `stream` is null or one of that context; what the launch's arguments point to is there
+    /// Where `follows`, what is before it on the stream is a launch of this module. The module's context is current; `stream` is null or one of that context; what the launch's arguments point to is there
     /// when it runs, and as large as the kernel reads and writes.
-    pub(super) unsafe fn launch(&self, launch: &Launch<'_>, stream: sys::CUstream) -> Result<(), Error> {
+    pub(super) unsafe fn launch(
+        &self,
+        launch: &Launch<'_>,
+        follows: bool,
+        stream: sys::CUstream,
+    ) -> Result<(), Error> {
         if launch.blocks == 0 {
             return Ok(());
         }
@@ -90,8 +108,30 @@ impl Module {
         let mut parameters = [launch.arguments.address().cast_mut()];
         let Launch { blocks, threads, shared, .. } = *launch;
         let (parameters, none) = (parameters.as_mut_ptr(), ptr::null_mut());
-        // SAFETY: the kernels take one parameter, by value, which the call copies; the rest is the caller's to see to.
+        // SAFETY: the kernels take one parameter, by value, which the call copies; the rest is the caller's to see to. Those that
+        // may overlap with the launch before them wait for its end themselves.
         unsafe {
+            if let Some(launch_ex) = self.overlapping.filter(|_| follows) {
+                let mut attribute = sys::CUlaunchAttribute {
+                    id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+                    pad: [0; 4],
+                    value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+                };
+                let config = sys::CUlaunchConfig {
+                    gridDimX: blocks,
+                    gridDimY: 1,
+                    gridDimZ: 1,
+                    blockDimX: threads,
+                    blockDimY: 1,
+                    blockDimZ: 1,
+                    sharedMemBytes: shared,
+                    hStream: stream,
+                    attrs: &raw mut attribute,
+                    numAttrs: 1,
+                };
+                let status = launch_ex(&raw const config, function.0, parameters, none);
+                return self.driver.check("cuLaunchKernelEx", status);
+            }
             call!(
                 self.driver,
                 cuLaunchKernel(function.0, blocks, 1, 1, threads, 1, 1, shared, stream, parameters, none)

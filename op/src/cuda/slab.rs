@@ -1,6 +1,8 @@
 //! The launches of a slab: samples that a call computes together, one launch for each stage of all of them.
 
-use super::arguments::{self, Address, Center, Epilogue, Factors, Load, Measure, Moments, Product, Write};
+use super::arguments::{
+    self, Address, CHAIN, Center, Chain, Epilogue, Factors, Load, Measure, Moments, Product, Write,
+};
 use super::arithmetic::Arithmetic;
 use super::element::ElementType;
 use super::epilogue::no_epilogue;
@@ -25,16 +27,15 @@ const TILE: usize = 64;
 const MOMENTS_SHARED: u32 = 2048;
 const CENTER_SHARED: u32 = 32 * 129 * 8;
 const MEASURE_SHARED: u32 = 2048;
-const PRODUCT_SHARED: u32 = 2 * 4 * 16 * 72 * 4;
 
 /// What a warp needs for its tile in the end, in bytes.
 const fn warp_room(real: u32) -> u32 {
-    (16 + if real == 4 { 16 } else { 8 }) * 36 * real
+    (16 + 8) * 36 * real
 }
 
 /// A product's chunks, or its warps' tiles after them.
-fn product_shared<R: Real>() -> u32 {
-    PRODUCT_SHARED.max(PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32))
+fn product_shared<R: Real>(arithmetic: Arithmetic) -> u32 {
+    arithmetic.stages().max(PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32))
 }
 
 /// A kind of kernel.
@@ -45,6 +46,7 @@ enum Stage {
     Measure,
     Load,
     Product,
+    Chain,
     Write,
 }
 
@@ -86,12 +88,15 @@ impl Slab<'_> {
             return self.launch_write(&self.write::<R>([transposed; 2], positions), launch);
         };
         let first = self.epilogue::<R>(program, None);
+        let mut products = Vec::with_capacity(program.products.len() + 2);
         if layer.operator == OperatorKind::MatrixSqrt {
             let given = (self.plan.element, self.addresses.input, channels * channels, channels);
             self.load(given, true, first, launch)?;
         } else {
             self.read::<R>(self.form(), launch)?;
-            if layer.normalization == Normalization::Frobenius {
+            if layer.normalization != Normalization::Frobenius {
+                products.push(self.gram(first));
+            } else {
                 // Its norm is known when all of P is there.
                 let kept = Epilogue { out: [0; 2], keep: 1, ..first };
                 self.launch_product(&self.gram(kept), launch)?;
@@ -103,13 +108,10 @@ impl Slab<'_> {
                     first,
                     launch,
                 )?;
-            } else {
-                self.launch_product(&self.gram(first), launch)?;
             }
         }
-        for product in self.products::<R>(program) {
-            self.launch_product(&product, launch)?;
-        }
+        products.extend(self.products::<R>(program));
+        self.launch_products(&products, launch)?;
         self.launch_write(&self.result::<R>(program), launch)
     }
 
@@ -257,7 +259,8 @@ impl Slab<'_> {
         })?;
         launch(Launch {
             function: name(Stage::Center, self.plan.arithmetic, self.plan.element),
-            blocks: self.blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS)),
+            blocks: self
+                .blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS) + 1),
             threads: READ_THREADS,
             shared: CENTER_SHARED,
             arguments: &self.center::<R>(form),
@@ -321,6 +324,30 @@ impl Slab<'_> {
         }
     }
 
+    /// Products in order. Of matrices that are a single tile each sample's follow one another in one launch.
+    fn launch_products<R: Real>(&self, products: &[Product<R>], launch: Launching<'_>) -> Result<(), Error> {
+        let single = |product: &Product<R>| product.plain == 0 && product.factors.rows as usize <= TILE;
+        for group in products.chunk_by(|one, next| single(one) && single(next)) {
+            let [product] = group else {
+                for products in group.chunks(CHAIN) {
+                    launch(Launch {
+                        function: name(Stage::Chain, self.plan.arithmetic, R::ELEMENT),
+                        blocks: self.blocks(1),
+                        threads: PRODUCT_THREADS,
+                        shared: product_shared::<R>(self.plan.arithmetic),
+                        arguments: &Chain {
+                            products: std::array::from_fn(|i| products[i.min(products.len() - 1)]),
+                            count: products.len() as i32,
+                        },
+                    })?;
+                }
+                continue;
+            };
+            self.launch_product(product, launch)?;
+        }
+        Ok(())
+    }
+
     fn launch_product<R: Real>(&self, product: &Product<R>, launch: Launching<'_>) -> Result<(), Error> {
         let [down, across] =
             [product.factors.rows, product.factors.columns].map(|size| (size as usize).div_ceil(TILE));
@@ -329,7 +356,7 @@ impl Slab<'_> {
             function: name(Stage::Product, self.plan.arithmetic, R::ELEMENT),
             blocks: self.blocks(tiles),
             threads: PRODUCT_THREADS,
-            shared: product_shared::<R>(),
+            shared: product_shared::<R>(self.plan.arithmetic),
             arguments: product,
         })
     }
@@ -353,7 +380,7 @@ impl Slab<'_> {
             function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
             blocks: self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE))),
             threads: PRODUCT_THREADS,
-            shared: product_shared::<R>(),
+            shared: product_shared::<R>(self.plan.arithmetic),
             arguments: write,
         })
     }
@@ -415,13 +442,16 @@ fn name(kernel: Stage, arithmetic: Arithmetic, element: ElementType) -> &'static
             )*}
         };
     }
-    if matches!((kernel, arithmetic), (Stage::Product, Arithmetic::Halves)) {
-        return "product_halves";
+    match (kernel, arithmetic) {
+        (Stage::Product, Arithmetic::Halves) => return "product_halves",
+        (Stage::Chain, Arithmetic::Halves) => return "chain_halves",
+        _ => {}
     }
     names!(
         Moments _ => "moments",
         Measure _ => "measure",
         Product _ => "product",
+        Chain _ => "chain",
         Center Arithmetic::Plain => "center",
         Center Arithmetic::Halves => "center_halves",
         Load Arithmetic::Plain => "load",

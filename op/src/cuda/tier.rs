@@ -7,11 +7,13 @@ pub(super) enum Tier {
     Sm75,
     /// 8.0, Ampere.
     Sm80,
+    /// 9.0, Hopper.
+    Sm90,
 }
 
 impl Tier {
     /// Every tier, the most demanding first.
-    pub(super) const ALL: [Self; 2] = [Self::Sm80, Self::Sm75];
+    pub(super) const ALL: [Self; 3] = [Self::Sm90, Self::Sm80, Self::Sm75];
 
     /// Those that a device of compute capability `major.minor` can run, the best first; none below 7.5.
     pub(super) fn fitting(major: u32, minor: u32) -> impl Iterator<Item = Self> {
@@ -23,7 +25,13 @@ impl Tier {
         match self {
             Self::Sm75 => (7, 5),
             Self::Sm80 => (8, 0),
+            Self::Sm90 => (9, 0),
         }
+    }
+
+    /// Whether a kernel says when the next one may begin, and waits for the one before it: `let_next_begin` in `kernels/platform.cuh`.
+    pub(super) fn overlaps(self) -> bool {
+        self >= Self::Sm90
     }
 
     /// The kernels in PTX, which the driver compiles for its device.
@@ -31,6 +39,7 @@ impl Tier {
         match self {
             Self::Sm75 => include_str!("ptx/sm_75.ptx"),
             Self::Sm80 => include_str!("ptx/sm_80.ptx"),
+            Self::Sm90 => include_str!("ptx/sm_90.ptx"),
         }
     }
 }
@@ -53,8 +62,9 @@ mod tests {
         assert_eq!(fitting(7, 0), []);
         assert_eq!(fitting(6, 9), []);
         assert_eq!(fitting(7, 5), [Tier::Sm75]);
-        assert_eq!(fitting(8, 0), Tier::ALL);
-        assert_eq!(fitting(8, 9), Tier::ALL);
+        assert_eq!(fitting(8, 0), [Tier::Sm80, Tier::Sm75]);
+        assert_eq!(fitting(8, 9), [Tier::Sm80, Tier::Sm75]);
+        assert_eq!(fitting(9, 0), Tier::ALL);
         assert_eq!(fitting(12, 0), Tier::ALL);
     }
 

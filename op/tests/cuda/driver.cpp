@@ -311,14 +311,16 @@ DRIVER cuMemcpyDtoH_v2(void* to, uint64_t from, size_t bytes) {
 DRIVER cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) { return cuMemcpyHtoD_v2(to, from, bytes); }
 DRIVER cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) { return cuMemcpyDtoH_v2(to, from, bytes); }
 
+namespace {
+
 // The launch's sizes are what a GPU would take, and what the kernel was compiled for.
-DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
-                      void* stream, void** arguments, void**) {
+CUresult launch(const char* how, void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
+                void* stream, void** arguments) {
     if (!current()) return INVALID_CONTEXT;
     if (!valid(functions, function) || !is_stream(stream)) return INVALID_HANDLE;
     const Function& of = *static_cast<Function*>(function);
     const shim::Kernel& kernel = *of.kernel;
-    note("cuLaunchKernel stream %s %s tier %d blocks %u threads %u shared %u", text(stream).c_str(), kernel.name, kernel.tier, bx, tx, shared);
+    note("%s stream %s %s tier %d blocks %u threads %u shared %u", how, text(stream).c_str(), kernel.name, kernel.tier, bx, tx, shared);
     bool sound = bx > 0 && bx < 1u << 31 && by == 1 && bz == 1;
     sound = sound && tx > 0 && tx <= kernel.threads && ty == 1 && tz == 1;
     sound = sound && static_cast<int>(shared) <= of.shared && arguments && arguments[0];
@@ -332,4 +334,41 @@ DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, uns
     shim::launch(kernel, bx, tx, shared, arguments[0]);
     stub::check_guards(kernel.name);
     return SUCCESS;
+}
+
+}  // namespace
+
+DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
+                      void* stream, void** arguments, void**) {
+    return launch("cuLaunchKernel", function, bx, by, bz, tx, ty, tz, shared, stream, arguments);
+}
+
+struct LaunchAttribute {
+    int id;
+    char pad[4];
+    union {
+        char pad[64];
+        int allowed;
+    } value;
+};
+struct LaunchConfig {
+    unsigned blocks[3], threads[3], shared;
+    void* stream;
+    LaunchAttribute* attributes;
+    unsigned count;
+};
+
+// The only attribute that it knows is programmatic stream serialization, and a kernel that is launched so has to wait for the one before it.
+DRIVER cuLaunchKernelEx(const LaunchConfig* config, void* function, void** arguments, void**) {
+    const unsigned(&blocks)[3] = config->blocks, (&threads)[3] = config->threads;
+    if (config->count != 1 || config->attributes[0].id != 6 || config->attributes[0].value.allowed != 1) return INVALID_VALUE;
+    const long before = shim::waits;
+    const CUresult result = launch("cuLaunchKernelEx", function, blocks[0], blocks[1], blocks[2], threads[0], threads[1], threads[2],
+                                   config->shared, config->stream, arguments);
+    const long waits = shim::waits - before, all = long(blocks[0]) * threads[0];
+    if (result == SUCCESS && (waits == 0 || waits % all != 0)) {
+        fprintf(stderr, "stub: not every thread of a launch waits for the launch before it\n");
+        return ILLEGAL_ADDRESS;
+    }
+    return result;
 }

@@ -15,8 +15,8 @@ pub const CASES: [(&str, &[(&str, &str)]); 8] = [
     ("host::no_device", &[("DEVICES", "0")]),
     ("host::an_old_device", &[("CAPABILITY", "7.0")]),
     ("host::no_memory_pools", &[("POOLS", "0")]),
-    ("host::a_refused_tier", &[("REFUSE", "80")]),
-    ("host::every_tier_refused", &[("REFUSE", "75,80"), ("DRIVER", "11020")]),
+    ("host::a_refused_tier", &[("REFUSE", "90,80")]),
+    ("host::every_tier_refused", &[("REFUSE", "75,80,90"), ("DRIVER", "11020")]),
     ("host::no_memory", &[]),
     ("host::a_failed_launch", &[("LAUNCHES", "3")]),
     ("host::calls_of_a_run", &[]),
@@ -83,7 +83,10 @@ fn a_refused_tier() {
     try_out(&kernel, ptr::null_mut()).expect("kernels that were taken run");
     let log = log();
     let loaded: Vec<_> = log.lines().filter(|line| line.starts_with("cuModuleLoadDataEx")).collect();
-    assert_eq!(loaded, ["cuModuleLoadDataEx 80 -> 222", "cuModuleLoadDataEx 75 -> 0"]);
+    assert_eq!(
+        loaded,
+        ["cuModuleLoadDataEx 90 -> 222", "cuModuleLoadDataEx 80 -> 222", "cuModuleLoadDataEx 75 -> 0"]
+    );
     let mut launched = log.lines().filter(|line| line.starts_with("cuLaunchKernel"));
     assert!(launched.all(|line| line.contains(" tier 75 ")), "{log}");
 }
@@ -92,7 +95,7 @@ fn a_refused_tier() {
 #[ignore = "run by kernels_on_the_stub"]
 fn every_tier_refused() {
     let message = said(kernel());
-    for tier in ["sm_80", "sm_75"] {
+    for tier in ["sm_90", "sm_80", "sm_75"] {
         let reason = format!("{tier}: CUDA_ERROR_UNSUPPORTED_PTX_VERSION (222)");
         assert!(message.contains(&reason), "{message}");
     }
@@ -126,7 +129,7 @@ fn no_memory() {
 fn a_failed_launch() {
     let (kernel, stream) = (kernel().expect("a device"), stream());
     let message = said(try_out(&kernel, stream));
-    assert!(message.contains("cuLaunchKernel failed: CUDA_ERROR_ILLEGAL_ADDRESS (700)"), "{message}");
+    assert!(message.contains("cuLaunchKernelEx failed: CUDA_ERROR_ILLEGAL_ADDRESS (700)"), "{message}");
     // The one that fails is the last, and memory is given back nevertheless.
     let calls = calls(stream);
     let launched = calls.iter().filter(|line| line.starts_with("cuLaunchKernel")).count();
@@ -138,7 +141,7 @@ fn a_failed_launch() {
 #[ignore = "run by kernels_on_the_stub"]
 fn calls_of_a_run() {
     let (kernel, stream) = (kernel().expect("a device"), stream());
-    assert_eq!(calls(stream), ["cuModuleLoadDataEx 80 -> 0", "cuMemPoolCreate", "cuMemPoolSetAttribute 4"]);
+    assert_eq!(calls(stream), ["cuModuleLoadDataEx 90 -> 0", "cuMemPoolCreate", "cuMemPoolSetAttribute 4"]);
     try_out(&kernel, stream).expect("the stub launches everything");
     // Kernels are looked up the first time that they are launched.
     let all = calls(stream);
@@ -155,14 +158,14 @@ fn calls_of_a_run() {
 /// Nothing waits, and all is on the stream.
 const CALLS: [&str; 10] = [
     "cuMemAllocFromPoolAsync stream S 833280 -> W",
-    "cuLaunchKernel stream S moments_f32 tier 80 blocks 27 threads 256 shared 2048",
-    "cuLaunchKernel stream S center_halves_f32 tier 80 blocks 9 threads 256 shared 33024",
+    "cuLaunchKernel stream S moments_f32 tier 90 blocks 27 threads 256 shared 2048",
+    "cuLaunchKernelEx stream S center_halves_f32 tier 90 blocks 12 threads 256 shared 33024",
     PRODUCT,
     PRODUCT,
     PRODUCT,
     PRODUCT,
     PRODUCT,
-    "cuLaunchKernel stream S write_halves_f32 tier 80 blocks 9 threads 256 shared 36864",
+    "cuLaunchKernelEx stream S write_halves_f32 tier 90 blocks 9 threads 256 shared 49152",
     "cuMemFreeAsync stream S W",
 ];
-const PRODUCT: &str = "cuLaunchKernel stream S product_halves tier 80 blocks 9 threads 256 shared 36864";
+const PRODUCT: &str = "cuLaunchKernelEx stream S product_halves tier 90 blocks 9 threads 256 shared 49152";

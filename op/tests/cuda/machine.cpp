@@ -16,6 +16,7 @@
 namespace shim {
 
 __thread const Place* here;
+__thread long waits;
 
 std::vector<Kernel>& kernels() {
     static std::vector<Kernel> all;

@@ -32,6 +32,9 @@ constexpr size_t MOST_SHARED = 227 << 10;
 // seed of a shuffle. The host thread's own; by default what the environment's ISQRT_SHIM_ORDER says.
 void set_order(int order);
 
+// How often threads of this host thread's launches have come to `previous_is_over`.
+extern __thread long waits __attribute__((tls_model("initial-exec")));
+
 // Runs a kernel to its end, a block at a time.
 void launch(const Kernel& kernel, unsigned blocks, unsigned threads, size_t shared, const void* argument);
 

@@ -5,6 +5,8 @@
 
 // The most matrices that a combination can have.
 constexpr int TERMS = 12;
+// The most products of a chain: a kernel's arguments may take 4 KiB.
+constexpr int CHAIN = 9;
 
 // What is known of one sample's matrix, written by `center` or `measure`.
 struct alignas(16) Scale {
@@ -29,7 +31,8 @@ struct Moments {
     int samples, channels, positions, channels_last, centered;
 };
 
-// Centered samples: `center_T` and `center_halves_T`, one block for 32 channels and 128 positions of a sample (positions fastest, then channels, then samples).
+// Centered samples: `center_T` and `center_halves_T`, one block for 32 channels and 128 positions of a sample (positions fastest, then channels) and
+// one more for its Scale (then samples).
 template <class T, class R>
 struct Center {
     const T* x;
@@ -110,6 +113,13 @@ struct Product {
     int plain_ld;
     R plain_scale;  // a power of two that it is multiplied by
     Epilogue<R> epilogue;
+};
+
+// Products of matrices that are a single tile, each of which reads what those before it wrote: `chain_R` and `chain_halves`, one block for a sample.
+template <class R>
+struct Chain {
+    Product<R> products[CHAIN];
+    int count;
 };
 
 // The layer's last product: `write_T` and `write_halves_T`, one block for a tile of the upper triangle.

@@ -7,12 +7,10 @@
 #include "operand.cuh"
 
 // Rows of a tile that are made at a time, and matrices on their way together: as long as one takes, all of them take.
-template <class R>
-constexpr int GROUP = sizeof(R) == 4 ? 16 : 8;
-constexpr int TOGETHER = 2;
+constexpr int GROUP = 8;
+constexpr int TOGETHER = 4;
 // The shared memory of a warp, in numbers: its tile, and the rows of a factor that are made.
-template <class R>
-constexpr int WARP_ROOM = (TILE_ROWS + GROUP<R>)*TILE_LD;
+constexpr int WARP_ROOM = (TILE_ROWS + GROUP) * TILE_LD;
 
 // Keeps the tile from `first_row` and `first_column` on and makes the factors of the next product. `room` has the tile, of all lanes.
 //
@@ -22,7 +20,7 @@ constexpr int WARP_ROOM = (TILE_ROWS + GROUP<R>)*TILE_LD;
 // is read and written by the same lane, which is why a matrix may take the place of one that is read here for the last time.
 template <class A, class R>
 DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample, int first_row, int first_column, R* room) {
-    constexpr int ROWS = GROUP<R>, TURNS = ROWS / 4;
+    constexpr int TURNS = GROUP / 4;
     const int side = epilogue.side, ld = epilogue.ld, lane = threadIdx.x % 32;
     const int64 matrix = sample * side * ld;
     // The diagonal's place in the tile, if that is where a block begins.
@@ -35,86 +33,78 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample
             rest = R(scale->inverse - double(inverse));
             shift = R(scale->shift);
         }
+        // Below the diagonal stands what is above it, before any of it is changed.
         const int own = lane - block;
-        _Pragma("unroll 4")
+        R values[TILE_ROWS];
+        UNROLL
         for (int line = 0; line < TILE_ROWS; line++) {
-            // Below the diagonal stands what is above it, which is done by then: rows come in order.
             const bool below = diagonal && own >= 0 && own < line;
-            R value = below ? room[own * TILE_LD + block + line] : room[line * TILE_LD + lane];
-            if (own == line) value += shift;
-            if (!below) value = fused(inverse, value, rest * value);
-            room[line * TILE_LD + lane] = value;
-            if (diagonal) warp_sync();
+            const R value = below ? room[own * TILE_LD + block + line] : room[line * TILE_LD + lane];
+            const R shifted = own == line ? value + shift : value;
+            values[line] = fused(inverse, shifted, rest * shifted);
         }
+        if (diagonal) warp_sync();
+        UNROLL
+        for (int line = 0; line < TILE_ROWS; line++) room[line * TILE_LD + lane] = values[line];
         warp_sync();
     }
     R* made = room + TILE_ROWS * TILE_LD;
-    const int column = first_column + lane % 8 * 4;
+    const int column = first_column + lane % 8 * 4, below = first_column + lane;
     R* places = epilogue.places + matrix + (first_row + lane / 8) * ld + column;
     _Pragma("unroll 1")
-    for (int first = 0; first < TILE_ROWS; first += ROWS, places += ROWS * ld) {
+    for (int first = 0; first < TILE_ROWS; first += GROUP, places += GROUP * ld) {
         const int row = first_row + first + lane / 8;
         const Four<R>* tile = reinterpret_cast<const Four<R>*>(room + (first + lane / 8) * TILE_LD + lane % 8 * 4);
         // Of this lane's rows, those that there are; none in a block below the diagonal.
         const int rows = column < side && column >= first_row ? side - row : 0;
-        if (epilogue.keep) {
-            R* own = places + epilogue.place * epilogue.place_stride;
+        Four<R> sums[2][TURNS];
+        UNROLL
+        for (int i = 0; i < TURNS; i++) {
+            const Four<R> entries = tile[i * TILE_LD];
+            if (epilogue.keep && 4 * i < rows) *reinterpret_cast<Four<R>*>(places + epilogue.place * epilogue.place_stride + 4 * i * ld) = entries;
             UNROLL
-            for (int i = 0; i < TURNS; i++) {
-                if (4 * i < rows) *reinterpret_cast<Four<R>*>(own + 4 * i * ld) = tile[i * TILE_LD];
+            for (int k = 0; k < 8; k++) {
+                const R identity = row + 4 * i == column + k % 4 ? epilogue.identity[k / 4] : R(0);
+                sums[k / 4][i].at[k % 4] = fused(epilogue.own[k / 4], entries.at[k % 4], identity);
             }
         }
         _Pragma("unroll 1")
+        for (int begin = 0; begin < epilogue.terms; begin += TOGETHER) {
+            Four<R> entries[TOGETHER][TURNS];
+            UNROLL
+            for (int term = 0; term < TOGETHER; term++) {
+                const R* from = places + epilogue.places_read[begin + term] * epilogue.place_stride;
+                const int there = begin + term < epilogue.terms ? rows : 0;
+                UNROLL
+                for (int i = 0; i < TURNS; i++) {
+                    entries[term][i] = Four<R>();
+                    if (4 * i < there) entries[term][i] = *reinterpret_cast<const Four<R>*>(from + 4 * i * ld);
+                }
+            }
+            UNROLL
+            for (int term = 0; term < TOGETHER; term++) {
+                UNROLL
+                for (int i = 0; i < 8 * TURNS; i++) {
+                    R& sum = sums[i % 8 / 4][i / 8].at[i % 4];
+                    sum = fused(epilogue.factors[i % 8 / 4][begin + term], entries[term][i / 8].at[i % 4], sum);
+                }
+            }
+        }
+        UNROLL
         for (int number = 0; number < 2; number++) {
-            R* out = epilogue.out[number];
-            if (!out) continue;
-            out += matrix;
-            const R identity = epilogue.identity[number], own = epilogue.own[number];
-            Four<R> sum[TURNS];
+            if (!epilogue.out[number]) continue;
+            R* out = epilogue.out[number] + matrix;
             UNROLL
             for (int i = 0; i < TURNS; i++) {
-                const Four<R> entries = tile[i * TILE_LD];
-                UNROLL
-                for (int k = 0; k < 4; k++) sum[i].at[k] = fused(own, entries.at[k], row + 4 * i == column + k ? identity : R(0));
-            }
-            _Pragma("unroll 1")
-            for (int begin = 0; begin < epilogue.terms; begin += TOGETHER) {
-                Four<R> entries[TOGETHER][TURNS];
-                R factors[TOGETHER];
-                UNROLL
-                for (int term = 0; term < TOGETHER; term++) {
-                    factors[term] = begin + term < epilogue.terms ? epilogue.factors[number][begin + term] : R(0);
-                    const R* from = places + epilogue.places_read[begin + term] * epilogue.place_stride;
-                    const int there = factors[term] != 0 ? rows : 0;
-                    UNROLL
-                    for (int i = 0; i < TURNS; i++) {
-                        entries[term][i] = Four<R>();
-                        if (4 * i < there) entries[term][i] = *reinterpret_cast<const Four<R>*>(from + 4 * i * ld);
-                    }
-                }
-                UNROLL
-                for (int term = 0; term < TOGETHER; term++) {
-                    UNROLL
-                    for (int i = 0; i < 4 * TURNS; i++) {
-                        sum[i / 4].at[i % 4] = fused(factors[term], entries[term][i / 4].at[i % 4], sum[i / 4].at[i % 4]);
-                    }
-                }
-            }
-            UNROLL
-            for (int i = 0; i < TURNS; i++) {
-                if (4 * i < rows) A::put(out, side, ld, row + 4 * i, column, sum[i]);
-                *reinterpret_cast<Four<R>*>(made + (lane / 8 + 4 * i) * TILE_LD + lane % 8 * 4) = sum[i];
+                if (4 * i < rows) A::put(out, side, ld, row + 4 * i, column, sums[number][i]);
+                *reinterpret_cast<Four<R>*>(made + (lane / 8 + 4 * i) * TILE_LD + lane % 8 * 4) = sums[number][i];
             }
             // The same entries in the lower triangle: eight neighbors of a row there, which is this lane's column here.
             warp_sync();
-            const int below = first_column + lane;
-            _Pragma("unroll 1")
-            for (int i = 0; i < ROWS; i += 8) {
-                R values[8];
-                UNROLL
-                for (int k = 0; k < 8; k++) values[k] = made[(i + k) * TILE_LD + lane];
-                if (below < side && below >= first_row + TILE_ROWS) A::put(out, side, ld, below, first_row + first + i, values);
-            }
+            R values[GROUP];
+            UNROLL
+            for (int k = 0; k < GROUP; k++) values[k] = made[k * TILE_LD + lane];
+            if (below < side && below >= first_row + TILE_ROWS) A::put(out, side, ld, below, first_row + first, values);
             warp_sync();
         }
     }

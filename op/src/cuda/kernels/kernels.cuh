@@ -5,28 +5,37 @@
 #include "read.cuh"
 #include "write.cuh"
 
+// What kernels begin with that have nothing to do before the launch before them is over.
+DEVICE void begin() {
+    let_next_begin();
+    previous_is_over();
+}
+
 // `A` multiplies, `R` is the type of sums, and `name` that of elements `T`, with the arithmetic's before it where that is not the plain one.
 #define KERNELS_OF_READING(name, A, T, R)                                                                  \
-    KERNEL(READ_THREADS, 2) center_##name(const Center<T, R> arguments) { center<A>(arguments); }          \
-    KERNEL(PRODUCT_THREADS, sizeof(R) == 4 ? 2 : 1) write_##name(const Write<T, R> arguments) { write<A>(arguments); }
+    KERNEL(READ_THREADS, 2) center_##name(const Center<T, R> arguments) { begin(); center<A>(arguments); }          \
+    KERNEL(PRODUCT_THREADS, sizeof(R) == 4 ? 2 : 1) write_##name(const Write<T, R> arguments) { let_next_begin(); write<A>(arguments); }
 
 #define KERNELS_OF_ELEMENT(name, T, R)                                                                     \
     KERNELS_OF_READING(name, Plain<R>, T, R)                                                               \
-    KERNEL(READ_THREADS, 4) moments_##name(const Moments<T> arguments) { moments(arguments); }             \
-    KERNEL(READ_THREADS, 4) measure_##name(const Measure<T> arguments) { measure(arguments); }             \
-    KERNEL(LOAD_THREADS, 4) load_##name(const Load<T, R> arguments) { load<Plain<R>>(arguments); }
+    KERNEL(READ_THREADS, 4) moments_##name(const Moments<T> arguments) { begin(); moments(arguments); }             \
+    KERNEL(READ_THREADS, 4) measure_##name(const Measure<T> arguments) { begin(); measure(arguments); }             \
+    KERNEL(LOAD_THREADS, sizeof(R) == 4 ? 4 : 2) load_##name(const Load<T, R> arguments) { begin(); load<Plain<R>>(arguments); }
 
 KERNELS_OF_ELEMENT(f32, float, float)
 KERNELS_OF_ELEMENT(f16, f16, float)
 KERNELS_OF_ELEMENT(bf16, bf16, float)
 KERNELS_OF_ELEMENT(f64, double, double)
-KERNEL(PRODUCT_THREADS, 2) product_f32(const Product<float> arguments) { product<Plain<float>>(arguments); }
-KERNEL(PRODUCT_THREADS, 1) product_f64(const Product<double> arguments) { product<Plain<double>>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) product_f32(const Product<float> arguments) { let_next_begin(); product<Plain<float>>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) chain_f32(const Chain<float> arguments) { let_next_begin(); chain<Plain<float>>(arguments); }
+KERNEL(PRODUCT_THREADS, 1) product_f64(const Product<double> arguments) { let_next_begin(); product<Plain<double>>(arguments); }
+KERNEL(PRODUCT_THREADS, 1) chain_f64(const Chain<double> arguments) { let_next_begin(); chain<Plain<double>>(arguments); }
 
 #if ISQRT_TIER >= 80
 KERNELS_OF_READING(halves_f32, Halves, float, float)
 KERNELS_OF_READING(halves_f16, Halves, f16, float)
 KERNELS_OF_READING(halves_bf16, Halves, bf16, float)
-KERNEL(LOAD_THREADS, 4) load_halves_f32(const Load<float, float> arguments) { load<Halves>(arguments); }
-KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { product<Halves>(arguments); }
+KERNEL(LOAD_THREADS, 4) load_halves_f32(const Load<float, float> arguments) { begin(); load<Halves>(arguments); }
+KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { let_next_begin(); product<Halves>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) chain_halves(const Chain<float> arguments) { let_next_begin(); chain<Halves>(arguments); }
 #endif

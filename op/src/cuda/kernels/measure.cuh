@@ -69,7 +69,7 @@ DEVICE void load(const Load<T, R>& arguments) {
     const int exponent = arguments.given ? scale->taken : 0;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int first_row = i * TILE_COLUMNS + warp * TILE_ROWS, column = j * TILE_COLUMNS + lane;
-    R* room = shared_memory<R>() + warp * WARP_ROOM<R>;
+    R* room = shared_memory<R>() + warp * WARP_ROOM;
     for (int line = 0; line < TILE_ROWS; line++) {
         const int row = first_row + line;
         R value = 0;

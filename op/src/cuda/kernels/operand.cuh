@@ -5,7 +5,8 @@
 //     A::put        writes four or eight neighbors of a row of an operand with so many rows of `ld` numbers, from a column on that is a
 //                   multiple of as many
 //     A::SIZE       bytes of CHUNK rows and TILE columns in shared memory
-//     A::send       asks for them
+//     A::STAGES     stages there, each with A::CHUNKS chunks of both operands
+//     A::Stream     asks for an operand's chunks, one after the other
 //     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 16 `left` and 32 `right` on
 // In any arithmetic an operand takes rows * ld * sizeof(Real) bytes.
 #pragma once
@@ -22,6 +23,7 @@ struct Plain {
     typedef MultiplyAdd<R> Fragment;
     // Rows that are 8 numbers longer keep the accesses free of bank conflicts.
     static constexpr int STRIDE = (TILE + 8) * sizeof(R), SIZE = CHUNK * STRIDE;
+    static constexpr int STAGES = sizeof(R) == 4 ? 4 : 2, CHUNKS = 1;
 
     DEVICE static void put(R* operand, int, int ld, int row, int column, const Four<R>& values) {
         *reinterpret_cast<Four<R>*>(operand + row * ld + column) = values;
@@ -32,16 +34,27 @@ struct Plain {
         to[1] = {{values[4], values[5], values[6], values[7]}};
     }
 
-    DEVICE static void send(unsigned char* shared, const R* operand, int rows, int ld, int k, int column, int columns) {
-        constexpr int WIDE = 16 / sizeof(R), ACROSS = TILE / WIDE;
-        UNROLL
-        for (int i = threadIdx.x; i < CHUNK * ACROSS; i += PRODUCT_THREADS) {
-            const int row = i / ACROSS, offset = i % ACROSS * WIDE, left = columns - column - offset;
-            const int valid = k + row < rows && left > 0 ? (left < WIDE ? left : WIDE) * int(sizeof(R)) : 0;
-            const R* from = valid ? operand + (k + row) * ld + column + offset : operand;
-            copy_16(shared + row * STRIDE + offset * sizeof(R), from, valid);
+    struct Stream {
+        static constexpr int WIDE = 16 / sizeof(R), ACROSS = TILE / WIDE, DOWN = PRODUCT_THREADS / ACROSS;
+        const R* from;  // this thread's part of the next chunk
+        int ld, rows;   // and how many rows there are from its row on
+        int valid;      // bytes
+
+        // Columns from `column` on of `columns`.
+        DEVICE Stream(const R* operand, int all_rows, int ld, int column, int columns) : ld(ld) {
+            const int row = threadIdx.x / ACROSS, offset = column + threadIdx.x % ACROSS * WIDE, left = columns - offset;
+            from = operand + row * ld + offset;
+            rows = all_rows - row;
+            valid = left > 0 ? (left < WIDE ? left : WIDE) * int(sizeof(R)) : 0;
         }
-    }
+        DEVICE void send(unsigned char* shared) {
+            unsigned char* to = shared + threadIdx.x / ACROSS * STRIDE + threadIdx.x % ACROSS * 16;
+            UNROLL
+            for (int i = 0; i < CHUNK; i += DOWN) copy_16(to + i * STRIDE, from + i * ld, i < rows ? valid : 0);
+            from += CHUNK * ld;
+            rows -= CHUNK;
+        }
+    };
 
     DEVICE static void multiply(Fragment& tile, const unsigned char* shared, int left, int right, R) {
         tile.template multiply<STRIDE>(shared + left * int(TILE_ROWS * sizeof(R)), shared + SIZE + right * int(TILE_COLUMNS * sizeof(R)));
@@ -58,6 +71,7 @@ struct Halves {
     typedef float Real;
     typedef TensorCores Fragment;
     static constexpr int ROW = 128, PANEL = CHUNK * ROW, SIZE = TILE / TILE_COLUMNS * PANEL;
+    static constexpr int STAGES = 3, CHUNKS = 2;
 
     DEVICE static void put(float* operand, int rows, int, int row, int column, const Four<float>& values) {
         Two<unsigned> high, low;
@@ -94,12 +108,21 @@ struct Halves {
         low = parts[0][1].bits | unsigned(parts[1][1].bits) << 16;
     }
 
-    DEVICE static void send(unsigned char* shared, const float* operand, int rows, int, int k, int column, int columns) {
-        const int offset = threadIdx.x * 16 % PANEL, panel = column / TILE_COLUMNS + threadIdx.x * 16 / PANEL;
-        const bool there = k + offset / ROW < rows && panel * TILE_COLUMNS < columns;
-        const unsigned char* from = reinterpret_cast<const unsigned char*>(operand) + (there ? (panel * rows + k) * ROW + offset : 0);
-        copy_16(shared + threadIdx.x * 16, from, there ? 16 : 0);
-    }
+    struct Stream {
+        const unsigned char* from;  // this thread's part of the next chunk
+        int rows;                   // there are from its row on
+
+        DEVICE Stream(const float* operand, int all_rows, int, int column, int columns) {
+            const int offset = threadIdx.x * 16 % PANEL, panel = column / TILE_COLUMNS + threadIdx.x * 16 / PANEL;
+            from = reinterpret_cast<const unsigned char*>(operand) + panel * all_rows * ROW + offset;
+            rows = panel * TILE_COLUMNS < columns ? all_rows - offset / ROW : 0;
+        }
+        DEVICE void send(unsigned char* shared) {
+            copy_16(shared + threadIdx.x * 16, from, rows > 0 ? 16 : 0);
+            from += PANEL;
+            rows -= CHUNK;
+        }
+    };
 
     DEVICE static void multiply(Fragment& tile, const unsigned char* shared, int left, int right, float scale) {
         tile.multiply(shared + left / 2 * PANEL, left % 2, shared + SIZE + right * PANEL, scale);

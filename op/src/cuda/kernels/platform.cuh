@@ -65,6 +65,16 @@ DEVICE void narrow(float x, bf16& to) {
 DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
 
+// A launch may begin while the one before it on the stream still runs: as soon as all blocks of that have come to `let_next_begin`. What
+// that one and those before it wrote is there, and all they read may be overwritten, behind `previous_is_over`.
+#if ISQRT_TIER >= 90
+DEVICE void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+DEVICE void previous_is_over() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+#else
+DEVICE void let_next_begin() {}
+DEVICE void previous_is_over() {}
+#endif
+
 #if ISQRT_TIER >= 80
 // Copies 16 bytes from global to shared memory, of which the first `valid`, a multiple of 4, are read and the rest are zeros. Both addresses are
 // multiples of 16. The bytes are there for the thread that asked once `copies_wait` has returned for their group, and for the

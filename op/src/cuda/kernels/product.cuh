@@ -3,10 +3,6 @@
 
 #include "epilogue.cuh"
 
-// Chunks in shared memory at a time.
-template <class A>
-constexpr int STAGES = sizeof(typename A::Real) == 4 ? 4 : 2;
-
 // Which tile of which sample a block has.
 struct Place {
     int64 sample;
@@ -31,30 +27,43 @@ struct Place {
 // This warp's 16x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back.
 template <class A, class R>
 DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
-    unsigned char* shared = shared_memory<unsigned char>();  // [stage][left and right] chunks
-    const R* left = factors.left + place.sample * factors.left_stride;
-    const R* right = factors.right + place.sample * factors.right_stride;
+    constexpr int STAGE = A::CHUNKS * 2 * A::SIZE;
+    unsigned char* shared = shared_memory<unsigned char>();  // [stage][chunk][left and right]
     const int warp = threadIdx.x / 32, depth = factors.depth;
-    const int chunks = (depth + CHUNK - 1) / CHUNK;
-    const auto fetch = [&](int chunk) {
-        if (chunk < chunks) {
-            unsigned char* stage = shared + chunk % STAGES<A> * 2 * A::SIZE;
-            A::send(stage, left, depth, factors.left_ld, chunk * CHUNK, place.row, factors.rows);
-            A::send(stage + A::SIZE, right, depth, factors.right_ld, chunk * CHUNK, place.column, factors.columns);
+    typename A::Stream left(factors.left + place.sample * factors.left_stride, depth, factors.left_ld, place.row, factors.rows);
+    typename A::Stream right(factors.right + place.sample * factors.right_stride, depth, factors.right_ld, place.column, factors.columns);
+    // Chunks behind the last one are zeros.
+    const int stages = (depth + A::CHUNKS * CHUNK - 1) / (A::CHUNKS * CHUNK);
+    const auto fetch = [&](int stage, int offset) {
+        if (stage < stages) {
+            UNROLL
+            for (int chunk = 0; chunk < A::CHUNKS; chunk++) {
+                left.send(shared + offset + chunk * 2 * A::SIZE);
+                right.send(shared + offset + chunk * 2 * A::SIZE + A::SIZE);
+            }
         }
         copies_commit();
     };
     typename A::Fragment tile;
-    for (int chunk = 0; chunk < STAGES<A> - 1; chunk++) fetch(chunk);
-    for (int chunk = 0; chunk < chunks; chunk++) {
-        copies_wait<STAGES<A> - 2>();
+    UNROLL
+    for (int stage = 0; stage < A::STAGES - 1; stage++) fetch(stage, stage * STAGE);
+    int empty = (A::STAGES - 1) * STAGE, full = 0;
+    for (int stage = 0; stage < stages; stage++) {
+        copies_wait<A::STAGES - 2>();
         // Every thread's copies have come, and the stage that is filled next has been used up.
         __syncthreads();
-        fetch(chunk + STAGES<A> - 1);
-        if (active) A::multiply(tile, shared + chunk % STAGES<A> * 2 * A::SIZE, warp / 2, warp % 2, factors.scale);
+        fetch(stage + A::STAGES - 1, empty);
+        if (active) {
+            UNROLL
+            for (int chunk = 0; chunk < A::CHUNKS; chunk++) {
+                A::multiply(tile, shared + full + chunk * 2 * A::SIZE, warp / 2, warp % 2, factors.scale);
+            }
+        }
+        empty = full;
+        full = full == (A::STAGES - 1) * STAGE ? 0 : full + STAGE;
     }
     __syncthreads();
-    R* room = shared_memory<R>() + warp * WARP_ROOM<R>;
+    R* room = shared_memory<R>() + warp * WARP_ROOM;
     tile.store(room);
     warp_sync();
     return room;
@@ -85,9 +94,21 @@ DEVICE void product(const Product<R>& arguments) {
     const Factors<R>& factors = arguments.factors;
     const bool symmetric = !arguments.plain;
     const Place place(blockIdx.x, factors.rows, factors.columns, symmetric);
+    previous_is_over();
     const int warp = threadIdx.x / 32;
     const int row = place.row + warp / 2 * TILE_ROWS, column = place.column + warp % 2 * TILE_COLUMNS;
     const bool active = row < factors.rows && column < factors.columns && !(symmetric && row >= column + TILE_COLUMNS);
     R* room = multiply<A>(factors, place, active);
     if (active) keep<A>(arguments, place.sample, row, column, room);
+}
+
+// A sample's products, one after the other.
+template <class A, class R>
+DEVICE void chain(const Chain<R>& arguments) {
+    _Pragma("unroll 1")
+    for (int i = 0; i < arguments.count; i++) {
+        product<A>(arguments.products[i]);
+        // What the block's threads have written, the next product reads, in shared memory as well as beside it.
+        __syncthreads();
+    }
 }

@@ -76,23 +76,20 @@ DEVICE void moments(const Moments<T>& arguments, int64 sample, int group) {
     }
 }
 
-// The sum of values(0) to values(count - 1) in every thread of a block of at least SUMS threads; the same order of additions each time,
-// however many threads there are. `room` has SUMS numbers.
+// The sum of values(0) to values(count - 1) in every thread of a block of SUMS threads, whose order of additions is always the same. `room` has a
+// number for each warp.
 constexpr int SUMS = 256;
 template <class Values>
 DEVICE double block_sum(int count, double* room, Values values) {
     const int thread = threadIdx.x;
-    if (thread < SUMS) {
-        double sum = 0;
-        for (int i = thread; i < count; i += SUMS) sum += values(i);
-        room[thread] = sum;
-    }
+    double sum = 0;
+    for (int i = thread; i < count; i += SUMS) sum += values(i);
+    sum = warp_sum(sum);
+    if (thread % 32 == 0) room[thread / 32] = sum;
     __syncthreads();
-    for (int half = SUMS / 2; half > 0; half /= 2) {
-        if (thread < half) room[thread] += room[thread + half];
-        __syncthreads();
-    }
-    const double sum = room[0];
+    sum = room[0];
+    UNROLL
+    for (int warp = 1; warp < SUMS / 32; warp++) sum += room[warp];
     __syncthreads();
     return sum;
 }
@@ -122,59 +119,70 @@ DEVICE Scale scale_of(double f, double shift, int exponent, double divisor, int 
         scale.factor = form == GRAM ? 1 / f : 1;
         scale.exponent = 0;
     }
+    // The result's power of two is one of the factor too where it is then exact.
+    if (scale.exponent > -100 && scale.exponent < 100) {
+        scale.factor = ldexp(scale.factor, scale.exponent);
+        scale.exponent = 0;
+    }
     return scale;
 }
 
-// What all elements of a sample are divided by, and what else follows from its norm, which block 0 of the sample writes down.
+// The norm of P, shifted by `added`.
 template <class T, class R>
-DEVICE int sample_exponent(const Center<T, R>& arguments, int64 sample, int block) {
+DEVICE double sample_norm(const Center<T, R>& arguments, int64 sample, double added) {
     const int channels = arguments.channels;
-    double* room = shared_memory<double>();
     const double* squares = arguments.squares + sample * channels;
-    const double sum = block_sum(channels, room, [&](int i) { return squares[i]; });
+    return block_sum(channels, shared_memory<double>(), [&](int i) { return squares[i]; }) + added * channels;
+}
+
+// Writes down what follows from a sample's norm.
+template <class T, class R>
+DEVICE void scale_sample(const Center<T, R>& arguments, int64 sample) {
     const double added = arguments.form == COVARIANCE ? 0 : arguments.epsilon * arguments.divisor;
-    const double norm = sum + added * channels;
+    const double norm = sample_norm(arguments, sample, added);
+    if (threadIdx.x != 0) return;
     const int exponent = root_exponent(norm);
-    if (block == 0 && threadIdx.x == 0) {
-        // The Frobenius norm is not known before P is; P is left as it is until then.
-        Scale scale = scale_of(ldexp(norm, -2 * exponent), ldexp(added, -2 * exponent), exponent, arguments.divisor,
-                               arguments.form, arguments.compensated);
-        if (arguments.frobenius) scale.inverse = 1;
-        arguments.scale[sample] = scale;
-    }
-    return exponent;
+    // The Frobenius norm is not known before P is; P is left as it is until then.
+    Scale scale = scale_of(ldexp(norm, -2 * exponent), ldexp(added, -2 * exponent), exponent, arguments.divisor, arguments.form, arguments.compensated);
+    if (arguments.frobenius) scale.inverse = 1;
+    arguments.scale[sample] = scale;
 }
 
 // Writes 32 channels and 128 positions, centered and divided by a power of two such that the norm of P is between 1 and 4.
 template <class A, class T, class R>
-DEVICE void center(const Center<T, R>& arguments, int64 sample, int block, int exponent) {
-    constexpr int LD = CENTER_POSITIONS + 1;
+DEVICE void center(const Center<T, R>& arguments, int64 sample, int block) {
+    constexpr int LD = CENTER_POSITIONS + 1, ELEMENTS = CENTER_CHANNELS * CENTER_POSITIONS / READ_THREADS;
     const int channels = arguments.channels, positions = arguments.positions, last = arguments.channels_last;
     const int groups = (positions + CENTER_POSITIONS - 1) / CENTER_POSITIONS;
     const int first_channel = block / groups * CENTER_CHANNELS;
     const int first_position = block % groups * CENTER_POSITIONS;
-    const int thread = threadIdx.x, threads = blockDim.x;
+    const int thread = threadIdx.x, threads = READ_THREADS;
     R* tile = shared_memory<R>();  // [32][LD], channels by positions
 
     const T* x = arguments.x + sample * (channels * positions);
     const double* means = arguments.means + sample * channels;
-    // Powers of two that are numbers themselves multiply exactly.
-    const int raised = arguments.raised - exponent;
-    const bool moderate = raised > -100 && raised < 100;
-    const R power = moderate ? ldexp(R(1), raised) : R(1);
     // Lanes lie along the axis that is contiguous.
     const int along = last ? CENTER_CHANNELS : CENTER_POSITIONS, fast = thread % along;
     const int to_channel = last ? 1 : positions, to_position = last ? channels : 1;
-    _Pragma("unroll 8")
-    for (int slow = thread / along; slow < CENTER_CHANNELS * CENTER_POSITIONS / along; slow += threads / along) {
-        const int row = last ? fast : slow, column = last ? slow : fast;
-        const int channel = first_channel + row, position = first_position + column;
-        R value = 0;
+    // While elements and means are on their way, the norm is summed up.
+    R elements[ELEMENTS];
+    UNROLL
+    for (int i = 0; i < ELEMENTS; i++) {
+        const int slow = thread / along + i * (threads / along);
+        const int channel = first_channel + (last ? fast : slow), position = first_position + (last ? slow : fast);
+        elements[i] = 0;
         if (channel < channels && position < positions) {
-            value = (widen(x[channel * to_channel + position * to_position]) - R(means[channel])) * power;
-            if (!moderate) value = ldexp(value, raised);
+            elements[i] = widen(x[channel * to_channel + position * to_position]) - R(means[channel]);
         }
-        tile[row * LD + column] = value;
+    }
+    const double added = arguments.form == COVARIANCE ? 0 : arguments.epsilon * arguments.divisor;
+    // In two steps, each by a power of two that is a number itself.
+    const int raised = arguments.raised - root_exponent(sample_norm(arguments, sample, added));
+    const R power = ldexp(R(1), raised / 2), again = ldexp(R(1), raised - raised / 2);
+    UNROLL
+    for (int i = 0; i < ELEMENTS; i++) {
+        const int slow = thread / along + i * (threads / along);
+        tile[(last ? fast : slow) * LD + (last ? slow : fast)] = elements[i] * power * again;
     }
     __syncthreads();
     // Eight neighbors at a time.
@@ -202,7 +210,6 @@ DEVICE void center(const Center<T, R>& arguments, int64 sample, int block, int e
             A::put(transposed, positions, arguments.transposed_ld, first_position + column, first_channel + row, values);
         }
     }
-    __syncthreads();
 }
 
 template <class T>
@@ -213,8 +220,10 @@ DEVICE void moments(const Moments<T>& arguments) {
 
 template <class A, class T, class R>
 DEVICE void center(const Center<T, R>& arguments) {
-    const int blocks = center_blocks(arguments.channels, arguments.positions);
+    const int blocks = center_blocks(arguments.channels, arguments.positions) + 1;
     const int64 sample = blockIdx.x / blocks;
     const int block = blockIdx.x % blocks;
-    center<A>(arguments, sample, block, sample_exponent(arguments, sample, block));
+    // A sample's last block has none of its elements.
+    if (block == blocks - 1) return scale_sample(arguments, sample);
+    center<A>(arguments, sample, block);
 }

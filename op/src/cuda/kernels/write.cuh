@@ -16,16 +16,12 @@ DEVICE int64 output_size(int side, int vectorization) {
 
 // Writes a warp's 16x32 entries from `first_row` and `first_column` on, which are in its shared memory.
 template <class T, class R>
-DEVICE void emit(const Write<T, R>& arguments, int64 sample, int first_row, int first_column, R* room) {
+DEVICE void emit(const Write<T, R>& arguments, const Scale& scale, int64 sample, int first_row, int first_column, R* room) {
     const int side = arguments.factors.rows, vectorization = arguments.vectorization;
     const int lane = threadIdx.x % 32;
-    const Scale& scale = arguments.scale[sample];
     const int state = arguments.covariance ? ORDINARY : scale.state;
-    // The result's power of two where it is one of the factor too, which is then exact.
-    const bool moderate = scale.exponent > -100 && scale.exponent < 100;
-    const int exponent = moderate ? 0 : scale.exponent;
-    const double whole = moderate ? ldexp(scale.factor, scale.exponent) : scale.factor;
-    const R factor = R(whole), rest = R(whole - double(factor)), epsilon = R(arguments.epsilon);
+    const int exponent = scale.exponent;
+    const R factor = R(scale.factor), rest = R(scale.factor - double(factor)), epsilon = R(arguments.epsilon);
     const R other = arguments.off_diagonal, constant = state == ZERO ? R(0) : R(nan(""));
     T* out = arguments.out + sample * output_size(side, vectorization);
     const auto result = [&](int i, int j) {
@@ -63,9 +59,12 @@ template <class A, class T, class R>
 DEVICE void write(const Write<T, R>& arguments) {
     const int side = arguments.factors.rows;
     const Place place(blockIdx.x, side, side, true);
+    previous_is_over();
+    // On its way while the product is made.
+    const Scale scale = arguments.scale[place.sample];
     const int warp = threadIdx.x / 32;
     const int row = place.row + warp / 2 * TILE_ROWS, column = place.column + warp % 2 * TILE_COLUMNS;
     const bool active = row < side && column < side && row < column + TILE_COLUMNS;
     R* room = multiply<A>(arguments.factors, place, active);
-    if (active) emit(arguments, place.sample, row, column, room);
+    if (active) emit(arguments, scale, place.sample, row, column, room);
 }
