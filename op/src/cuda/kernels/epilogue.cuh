@@ -8,7 +8,8 @@
 
 // Rows of a tile that are made at a time, and matrices on their way together: as long as one takes, all of them take.
 constexpr int GROUP = 8;
-constexpr int TOGETHER = 4;
+constexpr int TOGETHER = 3;
+static_assert(TERMS % TOGETHER == 0, "what is behind the last term is zero");
 // The shared memory of a warp, in numbers: its tile, and the rows of a factor that are made.
 constexpr int WARP_ROOM = (TILE_ROWS + GROUP) * TILE_LD;
 
@@ -23,6 +24,36 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample
     constexpr int TURNS = GROUP / 4;
     const int side = epilogue.side, ld = epilogue.ld, lane = threadIdx.x % 32;
     const int64 matrix = sample * side * ld;
+    const int column = first_column + lane % 8 * 4, below = first_column + lane;
+    R* const places = epilogue.places + matrix + (first_row + lane / 8) * ld + column;
+    // Of this lane's rows, those that there are; none in a block below the diagonal.
+    const int lines = column < side && column >= first_row ? side - first_row - lane / 8 : 0;
+    // Matrices from the term `begin` on, on their way while other things are done.
+    Four<R> read[TOGETHER][TURNS];
+    const auto request = [&](int first, int begin) {
+        UNROLL
+        for (int term = 0; term < TOGETHER; term++) {
+            const R* from = places + epilogue.places_read[begin + term] * epilogue.place_stride + first * ld;
+            const int rows = begin + term < epilogue.terms ? lines - first : 0;
+            UNROLL
+            for (int i = 0; i < TURNS; i++) {
+                read[term][i] = Four<R>();
+                if (4 * i < rows) read[term][i] = *reinterpret_cast<const Four<R>*>(from + 4 * i * ld);
+            }
+        }
+    };
+    Four<R> sums[2][TURNS];
+    const auto add = [&](int begin) {
+        UNROLL
+        for (int term = 0; term < TOGETHER; term++) {
+            UNROLL
+            for (int i = 0; i < 8 * TURNS; i++) {
+                R& sum = sums[i % 8 / 4][i / 8].at[i % 4];
+                sum = fused(epilogue.factors[i % 8 / 4][begin + term], read[term][i / 8].at[i % 4], sum);
+            }
+        }
+    };
+    request(0, 0);
     // The diagonal's place in the tile, if that is where a block begins.
     const int block = first_row - first_column;
     const bool diagonal = block >= 0;
@@ -49,47 +80,27 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample
         warp_sync();
     }
     R* made = room + TILE_ROWS * TILE_LD;
-    const int column = first_column + lane % 8 * 4, below = first_column + lane;
-    R* places = epilogue.places + matrix + (first_row + lane / 8) * ld + column;
     _Pragma("unroll 1")
-    for (int first = 0; first < TILE_ROWS; first += GROUP, places += GROUP * ld) {
-        const int row = first_row + first + lane / 8;
+    for (int first = 0; first < TILE_ROWS; first += GROUP) {
+        const int row = first_row + first + lane / 8, rows = lines - first;
         const Four<R>* tile = reinterpret_cast<const Four<R>*>(room + (first + lane / 8) * TILE_LD + lane % 8 * 4);
-        // Of this lane's rows, those that there are; none in a block below the diagonal.
-        const int rows = column < side && column >= first_row ? side - row : 0;
-        Four<R> sums[2][TURNS];
         UNROLL
         for (int i = 0; i < TURNS; i++) {
             const Four<R> entries = tile[i * TILE_LD];
-            if (epilogue.keep && 4 * i < rows) *reinterpret_cast<Four<R>*>(places + epilogue.place * epilogue.place_stride + 4 * i * ld) = entries;
+            if (epilogue.keep && 4 * i < rows) *reinterpret_cast<Four<R>*>(places + epilogue.place * epilogue.place_stride + (first + 4 * i) * ld) = entries;
             UNROLL
             for (int k = 0; k < 8; k++) {
                 const R identity = row + 4 * i == column + k % 4 ? epilogue.identity[k / 4] : R(0);
                 sums[k / 4][i].at[k % 4] = fused(epilogue.own[k / 4], entries.at[k % 4], identity);
             }
         }
+        add(0);
         _Pragma("unroll 1")
-        for (int begin = 0; begin < epilogue.terms; begin += TOGETHER) {
-            Four<R> entries[TOGETHER][TURNS];
-            UNROLL
-            for (int term = 0; term < TOGETHER; term++) {
-                const R* from = places + epilogue.places_read[begin + term] * epilogue.place_stride;
-                const int there = begin + term < epilogue.terms ? rows : 0;
-                UNROLL
-                for (int i = 0; i < TURNS; i++) {
-                    entries[term][i] = Four<R>();
-                    if (4 * i < there) entries[term][i] = *reinterpret_cast<const Four<R>*>(from + 4 * i * ld);
-                }
-            }
-            UNROLL
-            for (int term = 0; term < TOGETHER; term++) {
-                UNROLL
-                for (int i = 0; i < 8 * TURNS; i++) {
-                    R& sum = sums[i % 8 / 4][i / 8].at[i % 4];
-                    sum = fused(epilogue.factors[i % 8 / 4][begin + term], entries[term][i / 8].at[i % 4], sum);
-                }
-            }
+        for (int begin = TOGETHER; begin < epilogue.terms; begin += TOGETHER) {
+            request(first, begin);
+            add(begin);
         }
+        if (first + GROUP < TILE_ROWS) request(first + GROUP, 0);
         UNROLL
         for (int number = 0; number < 2; number++) {
             if (!epilogue.out[number]) continue;
