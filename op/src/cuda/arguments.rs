@@ -94,7 +94,7 @@ arguments!(
     /// The factors of a product.
     Factors<R> {
         left: Address, right: Address, left_stride: i64, right_stride: i64, left_ld: i32, right_ld: i32,
-        rows: i32, columns: i32, depth: i32, samples: i32, scale: R,
+        rows: i32, columns: i32, depth: i32, stages: i32, scale: R,
     }
 );
 arguments!(

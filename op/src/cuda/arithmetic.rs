@@ -1,6 +1,7 @@
 //! In what the kernels multiply float32 numbers, and the powers of two that this takes.
 
 use super::element::ElementType;
+use super::real::Real;
 use super::tier::Tier;
 use crate::layer::{Layer, OperatorKind};
 use crate::program::Program;
@@ -43,11 +44,13 @@ impl Arithmetic {
         })
     }
 
-    /// The bytes of shared memory for what a product has on its way: `STAGES` of `CHUNKS` in `kernels/operand.cuh`.
-    pub(super) fn stages(self) -> u32 {
+    /// The stages of a product in `R`'s shared memory, and the bytes of each: `kernels/operand.cuh`. More of them hide more of what a multiprocessor
+    /// waits for when it has one block only.
+    pub(super) fn stages<R: Real>(self, alone: bool) -> (u32, u32) {
         match self {
-            Self::Plain => 4 * 2 * 16 * 72 * 4,
-            Self::Halves => 3 * 2 * 2 * 16 * 64 * 4,
+            Self::Plain if size_of::<R>() == 8 => (2, 2 * 16 * 72 * 8),
+            Self::Plain => (4, 2 * 16 * 72 * 4),
+            Self::Halves => (if alone { 6 } else { 3 }, 2 * 2 * 16 * 64 * 4),
         }
     }
 

@@ -13,13 +13,13 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use super::driver::{Driver, call};
 use super::module::Module;
 use super::pool::Pool;
-use super::tier::Tier;
+use super::tier::{Target, Tier};
 use crate::Error;
 
 /// A context with everything that kernels need in it.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) tier: Tier,
+    pub(super) target: Target,
     pub(super) module: Module,
     pub(super) pool: Pool,
 }
@@ -123,7 +123,8 @@ impl Context {
         let tiers = Tier::fitting(capability.0, capability.1);
         let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let pool = Pool::new(driver, device.ordinal)?;
-        Ok(Self { tier, module, pool })
+        let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        Ok(Self { target: Target { tier, multiprocessors }, module, pool })
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{Error, Layer};
 use context::Current;
 pub use element::ElementType;
 use plan::{Addresses, Plan};
-use tier::Tier;
+use tier::Target;
 
 /// The plans that a kernel keeps: as many sizes as a session usually alternates between.
 const PLANS: usize = 8;
@@ -45,7 +45,7 @@ pub struct Kernel {
 }
 
 /// What a plan depends on beside the layer.
-type Case = (ElementType, Extent, Tier);
+type Case = (ElementType, Extent, Target);
 
 impl Kernel {
     /// A kernel for `layer`. The kernels are loaded into the CUDA context that is current on this thread, so that calls find them there.
@@ -93,7 +93,7 @@ impl Kernel {
         // SAFETY: the stream is the caller's.
         let current = unsafe { Current::of(stream) }?;
         let context = current.context()?;
-        let plan = self.plan((element, extent, context.tier))?;
+        let plan = self.plan((element, extent, context.target))?;
         let bytes = plan.workspace();
         // SAFETY: the context is that of the stream, and current until this function returns.
         let memory = unsafe { context.pool.take(bytes, stream) }?;
@@ -123,8 +123,8 @@ impl Kernel {
             plans.push(found);
             return Ok(plan);
         }
-        let (element, extent, tier) = case;
-        let plan = Arc::new(Plan::new(&self.layer, element, extent, tier)?);
+        let (element, extent, target) = case;
+        let plan = Arc::new(Plan::new(&self.layer, element, extent, target)?);
         if plans.len() == PLANS {
             plans.remove(0);
         }

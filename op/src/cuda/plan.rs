@@ -4,7 +4,7 @@ use super::arguments::{Address, Arguments};
 use super::arithmetic::Arithmetic;
 use super::element::ElementType;
 use super::slab::Slab;
-use super::tier::Tier;
+use super::tier::Target;
 use super::workspace::Workspace;
 use crate::Error;
 use crate::form::{Form, Programs, SMALL};
@@ -56,6 +56,8 @@ pub(super) struct Plan {
     pub program: Option<Program>,
     /// How operands are multiplied,
     pub arithmetic: Arithmetic,
+    /// Those of the device.
+    pub multiprocessors: u32,
     /// and the exponents of the powers of two that the factors of each product, and those of the result, are multiplied by.
     pub exponents: Vec<[i32; 2]>,
     /// How the workspace of a slab is divided.
@@ -76,7 +78,7 @@ impl Plan {
         layer: &Layer,
         element: ElementType,
         extent: Extent,
-        tier: Tier,
+        target: Target,
     ) -> Result<Self, Error> {
         let (channels, positions) = (extent.channels, extent.positions);
         let too_large = || Error::Memory { operator: layer.name(), channels, positions };
@@ -107,7 +109,7 @@ impl Plan {
         if sizes.into_iter().any(|size| size.is_none_or(|size| i32::try_from(size).is_err())) {
             return Err(too_large());
         }
-        let arithmetic = Arithmetic::choose(layer, element, tier);
+        let arithmetic = Arithmetic::choose(layer, element, target.tier);
         let workspace = |samples| {
             Workspace::new(layer, (extent, samples), form, program.as_ref(), element, arithmetic)
                 .ok_or_else(too_large)
@@ -123,6 +125,7 @@ impl Plan {
             extent,
             form,
             arithmetic,
+            multiprocessors: target.multiprocessors,
             exponents,
             parts: workspace(slab)?,
             slab,

@@ -33,11 +33,6 @@ const fn warp_room(real: u32) -> u32 {
     (16 + 8) * 36 * real
 }
 
-/// A product's chunks, or its warps' tiles after them.
-fn product_shared<R: Real>(arithmetic: Arithmetic) -> u32 {
-    arithmetic.stages().max(PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32))
-}
-
 /// A kind of kernel.
 #[derive(Debug, Clone, Copy)]
 enum Stage {
@@ -330,13 +325,16 @@ impl Slab<'_> {
         for group in products.chunk_by(|one, next| single(one) && single(next)) {
             let [product] = group else {
                 for products in group.chunks(CHAIN) {
+                    let blocks = self.blocks(1);
+                    let (stages, shared) = self.stages::<R>(blocks);
+                    let product = |i: usize| products[i.min(products.len() - 1)].staged(stages);
                     launch(Launch {
                         function: name(Stage::Chain, self.plan.arithmetic, R::ELEMENT),
-                        blocks: self.blocks(1),
+                        blocks,
                         threads: PRODUCT_THREADS,
-                        shared: product_shared::<R>(self.plan.arithmetic),
+                        shared,
                         arguments: &Chain {
-                            products: std::array::from_fn(|i| products[i.min(products.len() - 1)]),
+                            products: std::array::from_fn(product),
                             count: products.len() as i32,
                         },
                     })?;
@@ -352,12 +350,14 @@ impl Slab<'_> {
         let [down, across] =
             [product.factors.rows, product.factors.columns].map(|size| (size as usize).div_ceil(TILE));
         let tiles = if product.plain == 0 { triangle(down) } else { down * across };
+        let blocks = self.blocks(tiles);
+        let (stages, shared) = self.stages::<R>(blocks);
         launch(Launch {
             function: name(Stage::Product, self.plan.arithmetic, R::ELEMENT),
-            blocks: self.blocks(tiles),
+            blocks,
             threads: PRODUCT_THREADS,
-            shared: product_shared::<R>(self.plan.arithmetic),
-            arguments: product,
+            shared,
+            arguments: &product.staged(stages),
         })
     }
 
@@ -376,12 +376,14 @@ impl Slab<'_> {
     }
 
     fn launch_write<R: Real>(&self, write: &Write<R>, launch: Launching<'_>) -> Result<(), Error> {
+        let blocks = self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE)));
+        let (stages, shared) = self.stages::<R>(blocks);
         launch(Launch {
             function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
-            blocks: self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE))),
+            blocks,
             threads: PRODUCT_THREADS,
-            shared: product_shared::<R>(self.plan.arithmetic),
-            arguments: write,
+            shared,
+            arguments: &Write { factors: Factors { stages, ..write.factors }, ..*write },
         })
     }
 
@@ -396,7 +398,7 @@ impl Slab<'_> {
             rows: left.columns as i32,
             columns: right.columns as i32,
             depth: depth as i32,
-            samples: self.samples as i32,
+            stages: 0,
             scale: power(-left.exponent - right.exponent),
         }
     }
@@ -414,8 +416,21 @@ impl Slab<'_> {
         i32::from(self.plan.layer.normalization == Normalization::Frobenius)
     }
 
+    /// How many stages a product of so many blocks has, and the bytes of shared memory for them or for its warps' tiles after them.
+    fn stages<R: Real>(&self, blocks: u32) -> (i32, u32) {
+        let (count, bytes) = self.plan.arithmetic.stages::<R>(blocks <= self.plan.multiprocessors);
+        (count as i32, (count * bytes).max(PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32)))
+    }
+
     fn blocks(&self, of_a_sample: usize) -> u32 {
         (of_a_sample * self.samples) as u32
+    }
+}
+
+impl<R: Real> Product<R> {
+    /// The same with so many stages.
+    fn staged(&self, stages: i32) -> Self {
+        Self { factors: Factors { stages, ..self.factors }, ..*self }
     }
 }
 

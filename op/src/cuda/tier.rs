@@ -11,6 +11,15 @@ pub(super) enum Tier {
     Sm90,
 }
 
+/// What plans depend on of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The compilation of the kernels that it has.
+    pub tier: Tier,
+    /// Its multiprocessors.
+    pub multiprocessors: u32,
+}
+
 impl Tier {
     /// Every tier, the most demanding first.
     pub(super) const ALL: [Self; 3] = [Self::Sm90, Self::Sm80, Self::Sm75];

@@ -143,6 +143,7 @@ DRIVER cuDeviceGetName(char* name, int length, int) {
 DRIVER cuDeviceGetAttribute(int* value, int attribute, int device) {
     if (device != 0) return INVALID_DEVICE;
     switch (attribute) {
+        case 16: *value = static_cast<int>(number("MULTIPROCESSORS", "24")); return SUCCESS;
         case 75: *value = capability() / 10; return SUCCESS;
         case 76: *value = capability() % 10; return SUCCESS;
         case 97: *value = most_shared(); return SUCCESS;

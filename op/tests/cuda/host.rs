@@ -165,7 +165,7 @@ const CALLS: [&str; 10] = [
     PRODUCT,
     PRODUCT,
     PRODUCT,
-    "cuLaunchKernelEx stream S write_halves_f32 tier 90 blocks 9 threads 256 shared 49152",
+    "cuLaunchKernelEx stream S write_halves_f32 tier 90 blocks 9 threads 256 shared 98304",
     "cuMemFreeAsync stream S W",
 ];
-const PRODUCT: &str = "cuLaunchKernelEx stream S product_halves tier 90 blocks 9 threads 256 shared 49152";
+const PRODUCT: &str = "cuLaunchKernelEx stream S product_halves tier 90 blocks 9 threads 256 shared 98304";

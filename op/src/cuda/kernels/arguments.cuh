@@ -98,8 +98,8 @@ struct Factors {
     int64 left_stride, right_stride;  // from sample to sample
     int left_ld, right_ld;            // multiples of 16 bytes, as are the addresses
     int rows, columns, depth;
-    int samples;
-    R scale;  // of the product: a power of two that undoes those of its factors
+    int stages;  // that there is shared memory for: A::STAGES or A::MORE_STAGES
+    R scale;     // of the product: a power of two that undoes those of its factors
 };
 
 // A product that stays on the device: `product_R` and `product_halves`, one block for a tile (tiles fastest, then samples). Where `plain` is null the matrix is

@@ -5,7 +5,7 @@
 //     A::put        writes four or eight neighbors of a row of an operand with so many rows of `ld` numbers, from a column on that is a
 //                   multiple of as many
 //     A::SIZE       bytes of CHUNK rows and TILE columns in shared memory
-//     A::STAGES     stages there, each with A::CHUNKS chunks of both operands
+//     A::STAGES     stages there, each with A::CHUNKS chunks of both operands; A::MORE_STAGES where a block has a multiprocessor for itself
 //     A::Stream     asks for an operand's chunks, one after the other
 //     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 16 `left` and 32 `right` on
 // In any arithmetic an operand takes rows * ld * sizeof(Real) bytes.
@@ -23,7 +23,7 @@ struct Plain {
     typedef MultiplyAdd<R> Fragment;
     // Rows that are 8 numbers longer keep the accesses free of bank conflicts.
     static constexpr int STRIDE = (TILE + 8) * sizeof(R), SIZE = CHUNK * STRIDE;
-    static constexpr int STAGES = sizeof(R) == 4 ? 4 : 2, CHUNKS = 1;
+    static constexpr int STAGES = sizeof(R) == 4 ? 4 : 2, MORE_STAGES = STAGES, CHUNKS = 1;
 
     DEVICE static void put(R* operand, int, int ld, int row, int column, const Four<R>& values) {
         *reinterpret_cast<Four<R>*>(operand + row * ld + column) = values;
@@ -71,7 +71,7 @@ struct Halves {
     typedef float Real;
     typedef TensorCores Fragment;
     static constexpr int ROW = 128, PANEL = CHUNK * ROW, SIZE = TILE / TILE_COLUMNS * PANEL;
-    static constexpr int STAGES = 3, CHUNKS = 2;
+    static constexpr int STAGES = 3, MORE_STAGES = 6, CHUNKS = 2;
 
     DEVICE static void put(float* operand, int rows, int, int row, int column, const Four<float>& values) {
         Two<unsigned> high, low;

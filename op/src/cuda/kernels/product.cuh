@@ -45,14 +45,19 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
         copies_commit();
     };
     typename A::Fragment tile;
-    UNROLL
-    for (int stage = 0; stage < A::STAGES - 1; stage++) fetch(stage, stage * STAGE);
-    int empty = (A::STAGES - 1) * STAGE, full = 0;
+    const int ahead = factors.stages - 1, last = ahead * STAGE;
+    _Pragma("unroll 1")
+    for (int stage = 0; stage < ahead; stage++) fetch(stage, stage * STAGE);
+    int empty = last, full = 0;
     for (int stage = 0; stage < stages; stage++) {
-        copies_wait<A::STAGES - 2>();
+        if (ahead == A::STAGES - 1) {
+            copies_wait<A::STAGES - 2>();
+        } else {
+            copies_wait<A::MORE_STAGES - 2>();
+        }
         // Every thread's copies have come, and the stage that is filled next has been used up.
         __syncthreads();
-        fetch(stage + A::STAGES - 1, empty);
+        fetch(stage + ahead, empty);
         if (active) {
             UNROLL
             for (int chunk = 0; chunk < A::CHUNKS; chunk++) {
@@ -60,7 +65,7 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
             }
         }
         empty = full;
-        full = full == (A::STAGES - 1) * STAGE ? 0 : full + STAGE;
+        full = full == last ? 0 : full + STAGE;
     }
     __syncthreads();
     R* room = shared_memory<R>() + warp * WARP_ROOM;

@@ -159,31 +159,27 @@ DEVICE void center(const Center<T, R>& arguments, int64 sample, int block) {
     const int thread = threadIdx.x, threads = READ_THREADS;
     R* tile = shared_memory<R>();  // [32][LD], channels by positions
 
-    const T* x = arguments.x + sample * (channels * positions);
-    const double* means = arguments.means + sample * channels;
     // Lanes lie along the axis that is contiguous.
-    const int along = last ? CENTER_CHANNELS : CENTER_POSITIONS, fast = thread % along;
-    const int to_channel = last ? 1 : positions, to_position = last ? channels : 1;
+    const int along = last ? CENTER_CHANNELS : CENTER_POSITIONS, fast = thread % along, slow = thread / along, step = threads / along;
+    const int channel = first_channel + (last ? fast : slow), position = first_position + (last ? slow : fast);
+    const int stride = last ? channels : positions;
+    const T* x = arguments.x + sample * (channels * positions) + (last ? position * channels + channel : channel * positions + position);
+    const double* means = arguments.means + sample * channels + channel;
     // While elements and means are on their way, the norm is summed up.
+    const int there = last ? (channel < channels ? positions - position : 0) : (position < positions ? channels - channel : 0);
     R elements[ELEMENTS];
     UNROLL
     for (int i = 0; i < ELEMENTS; i++) {
-        const int slow = thread / along + i * (threads / along);
-        const int channel = first_channel + (last ? fast : slow), position = first_position + (last ? slow : fast);
         elements[i] = 0;
-        if (channel < channels && position < positions) {
-            elements[i] = widen(x[channel * to_channel + position * to_position]) - R(means[channel]);
-        }
+        if (i * step < there) elements[i] = widen(x[i * step * stride]) - R(means[last ? 0 : i * step]);
     }
     const double added = arguments.form == COVARIANCE ? 0 : arguments.epsilon * arguments.divisor;
     // In two steps, each by a power of two that is a number itself.
     const int raised = arguments.raised - root_exponent(sample_norm(arguments, sample, added));
     const R power = ldexp(R(1), raised / 2), again = ldexp(R(1), raised - raised / 2);
+    R* own = tile + (last ? fast * LD + slow : slow * LD + fast);
     UNROLL
-    for (int i = 0; i < ELEMENTS; i++) {
-        const int slow = thread / along + i * (threads / along);
-        tile[(last ? fast : slow) * LD + (last ? slow : fast)] = elements[i] * power * again;
-    }
+    for (int i = 0; i < ELEMENTS; i++) own[i * step * (last ? 1 : LD)] = elements[i] * power * again;
     __syncthreads();
     // Eight neighbors at a time.
     if (arguments.straight) {
