@@ -89,9 +89,7 @@ impl Slab<'_> {
             self.load(given, true, first, launch)?;
         } else {
             self.read::<R>(self.form(), launch)?;
-            if layer.normalization != Normalization::Frobenius {
-                products.push(self.gram(first));
-            } else {
+            if layer.normalization == Normalization::Frobenius {
                 // Its norm is known when all of P is there.
                 let kept = Epilogue { out: [0; 2], keep: 1, ..first };
                 self.launch_product(&self.gram(kept), launch)?;
@@ -103,6 +101,8 @@ impl Slab<'_> {
                     first,
                     launch,
                 )?;
+            } else {
+                products.push(self.gram(first));
             }
         }
         products.extend(self.products::<R>(program));
@@ -125,7 +125,7 @@ impl Slab<'_> {
             (self.positions_by_channels::<R>(self.plan.parts.transposed), positions)
         };
         let scale = self.at(self.plan.parts.scales);
-        Product { scale, ..self.product([factor; 2], depth, epilogue) }
+        Product { scale, ..Self::product([factor; 2], depth, epilogue) }
     }
 
     /// The products between A and the last one.
@@ -134,7 +134,7 @@ impl Slab<'_> {
         let mut products = Vec::with_capacity(count + 1);
         products.extend((0..count).map(|step| {
             let epilogue = self.epilogue::<R>(program, Some(step));
-            self.product(self.factors::<R>(program, step), self.side(), epilogue)
+            Self::product(self.factors::<R>(program, step), self.side(), epilogue)
         }));
         if matches!(program.result, Outcome::Factor(_)) {
             // q(G) X̄ᵀ, every entry.
@@ -146,7 +146,7 @@ impl Slab<'_> {
                 plain_stride: half.stride as i64,
                 plain_ld: half.ld as i32,
                 plain_scale: power(half.exponent),
-                ..self.product([q, transposed], self.side(), no_epilogue())
+                ..Self::product([q, transposed], self.side(), no_epilogue())
             });
         }
         products
@@ -306,8 +306,8 @@ impl Slab<'_> {
     }
 
     /// A symmetric product.
-    fn product<R: Real>(&self, factors: [Matrix; 2], depth: usize, epilogue: Epilogue<R>) -> Product<R> {
-        let factors = self.operands(factors, depth);
+    fn product<R: Real>(factors: [Matrix; 2], depth: usize, epilogue: Epilogue<R>) -> Product<R> {
+        let factors = Self::operands(factors, depth);
         Product {
             factors,
             scale: 0,
@@ -365,7 +365,7 @@ impl Slab<'_> {
         let layer = &self.plan.layer;
         let covariance = layer.operator == OperatorKind::CovariancePooling;
         Write {
-            factors: self.operands(factors, depth),
+            factors: Self::operands(factors, depth),
             scale: self.at(self.plan.parts.scales),
             out: self.addresses.output,
             epsilon: if covariance { layer.epsilon.into() } else { 0.0 },
@@ -387,7 +387,7 @@ impl Slab<'_> {
         })
     }
 
-    fn operands<R: Real>(&self, [left, right]: [Matrix; 2], depth: usize) -> Factors<R> {
+    fn operands<R: Real>([left, right]: [Matrix; 2], depth: usize) -> Factors<R> {
         Factors {
             left: left.address,
             right: right.address,

@@ -11,9 +11,13 @@ DEVICE void begin() {
     previous_is_over();
 }
 
+// As many blocks as a multiprocessor has registers for: older compilations need more of them.
+template <class R>
+constexpr int CENTER_BLOCKS = sizeof(R) == 4 && ISQRT_TIER >= 90 ? 3 : 2;
+
 // `A` multiplies, `R` is the type of sums, and `name` that of elements `T`, with the arithmetic's before it where that is not the plain one.
 #define KERNELS_OF_READING(name, A, T, R)                                                                  \
-    KERNEL(READ_THREADS, sizeof(R) == 4 ? 3 : 2) center_##name(const Center<T, R> arguments) { begin(); center<A>(arguments); }          \
+    KERNEL(READ_THREADS, CENTER_BLOCKS<R>) center_##name(const Center<T, R> arguments) { begin(); center<A>(arguments); }          \
     KERNEL(PRODUCT_THREADS, sizeof(R) == 4 ? 2 : 1) write_##name(const Write<T, R> arguments) { let_next_begin(); write<A>(arguments); }
 
 #define KERNELS_OF_ELEMENT(name, T, R)                                                                     \
