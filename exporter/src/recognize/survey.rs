@@ -231,7 +231,7 @@ struct Entry {
 }
 
 /// Elements that an input may have, at most: hostile models ask for any number.
-const MOST_ELEMENTS: usize = 1 << 24;
+const MOST_ELEMENTS: usize = 1 << 25;
 
 impl Entry {
     /// The number of elements, where that is a number.

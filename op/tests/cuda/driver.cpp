@@ -363,10 +363,10 @@ struct LaunchConfig {
 DRIVER cuLaunchKernelEx(const LaunchConfig* config, void* function, void** arguments, void**) {
     const unsigned(&blocks)[3] = config->blocks, (&threads)[3] = config->threads;
     if (config->count != 1 || config->attributes[0].id != 6 || config->attributes[0].value.allowed != 1) return INVALID_VALUE;
-    const long before = shim::waits;
+    const long before = shim::waits();
     const CUresult result = launch("cuLaunchKernelEx", function, blocks[0], blocks[1], blocks[2], threads[0], threads[1], threads[2],
                                    config->shared, config->stream, arguments);
-    const long waits = shim::waits - before, all = long(blocks[0]) * threads[0];
+    const long waits = shim::waits() - before, all = long(blocks[0]) * threads[0];
     if (result == SUCCESS && (waits == 0 || waits % all != 0)) {
         fprintf(stderr, "stub: not every thread of a launch waits for the launch before it\n");
         return ILLEGAL_ADDRESS;

@@ -33,7 +33,7 @@ constexpr size_t MOST_SHARED = 227 << 10;
 void set_order(int order);
 
 // How often threads of this host thread's launches have come to `previous_is_over`.
-extern __thread long waits __attribute__((tls_model("initial-exec")));
+long waits();
 
 // Runs a kernel to its end, a block at a time.
 void launch(const Kernel& kernel, unsigned blocks, unsigned threads, size_t shared, const void* argument);

@@ -27,9 +27,6 @@ struct Place {
 // The running thread's. Host threads may launch side by side.
 extern __thread const Place* here __attribute__((tls_model("initial-exec")));
 
-// As in machine.hpp.
-extern __thread long waits __attribute__((tls_model("initial-exec")));
-
 struct Copy {
     void* shared;
     const void* global;
@@ -39,6 +36,8 @@ struct Copy {
 // The collectives: each returns when all threads of the block or of the warp have come to it.
 void block_barrier();
 void warp_barrier();
+// Counts those who wait for the launch before.
+void wait_for_previous();
 uint64_t warp_exchange(uint64_t value, int mask);
 void warp_addresses(const void* own, const void* (&all)[32]);
 void warp_multiply(float* c, const unsigned* a, const unsigned* b);
@@ -57,7 +56,7 @@ bool first_copy(int pending, Copy& copy);
 
 // Launches run one after the other; that every thread waits is counted.
 DEVICE void let_next_begin() {}
-DEVICE void previous_is_over() { shim::waits++; }
+DEVICE void previous_is_over() { shim::wait_for_previous(); }
 
 DEVICE void __syncthreads() { shim::block_barrier(); }
 
