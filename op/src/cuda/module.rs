@@ -23,21 +23,13 @@ const TOO_NEW: [Status; 3] = [
     sys::CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION as u32,
 ];
 
-/// `cuLaunchKernelEx`.
-type LaunchEx = unsafe extern "C" fn(
-    *const sys::CUlaunchConfig,
-    sys::CUfunction,
-    *mut *mut c_void,
-    *mut *mut c_void,
-) -> Status;
-
 /// The kernels of one tier in one context. Never unloaded.
 #[derive(Debug)]
 pub(super) struct Module {
     driver: &'static Driver,
     handle: Handle<sys::CUmodule>,
-    /// How a launch that may begin before the one before it is over is put on a stream, where the kernels and the driver have that.
-    overlapping: Option<LaunchEx>,
+    /// Whether the kernels wait for the launch before them, and may begin before it is over.
+    overlaps: bool,
     functions: Mutex<HashMap<&'static str, Function>>,
 }
 
@@ -72,8 +64,8 @@ impl Module {
         for tier in tiers {
             match compile(driver, tier.ptx()) {
                 Ok(handle) => {
-                    let overlapping = driver.functions.cuLaunchKernelEx.filter(|_| tier.overlaps());
-                    return Ok((Self { driver, handle, overlapping, functions: Mutex::default() }, tier));
+                    let overlaps = tier.overlaps();
+                    return Ok((Self { driver, handle, overlaps, functions: Mutex::default() }, tier));
                 }
                 Err((status, log)) => {
                     refusals.push(refusal(tier, &driver.explain(status), &log));
@@ -93,8 +85,8 @@ impl Module {
     /// The driver refuses it, or tells of an earlier failure on the device.
     ///
     /// # Safety
-    /// Where `follows`, what is before it on the stream is a launch of this module. The module's context is current; `stream` is null or one of that context; what the launch's arguments point to is there
-    /// when it runs, and as large as the kernel reads and writes.
+    /// Where `follows`, what is before it on the stream is a launch of this module. The module's context is current; `stream` is null or
+    /// one of that context; what the launch's arguments point to is there when it runs, and as large as the kernel reads and writes.
     pub(super) unsafe fn launch(
         &self,
         launch: &Launch<'_>,
@@ -108,10 +100,11 @@ impl Module {
         let mut parameters = [launch.arguments.address().cast_mut()];
         let Launch { blocks, threads, shared, .. } = *launch;
         let (parameters, none) = (parameters.as_mut_ptr(), ptr::null_mut());
+        let overlapping = self.driver.functions.cuLaunchKernelEx.filter(|_| self.overlaps && follows);
         // SAFETY: the kernels take one parameter, by value, which the call copies; the rest is the caller's to see to. Those that
         // may overlap with the launch before them wait for its end themselves.
         unsafe {
-            if let Some(launch_ex) = self.overlapping.filter(|_| follows) {
+            if let Some(launch_ex) = overlapping {
                 let mut attribute = sys::CUlaunchAttribute {
                     id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
                     pad: [0; 4],

@@ -398,6 +398,7 @@ impl Slab<'_> {
             rows: left.columns as i32,
             columns: right.columns as i32,
             depth: depth as i32,
+            // Who launches it says how many.
             stages: 0,
             scale: power(-left.exponent - right.exponent),
         }

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Devices by compute capability, one for every tier.
-const DEVICES: [&str; 2] = ["7.5", "9.0"];
+const DEVICES: [&str; 3] = ["7.5", "8.0", "9.0"];
 
 #[test]
 fn kernels_on_the_stub() {
