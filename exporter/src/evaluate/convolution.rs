@@ -37,25 +37,11 @@ struct Axis {
 }
 
 impl Convolution {
-    /// The convolution that a node asks for, where it takes no more than so many multiplications; none where its sizes do
-    /// not fit each other.
-    pub fn within(
-        most: usize,
-        node: &NodeProto,
-        bindings: &Bindings,
-        input: &[usize],
-        weight: &[usize],
-    ) -> Option<Self> {
-        let convolution = Self::of(node, bindings, input, weight).ok()?;
-        let taps = convolution.axes.iter().try_fold(1_usize, |taps, axis| taps.checked_mul(axis.kernel))?;
-        let positions = convolution.axes.iter().map(|axis| axis.output);
-        let factors =
-            [convolution.samples, convolution.kernels, convolution.channels / convolution.groups, taps];
-        let count = factors.into_iter().chain(positions).try_fold(1_usize, usize::checked_mul)?;
-        (count <= most).then_some(convolution)
-    }
-
-    fn of(node: &NodeProto, bindings: &Bindings, input: &[usize], weight: &[usize]) -> Result<Self> {
+    /// The convolution that a node asks for.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other.
+    pub fn of(node: &NodeProto, bindings: &Bindings, input: &[usize], weight: &[usize]) -> Result<Self> {
         let rank = input.len();
         ensure!(rank > 2 && weight.len() == rank, "{input:?} and {weight:?} are no convolution");
         elements(input)?;
@@ -100,6 +86,14 @@ impl Convolution {
             axes.push(Axis { input: size, kernel, output, stride, dilation, pad: before });
         }
         Ok(Self { samples: input[0], channels: input[1], groups, kernels: weight[0], axes })
+    }
+
+    /// The multiplications that it takes.
+    pub fn multiplications(&self) -> usize {
+        let outputs = self.axes.iter().map(|axis| axis.output);
+        let factors = [self.samples, self.kernels, self.channels / self.groups];
+        let kernel = self.axes.iter().map(|axis| axis.kernel);
+        factors.into_iter().chain(outputs).chain(kernel).fold(1, usize::saturating_mul)
     }
 
     /// The convolution: what every kernel position reads goes side by side into a matrix, a piece at a time, and the
@@ -288,26 +282,26 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_or_is_too_large_is_left_to_others() {
-        let fits = |most: usize, attribute: AttributeProto, input: &[usize], weight: &[usize]| {
+    fn what_does_not_fit_is_no_convolution() {
+        let convolution = |attribute: AttributeProto, input: &[usize], weight: &[usize]| {
             let node = NodeProto::new("Conv", &["x", "w"], &["y"]).with(attribute);
-            Convolution::within(most, &node, &Bindings::new(), input, weight).is_some()
+            Convolution::of(&node, &Bindings::new(), input, weight).ok()
         };
-        let any =
-            |attribute: AttributeProto, weight: &[usize]| fits(usize::MAX, attribute, &[1, 2, 8, 8], weight);
+        let any = |attribute: AttributeProto, weight: &[usize]| {
+            convolution(attribute, &[1, 2, 8, 8], weight).is_some()
+        };
         let group = |count| AttributeProto::int("group", count);
         let ints = AttributeProto::ints;
         assert!(any(group(1), &[2, 2, 3, 3]));
         assert!(!any(group(0), &[2, 2, 3, 3]));
         assert!(!any(group(2), &[2, 2, 3, 3]));
-        assert!(!fits(usize::MAX, group(1 << 62), &[1, 0, 8, 8], &[0, 0, 1, 1]));
-        assert!(!fits(usize::MAX, group(1 << 62), &[1, 0, 8, 8], &[0, 4, 1, 1]));
+        assert!(convolution(group(1 << 62), &[1, 0, 8, 8], &[0, 0, 1, 1]).is_none());
+        assert!(convolution(group(1 << 62), &[1, 0, 8, 8], &[0, 4, 1, 1]).is_none());
         assert!(!any(group(1), &[2, 2, 9, 3]));
         assert!(!any(ints("strides", &[0, 1]), &[2, 2, 3, 3]));
         assert!(!any(ints("pads", &[1 << 40; 4]), &[2, 2, 3, 3]));
-        let multiplications = 2 * 2 * 9 * 6 * 6;
-        assert!(fits(multiplications, group(1), &[1, 2, 8, 8], &[2, 2, 3, 3]));
-        assert!(!fits(multiplications - 1, group(1), &[1, 2, 8, 8], &[2, 2, 3, 3]));
+        let convolution = convolution(group(1), &[1, 2, 8, 8], &[2, 2, 3, 3]).unwrap();
+        assert_eq!(convolution.multiplications(), 2 * 2 * 9 * 6 * 6);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 use prost::Message;
 
-use super::call::attribute;
+use super::budget::spend;
+use super::call::{attribute, size};
 use super::run::Setting;
 use super::value::{Data, Dense, Value};
 use super::{Precision, table};
@@ -67,6 +68,7 @@ impl<'a> Fallback<'a> {
         inputs: &[(Option<&TensorProto>, Value)],
         setting: Setting<'_, 'm>,
     ) -> Result<Vec<Value>> {
+        spend(&cost(node, inputs, setting))?;
         let mut resolved = NodeProto { attribute: Vec::new(), ..node.clone() };
         for own in &node.attribute {
             if let Some(value) = attribute(node, setting.bindings, own.name()) {
@@ -172,6 +174,33 @@ impl Sessions {
             ready.insert(key, session);
         }
     }
+}
+
+/// Factors of the multiplications, or comparisons, that a node takes, so far as it can be told from its inputs: a kernel at
+/// every element of the input that it does not step over, or all weights of each of an input's channels.
+fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Setting<'_, '_>) -> Vec<usize> {
+    let dims = |(constant, value): &(Option<&TensorProto>, Value)| -> Vec<usize> {
+        match (constant, value) {
+            (Some(constant), _) => constant.dims.iter().map(|&dim| size(dim).unwrap_or(0)).collect(),
+            (None, Value::Tensor(tensor)) => tensor.dims().to_vec(),
+            _ => Vec::new(),
+        }
+    };
+    let mut factors = inputs.first().map(dims).unwrap_or_default();
+    let list = |name: &str| -> Vec<usize> {
+        let list = attribute(node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
+        list.iter().map(|&step| size(step).unwrap_or(1).max(1)).collect()
+    };
+    let operator = node.op_type();
+    if ["Conv", "MatMul", "LSTM", "GRU", "RNN"].iter().any(|kind| operator.contains(kind)) {
+        let weights = inputs.iter().skip(1).map(|input| dims(input).iter().skip(1).product::<usize>());
+        factors.push(weights.max().unwrap_or(1));
+    } else {
+        let strides = list("strides");
+        let steps = strides.iter().copied().chain(std::iter::repeat(1));
+        factors.extend(list("kernel_shape").iter().zip(steps).map(|(&kernel, step)| kernel.div_ceil(step)));
+    }
+    factors
 }
 
 /// Puts a node's inputs under names of their own. Short floating-point types go as float32, which every runtime has.

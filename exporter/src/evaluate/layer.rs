@@ -3,9 +3,11 @@
 use anyhow::{Context, Result, bail};
 use half::{bf16, f16};
 use isqrt_cov_op::cpu::{Element, Kernel, Serial};
-use isqrt_cov_op::{Layer, reference};
+use isqrt_cov_op::layer::Extent;
+use isqrt_cov_op::{Layer, OperatorKind, reference};
 
 use super::Precision;
+use super::budget::spend;
 use super::call::Call;
 use super::value::{Dense, array, elements, flat};
 use crate::fused::layer_of;
@@ -22,6 +24,7 @@ pub(super) fn apply(call: &Call, precision: Precision) -> Result<Dense> {
     elements(&[extent.channels, extent.channels])?;
     let dims = [vec![extent.samples], tail.context("the output's shape is not known")?].concat();
     let count = elements(&dims)?;
+    spend(&[extent.samples, multiplications(&layer, extent) as usize])?;
     let values = match (precision, input.declared) {
         (Precision::Exact, _) => reference::evaluate(&layer, &flat(input.floats()?), input.dims())?,
         (Precision::Declared, ElementType::F32) => by_kernel::<f32>(layer, input, count)?,
@@ -31,6 +34,18 @@ pub(super) fn apply(call: &Call, precision: Precision) -> Result<Dense> {
         (Precision::Declared, other) => bail!("{} takes no {}", layer.name(), other.name()),
     };
     Ok(Dense::float(input.declared, array(&dims, values)?))
+}
+
+/// Multiplications that the float64 reference makes of one sample.
+pub(crate) fn multiplications(layer: &Layer, extent: Extent) -> f64 {
+    let (channels, positions) = (extent.channels as f64, extent.positions as f64);
+    let covariance = channels * channels * positions / 2.0;
+    let root = 3.0 * f64::from(layer.iterations) * channels.powi(3);
+    match layer.operator {
+        OperatorKind::IsqrtCov => covariance + root,
+        OperatorKind::CovariancePooling => covariance,
+        OperatorKind::MatrixSqrt => root,
+    }
 }
 
 fn by_kernel<T: Element>(layer: Layer, input: &Dense, count: usize) -> Result<Vec<f64>> {

@@ -5,6 +5,7 @@ use std::num::Wrapping;
 use anyhow::{Context, Result, bail, ensure};
 use ndarray::{ArrayView2, Axis, Ix2, IxDyn, LinalgScalar};
 
+use super::budget::spend;
 use super::call::Call;
 use super::elementwise::{binary, common_shape};
 use super::layout::permuted_array;
@@ -41,6 +42,7 @@ pub(super) fn product<T: LinalgScalar>(left: &Array<T>, right: &Array<T>) -> Res
     let (rows, columns) = (a_matrix[0], b_matrix[1]);
     let mut dims = [&batch[..], &[rows, columns]].concat();
     let count = elements(&dims)?;
+    spend(&[count, a_matrix[1]])?;
     // Many matrices with one: all of their rows at once.
     let made = if b_batch.iter().all(|&dim| dim == 1) && !a_batch.is_empty() && batch == a_batch {
         let tall = reshaped(&a, &[a_batch.iter().product::<usize>() * rows, a_matrix[1]])?;

@@ -4,6 +4,7 @@
 //! operators, subgraphs and functions an exporter wrote it, and to compute in float64 throughout. Operators that no
 //! such layer holds (poolings, resizing) are left to a [`Runtime`], one node at a time.
 
+pub mod budget;
 mod call;
 mod control;
 mod convolution;
@@ -47,6 +48,7 @@ use plan::{Decoded, Plan};
 use run::Run;
 
 pub use fallback::Sessions;
+pub(crate) use layer::multiplications;
 
 /// How numbers are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::domain_of;
 use isqrt_cov_proto::onnx::NodeProto;
 
+use super::budget::{at_most_of_model, spend, spend_node};
 use super::call::{Bindings, Call, attribute};
 use super::convolution::Convolution;
 use super::layer;
@@ -65,7 +66,10 @@ impl<'r, 'a> Run<'r, 'a> {
     /// Evaluates the main graph.
     pub fn main(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         let fed: usize = inputs.iter().map(|input| input.dims().iter().product::<usize>()).sum();
-        bounded(fed.saturating_add(self.evaluator.weights), || self.whole(inputs))
+        let shapes = inputs.iter().map(Tensor::dims);
+        bounded(fed.saturating_add(self.evaluator.weights), || {
+            at_most_of_model(self.evaluator.model, shapes, || self.whole(inputs))
+        })
     }
 
     fn whole(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -167,6 +171,7 @@ impl<'r, 'a> Run<'r, 'a> {
         let outputs = self.outputs(plan, step, values, setting)?;
         let (wanted, made) = (step.outputs.len(), outputs.len());
         ensure!(wanted <= made, "{wanted} outputs are named, {made} are made");
+        spend_node(outputs.iter().map(Value::elements).sum())?;
         for (id, value) in step.outputs.iter().zip(outputs) {
             if let Some(id) = *id {
                 let value = value.settled(self.evaluator.precision);
@@ -211,10 +216,13 @@ impl<'r, 'a> Run<'r, 'a> {
         }
         let operator = table::find(domain, node.op_type());
         if node.is("Conv")
-            && let Some(convolution) =
-                own_convolution(self.largest_convolution(), plan, step, values, setting)
+            && let Some(convolution) = sized_convolution(plan, step, values, setting)
         {
-            return Ok(vec![self.convolved(&convolution, plan, step, values)?.into()]);
+            let multiplications = convolution.multiplications();
+            spend(&[multiplications])?;
+            if multiplications <= self.largest_convolution() {
+                return Ok(vec![self.convolved(&convolution, plan, step, values)?.into()]);
+            }
         }
         if (node.is("MatMul") || node.is("Gemm"))
             && let Some(&[Some(left), Some(right)]) = step.inputs.get(..2)
@@ -331,9 +339,8 @@ fn fetch_all(plan: &Plan<'_>, decoded: &Decoded, step: &Step<'_>, values: &Value
     step.inputs.iter().map(|id| id.map_or(Ok(Value::Absent), |id| fetch(plan, decoded, values, id))).collect()
 }
 
-/// A convolution that is better evaluated here than left to a runtime.
-fn own_convolution(
-    most: usize,
+/// The convolution that a node asks for, where its sizes fit each other.
+fn sized_convolution(
     plan: &Plan<'_>,
     step: &Step<'_>,
     values: &Values,
@@ -349,7 +356,7 @@ fn own_convolution(
             _ => None,
         }
     };
-    Convolution::within(most, step.node, setting.bindings, &dims(0)?, &dims(1)?)
+    Convolution::of(step.node, setting.bindings, &dims(0)?, &dims(1)?).ok()
 }
 
 /// A `Constant` node that the function around it fills in.

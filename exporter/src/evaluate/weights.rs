@@ -11,6 +11,7 @@ use ndarray::linalg::{general_mat_mul, general_mat_vec_mul};
 use ndarray::{Array2, ArrayView2, Ix2, LinalgScalar, s};
 
 use super::Precision;
+use super::budget::spend;
 use super::call::Call;
 use super::matrix::{gemm_of, turned};
 use super::value::{Array, Dense, Value, array, declared, elements, flat, reshaped};
@@ -188,7 +189,7 @@ fn multiplied<T: Number>(left: &Array<f64>, weights: &Weights, transposed: bool)
     let (&last, batch) = left.shape().split_last().context("a scalar is no matrix")?;
     ensure!(last == inner, "{:?} times {:?}", left.shape(), [inner, outer]);
     let dims = [batch, &[outer]].concat();
-    elements(&dims)?;
+    spend(&[elements(&dims)?, inner])?;
     let tall = reshaped(left, &[batch.iter().product(), inner])?.mapv(T::nearest);
     let tall = tall.view().into_dimensionality::<Ix2>()?;
     let made =

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use isqrt_cov_op::layer::Extent;
-use isqrt_cov_op::{Layer, OperatorKind, reference};
+use isqrt_cov_op::{Layer, reference};
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 use serde_json::{Value, json};
 
@@ -13,6 +12,7 @@ use super::inside::inside;
 use super::parting::{in_main_graph, output_of};
 use super::report::number;
 use super::{Case, Difference, Pair, Plan, Proof, Work, inputs_of};
+use crate::evaluate::multiplications;
 use crate::recognize::Found;
 use crate::runtime::{Runtime, Session};
 use crate::tensor::{ElementType, Tensor};
@@ -219,18 +219,6 @@ impl Accuracy {
     }
 }
 
-/// Multiplications that the float64 reference makes of one sample.
-fn multiplications(layer: &Layer, extent: Extent) -> f64 {
-    let (channels, positions) = (extent.channels as f64, extent.positions as f64);
-    let covariance = channels * channels * positions / 2.0;
-    let root = 3.0 * f64::from(layer.iterations) * channels.powi(3);
-    match layer.operator {
-        OperatorKind::IsqrtCov => covariance + root,
-        OperatorKind::CovariancePooling => covariance,
-        OperatorKind::MatrixSqrt => root,
-    }
-}
-
 /// The reference's output for the first samples of `input`.
 fn expected(layer: &Layer, input: &Tensor, samples: usize) -> Result<Vec<f64>> {
     let mut dims = input.dims().to_vec();
@@ -302,6 +290,8 @@ impl Probe {
 
 #[cfg(test)]
 mod tests {
+    use isqrt_cov_op::OperatorKind;
+
     use super::*;
 
     #[test]

@@ -179,7 +179,7 @@ impl<'a> Search<'a> {
             return None;
         }
         let entries = sampled_entries(extent.channels);
-        let spectra = probed.spectra(operator, layout, extent.channels);
+        let spectra = probed.spectra(operator, layout, extent.channels)?;
         let sample = |(spectra, output): (&'a Spectra, Vec<f64>)| {
             let at = |&vectorization: &Vectorization| {
                 entries.iter().map(|&entry| output[position(vectorization, extent.channels, entry)]).collect()

@@ -4,6 +4,8 @@ use isqrt_cov_op::{Layer, reference};
 
 use super::probed::{Probed, Spectra, samples};
 use super::spectrum::position;
+use crate::evaluate::budget::spend;
+use crate::evaluate::multiplications;
 use crate::tensor::Tensor;
 
 /// Channels up to which the plain iteration in float64 judges. Beyond, where it would take minutes, the function of the
@@ -33,10 +35,14 @@ pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor]) -> f64 {
 
 /// What the layer gives for one sample.
 fn expected(layer: &Layer, sample: Vec<f64>, dims: &[usize]) -> Option<Vec<f64>> {
-    let channels = layer.extent(dims).ok()?.channels;
+    let extent = layer.extent(dims).ok()?;
+    let channels = extent.channels;
     if channels <= BY_ITERATION {
+        spend(&[multiplications(layer, extent) as usize]).ok()?;
         return reference::evaluate(layer, &sample, dims).ok();
     }
+    Spectra::spend(channels, extent.positions).ok()?;
+    spend(&[channels, channels, extent.positions.min(channels)]).ok()?;
     let entries: Vec<(usize, usize)> =
         (0..channels).flat_map(|row| (row..channels).map(move |column| (row, column))).collect();
     let spectra = Spectra::new(sample, channels, layer.operator, layer.layout);

@@ -21,7 +21,7 @@ mod survey;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
 
@@ -29,6 +29,7 @@ use self::identify::{Identification, identify};
 use self::observe::{Cut, Observed, Subject};
 use self::places::{Place, places};
 use self::survey::{OTHER_SIZES, SIZES, Survey, leaves_sizes_open, source, survey};
+use crate::evaluate::budget;
 use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
@@ -190,7 +191,17 @@ const NEAR: f64 = 0.5;
 /// # Errors
 /// A model without a graph, or one that cannot be evaluated at all.
 pub fn recognize(model: &ModelProto, runtime: &dyn Runtime) -> Result<Findings> {
-    let graph = model.graph.as_ref().ok_or_else(|| anyhow::anyhow!("the model has no graph"))?;
+    let graph = model.graph.as_ref().context("the model has no graph")?;
+    let shapes = survey::shapes(graph, &SIZES);
+    budget::within(budget::of_model(model, shapes.iter().map(Vec::as_slice)), || {
+        let findings = recognized(model, graph, runtime);
+        // What was cut short tells nothing: a layer may be none, and there may be more.
+        budget::check()?;
+        findings
+    })
+}
+
+fn recognized(model: &ModelProto, graph: &GraphProto, runtime: &dyn Runtime) -> Result<Findings> {
     let bodies = bodies(model);
     let places = places(model, graph, &bodies);
     let candidates = candidates(model, &places);

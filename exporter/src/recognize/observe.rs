@@ -12,6 +12,7 @@ use super::probe::{EXTREMES, PROBES, Probe};
 use super::probed::{Probed, extreme, inputs};
 use super::region::Region;
 use super::survey::Seen;
+use crate::evaluate::budget::spend;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::extract::{Entry, extract};
 use crate::graph::ValueId;
@@ -96,6 +97,9 @@ impl Subject<'_> {
         if region.cuts.is_empty() {
             return None;
         }
+        // What a probe takes to make.
+        let inner = if operator == OperatorKind::MatrixSqrt { dims[1] + 2 } else { 1 };
+        spend(&[PROBES.len().next_multiple_of(dims[0]), dims[1..].iter().product(), inner]).ok()?;
         let probes = inputs(operator, dims);
         let part = Arc::new(self.part(&region.cuts));
         let (evaluator, resolution, inputs, seen);

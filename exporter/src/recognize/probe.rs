@@ -1,5 +1,7 @@
 //! Inputs on which different attributes give different numbers.
 
+use nalgebra::DMatrix;
+
 /// A small deterministic generator of random numbers (SplitMix64), so that a report can be reproduced anywhere.
 #[derive(Debug, Clone)]
 pub struct Generator {
@@ -94,11 +96,11 @@ impl Probe {
         let rows = self.features(generator, &[dims[0], side, side + 2]);
         let mut values = Vec::with_capacity(dims[0] * side * side);
         for sample in rows.chunks_exact(side * (side + 2)) {
-            for left in sample.chunks_exact(side + 2) {
-                for right in sample.chunks_exact(side + 2) {
-                    values.push(left.iter().zip(right).map(|(a, b)| a * b).sum());
-                }
-            }
+            let sample = DMatrix::from_row_slice(side, side + 2, sample);
+            let product = &sample * sample.transpose();
+            // One triangle twice: the two may be rounded differently.
+            let mirrored = |(row, column)| product[(usize::min(row, column), usize::max(row, column))];
+            values.extend((0..side * side).map(|at| mirrored((at / side, at % side))));
         }
         values
     }

@@ -3,10 +3,12 @@
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
+use anyhow::Result;
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
 use super::probe::{Generator, PROBES, Probe};
 use super::spectrum::{Basis, Spectrum};
+use crate::evaluate::budget::spend;
 use crate::tensor::{ElementType, Tensor};
 
 /// Entries of the matrix that the search compares; the winner is judged on all of them.
@@ -14,6 +16,9 @@ const SAMPLED_ENTRIES: usize = 96;
 
 /// Layers whose outputs are kept.
 const KEPT: usize = 4;
+
+/// Multiplications of the decomposition of a matrix for each of side³, about.
+const DECOMPOSITION: usize = 8;
 
 /// Batches of samples, each sample of the next kind of probe, with the spectra of the first of each kind: one
 /// decomposition serves every cut of the region.
@@ -48,6 +53,15 @@ impl Spectra {
     pub fn new(sample: Vec<f64>, channels: usize, operator: OperatorKind, layout: Layout) -> Self {
         let (centered, uncentered) = Default::default();
         Self { sample, channels, operator, layout, centered, uncentered }
+    }
+
+    /// Takes from the budget what the spectrum of a sample of this size takes.
+    ///
+    /// # Errors
+    /// More than is left.
+    pub fn spend(channels: usize, positions: usize) -> Result<()> {
+        let side = channels.min(positions);
+        spend(&[DECOMPOSITION, side, side, channels])
     }
 
     /// The spectrum of what `layer` takes the root of.
@@ -129,18 +143,23 @@ impl Probed {
     }
 
     /// The spectra of the first sample of each kind of probe.
-    pub fn spectra(&self, operator: OperatorKind, layout: Layout, channels: usize) -> &[Spectra] {
+    /// None where to decompose them would take too long.
+    pub fn spectra(&self, operator: OperatorKind, layout: Layout, channels: usize) -> Option<&[Spectra]> {
         let cell = match (operator, layout) {
             (OperatorKind::MatrixSqrt, _) => &self.matrices,
             (_, Layout::ChannelsFirst) => &self.channels_first,
             (_, Layout::ChannelsLast) => &self.channels_last,
         };
-        cell.get_or_init(|| {
+        if cell.get().is_none() {
+            let positions = self.dims()[1..].iter().product::<usize>().checked_div(channels)?;
+            PROBES.iter().try_for_each(|_| Spectra::spend(channels, positions)).ok()?;
+        }
+        Some(cell.get_or_init(|| {
             samples(&self.inputs)
                 .take(PROBES.len())
                 .map(|sample| Spectra::new(sample, channels, operator, layout))
                 .collect()
-        })
+        }))
     }
 }
 

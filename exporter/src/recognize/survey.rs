@@ -56,6 +56,12 @@ pub fn leaves_sizes_open(graph: &GraphProto) -> bool {
     matches!((entries(graph, 2, (9, 7)), entries(graph, 3, (10, 12))), (Ok(one), Ok(other)) if one != other)
 }
 
+/// The shapes of the inputs with the first of these sizes; none where one has no shape.
+pub fn shapes(graph: &GraphProto, sizes: &Sizes) -> Vec<Vec<usize>> {
+    let entries = entries(graph, sizes.batch, sizes.extents[0]).unwrap_or_default();
+    entries.into_iter().map(|entry| entry.dims).collect()
+}
+
 /// Evaluates the model with the first input sizes that it takes, and keeps the `wanted` values of its `places` and what
 /// regions cut out there need from outside. Operators that regions do not hold are left to `runtime`.
 ///

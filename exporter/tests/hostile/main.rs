@@ -7,6 +7,7 @@
 
 mod arrays;
 mod checkpoints;
+mod computing;
 mod measured;
 mod models;
 
@@ -33,6 +34,7 @@ const ITEMS: &[(&str, &str)] = &[
     ("pickle gadgets", "CVE-2025-32434; arrays: CVE-2019-6446"),
     ("pickles that are damaged", "CVE-2026-24747"),
     ("compression bombs", ""),
+    ("little that computes for long", ""),
     ("archives that say two things", "CVE-2026-24747"),
     ("truncated", ""),
 ];
@@ -170,7 +172,8 @@ fn models() {
 
 #[test]
 fn models_that_compute_too_much() {
-    check(&models::large(), true);
+    check(&computing::large(), true);
+    check(&computing::long(), false);
 }
 
 #[test]
@@ -186,7 +189,8 @@ fn checkpoints() {
 
 #[test]
 fn every_item_is_there() {
-    let cases = [models::cases(), arrays::cases(), checkpoints::cases()].into_iter().flatten();
+    let cases =
+        [models::cases(), computing::long(), arrays::cases(), checkpoints::cases()].into_iter().flatten();
     let items: std::collections::BTreeSet<_> = cases.map(|case| case.item).collect();
     for (item, _) in ITEMS {
         assert!(items.contains(item), "nothing stands for {item}");

@@ -42,7 +42,7 @@ fn changed(item: &'static str, name: &str, said: &str, change: impl Fn(&mut Mode
 }
 
 /// A case whose graph is changed.
-fn graph(item: &'static str, name: &str, said: &str, change: impl Fn(&mut GraphProto) + 'static) -> Case {
+pub fn graph(item: &'static str, name: &str, said: &str, change: impl Fn(&mut GraphProto) + 'static) -> Case {
     changed(item, name, said, move |model| change(model.graph.as_mut().unwrap()))
 }
 
@@ -96,7 +96,7 @@ fn lying(name: &str, dims: &[i64]) -> TensorProto {
 }
 
 /// Puts `node`, which reads the graph's input and writes `changed`, before everything that reads that input.
-fn before(graph: &mut GraphProto, nodes: Vec<NodeProto>) {
+pub fn before(graph: &mut GraphProto, nodes: Vec<NodeProto>) {
     let input = graph.input[0].name().to_owned();
     for node in &mut graph.node {
         for name in node.input.iter_mut().filter(|name| **name == input) {
@@ -106,7 +106,7 @@ fn before(graph: &mut GraphProto, nodes: Vec<NodeProto>) {
     graph.node.splice(0..0, nodes);
 }
 
-fn input_of(graph: &GraphProto) -> String {
+pub fn input_of(graph: &GraphProto) -> String {
     graph.input[0].name().to_owned()
 }
 
@@ -162,29 +162,6 @@ fn nested(depth: usize) -> GraphProto {
         };
     }
     graph
-}
-
-/// A model in which a value of these elements is computed and used. What is said of it is not tested.
-fn computed(name: &str, nodes: impl Fn(&str) -> Vec<NodeProto> + 'static) -> Case {
-    graph("overflowing dimensions", name, "", move |graph| {
-        let input = input_of(graph);
-        let mut nodes = nodes(&input);
-        nodes.push(
-            NodeProto::new("ReduceMax", &["large"], &["most"]).with(AttributeProto::int("keepdims", 0)),
-        );
-        nodes.push(NodeProto::new("Add", &[&input, "most"], &["changed"]));
-        before(graph, nodes);
-    })
-}
-
-fn constant(name: &str, values: &[i64]) -> NodeProto {
-    let value = TensorProto::from_values("", &[values.len()], values);
-    NodeProto::new("Constant", &[], &[name]).with(AttributeProto::tensor("value", value))
-}
-
-fn scalar(name: &str, value: f32) -> NodeProto {
-    let value = TensorProto::scalar("", value);
-    NodeProto::new("Constant", &[], &[name]).with(AttributeProto::tensor("value", value))
 }
 
 pub fn cases() -> Vec<Case> {
@@ -251,60 +228,6 @@ fn inputs() -> Vec<Case> {
         })
     };
     sizes.map(case).into()
-}
-
-/// Well-formed models that compute what no machine has room for. That is for the runtime to refuse; the answer may then be no,
-/// with exit status 1.
-pub fn large() -> Vec<Case> {
-    let shaped = |size: i64| {
-        computed(&format!("ConstantOfShape {size}"), move |_| {
-            vec![constant("shape", &[size]), NodeProto::new("ConstantOfShape", &["shape"], &["large"])]
-        })
-    };
-    let pads = [0, 0, 1 << 30, 1 << 30, 0, 0, 1 << 30, 1 << 30];
-    vec![
-        shaped(1 << 40),
-        shaped(1 << 31),
-        shaped(-1),
-        computed("Expand", |_| {
-            let shape = constant("shape", &[1 << 20, 1 << 20]);
-            vec![scalar("one", 1.0), shape, NodeProto::new("Expand", &["one", "shape"], &["large"])]
-        }),
-        computed("Range", |_| {
-            let range = NodeProto::new("Range", &["from", "to", "step"], &["large"]);
-            vec![scalar("from", 0.0), scalar("to", 1e30), scalar("step", 1.0), range]
-        }),
-        computed("Pad", move |input| {
-            vec![constant("pads", &pads), NodeProto::new("Pad", &[input, "pads"], &["large"])]
-        }),
-        // What a runtime would do at once, since nothing of it depends on the input.
-        computed("Tile", |_| {
-            let many = constant("many", &[1 << 15, 1 << 15]);
-            let one = TensorProto::from_values("", &[1, 1], &[1.0_f32]);
-            let one = NodeProto::new("Constant", &[], &["one"]).with(AttributeProto::tensor("value", one));
-            vec![one, many, NodeProto::new("Tile", &["one", "many"], &["large"])]
-        }),
-        computed("MatMul", |_| {
-            let [left, right] = [("left", [1 << 15, 1]), ("right", [1, 1 << 15])].map(|(name, dims)| {
-                let sizes = constant(&format!("dims of {name}"), &dims);
-                [sizes, NodeProto::new("ConstantOfShape", &[&format!("dims of {name}")], &[name])]
-            });
-            [&left[..], &right, &[NodeProto::new("MatMul", &["left", "right"], &["large"])]].concat()
-        }),
-        // What is left to a runtime.
-        computed("Resize", |input| {
-            let scales = TensorProto::from_values("", &[4], &[1.0_f32, 1.0, 16384.0, 16384.0]);
-            let scales =
-                NodeProto::new("Constant", &[], &["scales"]).with(AttributeProto::tensor("value", scales));
-            vec![scales, NodeProto::new("Resize", &[input, "", "scales"], &["large"])]
-        }),
-        computed("ConvTranspose", |input| {
-            let shape = constant("shape", &[16, 1, 1, 1]);
-            let weight = NodeProto::new("ConstantOfShape", &["shape"], &["weight"]);
-            let strides = AttributeProto::ints("strides", &[1 << 14, 1 << 14]);
-            vec![shape, weight, NodeProto::new("ConvTranspose", &[input, "weight"], &["large"]).with(strides)]
-        }),
-    ]
 }
 
 /// Graphs and functions that do not end, or not soon, or say two things.

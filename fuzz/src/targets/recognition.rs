@@ -5,6 +5,7 @@ use std::fs;
 use std::sync::LazyLock;
 
 use isqrt_cov::cli;
+use isqrt_cov::evaluate::budget::within;
 use tempfile::TempDir;
 
 use super::refused;
@@ -12,12 +13,15 @@ use super::refused;
 /// Where the model lies.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
 
+/// Multiplications that an inspection may make here: some seconds, where a large layer may take minutes.
+const MULTIPLICATIONS: u64 = 1 << 35;
+
 /// Looks for layers in a model, as the command does.
 pub fn run(input: &[u8]) {
     let path = FOLDER.path().join("model.onnx");
     fs::write(&path, input).expect("a file is written");
     let arguments = [OsStr::new("isqrt-cov"), OsStr::new("inspect"), path.as_os_str()];
-    match cli::attempt(arguments.map(OsStr::to_owned)) {
+    match within(MULTIPLICATIONS, || cli::attempt(arguments.map(OsStr::to_owned))) {
         Ok(answer) => assert!(answer["status"] == "done" || answer["status"] == "no"),
         Err(error) => refused(&format!("{error:#}")),
     }

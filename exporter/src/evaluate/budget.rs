@@ -1,0 +1,136 @@
+//! How much evaluations compute: a file of a kilobyte may ask for any number of multiplications.
+
+use std::cell::Cell;
+
+use anyhow::{Result, ensure};
+use isqrt_cov_proto::onnx::ModelProto;
+use prost::Message;
+
+/// Multiplications that any model may ask for: some seconds of a processor.
+const FREE: u64 = 1 << 35;
+
+/// Multiplications beside them for each byte of the model. Four bytes are a weight, which a network uses at up to 10⁶ positions.
+const EACH_BYTE: u64 = 1 << 18;
+
+/// Multiplications beside them for N·C³ of an input [N, C, …]. A layer that stands alone has no weights; to look for it is to
+/// evaluate it eight times, with three products of C×C matrices a step.
+const EACH_CUBE: u64 = 1 << 9;
+
+/// The most that this adds: a layer of 2048 channels and five steps takes a quarter of it.
+const CUBES: u64 = 1 << 43;
+
+/// Multiplications beside them for each element of an input.
+const EACH_INPUT: u64 = 1 << 13;
+
+/// What an element that is made counts as: memory is slow.
+const ELEMENT: u64 = 128;
+
+/// What a node counts as, whatever it makes.
+const NODE: u64 = 1 << 13;
+
+thread_local! {
+    /// Multiplications that evaluations in this thread may still make; 0 once one has asked for more.
+    static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+}
+
+/// Does `work`, in which all evaluations together make no more multiplications than so many, nor than are left around it.
+pub fn within<T>(multiplications: u64, work: impl FnOnce() -> T) -> T {
+    let around = LEFT.get();
+    let given = multiplications.min(around);
+    LEFT.set(given);
+    let done = work();
+    LEFT.set(around - (given - LEFT.get()));
+    done
+}
+
+/// Does `work` within what `model` may ask for with inputs of these shapes, unless a budget is around already.
+pub(super) fn at_most_of_model<'d, T>(
+    model: &ModelProto,
+    shapes: impl IntoIterator<Item = &'d [usize]>,
+    work: impl FnOnce() -> T,
+) -> T {
+    if LEFT.get() == u64::MAX { within(of_model(model, shapes), work) } else { work() }
+}
+
+/// The multiplications that a model may ask for with inputs of these shapes.
+pub(crate) fn of_model<'d>(model: &ModelProto, shapes: impl IntoIterator<Item = &'d [usize]>) -> u64 {
+    let (mut cubes, mut elements) = (0, 0);
+    for dims in shapes {
+        if let Some((&samples, rest)) = dims.split_first() {
+            let channels = rest.iter().copied().max().unwrap_or(0);
+            cubes = product(&[samples, channels, channels, channels]).saturating_add(cubes);
+            elements = product(dims).saturating_add(elements);
+        }
+    }
+    let bytes = model.encoded_len() as u64;
+    [
+        bytes.saturating_mul(EACH_BYTE),
+        cubes.saturating_mul(EACH_CUBE).min(CUBES),
+        elements.saturating_mul(EACH_INPUT),
+    ]
+    .into_iter()
+    .fold(FREE, u64::saturating_add)
+}
+
+/// Takes as many multiplications from what is left as the product of `factors`.
+pub(crate) fn spend(factors: &[usize]) -> Result<()> {
+    take(product(factors))
+}
+
+/// Takes what a node costs beside its multiplications, with so many elements read or made.
+pub(super) fn spend_node(elements: usize) -> Result<()> {
+    take((elements as u64).saturating_mul(ELEMENT).saturating_add(NODE))
+}
+
+/// An error where an evaluation has asked for more than was left.
+pub(crate) fn check() -> Result<()> {
+    ensure!(
+        LEFT.get() > 0,
+        "the model asks for more multiplications than are made for one of its size: about {:.0e}, {:.0e} \
+         a byte, and what a layer of its inputs takes; fix open axes of its inputs at small sizes, or cut out the part with the layer",
+        FREE as f64,
+        EACH_BYTE as f64
+    );
+    Ok(())
+}
+
+fn take(count: u64) -> Result<()> {
+    LEFT.set(LEFT.get().saturating_sub(count));
+    check()
+}
+
+fn product(factors: &[usize]) -> u64 {
+    factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spent_within_is_missing_around() {
+        let two = [2, 50];
+        within(1000, || {
+            within(300, || spend(&two).unwrap());
+            within(150, || {
+                spend(&two).unwrap();
+                // Once too much was asked for, nothing is left here.
+                assert!(spend(&two).is_err() && spend(&[1]).is_err() && check().is_err());
+            });
+            check().unwrap();
+            assert_eq!(LEFT.get(), 1000 - 100 - 150);
+            within(u64::MAX, || assert!(spend(&[2000]).is_err()));
+            assert!(check().is_err());
+        });
+        assert_eq!(LEFT.get(), u64::MAX - 1000);
+    }
+
+    #[test]
+    fn a_layer_may_ask_for_what_its_channels_take() {
+        let model = ModelProto::default();
+        let of = |dims: &[usize]| of_model(&model, [dims]);
+        assert_eq!(of(&[]), FREE);
+        assert_eq!(of(&[2, 512, 7, 7]), FREE + EACH_CUBE * 2 * (1 << 27) + EACH_INPUT * 2 * 512 * 49);
+        assert_eq!(of(&[2, 4096, 0]), FREE + CUBES);
+    }
+}

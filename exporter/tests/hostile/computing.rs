@@ -1,0 +1,156 @@
+//! Well-formed models that compute what no machine has room or time for.
+
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+
+use super::Case;
+use super::models::{before, graph, input_of};
+
+/// A model in which nodes that may read the input make the value `large`, which is used.
+fn computed(
+    item: &'static str,
+    name: &str,
+    said: &str,
+    nodes: impl Fn(&str) -> Vec<NodeProto> + 'static,
+) -> Case {
+    graph(item, name, said, move |graph| {
+        let input = input_of(graph);
+        let mut nodes = nodes(&input);
+        nodes.push(
+            NodeProto::new("ReduceMax", &["large"], &["most"]).with(AttributeProto::int("keepdims", 0)),
+        );
+        nodes.push(NodeProto::new("Add", &[&input, "most"], &["changed"]));
+        before(graph, nodes);
+    })
+}
+
+fn constant(name: &str, values: &[i64]) -> NodeProto {
+    let value = TensorProto::from_values("", &[values.len()], values);
+    NodeProto::new("Constant", &[], &[name]).with(AttributeProto::tensor("value", value))
+}
+
+fn scalar(name: &str, value: f32) -> NodeProto {
+    let value = TensorProto::scalar("", value);
+    NodeProto::new("Constant", &[], &[name]).with(AttributeProto::tensor("value", value))
+}
+
+/// A matrix of ones.
+fn ones(name: &str, dims: [i64; 2]) -> [NodeProto; 2] {
+    let sizes = format!("dims of {name}");
+    let one = AttributeProto::tensor("value", TensorProto::from_values("", &[1], &[1.0_f32]));
+    [constant(&sizes, &dims), NodeProto::new("ConstantOfShape", &[&sizes], &[name]).with(one)]
+}
+
+/// Models of a few kilobytes that would keep a machine for hours, or years.
+pub fn long() -> Vec<Case> {
+    let case = |name: &str, nodes: fn(&str) -> Vec<NodeProto>| {
+        computed("little that computes for long", name, "multiplications than", nodes)
+    };
+    vec![
+        case("products", |_| {
+            let products = (0..100).map(|index| {
+                let [from, to] = [index, index + 1]
+                    .map(|index| if index == 100 { "large".to_owned() } else { format!("p{index}") });
+                NodeProto::new("MatMul", &[&from, "p0"], &[&to])
+            });
+            ones("p0", [2048, 2048]).into_iter().chain(products).collect()
+        }),
+        case("an einsum", |_| {
+            let equation = AttributeProto::string("equation", "ij,jk,kl->il");
+            let product = NodeProto::new("Einsum", &["p", "p", "p"], &["large"]).with(equation);
+            ones("p", [4096, 4096]).into_iter().chain([product]).collect()
+        }),
+        case("a convolution", |input| {
+            let kernel = constant("kernel's dims", &[1, 16, 499, 499]);
+            let weight = NodeProto::new("ConstantOfShape", &["kernel's dims"], &["kernel"]);
+            let pads = AttributeProto::ints("pads", &[499; 4]);
+            vec![kernel, weight, NodeProto::new("Conv", &[input, "kernel"], &["large"]).with(pads)]
+        }),
+        // Left to a runtime.
+        case("a pooling", |input| {
+            let pads = constant("pads", &[0, 0, 0, 0, 0, 0, 500, 500]);
+            let padded = NodeProto::new("Pad", &[input, "pads"], &["padded"]);
+            let pooled = NodeProto::new("MaxPool", &["padded"], &["large"])
+                .with(AttributeProto::ints("kernel_shape", &[250, 250]));
+            vec![pads, padded, pooled]
+        }),
+        case("a loop", |_| {
+            let port = |name: &str, element| ValueInfoProto::of_any_shape(name, element);
+            let body = GraphProto {
+                name: Some("body".to_owned()),
+                node: vec![
+                    NodeProto::new("Identity", &["again"], &["still"]),
+                    NodeProto::new("Add", &["value", "value"], &["sum"]),
+                ],
+                input: vec![
+                    port("iteration", DataType::Int64),
+                    port("again", DataType::Bool),
+                    port("value", DataType::Float),
+                ],
+                output: vec![port("still", DataType::Bool), port("sum", DataType::Float)],
+                ..GraphProto::default()
+            };
+            let looping = NodeProto::new("Loop", &["times", "", "start"], &["large"])
+                .with(AttributeProto::graph("body", body));
+            let mut nodes = ones("start", [2048, 2048]).to_vec();
+            nodes.extend([constant("many", &[400_000]), constant("none", &[0])]);
+            nodes.push(
+                NodeProto::new("ReduceMax", &["many"], &["times"]).with(AttributeProto::int("keepdims", 0)),
+            );
+            nodes.push(looping);
+            nodes
+        }),
+    ]
+}
+
+/// Well-formed models that compute what no machine has room for. That is for the runtime to refuse; the answer may then be no,
+/// with exit status 1.
+pub fn large() -> Vec<Case> {
+    // What is said of them is not tested.
+    let item = "overflowing dimensions";
+    let shaped = |size: i64| {
+        computed(item, &format!("ConstantOfShape {size}"), "", move |_| {
+            vec![constant("shape", &[size]), NodeProto::new("ConstantOfShape", &["shape"], &["large"])]
+        })
+    };
+    let pads = [0, 0, 1 << 30, 1 << 30, 0, 0, 1 << 30, 1 << 30];
+    vec![
+        shaped(1 << 40),
+        shaped(1 << 31),
+        shaped(-1),
+        computed(item, "Expand", "", |_| {
+            let shape = constant("shape", &[1 << 20, 1 << 20]);
+            vec![scalar("one", 1.0), shape, NodeProto::new("Expand", &["one", "shape"], &["large"])]
+        }),
+        computed(item, "Range", "", |_| {
+            let range = NodeProto::new("Range", &["from", "to", "step"], &["large"]);
+            vec![scalar("from", 0.0), scalar("to", 1e30), scalar("step", 1.0), range]
+        }),
+        computed(item, "Pad", "", move |input| {
+            vec![constant("pads", &pads), NodeProto::new("Pad", &[input, "pads"], &["large"])]
+        }),
+        // What a runtime would do at once, since nothing of it depends on the input.
+        computed(item, "Tile", "", |_| {
+            let many = constant("many", &[1 << 15, 1 << 15]);
+            let tiled = NodeProto::new("Tile", &["one", "many"], &["large"]);
+            ones("one", [1, 1]).into_iter().chain([many, tiled]).collect()
+        }),
+        computed(item, "MatMul", "", |_| {
+            let [left, right] = [ones("left", [1 << 15, 1]), ones("right", [1, 1 << 15])];
+            [&left[..], &right, &[NodeProto::new("MatMul", &["left", "right"], &["large"])]].concat()
+        }),
+        // What is left to a runtime.
+        computed(item, "Resize", "", |input| {
+            let scales = TensorProto::from_values("", &[4], &[1.0_f32, 1.0, 16384.0, 16384.0]);
+            let scales =
+                NodeProto::new("Constant", &[], &["scales"]).with(AttributeProto::tensor("value", scales));
+            vec![scales, NodeProto::new("Resize", &[input, "", "scales"], &["large"])]
+        }),
+        computed(item, "ConvTranspose", "", |input| {
+            let shape = constant("shape", &[16, 1, 1, 1]);
+            let weight = NodeProto::new("ConstantOfShape", &["shape"], &["weight"]);
+            let strides = AttributeProto::ints("strides", &[1 << 14, 1 << 14]);
+            vec![shape, weight, NodeProto::new("ConvTranspose", &[input, "weight"], &["large"]).with(strides)]
+        }),
+    ]
+}
