@@ -390,6 +390,13 @@ impl<'a> Flow<'a> {
         self.depth[value]
     }
 
+    /// Whether a value is an output, or a node that an output needs reads it, those that are `gone` aside.
+    #[must_use]
+    pub fn is_read_beside(&self, value: ValueId, gone: &HashSet<NodeId>) -> bool {
+        self.is_output[value]
+            || self.consumers[value].iter().any(|&reader| self.useful[reader] && !gone.contains(&reader))
+    }
+
     /// The nodes that would have nothing to do if nobody made `values`: those that make them, those that only they read, and
     /// those that read one of these for no output of the graph. `keep` stays needed.
     #[must_use]

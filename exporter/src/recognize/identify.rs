@@ -522,6 +522,27 @@ mod tests {
     }
 
     #[test]
+    fn many_steps_are_told_apart_where_nothing_is_rounded() {
+        for operator in [OperatorKind::IsqrtCov, OperatorKind::MatrixSqrt] {
+            for iterations in [14, 18, 22, 24] {
+                let layer = Layer { iterations, vectorization: Vectorization::None, ..Layer::new(operator) };
+                for dims in [&[2, 5, 5][..], &[2, 32, 32]] {
+                    let probed = Probed::new(inputs(operator, dims));
+                    let exact = |input: &Tensor| {
+                        let values = reference::evaluate(&layer, &input.to_f64(), input.dims()).unwrap();
+                        Tensor::from_f64(ElementType::F64, dims, &values)
+                    };
+                    let outputs: Vec<Tensor> = probed.inputs.iter().map(exact).collect();
+                    let resolution = Resolution::exact(ElementType::F32);
+                    let found = identify(operator, &probed, &outputs, resolution, NEAR).unwrap();
+                    assert_eq!(found.layer, layer, "{dims:?}");
+                    assert!(found.is_certain(resolution), "{:?}", found.evidence);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn numbers_that_no_attributes_explain_are_not_certain() {
         let layer = Layer::new(OperatorKind::IsqrtCov);
         let probed = probed(layer.operator, &[2, 7, 5, 6]);

@@ -418,7 +418,16 @@ impl Search<'_> {
     /// Keeps every value that is an end of its own, beside the layers found, and that `operator` explains.
     fn explain_rest(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) {
         let flow = &self.places[candidate.place].flow;
-        let ends = observed.cuts.iter().filter(|cut| cut.leaves).chain(&observed.matrices);
+        // A covariance also where what is read of it, its trace say, is no end: it would be found once the layer is gone.
+        let owned = &self.owned[candidate.place];
+        let stays = |cut: &&Cut| {
+            cut.leaves || operator == OperatorKind::CovariancePooling && flow.is_read_beside(cut.value, owned)
+        };
+        let mut ends: Vec<&Cut> = observed.cuts.iter().filter(stays).chain(&observed.matrices).collect();
+        if operator == OperatorKind::CovariancePooling {
+            // Rather the covariance itself than what is made of it.
+            ends.sort_by_key(|cut| flow.depth(cut.value));
+        }
         for cut in ends {
             // What is made of a layer's output is no layer beside it.
             let way = flow.between(candidate.input, cut.value);

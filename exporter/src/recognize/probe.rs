@@ -52,7 +52,7 @@ pub struct Probe {
 /// The probes that every region is evaluated on.
 pub const PROBES: [Probe; 4] = [
     Probe { scale: 1.0, least_amplitude: 1.0, offset: 0.5 },
-    Probe { scale: 1.0, least_amplitude: 1e-2, offset: 0.5 },
+    Probe { scale: 1.0, least_amplitude: 1e-4, offset: 0.5 },
     Probe { scale: 1e-2, least_amplitude: 0.1, offset: 1.0 },
     Probe { scale: 8.0, least_amplitude: 0.1, offset: 0.2 },
 ];

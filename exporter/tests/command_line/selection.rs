@@ -1,5 +1,7 @@
 //! `--only` and `--skip`, and conversion in several steps.
 
+use isqrt_cov_proto::onnx::AttributeProto;
+
 use super::*;
 
 /// A model with two layers side by side, each with an input and an output of its own: their names begin with these
@@ -127,4 +129,31 @@ fn layers_may_be_converted_one_after_the_other() {
         model
     };
     assert!(sorted(&second) == sorted(&both), "in two steps or at once, the models are the same");
+}
+
+#[test]
+fn a_covariance_of_which_more_is_read_is_found_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = Model::load(graph("layer/stripped_noDotData_d16_hw7_it1_ts17_dynbatch")).unwrap();
+    let body = model.proto.graph.as_mut().unwrap();
+    let maker = |name: &str| body.node.iter().find(|node| node.output[0] == name).unwrap();
+    let sum = body.node.iter().find(|node| node.op_type() == "ReduceSum").unwrap();
+    let masked = maker(&sum.input[0]);
+    let covariance = masked.input.iter().find(|name| maker(name).op_type() == "MatMul").unwrap().clone();
+    let trace = sum.output[0].clone();
+    let turned = AttributeProto::ints("perm", &[0, 2, 1]);
+    body.node.push(NodeProto::new("Transpose", &[&covariance], &["turned"]).with(turned));
+    for name in [trace.as_str(), "turned"] {
+        body.output.push(ValueInfoProto::of_any_shape(name, DataType::Float));
+    }
+    let [input, once, twice] = ["input.onnx", "once.onnx", "twice.onnx"].map(|name| folder.path().join(name));
+    model.save(&input).unwrap();
+    let converted = isqrt_cov(&arguments!["convert", input, "-o", once, "--json"]);
+    assert_eq!(status(&converted), 0, "{converted:?}");
+    let outputs = each(&object(&converted), "layers", "output");
+    assert!(outputs.len() == 2 && outputs.contains(&covariance), "{outputs:?}");
+    assert_eq!(fused(&once), 2);
+    let again = isqrt_cov(&arguments!["convert", once, "-o", twice, "--json"]);
+    assert_eq!(object(&again)["reason"], "no-layer-found", "{again:?}");
+    assert!(!twice.exists());
 }
