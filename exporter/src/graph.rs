@@ -390,11 +390,23 @@ impl<'a> Flow<'a> {
         self.depth[value]
     }
 
-    /// Whether a value is an output, or a node that an output needs reads it, those that are `gone` aside.
+    /// Whether a value is of use though some nodes are `gone`: it, or what others make of it, is an output or is read by a node
+    /// with weights. What is made of `stops` does not count.
     #[must_use]
-    pub fn is_read_beside(&self, value: ValueId, gone: &HashSet<NodeId>) -> bool {
-        self.is_output[value]
-            || self.consumers[value].iter().any(|&reader| self.useful[reader] && !gone.contains(&reader))
+    pub fn leads_out(&self, value: ValueId, gone: &HashSet<NodeId>, stops: &HashSet<ValueId>) -> bool {
+        let mut reached = HashSet::from([value]);
+        let mut pending = vec![value];
+        while let Some(value) = pending.pop() {
+            let readers = self.consumers[value].iter().filter(|reader| !gone.contains(reader));
+            if self.is_output[value] || readers.clone().any(|&reader| self.has_weights(reader)) {
+                return true;
+            }
+            let made = readers.flat_map(|&reader| self.outputs(reader));
+            pending.extend(made.filter(|output| {
+                self.kind[*output] == Kind::Data && !stops.contains(output) && reached.insert(*output)
+            }));
+        }
+        false
     }
 
     /// The nodes that would have nothing to do if nobody made `values`: those that make them, those that only they read, and

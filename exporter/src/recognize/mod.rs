@@ -418,13 +418,11 @@ impl Search<'_> {
     /// Keeps every value that is an end of its own, beside the layers found, and that `operator` explains.
     fn explain_rest(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) {
         let flow = &self.places[candidate.place].flow;
-        // A covariance also where what is read of it, its trace say, is no end: it would be found once the layer is gone.
-        let owned = &self.owned[candidate.place];
-        let stays = |cut: &&Cut| {
-            cut.leaves || operator == OperatorKind::CovariancePooling && flow.is_read_beside(cut.value, owned)
-        };
+        let pools = operator == OperatorKind::CovariancePooling;
+        // A covariance also where it is no end but read, by a subtraction say: it would be found once the layer is gone.
+        let stays = |cut: &&Cut| cut.leaves || pools && self.is_wanted(candidate, observed, cut);
         let mut ends: Vec<&Cut> = observed.cuts.iter().filter(stays).chain(&observed.matrices).collect();
-        if operator == OperatorKind::CovariancePooling {
+        if pools {
             // Rather the covariance itself than what is made of it.
             ends.sort_by_key(|cut| flow.depth(cut.value));
         }
@@ -459,9 +457,18 @@ impl Search<'_> {
         let found = identification
             .is_certain(resolution)
             .then(|| self.found(candidate, observed, cut, identification))?;
+        if operator == OperatorKind::CovariancePooling && !self.is_wanted(candidate, observed, cut) {
+            return None;
+        }
         // A node that makes something else that is needed cannot give way, and none gives way twice.
         let owned = &self.owned[candidate.place];
         (!found.nodes.is_empty() && !found.nodes.iter().any(|node| owned.contains(node))).then_some(found)
+    }
+
+    /// Whether more than numbers, as the trace is one, are made of a matrix by nodes that do not give way.
+    fn is_wanted(&self, candidate: &Candidate, observed: &Observed, cut: &Cut) -> bool {
+        let flow = &self.places[candidate.place].flow;
+        flow.leads_out(cut.value, &self.owned[candidate.place], &observed.scalars)
     }
 
     /// Inputs, in words, on which a cut is not what `layer` gives, if there are such.

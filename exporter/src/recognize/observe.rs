@@ -1,6 +1,6 @@
 //! What a region computes from probes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use isqrt_cov_op::{Layer, OperatorKind};
@@ -38,6 +38,8 @@ pub struct Observed {
     pub matrices: Vec<Cut>,
     /// The matrices that are left.
     pub factors: Vec<Cut>,
+    /// Values of one number a sample, traces among them; none where the float64 evaluator did not make them.
+    pub scalars: HashSet<ValueId>,
     /// What evaluated the region.
     pub evaluator: String,
     /// How well it did so.
@@ -102,10 +104,10 @@ impl Subject<'_> {
         spend(&[PROBES.len().next_multiple_of(dims[0]), dims[1..].iter().product(), inner]).ok()?;
         let probes = inputs(operator, dims);
         let part = Arc::new(self.part(&region.cuts));
-        let (evaluator, resolution, inputs, seen);
-        if let Some(exact) = self.evaluate(&part, &region, &probes, runtime) {
+        let (evaluator, resolution, inputs, seen, scalars);
+        if let Some((exact, single)) = self.evaluate(&part, &region, &probes, runtime) {
             (evaluator, resolution) = ("float64 evaluator".to_owned(), Resolution::exact(element));
-            (inputs, seen) = (probes, exact);
+            (inputs, seen, scalars) = (probes, exact, single);
         } else if region.nodes.iter().any(|&node| self.place.flow.graph.node[node].op_type() == "Loop") {
             // What did not end within the evaluator's bounds may not end in a runtime at all.
             return None;
@@ -114,6 +116,7 @@ impl Subject<'_> {
             let rounded = |probe: &Tensor| Tensor::from_f64(element, dims, &probe.to_f64());
             inputs = probes.iter().map(rounded).collect::<Vec<_>>();
             seen = evaluate_in(runtime, &part, &region.cuts, element, &inputs)?;
+            scalars = HashSet::new();
         }
         let (cuts, through, others) = in_order(&region, seen, inputs.len());
         let (matrices, factors) = others.into_iter().partition(|cut| self.is_end(cut.value));
@@ -126,6 +129,7 @@ impl Subject<'_> {
             matrices,
             factors,
             evaluator,
+            scalars,
             resolution,
         })
     }
@@ -203,14 +207,14 @@ impl Subject<'_> {
     }
 
     /// What the values of the region were that could be an operator's output, for each batch of probes, in float64;
-    /// nothing for those that could not be reached. None where no value could.
+    /// nothing for those that could not be reached; and the values of one number a sample. None where no value could.
     fn evaluate(
         &self,
         part: &ModelProto,
         region: &Region,
         probes: &[Tensor],
         runtime: &dyn Runtime,
-    ) -> Option<HashMap<ValueId, Vec<Tensor>>> {
+    ) -> Option<(HashMap<ValueId, Vec<Tensor>>, HashSet<ValueId>)> {
         let names = &self.place.flow.names;
         let values = region.cuts.iter().chain(&region.others);
         let mut watch = Cuts {
@@ -218,6 +222,7 @@ impl Subject<'_> {
             element: self.seen.element,
             input: self.seen.tensor.dims(),
             seen: HashMap::new(),
+            scalars: HashSet::new(),
         };
         let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
         for probe in probes {
@@ -226,7 +231,7 @@ impl Subject<'_> {
                 return None;
             }
         }
-        Some(watch.seen)
+        Some((watch.seen, watch.scalars))
     }
 }
 
@@ -252,12 +257,14 @@ fn in_order(
     (cuts, through, matrices)
 }
 
-/// Keeps the values of a region that have the input's element type and could be an operator's output.
+/// Keeps the values of a region that have the input's element type and could be an operator's output, and tells which have one
+/// number a sample.
 struct Cuts<'a> {
     wanted: HashMap<&'a str, ValueId>,
     element: ElementType,
     input: &'a [usize],
     seen: HashMap<ValueId, Vec<Tensor>>,
+    scalars: HashSet<ValueId>,
 }
 
 impl Watcher for Cuts<'_> {
@@ -266,11 +273,12 @@ impl Watcher for Cuts<'_> {
     }
 
     fn saw(&mut self, _: &Scope, name: &str, value: &Tensor, declared: ElementType) {
-        if declared == self.element
-            && could_be_output(self.input, value.dims())
-            && let Some(&id) = self.wanted.get(name)
-        {
+        let Some(&id) = self.wanted.get(name) else { return };
+        if declared == self.element && could_be_output(self.input, value.dims()) {
             self.seen.entry(id).or_default().push(value.clone());
+        }
+        if value.dims().iter().product::<usize>() == self.input[0] {
+            self.scalars.insert(id);
         }
     }
 }
