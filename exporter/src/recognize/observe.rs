@@ -105,9 +105,9 @@ impl Subject<'_> {
         let probes = inputs(operator, dims);
         let part = Arc::new(self.part(&region.cuts));
         let (evaluator, resolution, inputs, seen, scalars);
-        if let Some((exact, single)) = self.evaluate(&part, &region, &probes, runtime) {
+        if let Some(exact) = self.evaluate(&part, &region, &probes, runtime) {
             (evaluator, resolution) = ("float64 evaluator".to_owned(), Resolution::exact(element));
-            (inputs, seen, scalars) = (probes, exact, single);
+            (inputs, seen, scalars) = (probes, exact.seen, exact.scalars);
         } else if region.nodes.iter().any(|&node| self.place.flow.graph.node[node].op_type() == "Loop") {
             // What did not end within the evaluator's bounds may not end in a runtime at all.
             return None;
@@ -214,7 +214,7 @@ impl Subject<'_> {
         region: &Region,
         probes: &[Tensor],
         runtime: &dyn Runtime,
-    ) -> Option<(HashMap<ValueId, Vec<Tensor>>, HashSet<ValueId>)> {
+    ) -> Option<Cuts<'_>> {
         let names = &self.place.flow.names;
         let values = region.cuts.iter().chain(&region.others);
         let mut watch = Cuts {
@@ -231,7 +231,7 @@ impl Subject<'_> {
                 return None;
             }
         }
-        Some((watch.seen, watch.scalars))
+        Some(watch)
     }
 }
 
