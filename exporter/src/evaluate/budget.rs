@@ -22,15 +22,25 @@ const CUBES: u64 = 1 << 43;
 /// Multiplications beside them for each element of an input.
 const EACH_INPUT: u64 = 1 << 13;
 
-/// What an element that is made counts as: memory is slow.
-const ELEMENT: u64 = 128;
+/// The most that is added for values inside of a model, whose shapes a file of a kilobyte may make of nothing.
+const CUBES_INSIDE: u64 = 1 << 41;
+
+/// What an element that is read or made counts as: memory is slow.
+const ELEMENT: u64 = 64;
 
 /// What a node counts as, whatever it makes.
 const NODE: u64 = 1 << 13;
 
+/// What is left where there is no budget.
+const UNBOUNDED: u64 = u64::MAX;
+
 thread_local! {
     /// Multiplications that evaluations in this thread may still make; 0 once one has asked for more.
-    static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+    static LEFT: Cell<u64> = const { Cell::new(UNBOUNDED) };
+    /// What was left when this budget was set: it never grows beyond.
+    static AROUND: Cell<u64> = const { Cell::new(UNBOUNDED) };
+    /// What was added to it for values inside of the model.
+    static ADDED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Does `work`, in which all evaluations together make no more multiplications than so many, nor than are left around it.
@@ -38,8 +48,12 @@ pub fn within<T>(multiplications: u64, work: impl FnOnce() -> T) -> T {
     let around = LEFT.get();
     let given = multiplications.min(around);
     LEFT.set(given);
+    let before = (AROUND.replace(around), ADDED.replace(0));
     let done = work();
-    LEFT.set(around - (given - LEFT.get()));
+    AROUND.set(before.0);
+    ADDED.set(before.1);
+    let spent = given.saturating_sub(LEFT.get());
+    LEFT.set(if around == UNBOUNDED { UNBOUNDED } else { around - spent });
     done
 }
 
@@ -49,18 +63,15 @@ pub(super) fn at_most_of_model<'d, T>(
     shapes: impl IntoIterator<Item = &'d [usize]>,
     work: impl FnOnce() -> T,
 ) -> T {
-    if LEFT.get() == u64::MAX { within(of_model(model, shapes), work) } else { work() }
+    if LEFT.get() == UNBOUNDED { within(of_model(model, shapes), work) } else { work() }
 }
 
 /// The multiplications that a model may ask for with inputs of these shapes.
 pub(crate) fn of_model<'d>(model: &ModelProto, shapes: impl IntoIterator<Item = &'d [usize]>) -> u64 {
     let (mut cubes, mut elements) = (0, 0);
     for dims in shapes {
-        if let Some((&samples, rest)) = dims.split_first() {
-            let channels = rest.iter().copied().max().unwrap_or(0);
-            cubes = product(&[samples, channels, channels, channels]).saturating_add(cubes);
-            elements = product(dims).saturating_add(elements);
-        }
+        cubes = cube(dims).saturating_add(cubes);
+        elements = product(dims).saturating_add(elements);
     }
     let bytes = model.encoded_len() as u64;
     [
@@ -70,6 +81,24 @@ pub(crate) fn of_model<'d>(model: &ModelProto, shapes: impl IntoIterator<Item = 
     ]
     .into_iter()
     .fold(FREE, u64::saturating_add)
+}
+
+/// Adds what a layer takes that reads a value of this shape, beyond what was added for the largest before, unless too much was
+/// asked for already.
+pub(crate) fn add_for(dims: &[usize]) {
+    let (left, wanted) = (LEFT.get(), cube(dims).saturating_mul(EACH_CUBE).min(CUBES_INSIDE));
+    let more = wanted.saturating_sub(ADDED.get());
+    if left > 0 && more > 0 {
+        ADDED.set(wanted);
+        LEFT.set(left.saturating_add(more).min(AROUND.get()));
+    }
+}
+
+/// N·C³ of a shape [N, C, …], in which any axis may be that of the channels.
+fn cube(dims: &[usize]) -> u64 {
+    let Some((&samples, rest)) = dims.split_first() else { return 0 };
+    let channels = rest.iter().copied().max().unwrap_or(0);
+    product(&[samples, channels, channels, channels])
 }
 
 /// Takes as many multiplications from what is left as the product of `factors`.
@@ -119,10 +148,26 @@ mod tests {
             });
             check().unwrap();
             assert_eq!(LEFT.get(), 1000 - 100 - 150);
-            within(u64::MAX, || assert!(spend(&[2000]).is_err()));
+            within(UNBOUNDED, || assert!(spend(&[2000]).is_err()));
+            add_for(&[1, 2]);
             assert!(check().is_err());
         });
-        assert_eq!(LEFT.get(), u64::MAX - 1000);
+        assert_eq!(LEFT.get(), UNBOUNDED);
+    }
+
+    #[test]
+    fn what_is_added_is_no_more_than_is_left_around() {
+        within(10_000, || {
+            within(10, || {
+                add_for(&[1, 2, 1]);
+                assert_eq!(LEFT.get(), 10 + 8 * EACH_CUBE);
+                // Less than that.
+                add_for(&[3, 1, 1]);
+                assert_eq!(LEFT.get(), 10 + 8 * EACH_CUBE);
+                add_for(&[2, 16]);
+                assert_eq!(LEFT.get(), 10_000);
+            });
+        });
     }
 
     #[test]

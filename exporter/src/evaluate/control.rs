@@ -7,7 +7,7 @@ use ndarray::{Axis, IxDyn};
 use super::call::{attribute, axis, truth};
 use super::plan::{Plan, Step};
 use super::run::{Run, Setting, Values};
-use super::value::{Array, Data, Dense, Value, declared, full, map_data};
+use super::value::{Array, Data, Dense, TENSOR, Value, declared, full, map_data};
 use crate::tensor::ElementType;
 
 impl<'r, 'a> Run<'r, 'a> {
@@ -148,7 +148,7 @@ struct Scanned {
 impl Scanned {
     fn push(&mut self, value: Value) -> Result<()> {
         let Value::Tensor(part) = value else { bail!("a scan output is no tensor") };
-        self.elements += part.dims().iter().product::<usize>();
+        self.elements += part.dims().iter().product::<usize>() + TENSOR;
         super::value::elements(&[self.elements])?;
         self.parts.push(part);
         Ok(())

@@ -90,10 +90,18 @@ impl Convolution {
 
     /// The multiplications that it takes.
     pub fn multiplications(&self) -> usize {
-        let outputs = self.axes.iter().map(|axis| axis.output);
-        let factors = [self.samples, self.kernels, self.channels / self.groups];
-        let kernel = self.axes.iter().map(|axis| axis.kernel);
-        factors.into_iter().chain(outputs).chain(kernel).fold(1, usize::saturating_mul)
+        self.times([self.kernels, self.channels / self.groups])
+    }
+
+    /// The elements that its kernels read, all of a group at once.
+    pub fn reads(&self) -> usize {
+        self.times([self.channels, 1])
+    }
+
+    /// So many for each element of a kernel at each position.
+    fn times(&self, factors: [usize; 2]) -> usize {
+        let axes = self.axes.iter().flat_map(|axis| [axis.output, axis.kernel]);
+        factors.into_iter().chain(axes).fold(self.samples, usize::saturating_mul)
     }
 
     /// The convolution: what every kernel position reads goes side by side into a matrix, a piece at a time, and the

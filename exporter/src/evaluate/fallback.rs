@@ -189,16 +189,25 @@ fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Set
     let mut factors = inputs.first().map(dims).unwrap_or_default();
     let list = |name: &str| -> Vec<usize> {
         let list = attribute(node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
-        list.iter().map(|&step| size(step).unwrap_or(1).max(1)).collect()
+        list.iter().map(|&step| size(step).unwrap_or(0)).collect()
     };
     let operator = node.op_type();
-    if ["Conv", "MatMul", "LSTM", "GRU", "RNN"].iter().any(|kind| operator.contains(kind)) {
+    if operator == "LRN" {
+        let size = attribute(node, setting.bindings, "size").map_or(1, |width| size(width.i()).unwrap_or(1));
+        factors.push(size.min(factors.get(1).copied().unwrap_or(1)));
+    } else if operator == "NonMaxSuppression" {
+        factors.push(factors.get(1).copied().unwrap_or(1));
+    } else if ["Conv", "MatMul", "LSTM", "GRU", "RNN"].iter().any(|kind| operator.contains(kind)) {
         let weights = inputs.iter().skip(1).map(|input| dims(input).iter().skip(1).product::<usize>());
         factors.push(weights.max().unwrap_or(1));
     } else {
-        let strides = list("strides");
-        let steps = strides.iter().copied().chain(std::iter::repeat(1));
-        factors.extend(list("kernel_shape").iter().zip(steps).map(|(&kernel, step)| kernel.div_ceil(step)));
+        let (kernel, strides, pads) = (list("kernel_shape"), list("strides"), list("pads"));
+        let spatial = factors.len().saturating_sub(2);
+        for (axis, &width) in kernel.iter().enumerate().take(spatial) {
+            let pad = [axis, spatial + axis].map(|at| pads.get(at).copied().unwrap_or(0));
+            factors[2 + axis] = pad.into_iter().fold(factors[2 + axis], usize::saturating_add);
+            factors.push(width.div_ceil(strides.get(axis).copied().unwrap_or(1).max(1)));
+        }
     }
     factors
 }

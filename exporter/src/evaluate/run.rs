@@ -23,6 +23,9 @@ const NODES: usize = 1_000_000;
 /// Multiplications of the largest convolution that is computed in float64: one of a hundred bytes may ask for any number.
 const LARGEST_EXACT: usize = 1 << 33;
 
+/// Multiplications that take as long as a convolution's kernel takes to find an element.
+const READ: usize = 16;
+
 /// The values of a graph that are alive, by their place in its plan.
 pub(super) type Values = Vec<Option<Value>>;
 
@@ -107,13 +110,22 @@ impl<'r, 'a> Run<'r, 'a> {
         self.depth += 1;
         let around = self.alive;
         let done = if self.depth <= DEEPEST {
-            self.steps(plan, inputs, outer, setting)
+            self.visited().and_then(|()| self.steps(plan, inputs, outer, setting))
         } else {
             Err(anyhow::anyhow!("functions and graphs are nested more than {DEEPEST} deep"))
         };
         self.depth -= 1;
         self.alive = around;
         done
+    }
+
+    /// Counts a node or a graph.
+    fn visited(&mut self) -> Result<()> {
+        let left = self.nodes_left.checked_sub(1);
+        self.nodes_left = left.with_context(|| {
+            format!("the graph comes to more than {NODES} nodes, loops counted each time")
+        })?;
+        Ok(())
     }
 
     fn steps(
@@ -125,6 +137,7 @@ impl<'r, 'a> Run<'r, 'a> {
     ) -> Result<Vec<Value>> {
         let wanted = plan.inputs.len();
         ensure!(inputs.len() == wanted, "{wanted} inputs are declared, {} are given", inputs.len());
+        spend_node(plan.names.len())?;
         let mut values: Values = vec![None; plan.names.len()];
         for &(here, there) in &plan.captured {
             if let Some(Some(value)) = outer.get(there) {
@@ -138,13 +151,7 @@ impl<'r, 'a> Run<'r, 'a> {
         }
         for step in &plan.steps {
             let place = || format!("node `{}` ({})", place_of(step.node), step.node.op_type());
-            self.nodes_left = self
-                .nodes_left
-                .checked_sub(1)
-                .with_context(|| {
-                    format!("the graph comes to more than {NODES} nodes, loops counted each time")
-                })
-                .with_context(place)?;
+            self.visited().with_context(place)?;
             self.step(plan, step, &mut values, setting).with_context(place)?;
             let dead = step.dead.iter().filter_map(|&dead| values[dead].take());
             self.alive -= dead.map(|value| value.elements()).sum::<usize>();
@@ -168,6 +175,7 @@ impl<'r, 'a> Run<'r, 'a> {
             }
             return Ok(());
         }
+        spend_node(read(step, values))?;
         let outputs = self.outputs(plan, step, values, setting)?;
         let (wanted, made) = (step.outputs.len(), outputs.len());
         ensure!(wanted <= made, "{wanted} outputs are named, {made} are made");
@@ -219,7 +227,7 @@ impl<'r, 'a> Run<'r, 'a> {
             && let Some(convolution) = sized_convolution(plan, step, values, setting)
         {
             let multiplications = convolution.multiplications();
-            spend(&[multiplications])?;
+            spend(&[multiplications.saturating_add(convolution.reads().saturating_mul(READ))])?;
             if multiplications <= self.largest_convolution() {
                 return Ok(vec![self.convolved(&convolution, plan, step, values)?.into()]);
             }
@@ -337,6 +345,19 @@ fn fetch(plan: &Plan<'_>, decoded: &Decoded, values: &Values, id: usize) -> Resu
 
 fn fetch_all(plan: &Plan<'_>, decoded: &Decoded, step: &Step<'_>, values: &Values) -> Result<Vec<Value>> {
     step.inputs.iter().map(|id| id.map_or(Ok(Value::Absent), |id| fetch(plan, decoded, values, id))).collect()
+}
+
+/// What a node reads, in elements that are read once; constants, which the file holds, are left out.
+fn read(step: &Step<'_>, values: &Values) -> usize {
+    let times = match step.node.op_type() {
+        "If" | "Loop" | "Scan" | "Shape" | "Size" | "Identity" | "Reshape" | "Flatten" | "Squeeze"
+        | "Unsqueeze" | "Gather" | "GatherElements" | "GatherND" | "Slice" | "Split" => 0,
+        // What is sorted is looked at again and again.
+        "TopK" | "Unique" => 32,
+        _ => 1,
+    };
+    let elements = |id: &usize| values[*id].as_ref().map_or(0, Value::elements);
+    step.inputs.iter().flatten().map(elements).fold(0, usize::saturating_add).saturating_mul(times)
 }
 
 /// The convolution that a node asks for, where its sizes fit each other.

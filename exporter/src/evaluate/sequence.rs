@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::call::{Call, axis, size};
 use super::layout::{joined, pieces};
-use super::value::{Data, Dense, Value, map_data};
+use super::value::{Data, Dense, TENSOR, Value, elements, map_data};
 
 fn made(tensors: Vec<Dense>) -> Vec<Value> {
     vec![Value::Sequence(Arc::new(tensors))]
@@ -94,6 +94,7 @@ pub(super) fn split(call: &Call) -> Result<Vec<Value>> {
         Some(given) if given.rank() == 0 => (each(size(call.integer(1)?)?)?, false),
         Some(_) => (call.integers(1)?.into_iter().map(size).collect::<Result<_>>()?, false),
     };
+    elements(&[lengths.len(), TENSOR])?;
     let mut parts = pieces(input, along, &lengths)?;
     if squeezed {
         for part in &mut parts {

@@ -23,6 +23,9 @@ const EACH: usize = 64;
 /// Elements that none may hold beside what it is given: with eight bytes each, 2 GiB.
 const LARGEST: usize = 1 << 28;
 
+/// The elements that have as much room as a tensor of a sequence takes beside its own.
+pub(super) const TENSOR: usize = 32;
+
 thread_local! {
     /// Elements that the evaluation in this thread may hold.
     static MOST: Cell<usize> = const { Cell::new(FREE) };
@@ -377,7 +380,7 @@ impl Value {
         let count = |tensor: &Dense| tensor.dims().iter().product::<usize>();
         match self {
             Self::Tensor(tensor) => count(tensor),
-            Self::Sequence(tensors) => tensors.iter().map(count).sum(),
+            Self::Sequence(tensors) => tensors.iter().map(|tensor| count(tensor) + TENSOR).sum(),
             Self::Absent => 0,
         }
     }

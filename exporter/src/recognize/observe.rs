@@ -12,7 +12,7 @@ use super::probe::{EXTREMES, PROBES, Probe};
 use super::probed::{Probed, extreme, inputs};
 use super::region::Region;
 use super::survey::Seen;
-use crate::evaluate::budget::spend;
+use crate::evaluate::budget::{check, spend};
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::extract::{Entry, extract};
 use crate::graph::ValueId;
@@ -112,6 +112,7 @@ impl Subject<'_> {
             // What did not end within the evaluator's bounds may not end in a runtime at all.
             return None;
         } else {
+            check().ok()?;
             (evaluator, resolution) = (runtime.name(), Resolution::of(element));
             let rounded = |probe: &Tensor| Tensor::from_f64(element, dims, &probe.to_f64());
             inputs = probes.iter().map(rounded).collect::<Vec<_>>();

@@ -8,6 +8,7 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto, ValueInfoProto}
 
 use super::places::Place;
 use super::probe::Generator;
+use crate::evaluate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, ValueId};
 use crate::runtime::Runtime;
@@ -214,6 +215,8 @@ impl Watcher for Watch {
     }
 
     fn saw(&mut self, scope: &Scope, name: &str, value: &Tensor, declared: ElementType) {
+        // Whatever a layer reads is among them.
+        budget::add_for(value.dims());
         let seen = || Seen { tensor: value.clone(), element: declared };
         self.seen.entry((scope.clone(), name.to_owned())).or_insert_with(seen);
     }
