@@ -174,7 +174,8 @@ mod tests {
     fn a_layer_may_ask_for_what_its_channels_take() {
         let model = ModelProto::default();
         let of = |dims: &[usize]| of_model(&model, [dims]);
-        assert_eq!(of(&[]), FREE);
+        // A scalar is one element.
+        assert_eq!(of(&[]), FREE + EACH_INPUT);
         assert_eq!(of(&[2, 512, 7, 7]), FREE + EACH_CUBE * 2 * (1 << 27) + EACH_INPUT * 2 * 512 * 49);
         assert_eq!(of(&[2, 4096, 0]), FREE + CUBES);
     }
