@@ -13,7 +13,7 @@ const FREE: u64 = 1 << 35;
 const EACH_BYTE: u64 = 1 << 18;
 
 /// Multiplications beside them for N·C³ of an input [N, C, …]. A layer that stands alone has no weights; to look for it is to
-/// evaluate it eight times, with three products of C×C matrices a step.
+/// evaluate it nine times, with three products of C×C matrices a step.
 const EACH_CUBE: u64 = 1 << 9;
 
 /// The most that this adds: a layer of 2048 channels and five steps takes a quarter of it.
