@@ -17,7 +17,14 @@ pub(super) fn attribute<'a>(
     bindings: &Bindings<'a>,
     name: &str,
 ) -> Option<&'a AttributeProto> {
-    let attribute = node.find(name)?;
+    bound(node.find(name)?, bindings)
+}
+
+/// An attribute, or the one that the function around it was called with, if it is a reference.
+pub(super) fn bound<'a>(
+    attribute: &'a AttributeProto,
+    bindings: &Bindings<'a>,
+) -> Option<&'a AttributeProto> {
     match attribute.ref_attr_name() {
         "" => Some(attribute),
         outer => bindings.get(outer).copied(),

@@ -53,7 +53,7 @@ impl<'r, 'a> Run<'r, 'a> {
         values: &Values,
         setting: Setting<'_, 'a>,
     ) -> Result<Vec<Value>> {
-        let body = graph(step, "body")?;
+        let (body, around) = (graph(step, "body")?, self.alive);
         let trips = match inputs.first() {
             Some(Value::Tensor(trips)) => single(trips)?,
             _ => i64::MAX,
@@ -64,7 +64,7 @@ impl<'r, 'a> Run<'r, 'a> {
         };
         let mut carried: Vec<Value> = inputs.iter().skip(2).cloned().collect();
         let scanned = body.outputs.len().checked_sub(1 + carried.len());
-        let mut scanned = vec![Scanned::default(); scanned.context("the body has too few outputs")?];
+        let mut scanned = vec![Vec::new(); scanned.context("the body has too few outputs")?];
         let mut trip = 0;
         while go && trip < trips {
             let counter = Dense::int(full(&[], trip)?);
@@ -73,14 +73,13 @@ impl<'r, 'a> Run<'r, 'a> {
             let mut outputs = self.plan(body, state.collect(), values, setting)?.into_iter();
             go = truth(tensor(&outputs.next().into_iter().collect::<Vec<_>>(), 0)?)?;
             carried = outputs.by_ref().take(inputs.len().saturating_sub(2)).collect();
-            for (scanned, value) in scanned.iter_mut().zip(outputs) {
-                scanned.push(value)?;
-            }
+            self.collect(&mut scanned, outputs)?;
             trip += 1;
         }
         for (place, scanned) in scanned.into_iter().enumerate() {
-            carried.push(scanned.stacked(body, inputs.len().saturating_sub(2) + 1 + place, 0)?);
+            carried.push(stacked(&scanned, body, inputs.len().saturating_sub(2) + 1 + place, 0)?);
         }
+        self.alive = around;
         Ok(carried)
     }
 
@@ -92,7 +91,7 @@ impl<'r, 'a> Run<'r, 'a> {
         setting: Setting<'_, 'a>,
     ) -> Result<Vec<Value>> {
         ensure!(setting.opset >= 9, "Scan of operator set 8 is not evaluated");
-        let body = graph(step, "body")?;
+        let (body, around) = (graph(step, "body")?, self.alive);
         let list =
             |name: &str| attribute(step.node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
         let count = attribute(step.node, setting.bindings, "num_scan_inputs")
@@ -113,7 +112,7 @@ impl<'r, 'a> Run<'r, 'a> {
         let equal = parts.iter().all(|&(whole, along, _)| whole.dims()[along] == trips);
         ensure!(equal, "the scanned inputs have different lengths");
         let mut state: Vec<Value> = inputs[..states].to_vec();
-        let mut scanned = vec![Scanned::default(); body.outputs.len() - states];
+        let mut scanned = vec![Vec::new(); body.outputs.len() - states];
         for trip in 0..trips {
             let part = parts.iter().map(|&(whole, along, back)| {
                 let at = if back { trips - 1 - trip } else { trip };
@@ -123,49 +122,41 @@ impl<'r, 'a> Run<'r, 'a> {
             let given = state.drain(..).chain(part).collect();
             let mut outputs = self.plan(body, given, values, setting)?.into_iter();
             state = outputs.by_ref().take(states).collect();
-            for (scanned, value) in scanned.iter_mut().zip(outputs) {
-                scanned.push(value)?;
-            }
+            self.collect(&mut scanned, outputs)?;
         }
         for (place, mut scanned) in scanned.into_iter().enumerate() {
             if backwards("scan_output_directions", place) {
-                scanned.parts.reverse();
+                scanned.reverse();
             }
             let along = list("scan_output_axes").get(place).copied().unwrap_or(0);
-            state.push(scanned.stacked(body, states + place, along)?);
+            state.push(stacked(&scanned, body, states + place, along)?);
         }
+        self.alive = around;
         Ok(state)
     }
-}
 
-/// What a body has put out so far for one scan output.
-#[derive(Clone, Default)]
-struct Scanned {
-    parts: Vec<Dense>,
-    elements: usize,
-}
-
-impl Scanned {
-    fn push(&mut self, value: Value) -> Result<()> {
-        let Value::Tensor(part) = value else { bail!("a scan output is no tensor") };
-        self.elements += part.dims().iter().product::<usize>() + TENSOR;
-        super::value::elements(&[self.elements])?;
-        self.parts.push(part);
+    /// Adds what a body has put out to each scan output; all parts are alive until the last iteration has ended.
+    fn collect(&mut self, scanned: &mut [Vec<Dense>], outputs: impl Iterator<Item = Value>) -> Result<()> {
+        for (scanned, value) in scanned.iter_mut().zip(outputs) {
+            let Value::Tensor(part) = value else { bail!("a scan output is no tensor") };
+            self.keep_alive(part.dims().iter().product::<usize>() + TENSOR)?;
+            scanned.push(part);
+        }
         Ok(())
     }
+}
 
-    /// The parts along a new axis; where there are none, an empty tensor of the type that the body declares.
-    fn stacked(self, body: &Plan<'_>, output: usize, along: i64) -> Result<Value> {
-        let Some(first) = self.parts.first() else { return none(body, output, along) };
-        let along = axis(along, first.rank() + 1)?;
-        let declared = first.declared;
-        let mut data = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            ensure!(part.declared == declared, "the parts of a scan output have different types");
-            data.push(map_data!(&part.data, array => array.clone().insert_axis(Axis(along))));
-        }
-        Ok(Dense::new(declared, super::layout::joined(&data.iter().collect::<Vec<_>>(), along)?).into())
+/// The parts of a scan output along a new axis; where there are none, an empty tensor of the type that the body declares.
+fn stacked(parts: &[Dense], body: &Plan<'_>, output: usize, along: i64) -> Result<Value> {
+    let Some(first) = parts.first() else { return none(body, output, along) };
+    let along = axis(along, first.rank() + 1)?;
+    let declared = first.declared;
+    let mut data = Vec::with_capacity(parts.len());
+    for part in parts {
+        ensure!(part.declared == declared, "the parts of a scan output have different types");
+        data.push(map_data!(&part.data, array => array.clone().insert_axis(Axis(along))));
     }
+    Ok(Dense::new(declared, super::layout::joined(&data.iter().collect::<Vec<_>>(), along)?).into())
 }
 
 /// A scan output after no iterations.

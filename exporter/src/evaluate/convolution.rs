@@ -98,6 +98,12 @@ impl Convolution {
         self.times([self.channels, 1])
     }
 
+    /// The lines that those are in: what follows the first along the last axis is found with less.
+    pub fn lines(&self) -> usize {
+        let along = self.axes.last().map_or(1, |axis| axis.output.max(1));
+        self.reads() / along
+    }
+
     /// So many for each element of a kernel at each position.
     fn times(&self, factors: [usize; 2]) -> usize {
         let axes = self.axes.iter().flat_map(|axis| [axis.output, axis.kernel]);

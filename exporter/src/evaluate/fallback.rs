@@ -11,9 +11,9 @@ use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, T
 use prost::Message;
 
 use super::budget::spend;
-use super::call::{attribute, size};
+use super::call::{attribute, bound, size};
 use super::run::Setting;
-use super::value::{Data, Dense, Value};
+use super::value::{Data, Dense, Value, elements};
 use super::{Precision, table};
 use crate::extract::value_info;
 use crate::runtime::{Runtime, Session};
@@ -71,7 +71,7 @@ impl<'a> Fallback<'a> {
         spend(&cost(node, inputs, setting))?;
         let mut resolved = NodeProto { attribute: Vec::new(), ..node.clone() };
         for own in &node.attribute {
-            if let Some(value) = attribute(node, setting.bindings, own.name()) {
+            if let Some(value) = bound(own, setting.bindings) {
                 resolved.attribute.push(AttributeProto {
                     name: own.name.clone(),
                     ref_attr_name: None,
@@ -83,8 +83,8 @@ impl<'a> Fallback<'a> {
         let activation = if fused { Some(unfused(&mut resolved)?) } else { None };
         let residual = if fused { inputs.get(3) } else { None };
         let inputs = if fused { &inputs[..inputs.len().min(3)] } else { inputs };
-        let bound = node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty());
-        let attributes = if bound { resolved.encode_to_vec() } else { Vec::new() };
+        let refers = node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty());
+        let attributes = if refers { resolved.encode_to_vec() } else { Vec::new() };
         let single = single(resolved, inputs)?;
         let made = self.run(model, std::ptr::from_ref(node).addr(), attributes, &single)?;
         let Some(activation) = activation else { return Ok(made) };
@@ -162,7 +162,10 @@ impl<'a> Fallback<'a> {
             ..ModelProto::default()
         };
         let session = self.runtime.prepare(&Arc::new(model), shapes);
-        session.with_context(|| format!("not evaluated here, but by {}", self.runtime.name()))
+        let session =
+            session.with_context(|| format!("not evaluated here, but by {}", self.runtime.name()))?;
+        elements(&[session.largest()])?;
+        Ok(session)
     }
 }
 
@@ -216,9 +219,21 @@ fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Set
 fn single(node: NodeProto, inputs: &[(Option<&TensorProto>, Value)]) -> Result<Single> {
     let mut single = Single { inputs: Vec::new(), fed: Vec::new(), fixed: Vec::new(), element: None, node };
     single.node.input.clear();
+    let is_few =
+        |value: &Dense| matches!(value.data, Data::Int(_)) && value.dims().iter().product::<usize>() <= FEW;
+    // A runtime computes a node of constants while it makes it ready, before it can be told that it is too large.
+    let any_fed = inputs.iter().any(|(constant, value)| {
+        constant.is_none() && matches!(value, Value::Tensor(value) if !is_few(value))
+    });
     for (index, (constant, value)) in inputs.iter().enumerate() {
         let name = format!("input_{index}");
+        let may_fix = any_fed || index > 0;
+        let decoded;
         let value = match (constant, value) {
+            (Some(constant), _) if !may_fix => {
+                decoded = Dense::decode(constant)?;
+                &decoded
+            }
             (Some(constant), _) => {
                 let short = ElementType::from_onnx(constant.data_type())
                     .filter(|element| matches!(element, ElementType::F16 | ElementType::BF16));
@@ -250,7 +265,7 @@ fn single(node: NodeProto, inputs: &[(Option<&TensorProto>, Value)]) -> Result<S
             single.element.get_or_insert(value.declared);
         }
         let tensor = Dense::new(element, value.data.clone()).to_tensor(Precision::Declared);
-        if matches!(value.data, Data::Int(_)) && tensor.dims().iter().product::<usize>() <= FEW {
+        if may_fix && is_few(value) {
             single.fixed.push(tensor.to_proto(&name));
         } else {
             single.inputs.push(value_info(&name, element, tensor.dims()));

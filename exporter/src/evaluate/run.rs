@@ -6,12 +6,12 @@ use isqrt_cov_proto::domain_of;
 use isqrt_cov_proto::onnx::NodeProto;
 
 use super::budget::{at_most_of_model, spend, spend_node};
-use super::call::{Bindings, Call, attribute};
+use super::call::{Bindings, Call, bound};
 use super::convolution::Convolution;
 use super::layer;
 use super::plan::{DEEPEST, Decoded, Plan, Step, bound_constant};
 use super::table::{self, Operator};
-use super::value::{Dense, Value, bounded, declared, most};
+use super::value::{Dense, Value, bounded, declared, elements, most};
 use super::weights::{self, Weights};
 use super::{Evaluator, Precision, Watcher};
 use crate::fused::place_of;
@@ -25,6 +25,12 @@ const LARGEST_EXACT: usize = 1 << 33;
 
 /// Multiplications that take as long as a convolution's kernel takes to find an element.
 const READ: usize = 16;
+
+/// The same for a line of them.
+const READ_LINE: usize = 256;
+
+/// Multiplications that take as long as binding an attribute of a function that is called.
+const BINDING: usize = 1 << 11;
 
 /// The values of a graph that are alive, by their place in its plan.
 pub(super) type Values = Vec<Option<Value>>;
@@ -44,7 +50,7 @@ pub(super) struct Run<'r, 'a> {
     watcher: Option<&'r mut dyn Watcher>,
     nodes_left: usize,
     /// Elements of the values that are alive. One that two names stand for counts twice.
-    alive: usize,
+    pub alive: usize,
     depth: usize,
 }
 
@@ -192,13 +198,22 @@ impl<'r, 'a> Run<'r, 'a> {
 
     /// Keeps a value until it is dead. All that are alive have together no more elements than one may have.
     fn hold(&mut self, values: &mut Values, id: usize, value: Value) -> Result<()> {
-        self.alive = self.alive.saturating_add(value.elements());
+        if let Value::Tensor(tensor) = &value {
+            elements(tensor.dims())?;
+        }
+        self.keep_alive(value.elements())?;
+        values[id] = Some(value);
+        Ok(())
+    }
+
+    /// Counts elements that are alive from now on.
+    pub fn keep_alive(&mut self, elements: usize) -> Result<()> {
+        self.alive = self.alive.saturating_add(elements);
         let most = most();
         ensure!(
             self.alive <= most,
             "the values that are needed here have more than {most} elements together"
         );
-        values[id] = Some(value);
         Ok(())
     }
 
@@ -227,7 +242,9 @@ impl<'r, 'a> Run<'r, 'a> {
             && let Some(convolution) = sized_convolution(plan, step, values, setting)
         {
             let multiplications = convolution.multiplications();
-            spend(&[multiplications.saturating_add(convolution.reads().saturating_mul(READ))])?;
+            spend(&[multiplications])?;
+            spend(&[convolution.reads(), READ])?;
+            spend(&[convolution.lines(), READ_LINE])?;
             if multiplications <= self.largest_convolution() {
                 return Ok(vec![self.convolved(&convolution, plan, step, values)?.into()]);
             }
@@ -312,15 +329,10 @@ impl<'r, 'a> Run<'r, 'a> {
         let wanted = function.body.inputs.len();
         ensure!(inputs.len() <= wanted, "the function has {wanted} inputs, {} are given", inputs.len());
         inputs.resize(wanted, Value::Absent);
+        spend(&[declaration.attribute_proto.len() + node.attribute.len(), BINDING])?;
         let defaults = declaration.attribute_proto.iter().map(|default| (default.name(), default));
-        let mut bindings: Bindings<'a> = defaults.collect();
-        for given in &node.attribute {
-            if let Some(given) =
-                attribute(node, setting.bindings, given.name()).map(|value| (given.name(), value))
-            {
-                bindings.insert(given.0, given.1);
-            }
-        }
+        let given = node.attribute.iter().filter_map(|own| Some((own.name(), bound(own, setting.bindings)?)));
+        let bindings: Bindings<'a> = defaults.chain(given).collect();
         let setting = Setting { bindings: &bindings, opset: function.opset };
         self.plan(&function.body, inputs, &Values::new(), setting)
     }

@@ -23,8 +23,11 @@ const EACH: usize = 64;
 /// Elements that none may hold beside what it is given: with eight bytes each, 2 GiB.
 const LARGEST: usize = 1 << 28;
 
-/// The elements that have as much room as a tensor of a sequence takes beside its own.
-pub(super) const TENSOR: usize = 32;
+/// The elements that have as much room as a tensor takes beside its own.
+pub(super) const TENSOR: usize = 64;
+
+/// Axes of a tensor, at most. Networks have eight; to step along thousands takes longer than what the elements are for.
+const LARGEST_RANK: usize = 64;
 
 thread_local! {
     /// Elements that the evaluation in this thread may hold.
@@ -108,8 +111,13 @@ pub(super) fn most() -> usize {
     MOST.get()
 }
 
-/// The number of elements that a shape has, if that many are allowed.
+/// The number of elements that a shape has, if that many are allowed, and as many axes.
 pub(super) fn elements(dims: &[usize]) -> Result<usize> {
+    let rank = dims.len();
+    ensure!(
+        rank <= LARGEST_RANK,
+        "a tensor of {rank} axes is not evaluated: at most {LARGEST_RANK} are followed"
+    );
     let bounded = dims
         .iter()
         .filter(|&&dim| dim != 0)

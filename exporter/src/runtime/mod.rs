@@ -60,6 +60,11 @@ pub trait Session {
     /// What the runtime reports.
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
 
+    /// Elements of the largest tensor that a run makes, so far as it is known before one.
+    fn largest(&self) -> usize {
+        0
+    }
+
     /// Whether the model is evaluated node by node, since the runtime cannot run it whole.
     fn is_by_node(&self) -> bool {
         false

@@ -1,10 +1,12 @@
 //! Well-formed models that compute what no machine has room or time for.
 
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{
+    AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+};
 
 use super::Case;
-use super::models::{before, graph, input_of};
+use super::models::{DOMAIN, before, changed, function, input_of};
 
 /// A model in which nodes that may read the input make the value `large`, which is used.
 fn computed(
@@ -13,7 +15,8 @@ fn computed(
     said: &str,
     nodes: impl Fn(&str) -> Vec<NodeProto> + 'static,
 ) -> Case {
-    graph(item, name, said, move |graph| {
+    changed(item, name, said, move |model| {
+        let graph = model.graph.as_mut().unwrap();
         let input = input_of(graph);
         let mut nodes = nodes(&input);
         nodes.push(
@@ -21,8 +24,13 @@ fn computed(
         );
         nodes.push(NodeProto::new("Add", &[&input, "most"], &["changed"]));
         before(graph, nodes);
+        model.functions.push(function(PASSES, &["Relu"]));
+        model.opset_import.push(OperatorSetIdProto::new(DOMAIN, 1));
     })
 }
+
+/// A function of every model here, which passes its input on.
+const PASSES: &str = "passes";
 
 fn constant(name: &str, values: &[i64]) -> NodeProto {
     let value = TensorProto::from_values("", &[values.len()], values);
@@ -74,32 +82,58 @@ pub fn long() -> Vec<Case> {
                 .with(AttributeProto::ints("kernel_shape", &[250, 250]));
             vec![pads, padded, pooled]
         }),
-        case("a loop", |_| {
-            let port = |name: &str, element| ValueInfoProto::of_any_shape(name, element);
-            let body = GraphProto {
-                name: Some("body".to_owned()),
-                node: vec![
-                    NodeProto::new("Identity", &["again"], &["still"]),
-                    NodeProto::new("Add", &["value", "value"], &["sum"]),
-                ],
-                input: vec![
-                    port("iteration", DataType::Int64),
-                    port("again", DataType::Bool),
-                    port("value", DataType::Float),
-                ],
-                output: vec![port("still", DataType::Bool), port("sum", DataType::Float)],
-                ..GraphProto::default()
+        // Each element that a kernel reads is in a line of its own.
+        case("a convolution of one column", |_| {
+            let lines = [constant("from", &[1, 1, 1 << 16, 1]), constant("to", &[1, 1, 1024, 1])];
+            let full = [("from", "values"), ("to", "kernel")]
+                .map(|(dims, name)| NodeProto::new("ConstantOfShape", &[dims], &[name]));
+            let convolved = (0..200).map(|index| {
+                NodeProto::new("Conv", &["values", "kernel"], &[&format!("convolved {index}")])
+                    .with(AttributeProto::ints("pads", &[512, 0, 512, 0]))
+            });
+            let most = NodeProto {
+                input: (0..200).map(|index| format!("convolved {index}")).collect(),
+                ..NodeProto::new("Max", &[], &["large"])
             };
-            let looping = NodeProto::new("Loop", &["times", "", "start"], &["large"])
-                .with(AttributeProto::graph("body", body));
-            let mut nodes = ones("start", [2048, 2048]).to_vec();
-            nodes.push(constant("many", &[400_000]));
-            nodes.push(
-                NodeProto::new("ReduceMax", &["many"], &["times"]).with(AttributeProto::int("keepdims", 0)),
-            );
-            nodes.push(looping);
-            nodes
+            lines.into_iter().chain(full).chain(convolved).chain([most]).collect()
         }),
+        case("a loop", |_| {
+            let add = NodeProto::new("Add", &["value", "value"], &["next"]);
+            let looping = repeated(add, &["next"]);
+            ones("start", [2048, 2048]).into_iter().chain(looping).collect()
+        }),
+        case("calls with attributes", |_| {
+            let mut calling = NodeProto::new(PASSES, &["value"], &["next"]).in_domain(DOMAIN);
+            calling.attribute = (0..2500).map(|index| AttributeProto::int(&index.to_string(), 1)).collect();
+            let looping = repeated(calling, &["next"]);
+            ones("start", [1, 1]).into_iter().chain(looping).collect()
+        }),
+    ]
+}
+
+/// A loop of 400,000 iterations, from the value `start`; what `node` calls `next` comes out as `large`, and the other
+/// values that are put out are collected.
+fn repeated(node: NodeProto, put_out: &[&str]) -> Vec<NodeProto> {
+    let port = |name: &str, element| ValueInfoProto::of_any_shape(name, element);
+    let outputs = put_out.iter().map(|name| port(name, DataType::Float));
+    let body = GraphProto {
+        name: Some("body".to_owned()),
+        node: vec![NodeProto::new("Identity", &["again"], &["still"]), node],
+        input: vec![
+            port("iteration", DataType::Int64),
+            port("again", DataType::Bool),
+            port("value", DataType::Float),
+        ],
+        output: std::iter::once(port("still", DataType::Bool)).chain(outputs).collect(),
+        ..GraphProto::default()
+    };
+    let mut looping =
+        NodeProto::new("Loop", &["times", "", "start"], &["large"]).with(AttributeProto::graph("body", body));
+    looping.output.extend((1..put_out.len()).map(|index| format!("collected {index}")));
+    vec![
+        constant("many", &[400_000]),
+        NodeProto::new("ReduceMax", &["many"], &["times"]).with(AttributeProto::int("keepdims", 0)),
+        looping,
     ]
 }
 
@@ -108,6 +142,14 @@ pub fn long() -> Vec<Case> {
 pub fn large() -> Vec<Case> {
     // What is said of them is not tested.
     let item = "overflowing dimensions";
+    let resized = |scale: f32| {
+        computed(item, &format!("Resize by {scale}"), "", move |input| {
+            let scales = TensorProto::from_values("", &[4], &[1.0, 1.0, scale, scale]);
+            let scales =
+                NodeProto::new("Constant", &[], &["scales"]).with(AttributeProto::tensor("value", scales));
+            vec![scales, NodeProto::new("Resize", &[input, "", "scales"], &["large"])]
+        })
+    };
     let shaped = |size: i64| {
         computed(item, &format!("ConstantOfShape {size}"), "", move |_| {
             vec![constant("shape", &[size]), NodeProto::new("ConstantOfShape", &["shape"], &["large"])]
@@ -140,11 +182,21 @@ pub fn large() -> Vec<Case> {
             [&left[..], &right, &[NodeProto::new("MatMul", &["left", "right"], &["large"])]].concat()
         }),
         // What is left to a runtime.
-        computed(item, "Resize", "", |input| {
-            let scales = TensorProto::from_values("", &[4], &[1.0_f32, 1.0, 16384.0, 16384.0]);
-            let scales =
-                NodeProto::new("Constant", &[], &["scales"]).with(AttributeProto::tensor("value", scales));
-            vec![scales, NodeProto::new("Resize", &[input, "", "scales"], &["large"])]
+        resized(16384.0),
+        // Less than tract would refuse.
+        resized(413.0),
+        // Empty tensors take room, too.
+        computed(item, "what a loop collects", "", |_| {
+            let identity = NodeProto::new("Identity", &["value"], &["next"]);
+            let looping = repeated(identity, &["next"; 1500]);
+            ones("start", [1, 0]).into_iter().chain(looping).collect()
+        }),
+        computed(item, "axes", "", |_| {
+            let axes = TensorProto::from_values("", &[6000], &(0..6000).collect::<Vec<i64>>());
+            let axes = NodeProto::new("Constant", &[], &["axes"]).with(AttributeProto::tensor("value", axes));
+            let unsqueezed = NodeProto::new("Unsqueeze", &["matrix", "axes"], &["long"]);
+            let lower = NodeProto::new("Trilu", &["long"], &["large"]);
+            ones("matrix", [1024, 1024]).into_iter().chain([axes, unsqueezed, lower]).collect()
         }),
         computed(item, "ConvTranspose", "", |input| {
             let shape = constant("shape", &[16, 1, 1, 1]);

@@ -18,7 +18,7 @@ use super::{Case, Given, corpus};
 const NAME: &str = "hostile.onnx";
 
 /// The domain of the functions here.
-const DOMAIN: &str = "hostile";
+pub const DOMAIN: &str = "hostile";
 
 fn honest() -> ModelProto {
     let path = corpus().join("layer/stripped_noDotData_d16_hw7_it1_ts17_dynbatch.onnx");
@@ -32,7 +32,12 @@ fn write(folder: &Path, content: &[u8]) -> Given {
 }
 
 /// A case that changes the honest model.
-fn changed(item: &'static str, name: &str, said: &str, change: impl Fn(&mut ModelProto) + 'static) -> Case {
+pub fn changed(
+    item: &'static str,
+    name: &str,
+    said: &str,
+    change: impl Fn(&mut ModelProto) + 'static,
+) -> Case {
     let make = move |folder: &Path| {
         let mut model = honest();
         change(&mut model);
@@ -111,7 +116,7 @@ pub fn input_of(graph: &GraphProto) -> String {
 }
 
 /// A function of one value that calls `calls` one after the other.
-fn function(name: &str, calls: &[&str]) -> FunctionProto {
+pub fn function(name: &str, calls: &[&str]) -> FunctionProto {
     let mut node = Vec::new();
     let mut from = "x".to_owned();
     for (index, call) in calls.iter().enumerate() {

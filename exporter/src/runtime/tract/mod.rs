@@ -84,20 +84,21 @@ impl Tract {
             model.set_input_fact(index, InferenceFact::dt_shape(element, shape))?;
         }
         let optimized = model.into_optimized().context("tract could not prepare the model")?;
+        let mut largest = 0;
         for node in optimized.nodes() {
             let shapes = node.outputs.iter().filter_map(|output| output.fact.shape.as_concrete());
             for shape in shapes {
-                let product = |size: usize, &dim: &usize| size.checked_mul(dim);
-                let size = shape.iter().try_fold(1, product).filter(|&size| size <= LARGEST);
+                let size = shape.iter().fold(1, |size: usize, &dim| size.saturating_mul(dim));
                 ensure!(
-                    size.is_some(),
+                    size <= LARGEST,
                     "`{}` would have the shape {shape:?}; at most {LARGEST} elements are made",
                     node.name
                 );
+                largest = largest.max(size);
             }
         }
         let runnable = optimized.into_runnable().context("tract could not prepare the model")?;
-        Ok(Box::new(TractSession { runnable, declared }))
+        Ok(Box::new(TractSession { runnable, declared, largest }))
     }
 }
 
@@ -105,6 +106,8 @@ struct TractSession {
     runnable: Arc<TypedRunnableModel>,
     /// The types of the outputs, where the model says them.
     declared: Vec<Option<ElementType>>,
+    /// Elements of the largest tensor whose shape is known.
+    largest: usize,
 }
 
 impl Session for TractSession {
@@ -123,6 +126,10 @@ impl Session for TractSession {
             );
         }
         Ok(outputs)
+    }
+
+    fn largest(&self) -> usize {
+        self.largest
     }
 }
 
