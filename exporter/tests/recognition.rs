@@ -333,3 +333,61 @@ fn what_the_shape_chooses_is_no_formula() {
     assert_eq!(iterations, [1, 5]);
     assert!(findings.layers.iter().all(|found| !found.scope.is_main()));
 }
+
+/// A layer that ends in the matrix, which is made by the value `root`.
+fn ending_in_the_root() -> ModelProto {
+    let mut model = load(&corpus().join("layer/official_sqrt1_vec0_d16_hw7_it5_dyn18_b2.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.last_mut().unwrap().output[0] = "root".to_owned();
+    graph.node.push(NodeProto::new("Identity", &["root"], &[graph.output[0].name()]));
+    model
+}
+
+/// A root stays one where a sum or a difference hides it from what leaves the region.
+#[test]
+fn a_root_is_found_where_something_is_subtracted_of_it() {
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let covariance = graph.node.iter().filter(|node| node.op_type() == "MatMul").nth(1).unwrap();
+    let covariance = covariance.output[0].clone();
+    let last = graph.node.last_mut().unwrap();
+    last.op_type = Some("Sub".to_owned());
+    last.input.push(covariance.clone());
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let mut found: Vec<_> =
+        findings.layers.iter().map(|found| (found.layer.name(), &*found.output)).collect();
+    found.sort_unstable();
+    assert_eq!(found, [("CovariancePooling", &*covariance), ("IsqrtCov", "root")]);
+    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// Matrices may be multiplied without a product of matrices.
+#[test]
+fn products_that_are_written_as_sums_are_products() {
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let axis = |name: &str, axis: i64| TensorProto::from_values(name, &[1], &[axis]);
+    graph.initializer.extend([axis("last", -1), axis("rows", 1), axis("summed", 2)]);
+    let mut products = 0;
+    for node in std::mem::take(&mut graph.node) {
+        if node.op_type() != "MatMul" {
+            graph.node.push(node);
+            continue;
+        }
+        products += 1;
+        let name = |what: &str| format!("{}/{what}", node.output[0]);
+        let (left, right, terms) = (name("left"), name("right"), name("terms"));
+        let no_axis = AttributeProto::int("keepdims", 0);
+        graph.node.extend([
+            NodeProto::new("Unsqueeze", &[&node.input[0], "last"], &[&left]),
+            NodeProto::new("Unsqueeze", &[&node.input[1], "rows"], &[&right]),
+            NodeProto::new("Mul", &[&left, &right], &[&terms]),
+            NodeProto::new("ReduceSum", &[&terms, "summed"], &[&node.output[0]]).with(no_axis),
+        ]);
+    }
+    assert_eq!(products, 14);
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+    assert_eq!((found.layer.operator, found.layer.iterations), (OperatorKind::IsqrtCov, 5));
+}

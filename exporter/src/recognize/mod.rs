@@ -303,11 +303,14 @@ impl Search<'_> {
             {
                 layers += 1;
             }
-            if layers > 0 {
+            if layers == 0 && self.lost(candidate, &observed) {
+                continue;
+            }
+            if layers > 0 || self.explain_within(candidate, &observed) {
                 // The root or the covariance may be wanted for itself, too.
                 self.explain_rest(candidate, &observed, OperatorKind::IsqrtCov);
                 self.explain_rest(candidate, &observed, OperatorKind::CovariancePooling);
-            } else if !self.lost(candidate, &observed) {
+            } else {
                 unexplained.push((candidate, observed));
             }
         }
@@ -386,8 +389,8 @@ impl Search<'_> {
     fn explain(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) -> bool {
         let mut best: Option<(ValueId, Found)> = None;
         let mut limited = None;
-        let cuts = observed.cuts.iter().chain(&observed.matrices);
-        for cut in cuts {
+        let matrices = observed.matrices.iter().filter(|cut| cut.leaves || self.is_done(candidate, cut));
+        for cut in observed.cuts.iter().chain(matrices) {
             let settled = best.as_ref().is_some_and(|(_, found)| found.reshape.is_none());
             if settled && !cut.leaves {
                 continue;
@@ -415,13 +418,37 @@ impl Search<'_> {
         true
     }
 
+    /// Keeps the last layer among the matrices that are read on number by number: a root, say, of which something is
+    /// subtracted.
+    fn explain_within(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
+        let found = observed.factors.iter().filter(|cut| self.is_done(candidate, cut)).find_map(|cut| {
+            let found = self.certain(candidate, observed, cut, OperatorKind::IsqrtCov)?;
+            self.limit(candidate, cut, &found.layer).is_none().then_some((cut.value, found))
+        });
+        let Some((output, found)) = found else { return false };
+        self.keep(candidate, output, found);
+        true
+    }
+
+    /// Whether most of the products on the way to a matrix are there for it alone, as all but the covariance's are. What an
+    /// iteration has come to before it is done is made of the same as what follows.
+    fn is_done(&self, candidate: &Candidate, cut: &Cut) -> bool {
+        let flow = &self.places[candidate.place].flow;
+        let way = flow.between(candidate.input, cut.value);
+        let own = flow.needed_only_for(&[cut.value], &[candidate.input]);
+        let products = candidate.products.iter().filter(|product| way.contains(product)).count();
+        let alone = candidate.products.iter().filter(|product| own.contains(product)).count();
+        2 * alone > products
+    }
+
     /// Keeps every value that is an end of its own, beside the layers found, and that `operator` explains.
     fn explain_rest(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) {
         let flow = &self.places[candidate.place].flow;
         let pools = operator == OperatorKind::CovariancePooling;
         // A covariance also where it is no end but read, by a subtraction say: it would be found once the layer is gone.
         let stays = |cut: &&Cut| cut.leaves || pools && self.is_wanted(candidate, observed, cut);
-        let mut ends: Vec<&Cut> = observed.cuts.iter().filter(stays).chain(&observed.matrices).collect();
+        let matrices = observed.matrices.iter().filter(|cut| cut.leaves || self.is_done(candidate, cut));
+        let mut ends: Vec<&Cut> = observed.cuts.iter().filter(stays).chain(matrices).collect();
         if pools {
             // Rather the covariance itself than what is made of it.
             ends.sort_by_key(|cut| flow.depth(cut.value));

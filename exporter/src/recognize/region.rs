@@ -30,12 +30,25 @@ pub struct Region {
 #[must_use]
 pub fn products(flow: &Flow, multiplying: &HashSet<(&str, &str)>) -> Vec<NodeId> {
     let is_data = |name: &String| flow.id(name).is_some_and(|id| flow.kind[id] == Kind::Data);
+    let producer = |name: &String| Some(&flow.graph.node[flow.producer[flow.id(name)?]?]);
+    let is_spread = |name: &String| {
+        producer(name).is_some_and(|node| matches!(node.op_type(), "Unsqueeze" | "Reshape" | "Expand"))
+    };
+    // A product as a sum over elements that stand in rows and columns: of the columns of one matrix by the rows of the other.
+    let is_spread_out = |node: NodeId| {
+        let proto = &flow.graph.node[node];
+        let sums = |node: &NodeId| flow.graph.node[*node].op_type().starts_with("Reduce");
+        proto.op_type() == "Mul"
+            && proto.input.iter().all(|operand| is_data(operand) && is_spread(operand))
+            && flow.outputs(node).any(|output| flow.consumers[output].iter().any(sums))
+    };
     let is_product = |node: &&NodeId| {
         let proto = &flow.graph.node[**node];
         if multiplying.contains(&(proto.domain(), proto.op_type())) || subgraphs(proto).any(multiplies) {
             return flow.outputs(**node).any(|output| flow.kind[output] == Kind::Data);
         }
-        is_matrix_product(proto) && proto.input.get(..2).is_some_and(|operands| operands.iter().all(is_data))
+        let is_of_data = proto.input.get(..2).is_some_and(|operands| operands.iter().all(is_data));
+        is_matrix_product(proto) && is_of_data || is_spread_out(**node)
     };
     flow.order.iter().filter(is_product).copied().collect()
 }
