@@ -16,8 +16,8 @@ const EACH_BYTE: u64 = 1 << 18;
 /// evaluate it nine times, with three products of C×C matrices a step.
 const EACH_CUBE: u64 = 1 << 9;
 
-/// The most that this adds: a layer of 2048 channels and five steps takes a quarter of it.
-const CUBES: u64 = 1 << 43;
+/// The most that this adds: a layer of 2048 channels and five steps takes half of it.
+const CUBES: u64 = 1 << 42;
 
 /// Multiplications beside them for each element of an input.
 const EACH_INPUT: u64 = 1 << 13;
@@ -111,10 +111,15 @@ pub(super) fn spend_node(elements: usize) -> Result<()> {
     take((elements as u64).saturating_mul(ELEMENT).saturating_add(NODE))
 }
 
+/// Whether an evaluation has asked for more than was left, so that nothing more is of use.
+pub(crate) fn is_spent() -> bool {
+    LEFT.get() == 0
+}
+
 /// An error where an evaluation has asked for more than was left.
 pub(crate) fn check() -> Result<()> {
     ensure!(
-        LEFT.get() > 0,
+        !is_spent(),
         "the model asks for more multiplications than are made for one of its size: about {:.0e}, {:.0e} \
          a byte, and what a layer of its inputs takes; fix open axes of its inputs at small sizes, or cut out the part with the layer",
         FREE as f64,

@@ -25,6 +25,15 @@ const KEPT: usize = 2048;
 /// Bytes of weights in sessions that are kept, at most: a runtime copies and rearranges them.
 const KEPT_BYTES: usize = 256 << 20;
 
+/// Multiplications that take as long as making a node ready.
+const PREPARATION: usize = 1 << 22;
+
+/// The same for a step of a recurrent network.
+const RECURRENCE: usize = 1 << 16;
+
+/// The same for an element that is made of many others.
+const INTERPOLATION: usize = 512;
+
 /// Integers up to so many are given to the runtime as constants: they are axes, sizes and the like.
 const FEW: usize = 64;
 
@@ -69,6 +78,7 @@ impl<'a> Fallback<'a> {
         setting: Setting<'_, 'm>,
     ) -> Result<Vec<Value>> {
         spend(&cost(node, inputs, setting))?;
+        elements(&gathered(node, inputs))?;
         let mut resolved = NodeProto { attribute: Vec::new(), ..node.clone() };
         for own in &node.attribute {
             if let Some(value) = bound(own, setting.bindings) {
@@ -113,11 +123,19 @@ impl<'a> Fallback<'a> {
         let fixed = small.flat_map(Message::encode_to_vec).collect();
         let key = (address, attributes, shapes, fixed);
         let ready = self.sessions.ready.borrow();
+        let interpolates = ["Resize", "Upsample", "GridSample", "RoiAlign"].contains(&single.node.op_type());
+        let run = |session: &dyn Session| {
+            if interpolates {
+                spend(&[session.largest(), INTERPOLATION])?;
+            }
+            session.run(&single.fed)
+        };
         let made = if let Some(session) = ready.get(&key) {
-            session.run(&single.fed)?
+            run(&**session)?
         } else {
+            spend(&[PREPARATION])?;
             let session = self.prepare(model, single, &key.2)?;
-            let made = session.run(&single.fed)?;
+            let made = run(&*session)?;
             drop(ready);
             self.sessions.keep(key, session, single.fixed.iter().map(|tensor| tensor.raw_data().len()).sum());
             made
@@ -182,13 +200,6 @@ impl Sessions {
 /// Factors of the multiplications, or comparisons, that a node takes, so far as it can be told from its inputs: a kernel at
 /// every element of the input that it does not step over, or all weights of each of an input's channels.
 fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Setting<'_, '_>) -> Vec<usize> {
-    let dims = |(constant, value): &(Option<&TensorProto>, Value)| -> Vec<usize> {
-        match (constant, value) {
-            (Some(constant), _) => constant.dims.iter().map(|&dim| size(dim).unwrap_or(0)).collect(),
-            (None, Value::Tensor(tensor)) => tensor.dims().to_vec(),
-            _ => Vec::new(),
-        }
-    };
     let mut factors = inputs.first().map(dims).unwrap_or_default();
     let list = |name: &str| -> Vec<usize> {
         let list = attribute(node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
@@ -200,9 +211,18 @@ fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Set
         factors.push(size.min(factors.get(1).copied().unwrap_or(1)));
     } else if operator == "NonMaxSuppression" {
         factors.push(factors.get(1).copied().unwrap_or(1));
+    } else if ["DFT", "STFT"].contains(&operator) {
+        factors.push(factors.iter().copied().max().unwrap_or(1));
+    } else if operator == "Multinomial" {
+        let count = attribute(node, setting.bindings, "sample_size");
+        factors.push(count.map_or(1, |count| size(count.i()).unwrap_or(1)));
+    } else if operator.ends_with("Attention") {
+        // Each query with each key.
+        factors.push(inputs.iter().skip(1).flat_map(dims).max().unwrap_or(1));
     } else if ["Conv", "MatMul", "LSTM", "GRU", "RNN"].iter().any(|kind| operator.contains(kind)) {
         let weights = inputs.iter().skip(1).map(|input| dims(input).iter().skip(1).product::<usize>());
-        factors.push(weights.max().unwrap_or(1));
+        let steps = if ["LSTM", "GRU", "RNN"].contains(&operator) { RECURRENCE } else { 1 };
+        factors.push(weights.max().unwrap_or(1).max(steps));
     } else {
         let (kernel, strides, pads) = (list("kernel_shape"), list("strides"), list("pads"));
         let spatial = factors.len().saturating_sub(2);
@@ -213,6 +233,24 @@ fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Set
         }
     }
     factors
+}
+
+fn dims((constant, value): &(Option<&TensorProto>, Value)) -> Vec<usize> {
+    match (constant, value) {
+        (Some(constant), _) => constant.dims.iter().map(|&dim| size(dim).unwrap_or(0)).collect(),
+        (None, Value::Tensor(tensor)) => tensor.dims().to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// The sizes of what a runtime may put together of a convolution's input: what the kernel reads at each place.
+fn gathered(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)]) -> Vec<usize> {
+    if !node.op_type().contains("Conv") {
+        return Vec::new();
+    }
+    let taps = inputs.iter().map(|input| dims(input).iter().skip(2).product::<usize>());
+    let input = inputs.first().map(dims).unwrap_or_default();
+    vec![input.iter().product(), taps.skip(1).max().unwrap_or(1)]
 }
 
 /// Puts a node's inputs under names of their own. Short floating-point types go as float32, which every runtime has.

@@ -136,13 +136,13 @@ pub(super) fn compress(call: &Call) -> Result<Dense> {
 pub(super) fn non_zero(call: &Call) -> Result<Dense> {
     let input = call.input(0)?;
     let found = input.data.to_bool();
-    let places: Vec<Vec<i64>> = found
-        .indexed_iter()
-        .filter(|&(_, &set)| set)
-        .map(|(index, _)| ndarray::Dimension::slice(&index).iter().map(|&at| at as i64).collect())
-        .collect();
-    let (rank, count) = (input.rank(), places.len());
-    let values = (0..rank).flat_map(|axis| places.iter().map(move |place| place[axis])).collect();
+    let (rank, count) = (input.rank(), found.iter().filter(|&&set| set).count());
+    let mut values = vec![0; elements(&[rank, count])?];
+    for (column, (index, _)) in found.indexed_iter().filter(|&(_, &set)| set).enumerate() {
+        for (axis, &at) in ndarray::Dimension::slice(&index).iter().enumerate() {
+            values[axis * count + column] = at as i64;
+        }
+    }
     Ok(Dense::int(array(&[rank, count], values)?))
 }
 

@@ -212,6 +212,8 @@ pub(super) fn split(call: &Call) -> Result<Vec<Value>> {
         let each = whole.div_ceil(parts);
         (0..parts).map(|index| each.min(whole.saturating_sub(index * each))).collect()
     };
+    let (parts, named) = (lengths.len(), call.node.output.len());
+    ensure!(parts == named, "{parts} parts are asked for, {named} are named");
     pieces(input, along, &lengths).map(|parts| parts.into_iter().map(Value::from).collect())
 }
 

@@ -30,6 +30,9 @@ fn stacked<T: LinalgScalar>(values: &Array<T>, batch: &[usize]) -> Result<Array<
     }
 }
 
+/// Multiplications that take as long as beginning with a matrix.
+const MATRIX: usize = 512;
+
 /// Products of matrices whose batches are broadcast; vectors are a row on the left, a column on the right.
 pub(super) fn product<T: LinalgScalar>(left: &Array<T>, right: &Array<T>) -> Result<Array<T>> {
     ensure!(left.ndim() > 0 && right.ndim() > 0, "a scalar is no matrix");
@@ -43,6 +46,7 @@ pub(super) fn product<T: LinalgScalar>(left: &Array<T>, right: &Array<T>) -> Res
     let mut dims = [&batch[..], &[rows, columns]].concat();
     let count = elements(&dims)?;
     spend(&[count, a_matrix[1]])?;
+    spend(&[batch.iter().product(), MATRIX])?;
     // Many matrices with one: all of their rows at once.
     let made = if b_batch.iter().all(|&dim| dim == 1) && !a_batch.is_empty() && batch == a_batch {
         let tall = reshaped(&a, &[a_batch.iter().product::<usize>() * rows, a_matrix[1]])?;

@@ -78,6 +78,27 @@ pub(super) struct Step<'a> {
     pub subgraphs: Vec<(&'a str, Plan<'a>)>,
     /// Values that nobody reads after this step.
     pub dead: Vec<usize>,
+    /// How much there is to look at: names and attributes, long ones more often.
+    pub length: usize,
+}
+
+/// Bytes of an attribute that take as long to look at as a name.
+const LOOKED_AT: usize = 64;
+
+/// How much there is to look at in a node.
+fn length(node: &NodeProto) -> usize {
+    let bytes = |attribute: &AttributeProto| {
+        let numbers = 4 * attribute.floats.len() + 8 * attribute.ints.len();
+        let tensor = attribute.t.as_deref().map_or(0, |tensor| {
+            tensor.raw_data().len() + 4 * tensor.float_data.len() + 8 * tensor.int64_data.len()
+        });
+        attribute.s().len()
+            + numbers
+            + tensor
+            + attribute.strings.iter().map(|word| word.len()).sum::<usize>()
+    };
+    let long = node.attribute.iter().map(|attribute| bytes(attribute) / LOOKED_AT).sum::<usize>();
+    node.input.len() + node.output.len() + node.attribute.len() + long
 }
 
 /// A graph, or the body of a function, that is ready to be evaluated.
@@ -237,6 +258,7 @@ impl<'a> Builder<'a> {
                 outputs,
                 subgraphs: Vec::new(),
                 dead: Vec::new(),
+                length: length(node),
             });
         }
         let mut reads = Vec::with_capacity(steps.len());

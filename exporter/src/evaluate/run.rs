@@ -11,7 +11,7 @@ use super::convolution::Convolution;
 use super::layer;
 use super::plan::{DEEPEST, Decoded, Plan, Step, bound_constant};
 use super::table::{self, Operator};
-use super::value::{Dense, Value, bounded, declared, elements, most};
+use super::value::{self, Dense, Value, bounded, declared, elements, most};
 use super::weights::{self, Weights};
 use super::{Evaluator, Precision, Watcher};
 use crate::fused::place_of;
@@ -29,8 +29,8 @@ const READ: usize = 16;
 /// The same for a line of them.
 const READ_LINE: usize = 256;
 
-/// Multiplications that take as long as binding an attribute of a function that is called.
-const BINDING: usize = 1 << 11;
+/// Multiplications that take as long as looking a name up, or binding an attribute of a function.
+const NAME: usize = 1 << 12;
 
 /// The values of a graph that are alive, by their place in its plan.
 pub(super) type Values = Vec<Option<Value>>;
@@ -181,11 +181,12 @@ impl<'r, 'a> Run<'r, 'a> {
             }
             return Ok(());
         }
-        spend_node(read(step, values))?;
+        spend(&[step.length, NAME])?;
+        spend_node(read(plan, step, values))?;
         let outputs = self.outputs(plan, step, values, setting)?;
         let (wanted, made) = (step.outputs.len(), outputs.len());
         ensure!(wanted <= made, "{wanted} outputs are named, {made} are made");
-        spend_node(outputs.iter().map(Value::elements).sum())?;
+        spend_node(outputs.iter().map(Value::weight).fold(0, usize::saturating_add))?;
         for (id, value) in step.outputs.iter().zip(outputs) {
             if let Some(id) = *id {
                 let value = value.settled(self.evaluator.precision);
@@ -329,7 +330,7 @@ impl<'r, 'a> Run<'r, 'a> {
         let wanted = function.body.inputs.len();
         ensure!(inputs.len() <= wanted, "the function has {wanted} inputs, {} are given", inputs.len());
         inputs.resize(wanted, Value::Absent);
-        spend(&[declaration.attribute_proto.len() + node.attribute.len(), BINDING])?;
+        spend(&[declaration.attribute_proto.len(), NAME])?;
         let defaults = declaration.attribute_proto.iter().map(|default| (default.name(), default));
         let given = node.attribute.iter().filter_map(|own| Some((own.name(), bound(own, setting.bindings)?)));
         let bindings: Bindings<'a> = defaults.chain(given).collect();
@@ -359,17 +360,37 @@ fn fetch_all(plan: &Plan<'_>, decoded: &Decoded, step: &Step<'_>, values: &Value
     step.inputs.iter().map(|id| id.map_or(Ok(Value::Absent), |id| fetch(plan, decoded, values, id))).collect()
 }
 
-/// What a node reads, in elements that are read once; constants, which the file holds, are left out.
-fn read(step: &Step<'_>, values: &Values) -> usize {
-    let times = match step.node.op_type() {
+/// What a node reads, in elements that are read once.
+fn read(plan: &Plan<'_>, step: &Step<'_>, values: &Values) -> usize {
+    // How often the first input is gone through, where it is laid out row by row and where it is not; and the others.
+    let (first, moved, others) = match step.node.op_type() {
         "If" | "Loop" | "Scan" | "Shape" | "Size" | "Identity" | "Reshape" | "Flatten" | "Squeeze"
-        | "Unsqueeze" | "Gather" | "GatherElements" | "GatherND" | "Slice" | "Split" => 0,
+        | "Unsqueeze" => (0, 0, 0),
+        "Slice" | "Split" => (0, 0, 1),
+        "Gather" | "GatherElements" | "GatherND" => (0, 1, 1),
         // What is sorted is looked at again and again.
-        "TopK" | "Unique" => 32,
-        _ => 1,
+        "TopK" | "Unique" => (32, 32, 32),
+        _ => (1, 1, 1),
     };
-    let elements = |id: &usize| values[*id].as_ref().map_or(0, Value::elements);
-    step.inputs.iter().flatten().map(elements).fold(0, usize::saturating_add).saturating_mul(times)
+    let mut sum = 0_usize;
+    for (index, &id) in step.inputs.iter().enumerate() {
+        let Some(id) = id else { continue };
+        let (weight, in_rows) = match (plan.constants.get(&id), &values[id]) {
+            (Some(constant), _) => {
+                let dims = constant.proto().dims.iter().map(|&dim| usize::try_from(dim).unwrap_or(0));
+                (value::weight(&dims.collect::<Vec<_>>()), true)
+            }
+            (None, Some(value)) => (value.weight(), value.is_in_rows()),
+            (None, None) => continue,
+        };
+        let times = match (index, in_rows) {
+            (0, true) => first,
+            (0, false) => moved,
+            _ => others,
+        };
+        sum = sum.saturating_add(weight.saturating_mul(times));
+    }
+    sum
 }
 
 /// The convolution that a node asks for, where its sizes fit each other.

@@ -27,7 +27,10 @@ const LARGEST: usize = 1 << 28;
 pub(super) const TENSOR: usize = 64;
 
 /// Axes of a tensor, at most. Networks have eight; to step along thousands takes longer than what the elements are for.
-const LARGEST_RANK: usize = 64;
+const LARGEST_RANK: usize = 16;
+
+/// Axes beyond which an element takes longer to find.
+const LONG_RANK: usize = 4;
 
 thread_local! {
     /// Elements that the evaluation in this thread may hold.
@@ -126,6 +129,12 @@ pub(super) fn elements(dims: &[usize]) -> Result<usize> {
         format!("a tensor of shape {dims:?} is too large to evaluate: at most {} elements are made", most())
     })?;
     Ok(if dims.contains(&0) { 0 } else { bounded })
+}
+
+/// See [`Value::weight`].
+pub(super) fn weight(dims: &[usize]) -> usize {
+    let sizes = dims.iter().map(|&dim| dim.max(1)).fold(1, usize::saturating_mul);
+    sizes.saturating_mul(dims.len().div_ceil(LONG_RANK).max(1))
 }
 
 /// The array of this shape with these elements, row by row.
@@ -389,6 +398,29 @@ impl Value {
         match self {
             Self::Tensor(tensor) => count(tensor),
             Self::Sequence(tensors) => tensors.iter().map(|tensor| count(tensor) + TENSOR).sum(),
+            Self::Absent => 0,
+        }
+    }
+
+    /// Whether its elements lie row by row, so that nobody has to rearrange them.
+    pub fn is_in_rows(&self) -> bool {
+        match self {
+            Self::Tensor(Dense { data: Data::Float(array), .. }) => array.is_standard_layout(),
+            Self::Tensor(Dense { data: Data::Int(array), .. }) => array.is_standard_layout(),
+            Self::Tensor(Dense { data: Data::Bool(array), .. }) => array.is_standard_layout(),
+            _ => true,
+        }
+    }
+
+    /// The elements that take as long to go through, also where a size of 0 leaves none and an operator still goes through
+    /// the others; each takes longer with more axes.
+    pub fn weight(&self) -> usize {
+        let of = |tensor: &Dense| weight(tensor.dims());
+        match self {
+            Self::Tensor(tensor) => of(tensor),
+            Self::Sequence(tensors) => {
+                tensors.iter().map(|tensor| of(tensor).saturating_add(TENSOR)).fold(0, usize::saturating_add)
+            }
             Self::Absent => 0,
         }
     }

@@ -5,6 +5,7 @@ use isqrt_cov_op::{Layer, Layout, Normalization, Operator, OperatorKind, Vectori
 use super::probed::{Probed, Spectra, sampled_entries, samples};
 use super::spectrum::position;
 use super::{Evidence, judge};
+use crate::evaluate::budget::{is_spent, spend};
 use crate::tensor::{ElementType, Tensor};
 
 /// The result of a search.
@@ -39,6 +40,9 @@ const UNLIKE: f64 = 0.2;
 
 /// Entries that are compared first: a few settle most candidates.
 const FIRST_ENTRIES: usize = 8;
+
+/// Multiplications that take as long as beginning with a prediction.
+const PREDICTION: usize = 1 << 12;
 
 /// Candidates that are kept while searching: enough to hold every neighbor of the winner.
 const KEPT: usize = 100;
@@ -113,6 +117,9 @@ pub fn identify(
     resolution: Resolution,
     limit: f64,
 ) -> Option<Identification> {
+    if is_spent() {
+        return None;
+    }
     let layouts: &[Layout] = match operator {
         OperatorKind::MatrixSqrt => &[Layout::ChannelsFirst],
         _ if probed.dims().len() < 3 => &[],
@@ -241,7 +248,12 @@ impl<'a> Search<'a> {
         let few = FIRST_ENTRIES.min(self.entries.len());
         for sample in &self.samples {
             for part in [0..few, few..self.entries.len()] {
-                let predicted = sample.spectra.basis(matrix).predict(matrix, part.clone());
+                let basis = sample.spectra.basis(matrix);
+                let each = 2 * (part.len() + 4 * matrix.iterations as usize);
+                if spend(&[PREDICTION + each * basis.rank()]).is_err() {
+                    return Vec::new();
+                }
+                let predicted = basis.predict(matrix, part.clone());
                 alive.retain_mut(|candidate| {
                     let order = self.vectorizations.iter().position(|&v| v == candidate.layer.vectorization);
                     let found = &sample.found[order.unwrap_or(0)][part.clone()];
@@ -297,6 +309,9 @@ impl<'a> Search<'a> {
         let farthest = limit;
         let mut limit = limit;
         for matrix in self.matrices() {
+            if is_spent() {
+                return None;
+            }
             nearest.extend(self.distances(&matrix, &writings, limit));
             if nearest.len() >= 2 * KEPT {
                 nearest.sort_by(|left, right| left.distance.total_cmp(&right.distance));
@@ -377,7 +392,7 @@ impl<'a> Search<'a> {
         let mut candidates = Vec::new();
         for matrix in matrices {
             let mut epsilon = 10_f64.powf(EXPONENTS.0);
-            while epsilon < 10_f64.powf(EXPONENTS.1) {
+            while epsilon < 10_f64.powf(EXPONENTS.1) && !is_spent() {
                 let layer = Layer { epsilon: epsilon as f32, ..matrix };
                 candidates.extend(self.distances(&layer, &writings, UNLIKE / 2.0));
                 epsilon *= 1.12;
@@ -398,7 +413,11 @@ impl<'a> Search<'a> {
         let mut factor = None;
         let mut worst: f64 = 0.0;
         for sample in &self.samples {
-            let predicted = sample.spectra.basis(layer).predict_image(layer, 0..self.entries.len(), image);
+            let basis = sample.spectra.basis(layer);
+            if is_spent() || spend(&[PREDICTION + 2 * self.entries.len() * basis.rank()]).is_err() {
+                return None;
+            }
+            let predicted = basis.predict_image(layer, 0..self.entries.len(), image);
             let found = &sample.found[order];
             let factor = *factor.get_or_insert_with(|| {
                 let product: f64 = predicted.iter().zip(found).map(|(p, f)| p * f).sum();

@@ -377,20 +377,20 @@ impl Search<'_> {
         self.subject(candidate)?.observe(operator, self.runtime)
     }
 
-    fn subject(&self, candidate: &Candidate) -> Option<Subject<'_>> {
+    fn subject<'s>(&'s self, candidate: &'s Candidate) -> Option<Subject<'s>> {
         let place = &self.places[candidate.place];
         let seen = self.survey.get(self.places, candidate.place, candidate.input)?;
         let frozen =
             self.frozen[candidate.place].get_or_init(|| self.survey.frozen(self.places, candidate.place));
-        Some(Subject { model: self.model, place, frozen, seen, input: candidate.input })
+        let products = &candidate.products;
+        Some(Subject { model: self.model, place, frozen, seen, input: candidate.input, products })
     }
 
     /// Looks for a cut that `operator` explains; the finding, if there is one, is kept.
     fn explain(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) -> bool {
         let mut best: Option<(ValueId, Found)> = None;
         let mut limited = None;
-        let matrices = observed.matrices.iter().filter(|cut| cut.leaves || self.is_done(candidate, cut));
-        for cut in observed.cuts.iter().chain(matrices) {
+        for cut in observed.cuts.iter().chain(&observed.matrices) {
             let settled = best.as_ref().is_some_and(|(_, found)| found.reshape.is_none());
             if settled && !cut.leaves {
                 continue;
@@ -421,7 +421,7 @@ impl Search<'_> {
     /// Keeps the last layer among the matrices that are read on number by number: a root, say, of which something is
     /// subtracted.
     fn explain_within(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
-        let found = observed.factors.iter().filter(|cut| self.is_done(candidate, cut)).find_map(|cut| {
+        let found = observed.factors.iter().find_map(|cut| {
             let found = self.certain(candidate, observed, cut, OperatorKind::IsqrtCov)?;
             self.limit(candidate, cut, &found.layer).is_none().then_some((cut.value, found))
         });
@@ -430,25 +430,13 @@ impl Search<'_> {
         true
     }
 
-    /// Whether most of the products on the way to a matrix are there for it alone, as all but the covariance's are. What an
-    /// iteration has come to before it is done is made of the same as what follows.
-    fn is_done(&self, candidate: &Candidate, cut: &Cut) -> bool {
-        let flow = &self.places[candidate.place].flow;
-        let way = flow.between(candidate.input, cut.value);
-        let own = flow.needed_only_for(&[cut.value], &[candidate.input]);
-        let products = candidate.products.iter().filter(|product| way.contains(product)).count();
-        let alone = candidate.products.iter().filter(|product| own.contains(product)).count();
-        2 * alone > products
-    }
-
     /// Keeps every value that is an end of its own, beside the layers found, and that `operator` explains.
     fn explain_rest(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) {
         let flow = &self.places[candidate.place].flow;
         let pools = operator == OperatorKind::CovariancePooling;
         // A covariance also where it is no end but read, by a subtraction say: it would be found once the layer is gone.
         let stays = |cut: &&Cut| cut.leaves || pools && self.is_wanted(candidate, observed, cut);
-        let matrices = observed.matrices.iter().filter(|cut| cut.leaves || self.is_done(candidate, cut));
-        let mut ends: Vec<&Cut> = observed.cuts.iter().filter(stays).chain(matrices).collect();
+        let mut ends: Vec<&Cut> = observed.cuts.iter().filter(stays).chain(&observed.matrices).collect();
         if pools {
             // Rather the covariance itself than what is made of it.
             ends.sort_by_key(|cut| flow.depth(cut.value));
@@ -524,7 +512,8 @@ impl Search<'_> {
             let (input, output) = (flow.id(&found.input)?, flow.id(&found.output)?);
             let frozen = frozen[place].get_or_init(|| survey.frozen(self.places, place));
             let seen = survey.get(self.places, place, input)?;
-            let subject = Subject { model: self.model, place: &self.places[place], frozen, seen, input };
+            let place = &self.places[place];
+            let subject = Subject { model: self.model, place, frozen, seen, input, products: &[] };
             let distance = subject.distance(&found.layer, output, self.runtime)?;
             Some((distance, seen.tensor.dims().to_vec()))
         };

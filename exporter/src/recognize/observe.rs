@@ -12,10 +12,10 @@ use super::probe::{EXTREMES, PROBES, Probe};
 use super::probed::{Probed, extreme, inputs};
 use super::region::Region;
 use super::survey::Seen;
-use crate::evaluate::budget::{check, spend};
+use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::extract::{Entry, extract};
-use crate::graph::ValueId;
+use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
@@ -34,9 +34,9 @@ pub struct Observed {
     pub cuts: Vec<Cut>,
     /// How many of these all goes through.
     pub through: usize,
-    /// Of the other matrices those that are ends: the iteration's own go into products and sums.
+    /// Of the other matrices those that are ends: only moved, averaged or read by trained nodes from there on.
     pub matrices: Vec<Cut>,
-    /// The matrices that are left.
+    /// The matrices that are left. What an iteration comes to before it is done is not among them.
     pub factors: Vec<Cut>,
     /// Values of one number a sample, traces among them; none where the float64 evaluator did not make them.
     pub scalars: HashSet<ValueId>,
@@ -69,7 +69,12 @@ pub struct Subject<'a> {
     pub seen: &'a Seen,
     /// The input.
     pub input: ValueId,
+    /// The products that a region from there could explain.
+    pub products: &'a [NodeId],
 }
+
+/// Elements of a region's values that are kept, at most.
+const MOST_KEPT: usize = 1 << 27;
 
 impl Subject<'_> {
     /// The part of the region that computes `outputs`, as a model of its own.
@@ -95,6 +100,9 @@ impl Subject<'_> {
         if !element.is_float() || !possible || dims.contains(&0) {
             return None;
         }
+        if is_spent() {
+            return None;
+        }
         let region = Region::new(&self.place.flow, self.input);
         if region.cuts.is_empty() {
             return None;
@@ -112,7 +120,9 @@ impl Subject<'_> {
             // What did not end within the evaluator's bounds may not end in a runtime at all.
             return None;
         } else {
-            check().ok()?;
+            if is_spent() {
+                return None;
+            }
             (evaluator, resolution) = (runtime.name(), Resolution::of(element));
             let rounded = |probe: &Tensor| Tensor::from_f64(element, dims, &probe.to_f64());
             inputs = probes.iter().map(rounded).collect::<Vec<_>>();
@@ -133,6 +143,21 @@ impl Subject<'_> {
             scalars,
             resolution,
         })
+    }
+
+    /// Whether most of the products on the way to a value are there for it alone, as all but the covariance's are. What an
+    /// iteration has come to before it is done is made of the same as what follows.
+    fn is_done(&self, value: ValueId) -> bool {
+        let flow = &self.place.flow;
+        let way = flow.between(self.input, value);
+        let own = flow.needed_only_for(&[value], &[self.input]);
+        // What that takes.
+        if spend(&[way.len() + own.len(), 512]).is_err() {
+            return false;
+        }
+        let products = self.products.iter().filter(|product| way.contains(product)).count();
+        let alone = self.products.iter().filter(|product| own.contains(product)).count();
+        2 * alone > products
     }
 
     /// Whether a value is an end: only moved, averaged or read by trained nodes from there on.
@@ -219,9 +244,11 @@ impl Subject<'_> {
         let names = &self.place.flow.names;
         let values = region.cuts.iter().chain(&region.others);
         let mut watch = Cuts {
+            subject: self,
+            cuts: region.cuts.iter().copied().collect(),
             wanted: values.map(|&value| (names[value], value)).collect(),
-            element: self.seen.element,
-            input: self.seen.tensor.dims(),
+            done: HashMap::new(),
+            kept: 0,
             seen: HashMap::new(),
             scalars: HashSet::new(),
         };
@@ -261,11 +288,30 @@ fn in_order(
 /// Keeps the values of a region that have the input's element type and could be an operator's output, and tells which have one
 /// number a sample.
 struct Cuts<'a> {
+    subject: &'a Subject<'a>,
+    cuts: HashSet<ValueId>,
     wanted: HashMap<&'a str, ValueId>,
-    element: ElementType,
-    input: &'a [usize],
+    /// Whether the matrices that are no cuts are done.
+    done: HashMap<ValueId, bool>,
+    /// Elements of what is kept.
+    kept: usize,
     seen: HashMap<ValueId, Vec<Tensor>>,
     scalars: HashSet<ValueId>,
+}
+
+impl Cuts<'_> {
+    /// Whether a value of these sizes is kept.
+    fn keeps(&mut self, id: ValueId, dims: &[usize]) -> bool {
+        let Self { subject, cuts, done, .. } = self;
+        let is_useful = could_be_output(subject.seen.tensor.dims(), dims)
+            && (cuts.contains(&id)
+                || is_triangle(dims)
+                || *done.entry(id).or_insert_with(|| subject.is_done(id)));
+        if is_useful {
+            self.kept += dims.iter().product::<usize>();
+        }
+        is_useful && self.kept <= MOST_KEPT
+    }
 }
 
 impl Watcher for Cuts<'_> {
@@ -275,10 +321,11 @@ impl Watcher for Cuts<'_> {
 
     fn saw(&mut self, _: &Scope, name: &str, value: &Tensor, declared: ElementType) {
         let Some(&id) = self.wanted.get(name) else { return };
-        if declared == self.element && could_be_output(self.input, value.dims()) {
+        let Seen { tensor, element } = self.subject.seen;
+        if declared == *element && self.keeps(id, value.dims()) {
             self.seen.entry(id).or_default().push(value.clone());
         }
-        if value.dims().iter().product::<usize>() == self.input[0] {
+        if value.dims().iter().product::<usize>() == tensor.dims()[0] {
             self.scalars.insert(id);
         }
     }

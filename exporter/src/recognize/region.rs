@@ -161,8 +161,11 @@ impl Region {
         let mut cuts = HashSet::new();
         let exits: HashSet<ValueId> = inside.iter().copied().filter(|&value| leaves(value)).collect();
         for &exit in &exits {
-            cuts.insert(exit);
-            cuts.extend(flow.dominators(exit).take_while(|&value| value != input));
+            // Beyond one that is there already, all are.
+            let way = std::iter::once(exit).chain(flow.dominators(exit));
+            let new: Vec<ValueId> =
+                way.take_while(|value| *value != input && !cuts.contains(value)).collect();
+            cuts.extend(new);
         }
         let (cuts, others) = order.into_iter().partition(|value| cuts.contains(value));
         Self { input, cuts, exits, others, nodes }

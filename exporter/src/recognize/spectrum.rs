@@ -99,6 +99,12 @@ pub struct Basis {
 }
 
 impl Basis {
+    /// The eigenvalues that are not 0.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.values.len()
+    }
+
     /// What `layer` gives for the entries in `range`, off-diagonal ones scaled.
     #[must_use]
     pub fn predict(&self, layer: &Layer, range: Range<usize>) -> Vec<f64> {

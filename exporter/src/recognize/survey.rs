@@ -1,5 +1,6 @@
 //! One look at the whole model with concrete input shapes: the sizes that its values have there.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
@@ -79,12 +80,15 @@ pub fn survey(
     let mut watch = Watch::new(places, wanted);
     let evaluator = Evaluator::new(model, Precision::Exact, Some(runtime))?;
     let mut best = Survey::default();
-    let mut tried: Vec<Vec<Entry>> = Vec::new();
+    let mut tried: Vec<Vec<Fed>> = Vec::new();
     for extents in sizes.extents {
         let entries = entries(graph, sizes.batch, extents)?;
-        if let Some(large) =
-            entries.iter().find(|entry| entry.elements().is_none_or(|count| count > MOST_ELEMENTS))
-        {
+        let mut together = 0_usize;
+        let is_too_much = |entry: &&Fed| {
+            together = together.saturating_add(entry.elements());
+            together > MOST_ELEMENTS
+        };
+        if let Some(large) = entries.iter().find(is_too_much) {
             best.failure.get_or_insert_with(|| {
                 format!("input `{}` of shape {:?} is too large", large.name, large.dims)
             });
@@ -97,11 +101,18 @@ pub fn survey(
         let inputs: Vec<Tensor> =
             entries.iter().map(|entry| random(&mut generator, entry.element, &entry.dims)).collect();
         let outcome = evaluator.watch(&inputs, &mut watch);
-        let mut survey = Survey { seen: std::mem::take(&mut watch.seen), failure: None };
-        let Err(error) = outcome else { return Ok(survey) };
+        let (seen, kept) = (std::mem::take(&mut watch.seen), std::mem::take(&mut watch.kept));
+        let mut survey = Survey { seen, failure: None };
         let shapes: Vec<String> =
             entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
-        survey.failure = Some(format!("with inputs {}: {error:#}", shapes.join(", ")));
+        let problem = match outcome {
+            Err(error) => format!("{error:#}"),
+            Ok(_) if kept > MOST_KEPT => {
+                format!("what layers may read has {kept} elements together, of which {MOST_KEPT} are kept")
+            }
+            Ok(_) => return Ok(survey),
+        };
+        survey.failure = Some(format!("with inputs {}: {problem}", shapes.join(", ")));
         // What comes before the place of failure was still seen.
         if survey.seen.len() > best.seen.len() || best.failure.is_none() {
             best = survey;
@@ -187,10 +198,15 @@ fn is_given(graph: &GraphProto, name: &str) -> bool {
         || graph.input.iter().any(|input| input.name() == name)
 }
 
+/// Elements of values that are kept, at most.
+const MOST_KEPT: usize = 1 << 26;
+
 /// Keeps the values asked for.
 struct Watch {
     wanted: HashMap<Scope, HashSet<String>>,
     seen: HashMap<(Scope, String), Seen>,
+    /// Elements of all that was to be kept.
+    kept: usize,
 }
 
 impl Watch {
@@ -205,7 +221,7 @@ impl Watch {
             let place = &places[place];
             all.entry(place.scope.clone()).or_default().insert(place.flow.names[value].to_owned());
         }
-        Self { wanted: all, seen: HashMap::new() }
+        Self { wanted: all, seen: HashMap::new(), kept: 0 }
     }
 }
 
@@ -217,8 +233,12 @@ impl Watcher for Watch {
     fn saw(&mut self, scope: &Scope, name: &str, value: &Tensor, declared: ElementType) {
         // Whatever a layer reads is among them.
         budget::add_for(value.dims());
-        let seen = || Seen { tensor: value.clone(), element: declared };
-        self.seen.entry((scope.clone(), name.to_owned())).or_insert_with(seen);
+        if let Entry::Vacant(place) = self.seen.entry((scope.clone(), name.to_owned())) {
+            self.kept = self.kept.saturating_add(value.dims().iter().product());
+            if self.kept <= MOST_KEPT {
+                place.insert(Seen { tensor: value.clone(), element: declared });
+            }
+        }
     }
 }
 
@@ -233,24 +253,23 @@ fn random(generator: &mut Generator, element: ElementType, dims: &[usize]) -> Te
 
 /// An input of the model with the size it is tried with.
 #[derive(Debug, PartialEq)]
-struct Entry {
+struct Fed {
     name: String,
     element: ElementType,
     dims: Vec<usize>,
 }
 
-/// Elements that an input may have, at most: hostile models ask for any number.
+/// Elements that the inputs may have together, at most: hostile models ask for any number.
 const MOST_ELEMENTS: usize = 1 << 25;
 
-impl Entry {
-    /// The number of elements, where that is a number.
-    fn elements(&self) -> Option<usize> {
-        self.dims.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim))
+impl Fed {
+    fn elements(&self) -> usize {
+        self.dims.iter().fold(1, |product, &dim| product.saturating_mul(dim))
     }
 }
 
 /// The graph's inputs, initializers left out, with sizes for the axes that have none.
-fn entries(graph: &GraphProto, batch: usize, extents: (usize, usize)) -> Result<Vec<Entry>> {
+fn entries(graph: &GraphProto, batch: usize, extents: (usize, usize)) -> Result<Vec<Fed>> {
     let initialized: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
     let mut symbols: HashMap<String, usize> = HashMap::new();
     let inputs = graph.input.iter().filter(|value| !initialized.contains(value.name()));
@@ -262,7 +281,7 @@ fn entry(
     batch: usize,
     (first, others): (usize, usize),
     symbols: &mut HashMap<String, usize>,
-) -> Result<Entry> {
+) -> Result<Fed> {
     let name = value.name();
     let tensor = value.tensor_type().with_context(|| format!("graph input `{name}` is not a tensor"))?;
     let element = ElementType::from_onnx(tensor.elem_type());
@@ -289,7 +308,7 @@ fn entry(
             _ => fresh(),
         });
     }
-    Ok(Entry { name: name.to_owned(), element, dims })
+    Ok(Fed { name: name.to_owned(), element, dims })
 }
 
 #[cfg(test)]

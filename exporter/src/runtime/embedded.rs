@@ -26,8 +26,14 @@ const MANY_BYTES: usize = 128 << 20;
 #[derive(Default)]
 pub struct Embedded {
     tract: Arc<Tract>,
-    /// Whether the evaluator, which makes no more than it may, has run a model to its end.
-    bounded: RefCell<Vec<(Weak<ModelProto>, bool)>>,
+    /// Whether the evaluator, which makes no more than it may, has run a model to its end on inputs of these shapes.
+    bounded: RefCell<Vec<Bounded>>,
+}
+
+struct Bounded {
+    model: Weak<ModelProto>,
+    shapes: Vec<Vec<usize>>,
+    ended: bool,
 }
 
 impl Embedded {
@@ -45,17 +51,18 @@ impl Embedded {
     /// Whether a model may be given to tract, which makes tensors of any size, some of them while it reads the model.
     fn is_bounded(&self, model: &Arc<ModelProto>, by_node: &ByNode, shapes: &[Vec<usize>]) -> bool {
         let mut known = self.bounded.borrow_mut();
-        known.retain(|(model, _)| model.strong_count() > 0);
-        if let Some((_, bounded)) = known.iter().find(|(known, _)| known.as_ptr() == Arc::as_ptr(model)) {
-            return *bounded;
+        known.retain(|known| known.model.strong_count() > 0);
+        let is_same = |known: &&Bounded| known.model.as_ptr() == Arc::as_ptr(model) && known.shapes == shapes;
+        if let Some(known) = known.iter().find(is_same) {
+            return known.ended;
         }
         let inputs = Signature::of(model).ok().and_then(|signature| {
             let inputs = signature.inputs.iter().zip(shapes);
             inputs.map(|(port, dims)| Some(Tensor::zeros(port.element?, dims))).collect::<Option<Vec<_>>>()
         });
-        let bounded = inputs.is_some_and(|inputs| by_node.run(&inputs).is_ok());
-        known.push((Arc::downgrade(model), bounded));
-        bounded
+        let ended = inputs.is_some_and(|inputs| by_node.run(&inputs).is_ok());
+        known.push(Bounded { model: Arc::downgrade(model), shapes: shapes.to_vec(), ended });
+        ended
     }
 }
 
