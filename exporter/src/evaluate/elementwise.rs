@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use ndarray::{IxDyn, Zip};
 
+use super::budget::spend_node;
 use super::call::Call;
-use super::value::{Array, Data, Dense, elements, full};
+use super::value::{Array, Data, Dense, elements, full, weight};
 
 /// The shape that several shapes broadcast to.
 pub(super) fn common_shape<'d>(shapes: impl IntoIterator<Item = &'d [usize]>) -> Result<Vec<usize>> {
@@ -129,6 +130,7 @@ pub(super) fn max(a: f64, b: f64) -> f64 {
 pub(super) fn variadic(call: &Call, float: fn(f64, f64) -> f64, int: fn(i64, i64) -> i64) -> Result<Dense> {
     let mut result = call.input(0)?.clone();
     for index in 1..call.inputs.len() {
+        spend_node(weight(result.dims()))?;
         result = binary(&result, call.input(index)?, float, int)?;
     }
     Ok(result)

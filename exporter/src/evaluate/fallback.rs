@@ -31,8 +31,14 @@ const PREPARATION: usize = 1 << 22;
 /// The same for a step of a recurrent network.
 const RECURRENCE: usize = 1 << 16;
 
-/// The same for an element that is made of many others.
-const INTERPOLATION: usize = 512;
+/// The same for an element that is made of those around it.
+const INTERPOLATION: usize = 1 << 9;
+
+/// The same where each lies somewhere else.
+const SAMPLING: usize = 1 << 12;
+
+/// The same for an element of an attention's product, of which there is more than one, and for its exponential.
+const EXPONENTIAL: usize = 1 << 5;
 
 /// Integers up to so many are given to the runtime as constants: they are axes, sizes and the like.
 const FEW: usize = 64;
@@ -123,11 +129,13 @@ impl<'a> Fallback<'a> {
         let fixed = small.flat_map(Message::encode_to_vec).collect();
         let key = (address, attributes, shapes, fixed);
         let ready = self.sessions.ready.borrow();
-        let interpolates = ["Resize", "Upsample", "GridSample", "RoiAlign"].contains(&single.node.op_type());
+        let each = match single.node.op_type() {
+            "Resize" | "Upsample" => INTERPOLATION,
+            "GridSample" | "RoiAlign" => SAMPLING,
+            _ => 0,
+        };
         let run = |session: &dyn Session| {
-            if interpolates {
-                spend(&[session.largest(), INTERPOLATION])?;
-            }
+            spend(&[session.largest(), each])?;
             session.run(&single.fed)
         };
         let made = if let Some(session) = ready.get(&key) {
@@ -219,6 +227,7 @@ fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Set
     } else if operator.ends_with("Attention") {
         // Each query with each key.
         factors.push(inputs.iter().skip(1).flat_map(dims).max().unwrap_or(1));
+        factors.push(EXPONENTIAL);
     } else if ["Conv", "MatMul", "LSTM", "GRU", "RNN"].iter().any(|kind| operator.contains(kind)) {
         let weights = inputs.iter().skip(1).map(|input| dims(input).iter().skip(1).product::<usize>());
         let steps = if ["LSTM", "GRU", "RNN"].contains(&operator) { RECURRENCE } else { 1 };

@@ -31,7 +31,7 @@ fn stacked<T: LinalgScalar>(values: &Array<T>, batch: &[usize]) -> Result<Array<
 }
 
 /// Multiplications that take as long as beginning with a matrix.
-const MATRIX: usize = 512;
+const MATRIX: usize = 1 << 11;
 
 /// Products of matrices whose batches are broadcast; vectors are a row on the left, a column on the right.
 pub(super) fn product<T: LinalgScalar>(left: &Array<T>, right: &Array<T>) -> Result<Array<T>> {

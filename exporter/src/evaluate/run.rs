@@ -364,13 +364,12 @@ fn fetch_all(plan: &Plan<'_>, decoded: &Decoded, step: &Step<'_>, values: &Value
 fn read(plan: &Plan<'_>, step: &Step<'_>, values: &Values) -> usize {
     // How often the first input is gone through, where it is laid out row by row and where it is not; and the others.
     let (first, moved, others) = match step.node.op_type() {
-        "If" | "Loop" | "Scan" | "Shape" | "Size" | "Identity" | "Reshape" | "Flatten" | "Squeeze"
-        | "Unsqueeze" => (0, 0, 0),
+        "If" | "Loop" | "Scan" | "Shape" | "Size" | "Identity" | "Squeeze" | "Unsqueeze" => (0, 0, 0),
         "Slice" | "Split" => (0, 0, 1),
-        "Gather" | "GatherElements" | "GatherND" => (0, 1, 1),
+        "Reshape" | "Flatten" | "Gather" | "GatherElements" | "GatherND" => (0, 4, 1),
         // What is sorted is looked at again and again.
         "TopK" | "Unique" => (32, 32, 32),
-        _ => (1, 1, 1),
+        _ => (1, 4, 1),
     };
     let mut sum = 0_usize;
     for (index, &id) in step.inputs.iter().enumerate() {

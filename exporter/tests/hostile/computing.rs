@@ -44,9 +44,14 @@ fn scalar(name: &str, value: f32) -> NodeProto {
 
 /// A matrix of ones.
 fn ones(name: &str, dims: [i64; 2]) -> [NodeProto; 2] {
+    filled(name, &dims)
+}
+
+/// A tensor of ones.
+fn filled(name: &str, dims: &[i64]) -> [NodeProto; 2] {
     let sizes = format!("dims of {name}");
     let one = AttributeProto::tensor("value", TensorProto::from_values("", &[1], &[1.0_f32]));
-    [constant(&sizes, &dims), NodeProto::new("ConstantOfShape", &[&sizes], &[name]).with(one)]
+    [constant(&sizes, dims), NodeProto::new("ConstantOfShape", &[&sizes], &[name]).with(one)]
 }
 
 /// Models of a few kilobytes that would keep a machine for hours, or years.
@@ -96,6 +101,23 @@ pub fn long() -> Vec<Case> {
                 ..NodeProto::new("Max", &[], &["large"])
             };
             lines.into_iter().chain(full).chain(convolved).chain([most]).collect()
+        }),
+        // Names are looked up, also those of empty tensors.
+        case("sums of nothing in a loop", |_| {
+            let sum = NodeProto {
+                input: vec!["value".to_owned(); 20_000],
+                ..NodeProto::new("Sum", &[], &["next"])
+            };
+            let looping = repeated(sum, &["next"]);
+            filled("start", &[0]).into_iter().chain(looping).collect()
+        }),
+        case("matrices of nothing", |_| {
+            let [left, right] = [filled("left", &[1 << 22, 1, 0]), filled("right", &[1 << 22, 0, 1])];
+            let products = (0..400).map(|index| {
+                let name = if index == 0 { "large".to_owned() } else { format!("p{index}") };
+                NodeProto::new("MatMul", &["left", "right"], &[&name])
+            });
+            left.into_iter().chain(right).chain(products).collect()
         }),
         case("a loop", |_| {
             let add = NodeProto::new("Add", &["value", "value"], &["next"]);
@@ -185,7 +207,32 @@ pub fn large() -> Vec<Case> {
         resized(16384.0),
         // Less than tract would refuse.
         resized(413.0),
+        // A place has a number for each axis.
+        computed(item, "NonZero", "", |_| {
+            let dims = [&[1; 15][..], &[1 << 24]].concat();
+            let places = NodeProto::new("NonZero", &["matrix"], &["large"]);
+            filled("matrix", &dims).into_iter().chain([places]).collect()
+        }),
         // Empty tensors take room, too.
+        computed(item, "Split", "", |_| {
+            let lengths = NodeProto::new("ConstantOfShape", &["dims"], &["lengths"])
+                .with(AttributeProto::tensor("value", TensorProto::from_values("", &[1], &[0_i64])));
+            let split = NodeProto::new("Split", &["nothing", "lengths"], &["large"]);
+            let nothing = filled("nothing", &[0]);
+            nothing.into_iter().chain([constant("dims", &[1 << 24]), lengths, split]).collect()
+        }),
+        computed(item, "Unique", "", |_| {
+            let unique =
+                NodeProto::new("Unique", &["nothing"], &["large"]).with(AttributeProto::int("axis", 0));
+            filled("nothing", &[1 << 25, 0]).into_iter().chain([unique]).collect()
+        }),
+        changed(item, "inputs", "", |model| {
+            let graph = model.graph.as_mut().unwrap();
+            for index in 0..30 {
+                let name = format!("unread {index}");
+                graph.input.push(ValueInfoProto::tensor(&name, DataType::Float, [(1 << 25).into()]));
+            }
+        }),
         computed(item, "what a loop collects", "", |_| {
             let identity = NodeProto::new("Identity", &["value"], &["next"]);
             let looping = repeated(identity, &["next"; 1500]);
