@@ -100,6 +100,24 @@ pub fn is_matrix_product(node: &NodeProto) -> bool {
     matches!(node.op_type(), "MatMul" | "Gemm" | "Einsum" | "FusedMatMul" | "TransposeMatMul" | "FusedGemm")
 }
 
+/// Whether a node only moves the elements of its inputs.
+fn moves(node: &NodeProto) -> bool {
+    let operator = node.op_type();
+    let named = [
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Concat",
+        "Identity",
+        "Cast",
+        "Slice",
+        "Split",
+    ];
+    named.contains(&operator) || operator.starts_with("Gather") || operator.starts_with("Scatter")
+}
+
 /// Inputs of which an operator uses the shape or the type, not the elements.
 fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
     matches!((node.op_type(), input), ("Shape" | "Size" | "EyeLike", 0) | ("CastLike", 1))
@@ -434,6 +452,25 @@ impl<'a> Flow<'a> {
             pending.extend(readers.filter(|&&reader| dead.insert(reader)));
         }
         dead.into_iter().collect()
+    }
+
+    /// Whether a value, perhaps moved, is multiplied with other data as a matrix.
+    #[must_use]
+    pub fn is_multiplied(&self, value: ValueId) -> bool {
+        let mut reached = HashSet::from([value]);
+        let mut pending = vec![value];
+        while let Some(value) = pending.pop() {
+            for &reader in &self.consumers[value] {
+                let node = &self.graph.node[reader];
+                if is_matrix_product(node) && !self.has_weights(reader) {
+                    return true;
+                }
+                if moves(node) {
+                    pending.extend(self.outputs(reader).filter(|&output| reached.insert(output)));
+                }
+            }
+        }
+        false
     }
 
     /// The nodes on the ways of data from `input` to `output`.

@@ -338,7 +338,7 @@ fn what_the_shape_chooses_is_no_formula() {
 fn ending_in_the_root() -> ModelProto {
     let mut model = load(&corpus().join("layer/official_sqrt1_vec0_d16_hw7_it5_dyn18_b2.onnx"));
     let graph = model.graph.as_mut().unwrap();
-    graph.node.last_mut().unwrap().output[0] = "root".to_owned();
+    "root".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
     graph.node.push(NodeProto::new("Identity", &["root"], &[graph.output[0].name()]));
     model
 }

@@ -20,7 +20,7 @@ use super::{ProofOptions, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::progress::Progress;
 use crate::proof::{Plan, Proof, compare, latency};
-use crate::recognize::{Found, recognize};
+use crate::recognize::{Found, recognize_with};
 use crate::report;
 use crate::rewrite;
 use crate::runtime::ort::OPERATORS_VARIABLE;
@@ -102,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
-    let mut findings = recognize(&original, &*runtime)
+    let mut findings = recognize_with(&original, &*runtime, plan.shapes.as_deref())
         .with_context(|| format!("{}: cannot be evaluated", arguments.input.display()))?;
     progress.end();
     let put_back = arguments.repair.take(&arguments.told, &mut findings)?;
@@ -145,6 +145,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         progress: &progress,
     };
     let (mut proof, accuracies) = proving.run(&mut plan)?;
+    let doubt = conversion.findings.not_evaluated.as_ref();
+    proof.notes.extend(doubt.map(|problem| {
+        format!("there may be more layers, since not all of the original could be evaluated: {problem}")
+    }));
     if !repaired.is_empty() {
         proof.notes.push(repair::note(&repaired));
         // What the user's data say of the original is of the broken one.

@@ -1,16 +1,18 @@
 //! `isqrt-cov inspect`.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Value, json};
 
 use super::{checkpoint, facts, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::data::{Data, Samples};
 use crate::progress::Progress;
-use crate::recognize::recognize;
+use crate::recognize::recognize_with;
 use crate::signature::{Port, Signature};
 use crate::table::Table;
 
@@ -28,22 +30,33 @@ pub struct Arguments {
     /// The model: an .onnx file, or a checkpoint
     #[arg(value_hint = ValueHint::FilePath)]
     input: PathBuf,
+    /// Data that show which sizes the model takes, where it leaves them open
+    ///
+    /// A .npz archive or .npy file as convert takes it. Only the shapes are used; an .onnx file's only.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    inputs: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) runtime: RuntimeOptions,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if checkpoint::is_meant(&arguments.input) {
+        ensure!(
+            arguments.inputs.is_none(),
+            "--inputs shows the sizes that an .onnx file leaves open; of a checkpoint nothing is run"
+        );
         return checkpoint::inspect(&arguments.input);
     }
     let runtime = arguments.runtime.open()?;
     let proto = &Model::load(&arguments.input)?.into_inlined()?;
+    let signature = Signature::of(proto)?;
+    let samples = arguments.inputs.as_ref().map(|path| Data::read(path)?.fit(&signature)).transpose()?;
+    let known = samples.as_ref().map(Samples::shapes);
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
-    let findings = recognize(proto, &*runtime)
+    let findings = recognize_with(proto, &*runtime, known.as_deref())
         .with_context(|| format!("{}: cannot be evaluated", arguments.input.display()))?;
     progress.end();
-    let signature = Signature::of(proto)?;
     let fused = layers::fused(proto);
 
     let mut table = Table::pairs();
@@ -57,6 +70,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if !findings.layers.is_empty() {
         text.push('\n');
         text.push_str(&layers::layer_table(&findings.layers));
+    }
+    if let Some(problem) = findings.not_evaluated.as_ref().filter(|_| !findings.layers.is_empty()) {
+        let _ = writeln!(text, "\nnot all of it could be evaluated, so there may be more: {problem}");
     }
     let others = layers::others_text(&findings);
     if !others.is_empty() {
@@ -76,6 +92,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "fused": layers::fused_json(&fused),
         "layers": findings.layers.iter().map(layers::layer_json).collect::<Vec<_>>(),
         "near_misses": findings.misses.iter().map(layers::miss_json).collect::<Vec<_>>(),
+        "not_evaluated": findings.not_evaluated,
         "lost_iterations": findings.lost.iter().map(layers::lost_json).collect::<Vec<_>>(),
         "runtime": runtime.name(),
     });

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
 
-use crate::data::Data;
+use crate::data::{Data, Samples};
 use crate::proof::Plan;
 use crate::signature::Signature;
 
@@ -56,7 +56,8 @@ impl ProofOptions {
     pub fn plan(&self, signature: &Signature, other: Option<&PathBuf>) -> Result<Plan> {
         let path = self.inputs.as_ref().or(other);
         let samples = path.map(|path| Data::read(path)?.fit(signature)).transpose()?;
-        Ok(Plan { seeds: self.seeds as usize, tolerance: self.tolerance, samples })
+        let shapes = samples.as_ref().map(Samples::shapes);
+        Ok(Plan { seeds: self.seeds as usize, tolerance: self.tolerance, samples, shapes })
     }
 
     /// The files that a command with these options reads, `input` among them.

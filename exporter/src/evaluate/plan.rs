@@ -95,7 +95,7 @@ fn length(node: &NodeProto) -> usize {
         attribute.s().len()
             + numbers
             + tensor
-            + attribute.strings.iter().map(|word| word.len()).sum::<usize>()
+            + attribute.strings.iter().map(isqrt_cov_proto::Bytes::len).sum::<usize>()
     };
     let long = node.attribute.iter().map(|attribute| bytes(attribute) / LOOKED_AT).sum::<usize>();
     node.input.len() + node.output.len() + node.attribute.len() + long

@@ -50,6 +50,8 @@ pub struct Plan {
     pub tolerance: Option<f64>,
     /// The user's data.
     pub samples: Option<Samples>,
+    /// Its shapes, which say which sizes the models take, also where the data themselves are not run.
+    pub shapes: Option<Vec<Vec<usize>>>,
 }
 
 /// What was run and how far apart the models were.
@@ -182,8 +184,7 @@ impl<'a> Pair<'a> {
             Ok(alignment) => alignment,
             Err(reason) => return Ok(Err(reason)),
         };
-        let known = plan.samples.as_ref().map(Samples::shapes);
-        let shapes = Shapes::agreed(&signatures[0], &signatures[1], &alignment, known.as_deref())?;
+        let shapes = Shapes::agreed(&signatures[0], &signatures[1], &alignment, plan.shapes.as_deref())?;
         Ok(shapes.map(|shapes| (Self { reference, candidate, runtime, alignment }, shapes)))
     }
 

@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn the_first_tensor_that_differs_is_named() {
         let layer = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
-        let plan = Plan { seeds: 2, tolerance: None, samples: None };
+        let plan = Plan { seeds: 2, tolerance: None, samples: None, shapes: None };
         let said = |converted: &ModelProto, layers: &[Found]| {
             parting(&Arc::new(model(1.0, 1.0)), converted, layers, &Tract::new(), &plan)
         };

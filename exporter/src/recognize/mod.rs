@@ -28,7 +28,7 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
 use self::identify::{Identification, identify};
 use self::observe::{Cut, Observed, Subject};
 use self::places::{Place, places};
-use self::survey::{OTHER_SIZES, SIZES, Survey, leaves_sizes_open, source, survey};
+use self::survey::{Known, OTHER_SIZES, SIZES, Survey, leaves_sizes_open, source, survey};
 use crate::evaluate::budget;
 use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
@@ -191,17 +191,35 @@ const NEAR: f64 = 0.5;
 /// # Errors
 /// A model without a graph, or one that cannot be evaluated at all.
 pub fn recognize(model: &ModelProto, runtime: &dyn Runtime) -> Result<Findings> {
+    recognize_with(model, runtime, None)
+}
+
+/// The same with inputs of the shapes of the user's data, where there are any: one for each input, in the order of the
+/// graph's, initializers left out. The number of samples is chosen here.
+///
+/// # Errors
+/// Those of [`recognize`].
+pub fn recognize_with(
+    model: &ModelProto,
+    runtime: &dyn Runtime,
+    known: Option<&[Vec<usize>]>,
+) -> Result<Findings> {
     let graph = model.graph.as_ref().context("the model has no graph")?;
-    let shapes = survey::shapes(graph, &SIZES);
+    let shapes = survey::shapes(graph, known, &SIZES);
     budget::within(budget::of_model(model, shapes.iter().map(Vec::as_slice)), || {
-        let findings = recognized(model, graph, runtime);
+        let findings = recognized(model, graph, runtime, known);
         // What was cut short tells nothing: a layer may be none, and there may be more.
         budget::check()?;
         findings
     })
 }
 
-fn recognized(model: &ModelProto, graph: &GraphProto, runtime: &dyn Runtime) -> Result<Findings> {
+fn recognized(
+    model: &ModelProto,
+    graph: &GraphProto,
+    runtime: &dyn Runtime,
+    known: Known<'_>,
+) -> Result<Findings> {
     let bodies = bodies(model);
     let places = places(model, graph, &bodies);
     let candidates = candidates(model, &places);
@@ -217,12 +235,12 @@ fn recognized(model: &ModelProto, graph: &GraphProto, runtime: &dyn Runtime) -> 
     };
     let wanted: Vec<_> = candidates.iter().map(|candidate| (candidate.place, candidate.input)).collect();
     if !candidates.is_empty() {
-        search.survey = survey(model, &places, &wanted, &SIZES, runtime)?;
+        search.survey = survey(model, &places, &wanted, (known, &SIZES), runtime)?;
     }
     search.run(&candidates);
     if !search.findings.layers.is_empty() && leaves_sizes_open(graph) {
         // A model that does not run with other sizes is what it is with these.
-        if let Ok(survey) = survey(model, &places, &wanted, &OTHER_SIZES, runtime) {
+        if let Ok(survey) = survey(model, &places, &wanted, (None, &OTHER_SIZES), runtime) {
             search.confirm(&survey);
         }
     }
@@ -473,6 +491,13 @@ impl Search<'_> {
             .is_certain(resolution)
             .then(|| self.found(candidate, observed, cut, identification))?;
         if operator == OperatorKind::CovariancePooling && !self.is_wanted(candidate, observed, cut) {
+            return None;
+        }
+        // The first step of many is none of one step.
+        let flow = &self.places[candidate.place].flow;
+        let is_step =
+            operator != OperatorKind::CovariancePooling && found.layer.iterations == 1 && !cut.leaves;
+        if is_step && flow.is_multiplied(cut.value) {
             return None;
         }
         // A node that makes something else that is needed cannot give way, and none gives way twice.

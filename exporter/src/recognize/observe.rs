@@ -245,7 +245,7 @@ impl Subject<'_> {
         let values = region.cuts.iter().chain(&region.others);
         let mut watch = Cuts {
             subject: self,
-            cuts: region.cuts.iter().copied().collect(),
+            through: region.cuts.iter().copied().collect(),
             wanted: values.map(|&value| (names[value], value)).collect(),
             done: HashMap::new(),
             kept: 0,
@@ -289,7 +289,8 @@ fn in_order(
 /// number a sample.
 struct Cuts<'a> {
     subject: &'a Subject<'a>,
-    cuts: HashSet<ValueId>,
+    /// Values through which all goes that leaves the region on some way.
+    through: HashSet<ValueId>,
     wanted: HashMap<&'a str, ValueId>,
     /// Whether the matrices that are no cuts are done.
     done: HashMap<ValueId, bool>,
@@ -302,9 +303,9 @@ struct Cuts<'a> {
 impl Cuts<'_> {
     /// Whether a value of these sizes is kept.
     fn keeps(&mut self, id: ValueId, dims: &[usize]) -> bool {
-        let Self { subject, cuts, done, .. } = self;
+        let Self { subject, through, done, .. } = self;
         let is_useful = could_be_output(subject.seen.tensor.dims(), dims)
-            && (cuts.contains(&id)
+            && (through.contains(&id)
                 || is_triangle(dims)
                 || *done.entry(id).or_insert_with(|| subject.is_done(id)));
         if is_useful {

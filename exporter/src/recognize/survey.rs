@@ -35,32 +35,64 @@ pub struct Seen {
 
 /// Sizes for the axes that a model leaves open, tried until it runs.
 pub struct Sizes {
-    /// Of the first axis: several samples show whether a region mixes them.
-    batch: usize,
+    /// Of the first axis. Several samples show whether a region mixes them; but some models that leave the axis open
+    /// hold a size of it inside.
+    batches: [usize; 3],
     /// (the first other such axis, the rest). Different sizes come first: equal ones hide a transposition.
-    extents: [(usize, usize); 8],
+    extents: [(usize, usize); 12],
 }
 
 /// The sizes that layers are looked for with.
 pub const SIZES: Sizes = Sizes {
-    batch: 2,
-    extents: [(9, 7), (14, 12), (32, 32), (64, 64), (224, 224), (8, 8), (16, 16), (128, 128)],
+    batches: [2, 1, 8],
+    extents: [
+        (9, 7),
+        (14, 12),
+        (32, 32),
+        (64, 64),
+        (224, 224),
+        (7, 7),
+        (14, 14),
+        (8, 8),
+        (16, 16),
+        (28, 28),
+        (56, 56),
+        (128, 128),
+    ],
 };
 
 /// Other sizes, the second larger than the first: what is found must be the same there.
 pub const OTHER_SIZES: Sizes = Sizes {
-    batch: 3,
-    extents: [(10, 12), (15, 18), (48, 48), (96, 96), (256, 256), (10, 10), (24, 24), (160, 160)],
+    batches: [3, 1, 16],
+    extents: [
+        (10, 12),
+        (15, 18),
+        (48, 48),
+        (96, 96),
+        (256, 256),
+        (10, 10),
+        (21, 21),
+        (12, 12),
+        (24, 24),
+        (40, 40),
+        (80, 80),
+        (160, 160),
+    ],
 };
+
+/// The shapes of the user's data, where there are any: one for each input, initializers left out.
+pub type Known<'k> = Option<&'k [Vec<usize>]>;
 
 /// Whether a model leaves sizes open, so that [`OTHER_SIZES`] are other ones.
 pub fn leaves_sizes_open(graph: &GraphProto) -> bool {
-    matches!((entries(graph, 2, (9, 7)), entries(graph, 3, (10, 12))), (Ok(one), Ok(other)) if one != other)
+    let [one, other] =
+        [(2, (9, 7)), (3, (10, 12))].map(|(batch, extents)| entries(graph, None, batch, extents));
+    matches!((one, other), (Ok(one), Ok(other)) if one != other)
 }
 
-/// The shapes of the inputs with the first of these sizes; none where one has no shape.
-pub fn shapes(graph: &GraphProto, sizes: &Sizes) -> Vec<Vec<usize>> {
-    let entries = entries(graph, sizes.batch, sizes.extents[0]).unwrap_or_default();
+/// The shapes of the inputs with the first of these sizes, or those `known`; none where one has no shape.
+pub fn shapes(graph: &GraphProto, known: Known<'_>, sizes: &Sizes) -> Vec<Vec<usize>> {
+    let entries = entries(graph, known, sizes.batches[0], sizes.extents[0]).unwrap_or_default();
     entries.into_iter().map(|entry| entry.dims).collect()
 }
 
@@ -73,7 +105,7 @@ pub fn survey(
     model: &ModelProto,
     places: &[Place],
     wanted: &[(usize, ValueId)],
-    sizes: &Sizes,
+    (known, sizes): (Known<'_>, &Sizes),
     runtime: &dyn Runtime,
 ) -> Result<Survey> {
     let graph = places[0].flow.graph;
@@ -81,8 +113,9 @@ pub fn survey(
     let evaluator = Evaluator::new(model, Precision::Exact, Some(runtime))?;
     let mut best = Survey::default();
     let mut tried: Vec<Vec<Fed>> = Vec::new();
-    for extents in sizes.extents {
-        let entries = entries(graph, sizes.batch, extents)?;
+    let tries = sizes.batches.into_iter().flat_map(|batch| sizes.extents.map(|extents| (batch, extents)));
+    for (batch, extents) in tries {
+        let entries = entries(graph, known, batch, extents)?;
         let mut together = 0_usize;
         let is_too_much = |entry: &&Fed| {
             together = together.saturating_add(entry.elements());
@@ -118,6 +151,11 @@ pub fn survey(
             best = survey;
         }
         tried.push(entries);
+    }
+    if known.is_none() && leaves_sizes_open(graph) {
+        best.failure
+            .iter_mut()
+            .for_each(|failure| failure.push_str("; data of the right sizes may be given with --inputs"));
     }
     let failure = best.failure.as_deref().unwrap_or("no input sizes to try");
     ensure!(
@@ -269,15 +307,20 @@ impl Fed {
 }
 
 /// The graph's inputs, initializers left out, with sizes for the axes that have none.
-fn entries(graph: &GraphProto, batch: usize, extents: (usize, usize)) -> Result<Vec<Fed>> {
+fn entries(graph: &GraphProto, known: Known<'_>, batch: usize, extents: (usize, usize)) -> Result<Vec<Fed>> {
     let initialized: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
     let mut symbols: HashMap<String, usize> = HashMap::new();
     let inputs = graph.input.iter().filter(|value| !initialized.contains(value.name()));
-    inputs.map(|value| entry(value, batch, extents, &mut symbols)).collect()
+    let inputs = inputs.enumerate().map(|(index, value)| {
+        let known = known.and_then(|known| known.get(index)).map(Vec::as_slice);
+        entry(value, known, batch, extents, &mut symbols)
+    });
+    inputs.collect()
 }
 
 fn entry(
     value: &ValueInfoProto,
+    known: Option<&[usize]>,
     batch: usize,
     (first, others): (usize, usize),
     symbols: &mut HashMap<String, usize>,
@@ -287,11 +330,21 @@ fn entry(
     let element = ElementType::from_onnx(tensor.elem_type());
     let element =
         element.with_context(|| format!("graph input `{name}` has element type {}", tensor.elem_type()))?;
-    let shape = tensor.shape.as_ref().with_context(|| format!("graph input `{name}` has no rank"))?;
+    let of_batch =
+        |known: &[usize]| known.iter().take(1).map(|_| batch).chain(known.iter().skip(1).copied()).collect();
+    let Some(shape) = &tensor.shape else {
+        let known = known.with_context(|| {
+            format!("graph input `{name}` has no rank; give data of the right shape with --inputs")
+        })?;
+        return Ok(Fed { name: name.to_owned(), element, dims: of_batch(known) });
+    };
     let mut unknown = 0;
     let mut dims = Vec::with_capacity(shape.dim.len());
     for (axis, dim) in shape.dim.iter().enumerate() {
         let mut fresh = || {
+            if let Some(&size) = known.and_then(|known| known.get(axis)).filter(|_| axis > 0) {
+                return size;
+            }
             unknown += usize::from(axis > 0);
             match (axis, unknown) {
                 (0, _) => batch,
@@ -314,18 +367,32 @@ fn entry(
 #[cfg(test)]
 mod tests {
     use isqrt_cov_proto::onnx::tensor_proto::DataType;
+    use isqrt_cov_proto::onnx::tensor_shape_proto::Dimension;
 
     use super::*;
 
     #[test]
     fn open_axes_differ_whatever_is_known_in_front_of_them() {
-        let open = |name: &str| isqrt_cov_proto::onnx::tensor_shape_proto::Dimension {
+        let open = |name: &str| Dimension {
             value: Some(dimension::Value::DimParam(name.to_owned())),
             ..Default::default()
         };
         let dims = [open("n"), 8.into(), open("h"), open("w"), open("h")];
         let value = ValueInfoProto::tensor("x", DataType::Float, dims);
-        let entry = entry(&value, 2, (9, 7), &mut HashMap::new()).unwrap();
+        let entry = entry(&value, None, 2, (9, 7), &mut HashMap::new()).unwrap();
         assert_eq!(entry.dims, [2, 8, 9, 7, 9]);
+    }
+
+    #[test]
+    fn data_tell_the_sizes_of_open_axes() {
+        let mut value = ValueInfoProto::of_any_shape("x", DataType::Float);
+        let dims = |value: &ValueInfoProto, known| {
+            Some(entry(value, known, 2, (9, 7), &mut HashMap::new()).ok()?.dims)
+        };
+        assert_eq!(dims(&value, None), None);
+        assert_eq!(dims(&value, Some(&[100, 3, 20])), Some(vec![2, 3, 20]));
+        let size = |size: usize| Dimension::from(size);
+        value = ValueInfoProto::tensor("x", DataType::Float, [size(4), size(3), Dimension::default()]);
+        assert_eq!(dims(&value, Some(&[100, 3, 20])), Some(vec![4, 3, 20]));
     }
 }

@@ -23,6 +23,7 @@ mod repair;
 mod report;
 mod rounding;
 mod selection;
+mod sizes;
 mod trained;
 
 /// A graph whose layer can be replaced, with a dynamic batch, and one whose exporter dropped the iteration.

@@ -235,7 +235,7 @@ pub fn large() -> Vec<Case> {
         }),
         computed(item, "what a loop collects", "", |_| {
             let identity = NodeProto::new("Identity", &["value"], &["next"]);
-            let looping = repeated(identity, &["next"; 1500]);
+            let looping = repeated(identity, &vec!["next"; 1500]);
             ones("start", [1, 0]).into_iter().chain(looping).collect()
         }),
         computed(item, "axes", "", |_| {

@@ -1,0 +1,57 @@
+//! Models that leave sizes open and take one only.
+
+use super::*;
+
+/// A layer that runs at 7×7, and does not say so.
+fn of_one_size(folder: &TempDir, has_rank: bool) -> PathBuf {
+    let mut model = Model::load(graph("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch")).unwrap();
+    let input = &mut model.proto.graph.as_mut().unwrap().input[0];
+    let name = input.name().to_owned();
+    *input = if has_rank {
+        ValueInfoProto::tensor(&name, DataType::Float, ["n".into(), 16.into(), "h".into(), "w".into()])
+    } else {
+        ValueInfoProto::of_any_shape(&name, DataType::Float)
+    };
+    let path = folder.path().join("open.onnx");
+    model.save(&path).unwrap();
+    path
+}
+
+#[test]
+fn data_show_what_sizes_a_model_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = graph("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch").with_extension("npz");
+    for has_rank in [true, false] {
+        let input = of_one_size(&folder, has_rank);
+        for command in ["inspect", "convert"] {
+            let output = folder.path().join("converted.onnx");
+            let mut line = arguments![command, input, "--json"].to_vec();
+            if command == "convert" {
+                line.extend(arguments!["-o", output]);
+            }
+            let without = isqrt_cov(&line);
+            // The usual sizes are tried; no number of axes is.
+            assert_eq!(status(&without), if has_rank { 0 } else { 2 }, "{without:?}");
+            let said = object(&without)["message"].to_string();
+            assert!(has_rank || said.contains("--inputs"), "{said}");
+            line.extend(arguments!["--inputs", data]);
+            let with = isqrt_cov(&line);
+            assert_eq!(status(&with), 0, "{with:?}");
+            for answer in [&with, &without].into_iter().filter(|answer| status(answer) == 0) {
+                let layers = &object(answer)["layers"];
+                assert_eq!(
+                    (layers.as_array().unwrap().len(), &layers[0]["operator"]),
+                    (1, &"IsqrtCov".into())
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_has_no_sizes_to_be_shown() {
+    let checkpoint = corpus("checkpoints/digits/digits_isqrt.pth");
+    let ran = isqrt_cov(&arguments!["inspect", checkpoint, "--inputs", corpus("digits/test_images.npy")]);
+    assert_eq!(status(&ran), 2, "{ran:?}");
+    assert!(error_text(&ran).contains("--inputs"), "{ran:?}");
+}
