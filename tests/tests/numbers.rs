@@ -235,6 +235,7 @@ fn more_positions_than_channels() {
 #[test]
 fn fewer_positions_than_channels() {
     every_kind([40, 24], kinds, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    every_kind([40, 24], |_| vec![Kind::Usual], &[16, 17, 33]);
 }
 
 /// Large enough for every step of one sample to be divided over threads.
@@ -243,4 +244,6 @@ fn samples_that_are_divided() {
     let kinds = |_| vec![Kind::Usual, Kind::Spoilt(f64::NAN), Kind::Constant];
     every_kind([150, 260], kinds, &[1, 2, 5]);
     every_kind([300, 130], kinds, &[1, 3]);
+    // With sixteen threads, sixteen side by side and one that is divided.
+    every_kind([150, 260], |_| vec![Kind::Usual], &[17]);
 }

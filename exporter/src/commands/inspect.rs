@@ -74,6 +74,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if let Some(problem) = findings.not_evaluated.as_ref().filter(|_| !findings.layers.is_empty()) {
         let _ = writeln!(text, "\nnot all of it could be evaluated, so there may be more: {problem}");
     }
+    let obstacle = layers::obstacle(&findings, proto);
+    if let Some(obstacle) = &obstacle {
+        let _ = writeln!(text, "\n{obstacle}");
+    }
     let others = layers::others_text(&findings);
     if !others.is_empty() {
         text.push('\n');
@@ -92,6 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "fused": layers::fused_json(&fused),
         "layers": findings.layers.iter().map(layers::layer_json).collect::<Vec<_>>(),
         "near_misses": findings.misses.iter().map(layers::miss_json).collect::<Vec<_>>(),
+        "obstacle": obstacle,
         "not_evaluated": findings.not_evaluated,
         "lost_iterations": findings.lost.iter().map(layers::lost_json).collect::<Vec<_>>(),
         "runtime": runtime.name(),

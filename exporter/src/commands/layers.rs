@@ -2,9 +2,11 @@
 
 use isqrt_cov_op::layer::Value as AttributeValue;
 use isqrt_cov_op::{DOMAIN, Layer};
+use isqrt_cov_proto::domain_of;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto};
 use serde_json::{Map, Value, json};
 
+use crate::body::OLDEST_OPSET;
 use crate::cli::Refusal;
 use crate::fused::layer_of;
 use crate::graph::subgraphs;
@@ -127,6 +129,17 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option
         format!("the model is converted already: it holds {}", fused_text(&fused))
     };
     Some(Refusal { reason: "no-layer-found", message })
+}
+
+/// Why `convert` refuses a model though it holds layers; nothing where it does not.
+pub fn obstacle(findings: &Findings, model: &ModelProto) -> Option<String> {
+    let standard = model.opset_import.iter().find(|import| domain_of(import.domain()).is_empty())?.version();
+    (!findings.layers.is_empty() && standard < OLDEST_OPSET).then(|| {
+        format!(
+            "convert takes operator sets from {OLDEST_OPSET} on, and this model is of {standard}: convert it with \
+             onnx.version_converter first"
+        )
+    })
 }
 
 /// What to do about a layer whose iteration is gone.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, Value, json};
@@ -44,7 +44,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let reference = Arc::new(Model::load(&arguments.reference)?.into_inlined()?);
     let candidate = Arc::new(Model::load(&arguments.candidate)?.into_inlined()?);
     let plan = arguments.proof.plan(&Signature::of(&reference)?, None)?;
-    let proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())?;
+    let proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())
+        .with_context(|| format!("{}: cannot be compared", arguments.reference.display()))?;
 
     let mut table = Table::pairs();
     table.row(["reference".to_owned(), arguments.reference.display().to_string()]);

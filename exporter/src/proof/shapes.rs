@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::recognize::probe::Generator;
 use crate::signature::{Dim, Port, Signature};
@@ -84,6 +84,9 @@ enum Axis {
     Open(String),
 }
 
+/// Elements that the inputs may have together.
+const MOST_ELEMENTS: usize = 1 << 27;
+
 impl Shapes {
     /// What `reference` and `candidate` both take, in the order of the reference's inputs. `known` gives the shapes of
     /// the user's data, where there are any: they settle every axis but the first.
@@ -150,7 +153,25 @@ impl Shapes {
                 *axis = Axis::Size(size);
             }
         }
-        Ok(Ok(Self { inputs }))
+        let shapes = Self { inputs };
+        shapes.check_size()?;
+        Ok(Ok(shapes))
+    }
+
+    /// An error where the inputs are more than anybody would make up, at the greatest sizes that are tried.
+    fn check_size(&self) -> Result<()> {
+        let sized = self.sized(5, if self.looks_like_images() { (299, 449) } else { (64, 96) });
+        let mut together = 0_usize;
+        for (input, dims) in self.inputs.iter().zip(sized) {
+            together =
+                together.saturating_add(dims.iter().fold(1, |product, &dim| product.saturating_mul(dim)));
+            ensure!(
+                together <= MOST_ELEMENTS,
+                "input `{}` of shape {dims:?} is too large to be made up: inputs may have {MOST_ELEMENTS} elements together",
+                input.name
+            );
+        }
+        Ok(())
     }
 
     /// The keys of open first axes: the batch.

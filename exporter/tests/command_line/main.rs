@@ -19,11 +19,11 @@ macro_rules! arguments {
 
 // Below the macro, which they use.
 mod faults;
+mod inspect;
 mod repair;
 mod report;
 mod rounding;
 mod selection;
-mod sizes;
 mod trained;
 
 /// A graph whose layer can be replaced, with a dynamic batch, and one whose exporter dropped the iteration.

@@ -202,7 +202,7 @@ pub fn cases() -> Vec<Case> {
     ] {
         cases.push(elsewhere("huge lengths", said, &[2], &[weights, (key, value)]));
     }
-    cases.push(elsewhere("overflowing dimensions", "", &[1 << 40], &[weights]));
+    cases.push(elsewhere("overflowing dimensions", "end outside the file", &[1 << 40], &[weights]));
     cases.push(elsewhere("overflowing dimensions", "product fits in memory", &[1 << 62, 4], &[weights]));
     cases.push(elsewhere("negative dimensions", "expected sizes of 0 or more", &[-2], &[weights]));
 

@@ -1,4 +1,4 @@
-//! Models that leave sizes open and take one only.
+//! What `inspect` is shown, and what it says before `convert` does.
 
 use super::*;
 
@@ -54,4 +54,19 @@ fn a_checkpoint_has_no_sizes_to_be_shown() {
     let ran = isqrt_cov(&arguments!["inspect", checkpoint, "--inputs", corpus("digits/test_images.npy")]);
     assert_eq!(status(&ran), 2, "{ran:?}");
     assert!(error_text(&ran).contains("--inputs"), "{ran:?}");
+}
+
+#[test]
+fn inspect_says_what_convert_would_refuse() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = Model::load(graph("own/plain_ts11_n")).unwrap();
+    model.proto.opset_import[0].version = Some(10);
+    let (old, output) = (folder.path().join("old.onnx"), folder.path().join("out.onnx"));
+    model.save(&old).unwrap();
+    let inspected = isqrt_cov(&arguments!["inspect", old, "--json"]);
+    assert_eq!(status(&inspected), 0, "{inspected:?}");
+    assert!(object(&inspected)["obstacle"].to_string().contains("version_converter"), "{inspected:?}");
+    assert_eq!(status(&isqrt_cov(&arguments!["convert", old, "-o", output])), 2);
+    let new = isqrt_cov(&arguments!["inspect", graph(FUSE), "--json"]);
+    assert!(object(&new)["obstacle"].is_null(), "{new:?}");
 }
