@@ -13,6 +13,7 @@ use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::layer::Value as Attribute;
 use isqrt_cov_op::{DOMAIN, OperatorKind};
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use ndarray::ArrayD;
 use serde_json::Value;
@@ -216,9 +217,53 @@ fn a_guard_in_front_of_a_layer_is_no_part_of_it() {
     assert_eq!(findings.layers[0].input, "clipped");
 }
 
+/// What is chosen by data is no formula, even where every input tried comes to the same choice.
+#[test]
+fn what_data_decide_is_no_part_of_a_layer() {
+    let model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let input = model.graph.as_ref().unwrap().input[0].name().to_owned();
+    let cast = |from: &str, to: &str, element: DataType| {
+        NodeProto::new("Cast", &[from], &[to]).with(AttributeProto::int("to", element as i64))
+    };
+    // Only of what is not zero, say.
+    let mask = [cast(&input, "is", DataType::Bool), cast("is", "mask", DataType::Float)];
+    let sign = [NodeProto::new("Sign", &[&input], &["sign"]), NodeProto::new("Abs", &["sign"], &["mask"])];
+    for nodes in [mask, sign] {
+        let mut model = model.clone();
+        let graph = model.graph.as_mut().unwrap();
+        for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| **name == input) {
+            "masked".clone_into(name);
+        }
+        graph.node.extend(nodes);
+        graph.node.push(NodeProto::new("Mul", &[&input, "mask"], &["masked"]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+        assert_eq!((found.layer.operator, &*found.input), (OperatorKind::IsqrtCov, "masked"));
+    }
+
+    // The root where the trace is large, and the covariance elsewhere.
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let named = |graph: &GraphProto, operator: &str, index: usize| {
+        graph.node.iter().filter(|node| node.op_type() == operator).nth(index).unwrap().output[0].clone()
+    };
+    let (covariance, root_of_trace) = (named(graph, "MatMul", 1), named(graph, "Sqrt", 0));
+    with_limits(graph);
+    graph.initializer.push(TensorProto::from_values("all", &[3], &[-1_i64, 1, 1]));
+    let last = graph.node.pop().unwrap();
+    graph.node.extend([
+        NodeProto::new("Greater", &[&root_of_trace, "tiny"], &["large"]),
+        NodeProto::new("Reshape", &["large", "all"], &["chosen"]),
+        NodeProto::new("Where", &["chosen", "root", &covariance], &[&last.output[0]]),
+    ]);
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let root = findings.layers.iter().find(|found| found.layer.operator == OperatorKind::IsqrtCov);
+    assert_eq!(root.map(|found| &*found.output), Some("root"), "{findings:?}");
+}
+
 /// Adds the numbers that guards compare with.
 fn with_limits(graph: &mut GraphProto) {
-    let limits = [("tiny", 1e-6), ("least", -1e4), ("most", 1e4), ("zero", 0.0)];
+    let limits = [("tiny", 1e-6), ("half", 0.5), ("least", -1e4), ("most", 1e4), ("zero", 0.0)];
     graph
         .initializer
         .extend(limits.map(|(name, limit)| TensorProto::from_values(name, &[], &[limit as f32])));
@@ -230,7 +275,9 @@ fn a_guard_inside_of_a_layer_is_no_part_of_it() {
     let model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
     let graph = model.graph.as_ref().unwrap();
     let trace = graph.node.iter().find(|node| node.op_type() == "Sqrt").unwrap().input[0].clone();
+    let normalized = graph.node.iter().find(|node| node.op_type() == "Div").unwrap().output[0].clone();
     for (operator, inputs, said) in [
+        ("Clip", [&*normalized, "", "half"], "one channel"),
         ("Clip", [&*trace, "tiny", ""], "of about 1e-9"),
         ("Max", [&trace, "tiny", "tiny"], "of about 1e-9"),
         ("Min", [&trace, "most", "most"], "of about 1e9"),
@@ -239,7 +286,7 @@ fn a_guard_inside_of_a_layer_is_no_part_of_it() {
         let mut model = model.clone();
         let graph = model.graph.as_mut().unwrap();
         with_limits(graph);
-        for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| **name == trace) {
+        for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| *name == inputs[0]) {
             "guarded".clone_into(name);
         }
         graph.node.push(NodeProto::new(operator, &inputs, &["guarded"]));

@@ -78,7 +78,8 @@ impl Resolution {
         let tolerance = match element {
             ElementType::F16 => 2e-3,
             ElementType::BF16 => 8e-3,
-            other => tolerance(other),
+            ElementType::F64 => tolerance(element),
+            _ => 2e-6,
         };
         Self { tolerance, noise: 1e-10 }
     }

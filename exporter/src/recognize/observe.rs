@@ -8,9 +8,9 @@ use isqrt_cov_op::{Layer, OperatorKind};
 use super::identify::Resolution;
 use super::judge;
 use super::places::Place;
-use super::probe::{EXTREMES, PROBES, Probe};
-use super::probed::{Probed, extreme, inputs};
-use super::region::Region;
+use super::probe::{EXTREMES, PROBES};
+use super::probed::{Probed, dominated, extreme, inputs};
+use super::region::{Region, has_guards, is_guard};
 use super::survey::Seen;
 use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision, Watcher};
@@ -186,50 +186,34 @@ impl Subject<'_> {
     pub fn distance(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<f64> {
         let mut probes = inputs(layer.operator, self.seen.tensor.dims());
         probes.truncate(1);
-        self.distance_on(probes, layer, output, runtime)
+        distance(&self.part(&[output]), probes, layer, runtime)
     }
 
     /// Inputs, in words, on which `output` is not what `layer` gives though it is on the probes: something inside limits it.
     /// None where there are no such, or it cannot be told.
     pub fn limit(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<String> {
         let (dims, tolerance) = (self.seen.tensor.dims(), Resolution::exact(self.seen.element).tolerance);
-        let departs = |probe: &&Probe| {
-            let input = extreme(layer.operator, dims, probe);
-            let distance = self.distance_on(vec![input], layer, output, runtime);
-            distance.is_some_and(|distance| distance > tolerance)
+        let part = self.part(&[output]);
+        let departs = |input: Tensor| {
+            distance(&part, vec![input], layer, runtime).is_some_and(|distance| distance > tolerance)
         };
-        if let Some(probe) = EXTREMES.iter().find(departs) {
+        if let Some(probe) = EXTREMES.iter().find(|probe| departs(extreme(layer.operator, dims, probe))) {
             return Some(format!("of about {:.0e}", probe.scale));
+        }
+        // Where nothing limits numbers, only their size could matter.
+        let guarded = part.graph.as_ref().is_some_and(has_guards)
+            || part.functions.iter().any(|function| function.node.iter().any(is_guard));
+        if guarded && layer.operator != OperatorKind::MatrixSqrt && departs(dominated(layer, dims)) {
+            return Some("of which one channel is a thousand times as large as the others".to_owned());
         }
         // One is enough: it goes into the trace, and from there everywhere.
         let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
         values[0] = f64::NAN;
         let input = Tensor::from_f64(ElementType::F64, dims, &values);
-        let part = self.part(&[output]);
         let evaluator = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?;
         let outputs = evaluator.run(&[input]).ok()?;
         let told = outputs.iter().any(|output| output.to_f64().iter().any(|value| value.is_nan()));
         (!told).then(|| "that hold a NaN".to_owned())
-    }
-
-    fn distance_on(
-        &self,
-        probes: Vec<Tensor>,
-        layer: &Layer,
-        output: ValueId,
-        runtime: &dyn Runtime,
-    ) -> Option<f64> {
-        let part = self.part(&[output]);
-        let evaluator = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?;
-        let outputs: Vec<Tensor> = probes
-            .iter()
-            .map(|probe| evaluator.run(std::slice::from_ref(probe)).ok()?.pop())
-            .collect::<Option<_>>()?;
-        let dims = probes[0].dims();
-        if outputs.iter().any(|output| output.dims().first() != dims.first()) {
-            return Some(f64::INFINITY);
-        }
-        Some(judge::error(layer, &Probed::new(probes), &outputs))
     }
 
     /// What the values of the region were that could be an operator's output, for each batch of probes, in float64;
@@ -261,6 +245,20 @@ impl Subject<'_> {
         }
         Some(watch)
     }
+}
+
+/// How far what `part` computes is from what `layer` gives. None where it cannot be told.
+fn distance(part: &ModelProto, probes: Vec<Tensor>, layer: &Layer, runtime: &dyn Runtime) -> Option<f64> {
+    let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
+    let outputs: Vec<Tensor> = probes
+        .iter()
+        .map(|probe| evaluator.run(std::slice::from_ref(probe)).ok()?.pop())
+        .collect::<Option<_>>()?;
+    let dims = probes[0].dims();
+    if outputs.iter().any(|output| output.dims().first() != dims.first()) {
+        return Some(f64::INFINITY);
+    }
+    Some(judge::error(layer, &Probed::new(probes), &outputs))
 }
 
 /// The values seen in all `runs`, in the order in which explanations are tried, how many of them all goes through, and the

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use isqrt_cov_op::DOMAIN;
-use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
+use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto};
 
 use crate::graph::{Flow, Kind, NodeId, ValueId, is_matrix_product, multiplies, subgraphs};
+use crate::tensor::ElementType;
 
 /// Feature maps upstream of a product that are tried as a region's input.
 const INPUTS_TRIED: usize = 8;
@@ -96,8 +97,8 @@ pub fn inputs(flow: &Flow, product: NodeId) -> Vec<ValueId> {
 
 /// Whether a node treats numbers differently by their size: ordinary inputs may never show what it does. One in front of
 /// a layer is not part of it.
-fn is_guard(node: &NodeProto) -> bool {
-    matches!(
+pub fn is_guard(node: &NodeProto) -> bool {
+    let limits = matches!(
         node.op_type(),
         "Clip"
             | "Min"
@@ -109,18 +110,43 @@ fn is_guard(node: &NodeProto) -> bool {
             | "LeakyRelu"
             | "ThresholdedRelu"
             | "Shrink"
-            | "Sign"
+            | "HardSigmoid"
+            | "QuantizeLinear"
+            | "DequantizeLinear"
+    );
+    limits || is_decision(node)
+}
+
+/// Whether a node makes of numbers which of a few cases they are.
+fn is_decision(node: &NodeProto) -> bool {
+    let decides = matches!(
+        node.op_type(),
+        "Sign"
             | "Round"
             | "Floor"
             | "Ceil"
+            | "Mod"
             | "Greater"
             | "GreaterOrEqual"
             | "Less"
             | "LessOrEqual"
             | "Equal"
-            | "QuantizeLinear"
-            | "DequantizeLinear"
-    )
+    );
+    let to =
+        |node: &NodeProto| node.find("to").and_then(|to| ElementType::from_onnx(i32::try_from(to.i()).ok()?));
+    decides || node.op_type() == "Cast" && to(node).is_some_and(|element| !element.is_float())
+}
+
+/// Whether a node chooses by data, which no input tried may show: by comparing them, or the larger of two. Nothing behind it is
+/// a formula. What compares with a constant size shows on extreme inputs.
+fn chooses(flow: &Flow, node: NodeId) -> bool {
+    let proto = &flow.graph.node[node];
+    is_decision(proto) || matches!(proto.op_type(), "Min" | "Max") && flow.data_reads(node).count() > 1
+}
+
+/// Whether a graph, or a graph in it, treats numbers differently by their size.
+pub fn has_guards(graph: &GraphProto) -> bool {
+    graph.node.iter().any(|node| is_guard(node) || subgraphs(node).any(has_guards))
 }
 
 /// Whether neither a trained weight nor a guard goes in between a dominator and the value it dominates.
@@ -148,7 +174,8 @@ impl Region {
         let mut nodes = HashSet::new();
         let mut order = Vec::new();
         for node in following(flow, input) {
-            if !flow.has_weights(node) && flow.data_reads(node).all(|value| inside.contains(&value)) {
+            let is_formula = !flow.has_weights(node) && !chooses(flow, node);
+            if is_formula && flow.data_reads(node).all(|value| inside.contains(&value)) {
                 nodes.insert(node);
                 inside.extend(flow.outputs(node));
                 order.extend(flow.outputs(node));
