@@ -9,6 +9,7 @@ use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto,
 };
+use prost::Message as _;
 
 use super::value::{Dense, Value};
 use crate::fused::place_of;
@@ -87,17 +88,10 @@ const LOOKED_AT: usize = 64;
 
 /// How much there is to look at in a node.
 fn length(node: &NodeProto) -> usize {
-    let bytes = |attribute: &AttributeProto| {
-        let numbers = 4 * attribute.floats.len() + 8 * attribute.ints.len();
-        let tensor = attribute.t.as_deref().map_or(0, |tensor| {
-            tensor.raw_data().len() + 4 * tensor.float_data.len() + 8 * tensor.int64_data.len()
-        });
-        attribute.s().len()
-            + numbers
-            + tensor
-            + attribute.strings.iter().map(isqrt_cov_proto::Bytes::len).sum::<usize>()
-    };
-    let long = node.attribute.iter().map(|attribute| bytes(attribute) / LOOKED_AT).sum::<usize>();
+    // What is in graphs is looked at node by node.
+    let plain =
+        node.attribute.iter().filter(|attribute| attribute.g.is_none() && attribute.graphs.is_empty());
+    let long = plain.map(|attribute| attribute.encoded_len() / LOOKED_AT).sum::<usize>();
     node.input.len() + node.output.len() + node.attribute.len() + long
 }
 

@@ -4,7 +4,7 @@ use super::{Plan, Shapes};
 use crate::tensor::Tensor;
 
 /// Batch sizes tried where the model leaves them open: alone, a pair, and an odd number larger than both.
-const BATCHES: [usize; 3] = [1, 2, 5];
+pub(super) const BATCHES: [usize; 3] = [1, 2, 5];
 /// Seeds at the sizes after the first. A large model takes seconds a sample, and what depends on a size shows at once.
 pub(super) const SEEDS_BEYOND: usize = 2;
 /// Samples of the user's data that run at once, beyond the batch sizes above.

@@ -41,6 +41,11 @@ const IMAGES: [usize; 4] = [64, 224, 32, 299];
 /// The same for feature maps and sequences. Graphs may hold a centering matrix of M×M, so they start small.
 const FEATURES: [usize; 5] = [14, 7, 32, 64, 1];
 
+/// The size that is tried beside one that the models run at.
+fn larger(extent: usize) -> usize {
+    extent + extent.div_ceil(2)
+}
+
 /// What to run, and how much may differ.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -208,7 +213,7 @@ impl<'a> Pair<'a> {
             let square = (extent, extent);
             match attempt(square) {
                 Ok(true) => {
-                    let more = extent + extent.div_ceil(2);
+                    let more = larger(extent);
                     let others = [(extent, more), (more, more)].into_iter();
                     let other = others.filter(|&other| attempt(other).unwrap_or(false)).take(1);
                     return Ok(std::iter::once(square).chain(other).collect());

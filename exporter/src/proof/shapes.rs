@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 
+use super::cases::BATCHES;
+use super::{FEATURES, IMAGES, larger};
 use crate::recognize::probe::Generator;
 use crate::signature::{Dim, Port, Signature};
 use crate::tensor::{ElementType, Tensor};
@@ -160,7 +162,10 @@ impl Shapes {
 
     /// An error where the inputs are more than anybody would make up, at the greatest sizes that are tried.
     fn check_size(&self) -> Result<()> {
-        let sized = self.sized(5, if self.looks_like_images() { (299, 449) } else { (64, 96) });
+        let extents: &[usize] = if self.looks_like_images() { &IMAGES } else { &FEATURES };
+        let greatest = |sizes: &[usize]| sizes.iter().copied().max().unwrap_or(1);
+        let extent = greatest(extents);
+        let sized = self.sized(greatest(&BATCHES), (extent, larger(extent)));
         let mut together = 0_usize;
         for (input, dims) in self.inputs.iter().zip(sized) {
             together =

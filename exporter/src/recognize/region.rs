@@ -132,13 +132,12 @@ fn is_decision(node: &NodeProto) -> bool {
             | "LessOrEqual"
             | "Equal"
     );
-    let to =
-        |node: &NodeProto| node.find("to").and_then(|to| ElementType::from_onnx(i32::try_from(to.i()).ok()?));
-    decides || node.op_type() == "Cast" && to(node).is_some_and(|element| !element.is_float())
+    let to = node.find("to").and_then(|to| ElementType::from_onnx(i32::try_from(to.i()).ok()?));
+    decides || node.op_type() == "Cast" && to.is_some_and(|element| !element.is_float())
 }
 
 /// Whether a node chooses by data, which no input tried may show: by comparing them, or the larger of two. Nothing behind it is
-/// a formula. What compares with a constant size shows on extreme inputs.
+/// a formula. Limits that are constants show on extreme inputs instead.
 fn chooses(flow: &Flow, node: NodeId) -> bool {
     let proto = &flow.graph.node[node];
     is_decision(proto) || matches!(proto.op_type(), "Min" | "Max") && flow.data_reads(node).count() > 1
