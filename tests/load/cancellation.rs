@@ -15,17 +15,23 @@ use crate::process::Course;
 
 /// The session's threads.
 const THREADS: usize = 2;
+/// What a whole run takes at least, so that it has a middle to be ended in. The matrices grow until it does: on a machine that
+/// is slow, or in valgrind, where a second is a hundred, they stay small.
+const LONG: Duration = Duration::from_millis(25);
+const LEAST_CHANNELS: usize = 16;
+const MOST_CHANNELS: usize = 512;
 /// Whole runs before the first that is ended.
 const WARM: u32 = 10;
 /// How much the memory may grow in the second half of the runs.
 const SLACK: usize = 4 << 20;
-/// The channels of `chain.onnx`'s input.
-const CHANNELS: usize = 96;
+/// Matrices in the input of `chain.onnx`, as many as there are threads.
+const BATCH: usize = 2;
 
 /// `count` runs, each ended somewhere in its middle, and whole ones in between.
 pub fn cancellation(bench: &Bench, count: usize) -> Outcome<Value> {
     let session = bench.session("chain", THREADS)?;
-    let matrices = matrices(2);
+    let channels = channels_of_a_long_run(&session)?;
+    let matrices = matrices(channels);
     let expected = session.run(&matrices)?;
     let started = Instant::now();
     for _ in 0..WARM {
@@ -45,15 +51,35 @@ pub fn cancellation(bench: &Bench, count: usize) -> Outcome<Value> {
             course.look()?;
         }
     }
-    if ended < count / 2 {
+    if ended < count / 4 {
         return Err(format!("only {ended} of {count} runs were ended").into());
     }
     Ok(json!({
         "runs": count,
         "ended": ended,
+        "channels": channels,
         "milliseconds_of_a_whole_run": whole.as_secs_f64() * 1e3,
         "footprint": course.settled(SLACK)?,
     }))
+}
+
+/// The fewest channels, among powers of two, with which the shortest of some runs is long.
+fn channels_of_a_long_run(session: &SharedSession) -> Outcome<usize> {
+    let mut channels = LEAST_CHANNELS;
+    while channels < MOST_CHANNELS {
+        let matrices = matrices(channels);
+        let mut shortest = Duration::MAX;
+        for _ in 0..3 {
+            let started = Instant::now();
+            session.run(&matrices)?;
+            shortest = shortest.min(started.elapsed());
+        }
+        if shortest >= LONG {
+            break;
+        }
+        channels *= 2;
+    }
+    Ok(channels)
 }
 
 /// Runs the session and has another thread end that run after a while. Whether it did: the run may have been faster.
@@ -75,13 +101,13 @@ fn stopped(session: &SharedSession, inputs: &[Tensor], after: Duration) -> Outco
     }
 }
 
-/// `count` positive definite matrices, of which `chain.onnx` takes one root after another.
-fn matrices(count: usize) -> [Tensor; 1] {
+/// Positive definite matrices, of which `chain.onnx` takes one root after another.
+fn matrices(channels: usize) -> [Tensor; 1] {
     let mut random = Random(3);
-    let mut values = Vec::with_capacity(count * CHANNELS * CHANNELS);
-    for entry in 0..count * CHANNELS * CHANNELS {
-        let on_diagonal = (entry % (CHANNELS * CHANNELS)).is_multiple_of(CHANNELS + 1);
-        values.push(if on_diagonal { CHANNELS as f64 } else { random.number() });
+    let mut values = Vec::with_capacity(BATCH * channels * channels);
+    for entry in 0..BATCH * channels * channels {
+        let on_diagonal = (entry % (channels * channels)).is_multiple_of(channels + 1);
+        values.push(if on_diagonal { channels as f64 } else { random.number() });
     }
-    [Tensor::new(Element::Float, vec![count, CHANNELS, CHANNELS], &values)]
+    [Tensor::new(Element::Float, vec![BATCH, channels, channels], &values)]
 }

@@ -48,5 +48,5 @@ fn the_library_is_opened_again_and_stands_beside_another_version() {
 #[test]
 fn a_run_that_is_ended_leaves_the_session_as_it_was() {
     let Some(seen) = load("cancellation", 40) else { return };
-    assert!(seen["ended"].as_u64() >= Some(20), "{seen}");
+    assert!(seen["ended"].as_u64() >= Some(10), "{seen}");
 }
