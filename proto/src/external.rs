@@ -158,9 +158,13 @@ fn entry<'a>(tensor: &'a TensorProto, key: &'static str) -> Result<Option<&'a st
     Ok(value)
 }
 
-/// Whether a file may be read as external data; if not, why.
+/// Whether a file that another one names may be read; if not, why. A hard link cannot be told from a file but by the count of
+/// its names: whoever unpacks an archive of a stranger's may have made one to a file elsewhere.
+///
+/// # Errors
+/// No regular file, or one with several names.
 #[cfg(unix)]
-pub(crate) fn regular(metadata: &Metadata) -> Result<(), &'static str> {
+pub fn regular(metadata: &Metadata) -> Result<(), &'static str> {
     use std::os::unix::fs::MetadataExt as _;
 
     if !metadata.is_file() {
@@ -173,6 +177,7 @@ pub(crate) fn regular(metadata: &Metadata) -> Result<(), &'static str> {
 }
 
 #[cfg(not(unix))]
-pub(crate) fn regular(_: &Metadata) -> Result<(), &'static str> {
-    Err("cannot be checked for hard links on this system; put the data into the model")
+#[allow(missing_docs, clippy::missing_errors_doc)]
+pub fn regular(_: &Metadata) -> Result<(), &'static str> {
+    Err("cannot be checked for hard links on this system; expected all data in one file")
 }

@@ -27,6 +27,7 @@ pub use bytes::Bytes;
 pub use content::content;
 pub use draft::Draft;
 pub use error::{Error, Problem, TensorError};
+pub use external::regular;
 pub use map::on_lost;
 pub use model::Model;
 pub use printable::Printable;

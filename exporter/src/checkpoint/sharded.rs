@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
-use isqrt_cov_proto::content;
 use isqrt_cov_proto::onnx::TensorProto;
+use isqrt_cov_proto::{content, regular};
 
 use super::pairs::Pairs;
 use super::state_dict::Contents;
@@ -112,7 +112,8 @@ impl<'de> serde::Deserialize<'de> for Index {
     }
 }
 
-/// The path of a shard: a file in the index's folder, also after links are followed.
+/// The path of a shard: a file in the index's folder, also after links are followed, and with no other name, as for a model's
+/// external data.
 fn locate(path: &Path, shard: &str) -> Result<PathBuf, Error> {
     let wrong = |problem: &str| Error::Index {
         path: path.to_owned(),
@@ -135,5 +136,6 @@ fn locate(path: &Path, shard: &str) -> Result<PathBuf, Error> {
     if file.parent() != Some(&folder) {
         return Err(wrong("is a link out of the index's folder; expected the file itself: copy it there"));
     }
+    regular(&file.symlink_metadata().map_err(failed)?).map_err(wrong)?;
     Ok(file)
 }

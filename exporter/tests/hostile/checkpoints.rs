@@ -86,20 +86,26 @@ pub fn cases() -> Vec<Case> {
         };
         cases.push(Case { item, name, said, make: Box::new(make) });
     }
-    cases.push(Case {
-        item: "symlinked parents",
-        name: "shard_through_a_link".to_owned(),
-        said: "file `one.safetensors` is a link out of the index's folder".to_owned(),
-        make: Box::new(|to| {
+    let links: [(_, _, _, fn(&Path, &Path) -> std::io::Result<()>); 2] = [
+        ("symlinked parents", "shard_through_a_link", "is a link out of the index's folder", |to, at| {
+            std::os::unix::fs::symlink(to, at)
+        }),
+        ("hard links", "shard_with_another_name", "is a hard link", |to, at| fs::hard_link(to, at)),
+    ];
+    cases.extend(links.map(|(item, name, said, link)| Case {
+        item,
+        name: name.to_owned(),
+        said: format!("file `one.safetensors` {said}"),
+        make: Box::new(move |to| {
             let (inside, shard) = (to.join("inside"), to.join("one.safetensors"));
             fs::create_dir(&inside).unwrap();
             fs::copy(folder().join("sharded/one.safetensors"), &shard).unwrap();
-            std::os::unix::fs::symlink(&shard, inside.join("one.safetensors")).unwrap();
+            link(&shard, &inside.join("one.safetensors")).unwrap();
             let index = inside.join("model.safetensors.index.json");
             fs::write(&index, r#"{"weight_map": {"one": "one.safetensors"}}"#).unwrap();
             Given::input(index)
         }),
-    });
+    }));
     cases
 }
 
