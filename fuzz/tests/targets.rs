@@ -56,13 +56,21 @@ fn check(name: &str, seeds: usize, mutations: usize) {
     let findings = target.findings();
     let all: Vec<PathBuf> = findings.iter().cloned().chain(target.seeds()).collect();
     let inputs: Vec<Vec<u8>> = all.iter().map(|path| fs::read(path).unwrap()).collect();
-    let mut most = 0.0_f64;
+    let (mut most, mut largest) = (0.0_f64, 0);
     let mut run = |path: Option<&PathBuf>, input: &[u8]| {
         let peak = run(&target, path, input);
         most = most.max(peak as f64 / input.len().max(1024) as f64);
+        largest = largest.max(peak);
+        peak
     };
-    for (path, input) in all.iter().zip(&inputs).take(findings.len().saturating_add(seeds)) {
-        run(Some(path), input);
+    for (number, (path, input)) in
+        all.iter().zip(&inputs).take(findings.len().saturating_add(seeds)).enumerate()
+    {
+        let begun = Instant::now();
+        let peak = run(Some(path), input);
+        if number < findings.len() {
+            println!("{}: {:?}, {} MiB", path.display(), begun.elapsed(), peak >> 20);
+        }
     }
     for _ in 0..mutations {
         let chosen = random.choice(all.iter().zip(&inputs));
@@ -71,7 +79,10 @@ fn check(name: &str, seeds: usize, mutations: usize) {
         run(chosen.map(|(path, _)| path), &input);
     }
     println!("{name}: {} files, {mutations} mutations, {:?}", all.len(), start.elapsed());
-    println!("{name}: at most {most:.0} bytes for each byte of an input of 1 KiB or more");
+    println!(
+        "{name}: at most {most:.0} bytes for each byte of an input of 1 KiB or more, {:.1} MiB in all",
+        largest as f64 / f64::from(1 << 20)
+    );
 }
 
 /// Works on an input; where that fails, it is kept, and the message says where.
