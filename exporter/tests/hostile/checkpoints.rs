@@ -86,15 +86,18 @@ pub fn cases() -> Vec<Case> {
         };
         cases.push(Case { item, name, said, make: Box::new(make) });
     }
-    let links: [(_, _, _, fn(&Path, &Path) -> std::io::Result<()>); 2] = [
-        ("symlinked parents", "shard_through_a_link", "is a link out of the index's folder", |to, at| {
-            std::os::unix::fs::symlink(to, at)
-        }),
-        ("hard links", "shard_with_another_name", "is a hard link", |to, at| fs::hard_link(to, at)),
-    ];
-    cases.extend(links.map(|(item, name, said, link)| Case {
+    cases.push(linked_shard("symlinked parents", "is a link out of the index's folder", |to, at| {
+        std::os::unix::fs::symlink(to, at)
+    }));
+    cases.push(linked_shard("hard links", "is a hard link", |to, at| fs::hard_link(to, at)));
+    cases
+}
+
+/// An index whose shard is made by `link`, which leads to a file in another folder.
+fn linked_shard(item: &'static str, said: &str, link: fn(&Path, &Path) -> std::io::Result<()>) -> Case {
+    Case {
         item,
-        name: name.to_owned(),
+        name: format!("shard among {item}"),
         said: format!("file `one.safetensors` {said}"),
         make: Box::new(move |to| {
             let (inside, shard) = (to.join("inside"), to.join("one.safetensors"));
@@ -105,8 +108,7 @@ pub fn cases() -> Vec<Case> {
             fs::write(&index, r#"{"weight_map": {"one": "one.safetensors"}}"#).unwrap();
             Given::input(index)
         }),
-    }));
-    cases
+    }
 }
 
 #[test]
