@@ -1,11 +1,13 @@
 //! A graph as data flow: who makes a value, who reads it, and through which values all of its data comes.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 pub use isqrt_cov_proto::subgraphs;
 
 use crate::constants::{Constants, looks_trained};
+use crate::decisions::{Functions, decides_inside};
 
 /// A value of the graph, by its place in [`Flow::names`].
 pub type ValueId = usize;
@@ -42,7 +44,7 @@ pub struct Flow<'a> {
     pub kind: Vec<Kind>,
     /// Whether a trained weight goes into the making of each [`Kind::Constant`] value.
     trained: Vec<bool>,
-    /// Whether each node holds trained weights in its own graphs or function, or decides by data what it computes.
+    /// Whether each node holds trained weights in its own graphs or function, or something there decides by data.
     closed: Vec<bool>,
     /// Each data value's immediate dominator: the nearest value through which all of its data comes.
     dominator: Vec<Option<ValueId>>,
@@ -63,7 +65,9 @@ pub struct Around<'a> {
     /// went into them. What is not here is data.
     pub known: HashMap<&'a str, (Kind, bool)>,
     /// Functions, by domain and name, that cannot be part of a formula: see [`is_closed_function`].
-    pub closed_functions: HashSet<(&'a str, &'a str)>,
+    pub closed_functions: Rc<HashSet<(&'a str, &'a str)>>,
+    /// The model's functions.
+    pub functions: Rc<Functions<'a>>,
 }
 
 /// Whether the body of a function holds trained weights.
@@ -101,7 +105,8 @@ pub fn is_matrix_product(node: &NodeProto) -> bool {
 }
 
 /// Whether a node only moves the elements of its inputs.
-fn moves(node: &NodeProto) -> bool {
+#[must_use]
+pub fn moves(node: &NodeProto) -> bool {
     let operator = node.op_type();
     let named = [
         "Reshape",
@@ -118,8 +123,9 @@ fn moves(node: &NodeProto) -> bool {
     named.contains(&operator) || operator.starts_with("Gather") || operator.starts_with("Scatter")
 }
 
-/// Inputs of which an operator uses the shape or the type, not the elements.
-fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
+/// Whether an operator uses the shape or the type of an input, not the elements.
+#[must_use]
+pub fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
     matches!((node.op_type(), input), ("Shape" | "Size" | "EyeLike", 0) | ("CastLike", 1))
 }
 
@@ -394,7 +400,11 @@ impl<'a> Flow<'a> {
             |kind: Kind| deciding.iter().any(|name| self.id(name).is_some_and(|id| self.kind[id] == kind));
         // What is multiplied for one shape and not for another is no formula either.
         let by_shape = proto.op_type() == "If" && subgraphs(proto).any(multiplies);
-        decides(Kind::Data) || by_shape && decides(Kind::Shape) || holds_weights(std::slice::from_ref(proto))
+        let kind = |name: &str| self.id(name).map_or(Kind::Constant, |id| self.kind[id]);
+        decides(Kind::Data)
+            || by_shape && decides(Kind::Shape)
+            || holds_weights(std::slice::from_ref(proto))
+            || decides_inside(proto, &around.functions, &kind)
     }
 
     /// The values through which all data of `value` comes, nearest first.

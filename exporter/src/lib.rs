@@ -6,6 +6,7 @@ pub mod cli;
 mod commands;
 pub mod constants;
 pub mod data;
+pub mod decisions;
 pub mod documentation;
 pub mod evaluate;
 pub mod expand;

@@ -57,6 +57,11 @@ pub fn within<T>(multiplications: u64, work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Does `work` within half of what is left, and no more than so many multiplications: it must not use up what others need.
+pub(crate) fn within_half<T>(multiplications: u64, work: impl FnOnce() -> T) -> T {
+    within(multiplications.min(LEFT.get() / 2), work)
+}
+
 /// Does `work` within what `model` may ask for with inputs of these shapes, unless a budget is around already.
 pub(super) fn at_most_of_model<'d, T>(
     model: &ModelProto,

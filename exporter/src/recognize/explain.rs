@@ -2,8 +2,8 @@
 
 use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
 
+use super::Found;
 use super::identify::{Identification, Resolution};
-use super::{Found, Miss};
 
 /// Attributes that are farther off than this explain nothing, not even a near miss.
 const UNLIKE: f64 = 0.05;
@@ -36,41 +36,34 @@ pub fn distance(closest: &Identification, resolution: Resolution) -> String {
     )
 }
 
-/// What is a layer on ordinary inputs, but not on these.
+/// Why what is a layer on ordinary inputs is none on these.
 #[must_use]
-pub fn limited(found: Found, inputs: &str) -> Miss {
-    let reason = format!(
+pub fn limited(found: &Found, inputs: &str) -> String {
+    format!(
         "on ordinary inputs it is {}, but on inputs {inputs} it is not: something inside limits a value (a Clip, a Max, a \
          Where) or adds to it",
         found.layer
-    );
-    Miss {
-        scope: found.scope,
-        input: found.input,
-        output: found.output,
-        closest: Some(found.layer),
-        error: found.evidence.error,
-        evaluator: found.evaluator,
-        reason,
-    }
+    )
 }
 
-/// The finding of a layer that is another function where its input has the shape `dims`.
+/// Why a layer is none that is another function where its input has the shape `dims`.
 #[must_use]
-pub fn of_one_size(found: Found, error: f64, dims: &[usize]) -> Miss {
-    Miss {
-        scope: found.scope,
-        input: found.input,
-        output: found.output,
-        closest: Some(found.layer),
-        error,
-        evaluator: found.evaluator,
-        reason: format!(
-            "at the sizes first tried it is {}, but with an input of shape {dims:?} its numbers differ by {error:.1e}: \
-             what it computes depends on the shape",
-            found.layer
-        ),
-    }
+pub fn of_one_size(found: &Found, error: f64, dims: &[usize]) -> String {
+    format!(
+        "at the sizes first tried it is {}, but with an input of shape {dims:?} its numbers differ by {error:.1e}: \
+         what it computes depends on the shape",
+        found.layer
+    )
+}
+
+/// Why what is a root of symmetric matrices is none.
+#[must_use]
+pub fn not_symmetric(found: &Found) -> String {
+    format!(
+        "on ordinary inputs it is {}, but with some far larger numbers among the model's inputs `{}` is not symmetric: only one \
+         of its triangles would be read",
+        found.layer, found.input
+    )
 }
 
 /// In what a layer differs from the published one.

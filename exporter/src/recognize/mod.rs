@@ -5,6 +5,7 @@
 //! attributes for which an operator's float64 reference gives the same numbers, and demands that any other function is
 //! far off. [`lost`] tells a layer that an exporter broke from one that merely differs.
 
+mod confirm;
 mod explain;
 mod identify;
 mod judge;
@@ -28,7 +29,7 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
 use self::identify::{Identification, identify};
 use self::observe::{Cut, Observed, Subject};
 use self::places::{Place, places};
-use self::survey::{Known, OTHER_SIZES, SIZES, Survey, leaves_sizes_open, source, survey};
+use self::survey::{Known, SIZES, Survey, Trial, source, survey};
 use crate::evaluate::budget;
 use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
@@ -149,6 +150,21 @@ pub struct Miss {
     pub reason: String,
 }
 
+impl Miss {
+    /// What looked like a layer and is none.
+    fn of(found: Found, reason: String) -> Self {
+        Self {
+            scope: found.scope,
+            input: found.input,
+            output: found.output,
+            closest: Some(found.layer),
+            error: found.evidence.error,
+            evaluator: found.evaluator,
+            reason,
+        }
+    }
+}
+
 /// A layer whose iteration is gone.
 #[derive(Debug, Clone)]
 pub struct Lost {
@@ -180,6 +196,9 @@ pub struct Hole {
     /// Indices, among the nodes of its graph, of the nodes that only this region needs.
     pub nodes: Vec<usize>,
 }
+
+/// How often regions that turned out to be no layers are left out and others looked for.
+const MOST_RETREATS: usize = 4;
 
 /// Attributes that are farther off than this, relative to the largest value, are no candidates. A wrong ε alone may take
 /// the right ones far off.
@@ -222,28 +241,39 @@ fn recognized(
 ) -> Result<Findings> {
     let bodies = bodies(model);
     let places = places(model, graph, &bodies);
-    let candidates = candidates(model, &places);
+    let mut candidates = candidates(model, &places);
+    let wanted: Vec<_> = candidates.iter().map(|candidate| (candidate.place, candidate.input)).collect();
+    let trial = Trial { known, ..Trial::of(&SIZES) };
     let mut search = Search {
         model,
         places: &places,
         runtime,
+        trial,
         survey: Survey::default(),
         frozen: places.iter().map(|_| OnceCell::new()).collect(),
         covered: places.iter().map(|place| fused_nodes(place.flow.graph)).collect(),
         owned: places.iter().map(|place| fused_nodes(place.flow.graph)).collect(),
         findings: Findings::default(),
     };
-    let wanted: Vec<_> = candidates.iter().map(|candidate| (candidate.place, candidate.input)).collect();
     if !candidates.is_empty() {
-        search.survey = survey(model, &places, &wanted, (known, &SIZES), runtime)?;
+        search.survey = survey(model, &places, &wanted, &trial, runtime)?;
     }
-    search.run(&candidates);
-    if !search.findings.layers.is_empty() && leaves_sizes_open(graph) {
-        // A model that does not run with other sizes is what it is with these.
-        if let Ok(survey) = survey(model, &places, &wanted, (None, &OTHER_SIZES), runtime) {
-            search.confirm(&survey);
+    let mut refused = Vec::new();
+    for retreat in 0..=MOST_RETREATS {
+        search.run(&candidates);
+        let before = refused.len();
+        search.confirm(&wanted, &mut refused);
+        if refused.len() == before || retreat == MOST_RETREATS {
+            break;
         }
+        // What is no layer may hold one, behind the choice that sizes made.
+        let is_refused = |candidate: &Candidate| {
+            refused[before..].iter().any(|refused| refused.source == (candidate.place, candidate.input))
+        };
+        candidates.retain(|candidate| !is_refused(candidate));
+        search.forget();
     }
+    search.findings.misses.extend(refused.into_iter().map(|refused| refused.miss));
     search.findings.not_evaluated = search.survey.failure.take();
     // A layer inside of another finding has gone with it.
     let places_of = |found: &Found| places.iter().position(|place| place.scope == found.scope);
@@ -300,6 +330,8 @@ struct Search<'a> {
     model: &'a ModelProto,
     places: &'a [Place<'a>],
     runtime: &'a dyn Runtime,
+    /// What the survey was made with.
+    trial: Trial<'a>,
     survey: Survey,
     /// For each place what its regions need from outside.
     frozen: Vec<OnceCell<Vec<TensorProto>>>,
@@ -311,6 +343,13 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Goes back to the beginning.
+    fn forget(&mut self) {
+        let fused = || self.places.iter().map(|place| fused_nodes(place.flow.graph)).collect();
+        (self.covered, self.owned) = (fused(), fused());
+        self.findings = Findings::default();
+    }
+
     fn run(&mut self, candidates: &[Candidate]) {
         let mut unexplained = Vec::new();
         for candidate in candidates {
@@ -429,7 +468,10 @@ impl Search<'_> {
             }
         }
         let Some((output, found)) = best else {
-            self.findings.misses.extend(limited.map(|(found, inputs)| explain::limited(found, &inputs)));
+            self.findings.misses.extend(limited.map(|(found, inputs)| {
+                let reason = explain::limited(&found, &inputs);
+                Miss::of(found, reason)
+            }));
             return false;
         };
         self.keep(candidate, output, found);
@@ -525,33 +567,6 @@ impl Search<'_> {
         self.covered[candidate.place].extend(explained.into_iter().chain(found.nodes.iter().copied()));
         self.owned[candidate.place].extend(&found.nodes);
         self.findings.layers.push(found);
-    }
-
-    /// Takes back layers that are other functions at the sizes of another `survey`: the number of steps, say, may depend
-    /// on the number of samples.
-    fn confirm(&mut self, survey: &Survey) {
-        let frozen: Vec<OnceCell<Vec<TensorProto>>> = self.places.iter().map(|_| OnceCell::new()).collect();
-        let distance = |found: &Found| {
-            let place = self.places.iter().position(|place| place.scope == found.scope)?;
-            let flow = &self.places[place].flow;
-            let (input, output) = (flow.id(&found.input)?, flow.id(&found.output)?);
-            let frozen = frozen[place].get_or_init(|| survey.frozen(self.places, place));
-            let seen = survey.get(self.places, place, input)?;
-            let place = &self.places[place];
-            let subject = Subject { model: self.model, place, frozen, seen, input, products: &[] };
-            let distance = subject.distance(&found.layer, output, self.runtime)?;
-            Some((distance, seen.tensor.dims().to_vec()))
-        };
-        let mut kept = Vec::new();
-        for found in std::mem::take(&mut self.findings.layers) {
-            match distance(&found) {
-                Some((error, dims)) if error > tolerance(found.element) => {
-                    self.findings.misses.push(explain::of_one_size(found, error, &dims));
-                }
-                _ => kept.push(found),
-            }
-        }
-        self.findings.layers = kept;
     }
 
     fn found(

@@ -353,7 +353,7 @@ fn evaluate_in(
 }
 
 /// Whether every matrix of a tensor [N, d, d] is symmetric, up to rounding.
-fn is_symmetric(tensor: &Tensor) -> bool {
+pub fn is_symmetric(tensor: &Tensor) -> bool {
     let side = tensor.dims()[1];
     let values = tensor.to_f64();
     values.chunks_exact(side * side).all(|matrix| {

@@ -1,10 +1,12 @@
 //! Every graph of a model with its data flow: the main graph, those inside nodes, the bodies of functions.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
+use crate::decisions::Functions;
 use crate::graph::{Around, Flow, Kind, captured, is_closed_function, subgraphs};
 use crate::scope::Scope;
 
@@ -50,7 +52,14 @@ pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [Gra
             *calls.entry(called).or_default() += 1;
         }
     }
-    let around = |known| Around { known, closed_functions: closed_functions.clone() };
+    // The operators' own are no formula here.
+    let others = by_name.iter().filter(|((domain, _), _)| *domain != DOMAIN);
+    let functions: Functions = others.map(|(&name, &index)| (name, &model.functions[index])).collect();
+    let (closed_functions, functions) = (Rc::new(closed_functions), Rc::new(functions));
+    let around = |known| {
+        let (closed_functions, functions) = (Rc::clone(&closed_functions), Rc::clone(&functions));
+        Around { known, closed_functions, functions }
+    };
     let flow = Flow::within(graph, &around(HashMap::new()));
     let mut places = vec![Place { scope: Scope::default(), flow, outer: None, opsets: &model.opset_import }];
     let mut entered = HashSet::new();

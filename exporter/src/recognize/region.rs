@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto};
 
-use crate::graph::{Flow, Kind, NodeId, ValueId, is_matrix_product, multiplies, subgraphs};
-use crate::tensor::ElementType;
+use crate::decisions::{chooses, is_decision};
+use crate::graph::{Flow, Kind, NodeId, ValueId, is_matrix_product, moves, multiplies, subgraphs};
 
 /// Feature maps upstream of a product that are tried as a region's input.
 const INPUTS_TRIED: usize = 8;
@@ -117,30 +117,28 @@ pub fn is_guard(node: &NodeProto) -> bool {
     limits || is_decision(node)
 }
 
-/// Whether a node makes of numbers which of a few cases they are.
-fn is_decision(node: &NodeProto) -> bool {
-    let decides = matches!(
-        node.op_type(),
-        "Sign"
-            | "Round"
-            | "Floor"
-            | "Ceil"
-            | "Mod"
-            | "Greater"
-            | "GreaterOrEqual"
-            | "Less"
-            | "LessOrEqual"
-            | "Equal"
-    );
-    let to = node.find("to").and_then(|to| ElementType::from_onnx(i32::try_from(to.i()).ok()?));
-    decides || node.op_type() == "Cast" && to.is_some_and(|element| !element.is_float())
-}
-
-/// Whether a node chooses by data, which no input tried may show: by comparing them, or the larger of two. Nothing behind it is
-/// a formula. Limits that are constants show on extreme inputs instead.
-fn chooses(flow: &Flow, node: NodeId) -> bool {
+/// Whether a node may compute something else for other shapes: it makes cases of them, takes a part of what it reads, or has
+/// graphs or a function inside.
+pub fn decides_by_size(flow: &Flow, node: NodeId) -> bool {
     let proto = &flow.graph.node[node];
-    is_decision(proto) || matches!(proto.op_type(), "Min" | "Max") && flow.data_reads(node).count() > 1
+    let makers = || {
+        let producers = proto.input.iter().filter_map(|name| flow.producer[flow.id(name)?]);
+        producers.map(|producer| &flow.graph.node[producer])
+    };
+    let of_shapes = flow.outputs(node).all(|value| flow.kind[value] == Kind::Shape);
+    match proto.op_type() {
+        "Slice" => !of_shapes,
+        // Sizes are whole numbers unless they are made other ones.
+        "Div" => of_shapes && !makers().any(|maker| maker.op_type() == "Cast" && !is_decision(maker)),
+        "Cast" => {
+            of_shapes
+                && is_decision(proto)
+                && !makers().any(|maker| maker.op_type() == "Shape" || moves(maker))
+        }
+        _ if subgraphs(proto).next().is_some() => true,
+        _ if !matches!(proto.domain(), "" | "ai.onnx" | "com.microsoft") => true,
+        _ => of_shapes && is_guard(proto),
+    }
 }
 
 /// Whether a graph, or a graph in it, treats numbers differently by their size.
@@ -173,7 +171,8 @@ impl Region {
         let mut nodes = HashSet::new();
         let mut order = Vec::new();
         for node in following(flow, input) {
-            let is_formula = !flow.has_weights(node) && !chooses(flow, node);
+            let is_formula =
+                !flow.has_weights(node) && !chooses(&flow.graph.node[node], flow.data_reads(node).count());
             if is_formula && flow.data_reads(node).all(|value| inside.contains(&value)) {
                 nodes.insert(node);
                 inside.extend(flow.outputs(node));

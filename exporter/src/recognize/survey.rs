@@ -80,6 +80,43 @@ pub const OTHER_SIZES: Sizes = Sizes {
     ],
 };
 
+/// Larger ones, for what sizes decide.
+pub const LARGE_SIZES: Sizes = Sizes {
+    batches: [17, 1, 32],
+    extents: [
+        (36, 40),
+        (66, 63),
+        (64, 64),
+        (128, 128),
+        (384, 384),
+        (22, 22),
+        (42, 42),
+        (30, 30),
+        (48, 48),
+        (72, 72),
+        (112, 112),
+        (192, 192),
+    ],
+};
+
+/// What a model is evaluated with.
+#[derive(Clone, Copy)]
+pub struct Trial<'t> {
+    /// The shapes of the user's data.
+    pub known: Known<'t>,
+    /// The sizes for axes that are open still.
+    pub sizes: &'t Sizes,
+    /// Whether a few numbers are far larger than most.
+    pub heavy: bool,
+}
+
+impl<'t> Trial<'t> {
+    /// Ordinary numbers in these sizes.
+    pub fn of(sizes: &'t Sizes) -> Self {
+        Self { known: None, sizes, heavy: false }
+    }
+}
+
 /// The shapes of the user's data, where there are any: one for each input, initializers left out.
 pub type Known<'k> = Option<&'k [Vec<usize>]>;
 
@@ -105,7 +142,7 @@ pub fn survey(
     model: &ModelProto,
     places: &[Place],
     wanted: &[(usize, ValueId)],
-    (known, sizes): (Known<'_>, &Sizes),
+    &Trial { known, sizes, heavy }: &Trial<'_>,
     runtime: &dyn Runtime,
 ) -> Result<Survey> {
     let graph = places[0].flow.graph;
@@ -132,7 +169,7 @@ pub fn survey(
         }
         let mut generator = Generator::new(1);
         let inputs: Vec<Tensor> =
-            entries.iter().map(|entry| random(&mut generator, entry.element, &entry.dims)).collect();
+            entries.iter().map(|entry| random(&mut generator, entry.element, &entry.dims, heavy)).collect();
         let outcome = evaluator.watch(&inputs, &mut watch);
         let (seen, kept) = (std::mem::take(&mut watch.seen), std::mem::take(&mut watch.kept));
         let mut survey = Survey { seen, failure: None };
@@ -280,12 +317,13 @@ impl Watcher for Watch {
     }
 }
 
-/// Normally distributed numbers, or 0 for types that are not floating-point.
-fn random(generator: &mut Generator, element: ElementType, dims: &[usize]) -> Tensor {
+/// Normally distributed numbers, or some thousand times as large and `heavy` ones, or 0 for types that are not floating-point.
+fn random(generator: &mut Generator, element: ElementType, dims: &[usize], heavy: bool) -> Tensor {
     if !element.is_float() {
         return Tensor::zeros(element, dims);
     }
-    let values: Vec<f64> = (0..dims.iter().product()).map(|_| generator.normal()).collect();
+    let number = |normal: f64| if heavy { 1e3 * normal.powi(5) } else { normal };
+    let values: Vec<f64> = (0..dims.iter().product()).map(|_| number(generator.normal())).collect();
     Tensor::from_f64(element, dims, &values)
 }
 

@@ -1,0 +1,105 @@
+//! What is a layer at the sizes and on the numbers first tried, and another function elsewhere.
+
+use isqrt_cov::recognize::{Findings, recognize};
+use isqrt_cov::runtime::embedded::Embedded;
+use isqrt_cov_op::OperatorKind;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
+
+use super::changed::{ending_in_the_root, read_instead};
+use super::common::{corpus, load};
+
+fn found_in(model: &ModelProto) -> Findings {
+    recognize(model, &Embedded::new()).unwrap()
+}
+
+/// Checks that the layer is found where it reads `input`, and not before.
+fn check_layer_behind(model: &ModelProto, input: &str) {
+    let findings = found_in(model);
+    let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+    assert_eq!((found.layer.operator, &*found.input), (OperatorKind::IsqrtCov, input));
+    assert!(findings.misses.iter().any(|miss| miss.reason.contains("depends on the shape")));
+}
+
+/// Scales the input by 1 for up to `most` of the sizes in `axis`, and by more from there on.
+fn scaled_beyond(model: &mut ModelProto, axis: i64, most: i64) {
+    let graph = model.graph.as_mut().unwrap();
+    let input = graph.input[0].name().to_owned();
+    read_instead(graph, &input, "scaled");
+    let numbers = [("axis", axis), ("most", most), ("all_but_one", most - 1)];
+    graph.initializer.extend(numbers.map(|(name, number)| TensorProto::from_values(name, &[], &[number])));
+    graph.node.extend([
+        NodeProto::new("Shape", &[&input], &["sizes"]),
+        NodeProto::new("Gather", &["sizes", "axis"], &["size"]),
+        NodeProto::new("Max", &["size", "most"], &["large"]),
+        NodeProto::new("Sub", &["large", "all_but_one"], &["beyond"]),
+        NodeProto::new("Cast", &["beyond"], &["factor"])
+            .with(AttributeProto::int("to", DataType::Float as i64)),
+        NodeProto::new("Mul", &[&input, "factor"], &["scaled"]),
+    ]);
+}
+
+#[test]
+fn what_many_samples_change_is_no_part_of_a_layer() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    scaled_beyond(&mut model, 0, 10);
+    check_layer_behind(&model, "scaled");
+}
+
+#[test]
+fn what_a_large_image_changes_is_no_part_of_a_layer() {
+    let mut model = load(&corpus().join("own/dynamic_sizes_dyn18_hw.onnx"));
+    scaled_beyond(&mut model, 2, 60);
+    check_layer_behind(&model, "scaled");
+}
+
+/// As many positions are taken as the smaller images have.
+#[test]
+fn a_part_of_a_large_image_is_no_whole_one() {
+    let mut model = load(&corpus().join("own/dynamic_sizes_ts17_hw.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    let input = graph.input[0].name().to_owned();
+    read_instead(graph, &input, "part");
+    let numbers = [("from", 0), ("up_to", 30), ("height", 2)];
+    graph.initializer.extend(numbers.map(|(name, number)| TensorProto::from_values(name, &[1], &[number])));
+    graph.node.insert(0, NodeProto::new("Slice", &[&input, "from", "up_to", "height"], &["part"]));
+    check_layer_behind(&model, "part");
+}
+
+/// Steps are made for as long as their result says so, which it always does here.
+#[test]
+fn a_loop_that_data_may_end_is_no_formula() {
+    let mut model = load(&corpus().join("own/handmade_loop.onnx"));
+    assert_eq!(found_in(&model).layers.len(), 1);
+    let graph = model.graph.as_mut().unwrap();
+    let body = graph.node.iter_mut().find(|node| node.op_type() == "Loop").unwrap();
+    let body = body.attribute.iter_mut().find_map(|attribute| attribute.g.as_deref_mut()).unwrap();
+    let (carried, goes_on) = (body.output[1].name().to_owned(), body.output[0].name().to_owned());
+    body.initializer.push(TensorProto::from_values("tiny", &[], &[1e-30_f32]));
+    body.node.retain(|node| node.output[0] != goes_on);
+    body.node.extend([
+        NodeProto::new("ReduceMax", &[&carried], &["largest"]).with(AttributeProto::int("keepdims", 0)),
+        NodeProto::new("Greater", &["largest", "tiny"], &[&goes_on]),
+    ]);
+    let findings = found_in(&model);
+    let operators: Vec<_> = findings.layers.iter().map(|found| found.layer.operator).collect();
+    assert_eq!(operators, [OperatorKind::CovariancePooling], "{findings:?}");
+}
+
+/// A root reads one triangle: both must be the same whatever the data are.
+#[test]
+fn a_matrix_that_large_numbers_make_asymmetric_has_no_root_of_ours() {
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let limits = [("least", -20.0), ("most", 20.0)];
+    graph
+        .initializer
+        .extend(limits.map(|(name, limit)| TensorProto::from_values(name, &[], &[limit as f32])));
+    let product = graph.node.iter().position(|node| node.op_type() == "MatMul").unwrap() + 2;
+    assert_eq!(graph.node[product].op_type(), "MatMul");
+    let right = std::mem::replace(&mut graph.node[product].input[1], "limited".to_owned());
+    graph.node.insert(product, NodeProto::new("Clip", &[&right, "least", "most"], &["limited"]));
+    let findings = found_in(&model);
+    assert!(findings.layers.is_empty(), "{findings:?}");
+    assert!(findings.misses.iter().any(|miss| miss.reason.contains("is not symmetric")), "{findings:?}");
+}
