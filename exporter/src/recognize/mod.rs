@@ -363,14 +363,20 @@ impl Search<'_> {
             if layers == 0 && self.lost(candidate, &observed) {
                 continue;
             }
-            if layers > 0 || self.explain_within(candidate, &observed) {
-                // The root or the covariance may be wanted for itself, too.
-                self.explain_rest(candidate, &observed, OperatorKind::IsqrtCov);
-                self.explain_rest(candidate, &observed, OperatorKind::CovariancePooling);
+            if layers > 0 {
+                self.explain_beside(candidate, &observed);
             } else {
                 unexplained.push((candidate, observed));
             }
         }
+        // A whole layer may follow from what is only scaled in front of it.
+        unexplained.retain(|(candidate, observed)| {
+            let explained = !self.is_explained(candidate) && self.explain_within(candidate, observed);
+            if explained {
+                self.explain_beside(candidate, observed);
+            }
+            !explained
+        });
         for (candidate, observed) in &unexplained {
             if !self.is_explained(candidate) {
                 self.explain(candidate, observed, OperatorKind::CovariancePooling);
@@ -488,6 +494,12 @@ impl Search<'_> {
         let Some((output, found)) = found else { return false };
         self.keep(candidate, output, found);
         true
+    }
+
+    /// Keeps the roots and the covariances that are wanted for themselves, beside the layers found.
+    fn explain_beside(&mut self, candidate: &Candidate, observed: &Observed) {
+        self.explain_rest(candidate, observed, OperatorKind::IsqrtCov);
+        self.explain_rest(candidate, observed, OperatorKind::CovariancePooling);
     }
 
     /// Keeps every value that is an end of its own, beside the layers found, and that `operator` explains.
