@@ -249,3 +249,19 @@ fn products_that_are_written_as_sums_are_products() {
     let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
     assert_eq!((found.layer.operator, found.layer.iterations), (OperatorKind::IsqrtCov, 5));
 }
+
+/// The root of a matrix over its trace does not see the scale of what it is made of: it follows from the value in front of a
+/// scale as well, but the whole layer does not.
+#[test]
+fn a_layer_behind_a_scale_is_found_whole() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    let input = graph.input[0].name().to_owned();
+    read_instead(graph, &input, "scaled");
+    graph.initializer.push(TensorProto::from_values("scale", &[], &[0.25_f32]));
+    graph.node.push(NodeProto::new("Mul", &[&input, "scale"], &["scaled"]));
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let [found] = &findings.layers[..] else { panic!("{findings:?}") };
+    assert!(found.layer.compensated);
+    assert_eq!((&*found.input, &*found.output), ("scaled", model.graph.as_ref().unwrap().output[0].name()));
+}
