@@ -8,8 +8,10 @@ use isqrt_cov_proto::onnx::TensorProto;
 
 use super::observe::{Subject, is_symmetric};
 use super::region::decides_by_size;
-use super::survey::{LARGE_SIZES, OTHER_SIZES, Seen, Survey, Trial, leaves_sizes_open, survey};
-use super::{Found, Miss, Search, explain, tolerance};
+use super::search::Search;
+use super::survey::{Seen, Survey, survey};
+use super::trial::{LARGE_SIZES, OTHER_SIZES, Trial, leaves_sizes_open};
+use super::{Found, Miss, explain, tolerance};
 use crate::evaluate::budget;
 use crate::evaluate::multiplications;
 use crate::graph::{Flow, Kind, ValueId};
@@ -27,7 +29,7 @@ const TRIES: u64 = 1 << 36;
 const ONE_TRY: u64 = 1 << 33;
 
 /// A finding that is none.
-pub(super) struct Refused {
+pub struct Refused {
     /// The place and the value in it from which it follows.
     pub source: (usize, ValueId),
     /// What is said of it.
@@ -45,7 +47,7 @@ struct Surveys {
 impl Search<'_> {
     /// Takes back what is another function at other sizes, as the number of steps may depend on the number of samples, and
     /// roots of matrices that need not be symmetric; adds them to what was `refused`.
-    pub(super) fn confirm(&mut self, wanted: &[(usize, ValueId)], refused: &mut Vec<Refused>) {
+    pub fn confirm(&mut self, wanted: &[(usize, ValueId)], refused: &mut Vec<Refused>) {
         let mut kept = Vec::new();
         let surveys = Surveys::default();
         for found in std::mem::take(&mut self.findings.layers) {

@@ -484,8 +484,8 @@ mod tests {
     use isqrt_cov_op::reference;
 
     use super::*;
-    use crate::recognize::NEAR;
     use crate::recognize::probed::inputs;
+    use crate::recognize::search::NEAR;
 
     fn probed(operator: OperatorKind, dims: &[usize]) -> Probed {
         let inputs = inputs(operator, dims);

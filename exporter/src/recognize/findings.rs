@@ -1,0 +1,165 @@
+//! What is found in a model: layers, what looks like one and is none, and layers that an exporter broke.
+
+use isqrt_cov_op::Layer;
+use isqrt_cov_proto::onnx::ModelProto;
+
+use crate::scope::Scope;
+use crate::tensor::{ElementType, Tensor};
+
+/// What was found in a model.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// Regions that compute an operator, in graph order; they do not overlap.
+    pub layers: Vec<Found>,
+    /// Regions that look like a layer and are none, with what differs.
+    pub misses: Vec<Miss>,
+    /// Layers whose iteration the exporter dropped.
+    pub lost: Vec<Lost>,
+    /// Why not all of the model could be evaluated, so that there may be more than was found.
+    pub not_evaluated: Option<String>,
+}
+
+/// A region that computes an operator.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The operator and its attributes.
+    pub layer: Layer,
+    /// The graph that the region is in.
+    pub scope: Scope,
+    /// The same for people; nothing for the main graph.
+    pub within: String,
+    /// The value that the region reads.
+    pub input: String,
+    /// The value that it computes.
+    pub output: String,
+    /// Element type of both.
+    pub element: ElementType,
+    /// Shape of one sample of `output` where it differs from the operator's: a trailing axis of 1, or a flat matrix.
+    pub reshape: Option<Vec<usize>>,
+    /// Indices, among the nodes of its graph, of the nodes that only this region needs.
+    pub nodes: Vec<usize>,
+    /// The region as a model of its own: one input of the shape that it was evaluated with, one output.
+    pub region: ModelProto,
+    /// What it read in the model, of that shape; nothing where nothing was cut out.
+    pub seen: Option<Tensor>,
+    /// What evaluated the region.
+    pub evaluator: String,
+    /// Why it was recognized.
+    pub evidence: Evidence,
+}
+
+#[cfg(test)]
+impl Found {
+    /// A finding in the main graph that `nodes` make up.
+    pub(crate) fn example(layer: Layer, input: &str, output: &str, nodes: Vec<usize>) -> Self {
+        Self {
+            layer,
+            scope: Scope::default(),
+            within: String::new(),
+            input: input.to_owned(),
+            output: output.to_owned(),
+            element: ElementType::F32,
+            reshape: None,
+            nodes,
+            region: ModelProto::default(),
+            seen: None,
+            evaluator: String::new(),
+            evidence: Evidence { error: 0.0, runner_up: 1.0, runner_up_layer: None, probes: 4 },
+        }
+    }
+}
+
+/// How well the identified attributes explain the numbers.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// max|Δ| / max|reference| of the winner against the float64 reference, the worst over all probes.
+    pub error: f64,
+    /// The same of the best other attributes that compute another function.
+    pub runner_up: f64,
+    /// Those attributes.
+    pub runner_up_layer: Option<Layer>,
+    /// Probes evaluated.
+    pub probes: usize,
+}
+
+impl Evidence {
+    /// That of a layer that is there because the user says so.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { error: f64::NAN, runner_up: f64::NAN, runner_up_layer: None, probes: 0 }
+    }
+}
+
+impl Found {
+    /// Whether the layer was put back on the user's word instead of being recognized.
+    #[must_use]
+    pub fn is_repaired(&self) -> bool {
+        self.evidence.probes == 0
+    }
+}
+
+/// A region that looks like a layer but computes something else.
+#[derive(Debug, Clone)]
+pub struct Miss {
+    /// The graph that it is in.
+    pub scope: Scope,
+    /// The value that the region reads.
+    pub input: String,
+    /// The value nearest to a layer's output.
+    pub output: String,
+    /// The closest operator, if any comes near.
+    pub closest: Option<Layer>,
+    /// max|Δ| / max|reference| of the closest.
+    pub error: f64,
+    /// What evaluated the region.
+    pub evaluator: String,
+    /// What differs, for people.
+    pub reason: String,
+}
+
+impl Miss {
+    /// What looked like a layer and is none.
+    pub(super) fn of(found: Found, reason: String) -> Self {
+        Self {
+            scope: found.scope,
+            input: found.input,
+            output: found.output,
+            closest: Some(found.layer),
+            error: found.evidence.error,
+            evaluator: found.evaluator,
+            reason,
+        }
+    }
+}
+
+/// A layer whose iteration is gone.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    /// The graph that it was in.
+    pub scope: Scope,
+    /// The same for people; nothing for the main graph.
+    pub within: String,
+    /// The feature map that the layer read.
+    pub input: String,
+    /// The constant value that stands where the layer's output was.
+    pub output: String,
+    /// The evidence, for people.
+    pub reason: String,
+    /// Where the layer can be put back; none where nothing of it is left.
+    pub hole: Option<Hole>,
+}
+
+/// What stands where a layer was: enough to put one back.
+#[derive(Debug, Clone)]
+pub struct Hole {
+    /// The covariance that is left of the layer.
+    pub covariance: Layer,
+    /// Element type of input and output.
+    pub element: ElementType,
+    /// A shape of the input.
+    pub input_dims: Vec<usize>,
+    /// The output's shape then.
+    pub output_dims: Vec<usize>,
+    /// Indices, among the nodes of its graph, of the nodes that only this region needs.
+    pub nodes: Vec<usize>,
+}

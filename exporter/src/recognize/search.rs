@@ -1,0 +1,433 @@
+//! The search for layers among the regions of a model's graphs.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashSet};
+
+use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
+
+use super::explain;
+use super::findings::{Findings, Found, Lost, Miss};
+use super::identify::{Identification, identify};
+use super::observe::{Cut, Observed, Subject};
+use super::places::Place;
+use super::survey::{Survey, source};
+use super::trial::Trial;
+use super::{lost, region, relatives};
+use crate::graph::{NodeId, ValueId};
+use crate::runtime::Runtime;
+
+/// Attributes that are farther off than this, relative to the largest value, are no candidates. A wrong ε alone may take
+/// the right ones far off.
+pub const NEAR: f64 = 0.5;
+
+/// A value from which regions may follow.
+pub struct Candidate {
+    /// Its place, among the model's.
+    pub place: usize,
+    /// The value there.
+    pub input: ValueId,
+    /// The products that a region from here could explain.
+    products: Vec<NodeId>,
+}
+
+/// The values to try, outer graphs before those in them, and upstream first: the first match is the largest region.
+pub fn candidates(model: &ModelProto, places: &[Place]) -> Vec<Candidate> {
+    let multiplying = region::multiplying_functions(&model.functions);
+    let mut all = Vec::new();
+    for (place, Place { flow, .. }) in places.iter().enumerate() {
+        let mut inputs: BTreeMap<ValueId, Vec<NodeId>> = BTreeMap::new();
+        for product in region::products(flow, &multiplying) {
+            for input in region::inputs(flow, product) {
+                inputs.entry(input).or_default().push(product);
+            }
+        }
+        let mut here: Vec<Candidate> =
+            inputs.into_iter().map(|(input, products)| Candidate { place, input, products }).collect();
+        here.sort_by_key(|candidate| flow.depth(candidate.input));
+        all.extend(here);
+    }
+    all
+}
+
+/// Nodes that are operators of ours already explain themselves.
+fn fused_nodes(graph: &GraphProto) -> HashSet<NodeId> {
+    (0..graph.node.len()).filter(|&node| graph.node[node].domain() == DOMAIN).collect()
+}
+
+/// What is searched, and what was found so far.
+pub struct Search<'a> {
+    /// The model.
+    pub model: &'a ModelProto,
+    /// Its graphs.
+    pub places: &'a [Place<'a>],
+    /// What evaluates what the evaluator of regions does not.
+    pub runtime: &'a dyn Runtime,
+    /// What the survey was made with.
+    pub trial: Trial<'a>,
+    /// The values of the whole model.
+    pub survey: Survey,
+    /// For each place what its regions need from outside.
+    frozen: Vec<OnceCell<Vec<TensorProto>>>,
+    /// For each place the nodes that a finding explains.
+    covered: Vec<HashSet<NodeId>>,
+    /// For each place the nodes that give way to a finding.
+    pub owned: Vec<HashSet<NodeId>>,
+    /// What was found.
+    pub findings: Findings,
+}
+
+impl<'a> Search<'a> {
+    /// Nothing found yet in these places of a model.
+    pub fn new(
+        model: &'a ModelProto,
+        places: &'a [Place<'a>],
+        runtime: &'a dyn Runtime,
+        trial: Trial<'a>,
+    ) -> Self {
+        let mut search = Self {
+            model,
+            places,
+            runtime,
+            trial,
+            survey: Survey::default(),
+            frozen: places.iter().map(|_| OnceCell::new()).collect(),
+            covered: Vec::new(),
+            owned: Vec::new(),
+            findings: Findings::default(),
+        };
+        search.forget();
+        search
+    }
+
+    /// Goes back to the beginning.
+    pub fn forget(&mut self) {
+        let fused = || self.places.iter().map(|place| fused_nodes(place.flow.graph)).collect();
+        (self.covered, self.owned) = (fused(), fused());
+        self.findings = Findings::default();
+    }
+
+    /// Searches the regions that follow from these values.
+    pub fn run(&mut self, candidates: &[Candidate]) {
+        let mut unexplained = Vec::new();
+        for candidate in candidates {
+            let Some(observed) = self.observe(candidate, OperatorKind::IsqrtCov) else { continue };
+            // Several layers may read one value.
+            let mut layers = 0;
+            while !self.is_explained(candidate) && self.explain(candidate, &observed, OperatorKind::IsqrtCov)
+            {
+                layers += 1;
+            }
+            if layers == 0 && self.lost(candidate, &observed) {
+                continue;
+            }
+            if layers > 0 {
+                self.explain_beside(candidate, &observed);
+            } else {
+                unexplained.push((candidate, observed));
+            }
+        }
+        // A whole layer may follow from what is only scaled in front of it.
+        unexplained.retain(|(candidate, observed)| {
+            let explained = !self.is_explained(candidate) && self.explain_within(candidate, observed);
+            if explained {
+                self.explain_beside(candidate, observed);
+            }
+            !explained
+        });
+        for (candidate, observed) in &unexplained {
+            if !self.is_explained(candidate) {
+                self.explain(candidate, observed, OperatorKind::CovariancePooling);
+            }
+        }
+        for candidate in candidates {
+            if let Some(observed) = self.observe(candidate, OperatorKind::MatrixSqrt) {
+                self.explain(candidate, &observed, OperatorKind::MatrixSqrt);
+            }
+        }
+        for (candidate, observed) in &unexplained {
+            if !self.is_explained(candidate) {
+                self.miss(candidate, observed);
+            }
+        }
+    }
+
+    /// Whether findings explain all products that a region from here could.
+    fn is_explained(&self, candidate: &Candidate) -> bool {
+        let covered = &self.covered[candidate.place];
+        candidate.products.iter().all(|product| covered.contains(product))
+            || self.is_inside(candidate.place, &self.covered)
+    }
+
+    /// Whether a candidate's value is one that only nodes of a layer know.
+    fn gives_way(&self, candidate: &Candidate) -> bool {
+        let (place, value) = source(self.places, candidate.place, candidate.input);
+        let Place { scope, flow, .. } = &self.places[place];
+        let is_output = |found: &Found| found.scope == *scope && found.output == flow.names[value];
+        flow.producer[value].is_some_and(|node| self.owned[place].contains(&node))
+            && !self.findings.layers.iter().any(is_output)
+    }
+
+    /// Whether the node that a graph is in, or every call of the function that it is in, is among these nodes of each place.
+    pub fn is_inside(&self, place: usize, nodes: &[HashSet<NodeId>]) -> bool {
+        let here = &self.places[place];
+        if let (Some(outer), Some((node, _))) = (here.outer, here.scope.path.last()) {
+            return nodes[outer].contains(node) || self.is_inside(outer, nodes);
+        }
+        let Some(function) = here.scope.function.and_then(|function| self.model.functions.get(function))
+        else {
+            return false;
+        };
+        let calls = |place: &Place| {
+            let nodes = place.flow.graph.node.iter().enumerate();
+            let calls = nodes
+                .filter(|(_, node)| node.domain() == function.domain() && node.op_type() == function.name());
+            calls.map(|(node, _)| node).collect::<Vec<_>>()
+        };
+        self.places
+            .iter()
+            .zip(nodes)
+            .all(|(place, covered)| calls(place).iter().all(|call| covered.contains(call)))
+    }
+
+    /// Evaluates the region that follows from a candidate. None where it cannot hold `operator` or is explained already.
+    fn observe(&self, candidate: &Candidate, operator: OperatorKind) -> Option<Observed> {
+        if self.is_explained(candidate) || self.gives_way(candidate) {
+            return None;
+        }
+        self.subject(candidate)?.observe(operator, self.runtime)
+    }
+
+    fn subject<'s>(&'s self, candidate: &'s Candidate) -> Option<Subject<'s>> {
+        let place = &self.places[candidate.place];
+        let seen = self.survey.get(self.places, candidate.place, candidate.input)?;
+        let frozen =
+            self.frozen[candidate.place].get_or_init(|| self.survey.frozen(self.places, candidate.place));
+        let products = &candidate.products;
+        Some(Subject { model: self.model, place, frozen, seen, input: candidate.input, products })
+    }
+
+    /// Looks for a cut that `operator` explains; the finding, if there is one, is kept.
+    fn explain(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) -> bool {
+        let mut best: Option<(ValueId, Found)> = None;
+        let mut limited = None;
+        for cut in observed.cuts.iter().chain(&observed.matrices) {
+            let settled = best.as_ref().is_some_and(|(_, found)| found.reshape.is_none());
+            if settled && !cut.leaves {
+                continue;
+            }
+            let Some(found) = self.certain(candidate, observed, cut, operator) else { continue };
+            // Downstream first, but rather a value of the operator's own shape than the same numbers reshaped, and rather
+            // a matrix that is wanted for itself than the triangle that is taken from it.
+            let better = best.as_ref().is_none_or(|(_, best)| {
+                best.reshape.is_some() && best.layer == found.layer
+                    || cut.leaves && best.layer == written_as(&found.layer, &best.layer)
+            });
+            if !better {
+                continue;
+            }
+            match self.limit(candidate, cut, &found.layer) {
+                None => best = Some((cut.value, found)),
+                Some(inputs) => limited = limited.or(Some((found, inputs))),
+            }
+        }
+        let Some((output, found)) = best else {
+            self.findings.misses.extend(limited.map(|(found, inputs)| {
+                let reason = explain::limited(&found, &inputs);
+                Miss::of(found, reason)
+            }));
+            return false;
+        };
+        self.keep(candidate, output, found);
+        true
+    }
+
+    /// Keeps the last layer among the matrices that are read on number by number: a root, say, of which something is
+    /// subtracted.
+    fn explain_within(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
+        let found = observed.factors.iter().find_map(|cut| {
+            let found = self.certain(candidate, observed, cut, OperatorKind::IsqrtCov)?;
+            self.limit(candidate, cut, &found.layer).is_none().then_some((cut.value, found))
+        });
+        let Some((output, found)) = found else { return false };
+        self.keep(candidate, output, found);
+        true
+    }
+
+    /// Keeps the roots and the covariances that are wanted for themselves, beside the layers found.
+    fn explain_beside(&mut self, candidate: &Candidate, observed: &Observed) {
+        self.explain_rest(candidate, observed, OperatorKind::IsqrtCov);
+        self.explain_rest(candidate, observed, OperatorKind::CovariancePooling);
+    }
+
+    /// Keeps every value that is an end of its own, beside the layers found, and that `operator` explains.
+    fn explain_rest(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) {
+        let flow = &self.places[candidate.place].flow;
+        let pools = operator == OperatorKind::CovariancePooling;
+        // A covariance also where it is no end but read, by a subtraction say: it would be found once the layer is gone.
+        let stays = |cut: &&Cut| cut.leaves || pools && self.is_wanted(candidate, observed, cut);
+        let mut ends: Vec<&Cut> = observed.cuts.iter().filter(stays).chain(&observed.matrices).collect();
+        if pools {
+            // Rather the covariance itself than what is made of it.
+            ends.sort_by_key(|cut| flow.depth(cut.value));
+        }
+        for cut in ends {
+            // What is made of a layer's output is no layer beside it.
+            let way = flow.between(candidate.input, cut.value);
+            let behind = |found: &Found| {
+                let output = flow.id(&found.output).and_then(|output| flow.producer[output]);
+                output.is_some_and(|node| way.contains(&node))
+            };
+            if self.findings.layers.iter().any(behind) {
+                continue;
+            }
+            if let Some(found) = self.certain(candidate, observed, cut, operator)
+                && self.limit(candidate, cut, &found.layer).is_none()
+            {
+                self.keep(candidate, cut.value, found);
+            }
+        }
+    }
+
+    /// The finding that `operator` computes a cut, where nothing else does and its nodes can give way.
+    fn certain(
+        &self,
+        candidate: &Candidate,
+        observed: &Observed,
+        cut: &Cut,
+        operator: OperatorKind,
+    ) -> Option<Found> {
+        let resolution = observed.resolution;
+        let identification = identify(operator, &observed.probed, &cut.outputs, resolution, NEAR)?;
+        let found = identification
+            .is_certain(resolution)
+            .then(|| self.found(candidate, observed, cut, identification))?;
+        if operator == OperatorKind::CovariancePooling && !self.is_wanted(candidate, observed, cut) {
+            return None;
+        }
+        // The first step of many is none of one step.
+        let flow = &self.places[candidate.place].flow;
+        let is_step =
+            operator != OperatorKind::CovariancePooling && found.layer.iterations == 1 && !cut.leaves;
+        if is_step && flow.is_multiplied(cut.value) {
+            return None;
+        }
+        // A node that makes something else that is needed cannot give way, and none gives way twice.
+        let owned = &self.owned[candidate.place];
+        (!found.nodes.is_empty() && !found.nodes.iter().any(|node| owned.contains(node))).then_some(found)
+    }
+
+    /// Whether more than numbers, as the trace is one, are made of a matrix by nodes that do not give way.
+    fn is_wanted(&self, candidate: &Candidate, observed: &Observed, cut: &Cut) -> bool {
+        let flow = &self.places[candidate.place].flow;
+        flow.leads_out(cut.value, &self.owned[candidate.place], &observed.scalars)
+    }
+
+    /// Inputs, in words, on which a cut is not what `layer` gives, if there are such.
+    fn limit(&self, candidate: &Candidate, cut: &Cut, layer: &Layer) -> Option<String> {
+        self.subject(candidate)?.limit(layer, cut.value, self.runtime)
+    }
+
+    fn keep(&mut self, candidate: &Candidate, output: ValueId, mut found: Found) {
+        if let Some(subject) = self.subject(candidate) {
+            (found.region, found.seen) = (subject.part(&[output]), Some(subject.seen.declared()));
+        }
+        // Nodes that something else needs too are explained as well: no part of the layer is a layer of its own.
+        let explained = self.places[candidate.place].flow.between(candidate.input, output);
+        self.covered[candidate.place].extend(explained.into_iter().chain(found.nodes.iter().copied()));
+        self.owned[candidate.place].extend(&found.nodes);
+        self.findings.layers.push(found);
+    }
+
+    fn found(
+        &self,
+        candidate: &Candidate,
+        observed: &Observed,
+        cut: &Cut,
+        identification: Identification,
+    ) -> Found {
+        let Place { flow, scope, .. } = &self.places[candidate.place];
+        let layer = identification.layer;
+        let known: Vec<Option<usize>> = observed.probed.dims().iter().copied().map(Some).collect();
+        let own: Option<Vec<usize>> =
+            layer.output_tail(&known).ok().and_then(|tail| tail.into_iter().collect());
+        let sample = cut.outputs[0].dims()[1..].to_vec();
+        Found {
+            layer,
+            scope: scope.clone(),
+            within: scope.describe(self.model),
+            input: flow.names[candidate.input].to_owned(),
+            output: flow.names[cut.value].to_owned(),
+            element: observed.element,
+            reshape: (own.as_ref() != Some(&sample)).then_some(sample),
+            nodes: flow.needed_only_for(&[cut.value], &[candidate.input]),
+            region: ModelProto::default(),
+            seen: None,
+            evaluator: observed.evaluator.clone(),
+            evidence: identification.evidence,
+        }
+    }
+
+    /// Looks for a cut that does not depend on the input though the graph says so; the finding is kept.
+    ///
+    /// The covariance in front of it is still there, and tells where exactly the layer began: what comes first may be more
+    /// than the layer, an activation say.
+    fn lost(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
+        let constant = observed.cuts[..observed.through].iter().find(|cut| lost::is_constant(&cut.outputs));
+        let Some(cut) = constant else { return false };
+        let resolution = observed.resolution;
+        let covariance =
+            observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors).find_map(|cut| {
+                let kind = OperatorKind::CovariancePooling;
+                let found = identify(kind, &observed.probed, &cut.outputs, resolution, NEAR)?;
+                found.is_certain(resolution).then_some(found.layer)
+            });
+        let place = &self.places[candidate.place];
+        let within = place.scope.describe(self.model);
+        let lost = lost::describe(place, within, observed, cut, covariance);
+        let same = |other: &Lost| other.scope == lost.scope && other.output == lost.output;
+        if covariance.is_some() {
+            self.findings.lost.retain(|other| !same(other));
+            self.covered[candidate.place].extend(&observed.region.nodes);
+        } else if self.findings.lost.iter().any(same) {
+            return true;
+        }
+        self.findings.lost.push(lost);
+        true
+    }
+
+    /// Notes the closest that a region comes to the whole layer.
+    fn miss(&mut self, candidate: &Candidate, observed: &Observed) {
+        let place = &self.places[candidate.place];
+        let (probed, resolution) = (&observed.probed, observed.resolution);
+        let cuts = &observed.cuts[..observed.through];
+        let closest = cuts.iter().filter_map(|cut| {
+            let kind = OperatorKind::IsqrtCov;
+            Some((cut, identify(kind, probed, &cut.outputs, resolution, f64::INFINITY)?))
+        });
+        let closest =
+            closest.min_by(|(_, left), (_, right)| left.evidence.error.total_cmp(&right.evidence.error));
+        let Some((closest, identification)) = closest else { return };
+        let relative = cuts
+            .iter()
+            .rev()
+            .find_map(|cut| Some((cut, relatives::name_of(probed, &cut.outputs, resolution)?)));
+        let (cut, reason) =
+            relative.unwrap_or_else(|| (closest, explain::distance(&identification, resolution)));
+        self.findings.misses.push(Miss {
+            scope: place.scope.clone(),
+            input: place.flow.names[candidate.input].to_owned(),
+            output: place.flow.names[cut.value].to_owned(),
+            closest: Some(identification.layer),
+            error: identification.evidence.error,
+            evaluator: observed.evaluator.clone(),
+            reason,
+        });
+        self.covered[candidate.place].extend(&observed.region.nodes);
+    }
+}
+
+/// `layer` with its matrix written as `other` writes it.
+fn written_as(layer: &Layer, other: &Layer) -> Layer {
+    Layer { vectorization: other.vectorization, off_diagonal_scale: other.off_diagonal_scale, ..*layer }
+}
