@@ -49,91 +49,226 @@ pub fn is_decision(node: &NodeProto) -> bool {
     decides || node.op_type() == "Cast" && to.is_some_and(|element| !element.is_float())
 }
 
-/// Whether a node chooses by the data among its inputs, of which there are so many: by comparing them, or the larger of two.
-/// Limits that are constants show on extreme inputs instead.
+/// A property of a node that reads data: what it reads is of the kinds that are told.
+type Property = fn(&NodeProto, &Outside) -> bool;
+
+/// Whether a node chooses by data: by comparing them, or the larger of two. Limits that are constants show on extreme inputs
+/// instead.
 #[must_use]
-pub fn chooses(node: &NodeProto, data: usize) -> bool {
-    data > 0 && is_decision(node) || data > 1 && matches!(node.op_type(), "Min" | "Max")
+pub fn chooses(node: &NodeProto, kind: &Outside) -> bool {
+    let needed = match node.op_type() {
+        "Min" | "Max" => 2,
+        _ if is_decision(node) => 1,
+        _ => return false,
+    };
+    node.input.iter().filter(|name| is_data(name, kind)).count() >= needed
 }
 
-/// Whether something inside of a node, in its graphs or in the function that it calls, chooses by data. Values that it reads are
+/// Whether a node is more than sums, products, quotients, powers and moves of the data that it reads. Functions made of these are
+/// the same everywhere if they are so on a few inputs; others may differ where no input tried has come.
+#[must_use]
+pub fn bends(node: &NodeProto, kind: &Outside) -> bool {
+    let reads = |index: usize| node.input.get(index).is_some_and(|name| is_data(name, kind));
+    if !(0..node.input.len()).any(reads) || reads_shape_only(node, 0) {
+        return false;
+    }
+    let linear = match node.op_type() {
+        "Add"
+        | "Sub"
+        | "Mul"
+        | "Div"
+        | "Neg"
+        | "Reciprocal"
+        | "Sqrt"
+        | "Sum"
+        | "Mean"
+        | "MatMul"
+        | "Gemm"
+        | "Einsum"
+        | "FusedMatMul"
+        | "TransposeMatMul"
+        | "ReduceMean"
+        | "ReduceSum"
+        | "ReduceSumSquare"
+        | "ReduceL2"
+        | "ReduceProd"
+        | "Identity"
+        | "CastLike"
+        | "Expand"
+        | "Tile"
+        | "Reshape"
+        | "Flatten"
+        | "Squeeze"
+        | "Unsqueeze"
+        | "Transpose"
+        | "Concat"
+        | "Split"
+        | "Slice"
+        | "Trilu"
+        | "CumSum"
+        | "Dropout"
+        | "Pad"
+        | "DepthToSpace"
+        | "SpaceToDepth"
+        | "Conv"
+        | "ConvTranspose"
+        | "AveragePool"
+        | "GlobalAveragePool"
+        | "LayerNormalization"
+        | "InstanceNormalization"
+        | "GroupNormalization"
+        | "BatchNormalization"
+        | "MeanVarianceNormalization"
+        | "LpNormalization"
+        | "Resize"
+        | "SequenceConstruct"
+        | "SequenceAt"
+        | "SequenceInsert"
+        | "SequenceEmpty"
+        | "SplitToSequence"
+        | "ConcatFromSequence"
+        | "ReverseSequence"
+        | "Optional"
+        | "OptionalGetElement" => true,
+        "Cast" => !is_decision(node),
+        "Where" => !reads(0),
+        "Pow" | "Gather" | "GatherElements" | "GatherND" => !reads(1),
+        "ScatterElements" | "ScatterND" | "Scatter" => {
+            !reads(1)
+                && !node.find("reduction").is_some_and(|reduction| matches!(reduction.s(), b"min" | b"max"))
+        }
+        _ => false,
+    };
+    !linear || sizing_inputs(node).any(reads)
+}
+
+fn is_data(name: &str, kind: &Outside) -> bool {
+    !name.is_empty() && kind(name) == Kind::Data
+}
+
+/// The inputs of a node whose elements decide how large its outputs are.
+#[must_use]
+pub fn sizing_inputs(node: &NodeProto) -> std::ops::Range<usize> {
+    let all = node.input.len();
+    match node.op_type() {
+        "Reshape" | "Expand" | "Tile" | "OneHot" | "TopK" | "Upsample" | "CenterCropPad" | "Split"
+        | "SplitToSequence" => 1..2,
+        "Slice" | "Pad" | "Resize" => 1..all,
+        "ConstantOfShape" | "Range" | "NonZero" | "Compress" | "Unique" | "NonMaxSuppression"
+        | "StringSplit" => 0..all,
+        _ => 0..0,
+    }
+}
+
+/// Whether something inside of a node, in its graphs or in the function that it calls, has a property. Values that it reads are
 /// of the kind that `kind` tells.
 #[must_use]
-pub fn decides_inside(node: &NodeProto, functions: &Functions, kind: &Outside) -> bool {
-    holds_nodes(node, functions) && inside(node, functions, kind, 0).is_none()
+pub fn holds(node: &NodeProto, functions: &Functions, kind: &Outside, property: Property) -> bool {
+    holds_nodes(node, functions) && Looking { functions, property }.inside(node, kind, 0).is_none()
 }
 
-fn holds_nodes(node: &NodeProto, functions: &Functions) -> bool {
+/// Whether a node has graphs inside, or calls a function.
+#[must_use]
+pub fn holds_nodes(node: &NodeProto, functions: &Functions) -> bool {
     functions.contains_key(&(node.domain(), node.op_type())) || subgraphs(node).next().is_some()
 }
 
-/// The kinds of what a node makes; none where something in it chooses by data.
-fn outputs(node: &NodeProto, functions: &Functions, kind: &Outside, depth: usize) -> Option<Vec<Kind>> {
-    if holds_nodes(node, functions) {
-        return inside(node, functions, kind, depth);
-    }
-    let read = |(index, name): (usize, &String)| match kind(name) {
-        Kind::Data if reads_shape_only(node, index) => Kind::Shape,
-        kind => kind,
-    };
-    let read: Vec<Kind> =
-        node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()).map(read).collect();
-    let data = read.iter().filter(|kind| **kind == Kind::Data).count();
-    let made = read.into_iter().max().unwrap_or(Kind::Constant);
-    (!chooses(node, data)).then(|| vec![made; node.output.len()])
+/// A look at what nodes hold.
+struct Looking<'l> {
+    functions: &'l Functions<'l>,
+    property: Property,
 }
 
-/// The same of a node that holds others.
-fn inside(node: &NodeProto, functions: &Functions, kind: &Outside, depth: usize) -> Option<Vec<Kind>> {
-    if depth == DEEPEST {
-        return None;
-    }
-    let given = |from: usize| node.input.iter().skip(from).map(|name| kind(name)).collect::<Vec<_>>();
-    if let Some(function) = functions.get(&(node.domain(), node.op_type())) {
-        // Functions that call each other are far larger than their file.
-        spend(&[function.node.len(), NODE]).ok()?;
-        let known: HashMap<&str, Kind> = function.input.iter().map(String::as_str).zip(given(0)).collect();
-        let names = function.output.iter().map(String::as_str);
-        return body(&function.node, known, names, functions, &|_| Kind::Constant, depth + 1);
-    }
-    let of = |graph: &GraphProto, inputs: &[Kind]| {
-        let mut known: HashMap<&str, Kind> =
-            graph.initializer.iter().map(|tensor| (tensor.name(), Kind::Constant)).collect();
-        known.extend(graph.input.iter().map(ValueInfoProto::name).zip(inputs.iter().copied()));
-        let names = graph.output.iter().map(ValueInfoProto::name);
-        body(&graph.node, known, names, functions, kind, depth + 1)
-    };
-    let mut made = Vec::new();
-    for graph in subgraphs(node) {
-        made = match node.op_type() {
-            "Loop" => {
-                let rounds = given(0).first().copied().unwrap_or(Kind::Constant);
-                repeated(given(2), &[rounds, Kind::Constant], 1, |inputs| of(graph, inputs))?
-            }
-            "Scan" => {
-                let scanned = node.find("num_scan_inputs").map_or(0, AttributeProto::i);
-                let carried = node.input.len().saturating_sub(usize::try_from(scanned).unwrap_or(0));
-                let (carried, scanned) = (given(0)[..carried].to_vec(), given(carried));
-                repeated(carried, &[], 0, |inputs| of(graph, &[inputs, &scanned].concat()))?
-            }
-            _ => {
-                let branch = of(graph, &given(0))?;
-                (0..branch.len().max(made.len()))
-                    .filter_map(|at| branch.get(at).copied().max(made.get(at).copied()))
-                    .collect()
-            }
+impl Looking<'_> {
+    /// The kinds of what a node makes; none where something in it has the property.
+    fn outputs(&self, node: &NodeProto, kind: &Outside, depth: usize) -> Option<Vec<Kind>> {
+        if holds_nodes(node, self.functions) {
+            return self.inside(node, kind, depth);
+        }
+        let read = |(index, name): (usize, &String)| match kind(name) {
+            Kind::Data if reads_shape_only(node, index) => Kind::Shape,
+            kind => kind,
         };
+        let read: Vec<Kind> =
+            node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()).map(read).collect();
+        let made = read.into_iter().max().unwrap_or(Kind::Constant);
+        (!(self.property)(node, kind)).then(|| vec![made; node.output.len()])
     }
-    // What decides between branches goes into what they make.
-    let deciding = if node.op_type() == "If" { given(0).first().copied() } else { None };
-    (deciding != Some(Kind::Data)).then(|| {
-        let kind = deciding.unwrap_or(Kind::Constant);
-        made.into_iter().map(|made: Kind| made.max(kind)).collect()
-    })
+
+    /// The same of a node that holds others.
+    fn inside(&self, node: &NodeProto, kind: &Outside, depth: usize) -> Option<Vec<Kind>> {
+        if depth == DEEPEST {
+            return None;
+        }
+        let given = |from: usize| node.input.iter().skip(from).map(|name| kind(name)).collect::<Vec<_>>();
+        if let Some(function) = self.functions.get(&(node.domain(), node.op_type())) {
+            // Functions that call each other are far larger than their file.
+            spend(&[function.node.len(), NODE]).ok()?;
+            let known: HashMap<&str, Kind> =
+                function.input.iter().map(String::as_str).zip(given(0)).collect();
+            let names = function.output.iter().map(String::as_str);
+            return self.body(&function.node, known, names, &|_| Kind::Constant, depth + 1);
+        }
+        let of = |graph: &GraphProto, inputs: &[Kind]| {
+            let mut known: HashMap<&str, Kind> =
+                graph.initializer.iter().map(|tensor| (tensor.name(), Kind::Constant)).collect();
+            known.extend(graph.input.iter().map(ValueInfoProto::name).zip(inputs.iter().copied()));
+            let names = graph.output.iter().map(ValueInfoProto::name);
+            self.body(&graph.node, known, names, kind, depth + 1)
+        };
+        let mut made = Vec::new();
+        for graph in subgraphs(node) {
+            made = match node.op_type() {
+                "Loop" => {
+                    let rounds = given(0).first().copied().unwrap_or(Kind::Constant);
+                    // Data that decide how often.
+                    if given(0).iter().take(2).any(|&kind| kind == Kind::Data) {
+                        return None;
+                    }
+                    repeated(given(2), &[rounds, Kind::Constant], 1, |inputs| of(graph, inputs))?
+                }
+                "Scan" => {
+                    let scanned = node.find("num_scan_inputs").map_or(0, AttributeProto::i);
+                    let carried = node.input.len().saturating_sub(usize::try_from(scanned).unwrap_or(0));
+                    let (carried, scanned) = (given(0)[..carried].to_vec(), given(carried));
+                    repeated(carried, &[], 0, |inputs| of(graph, &[inputs, &scanned].concat()))?
+                }
+                _ => {
+                    let branch = of(graph, &given(0))?;
+                    (0..branch.len().max(made.len()))
+                        .filter_map(|at| branch.get(at).copied().max(made.get(at).copied()))
+                        .collect()
+                }
+            };
+        }
+        // What decides between branches goes into what they make.
+        let deciding = if node.op_type() == "If" { given(0).first().copied() } else { None };
+        (deciding != Some(Kind::Data)).then(|| {
+            let kind = deciding.unwrap_or(Kind::Constant);
+            made.into_iter().map(|made: Kind| made.max(kind)).collect()
+        })
+    }
+
+    /// The kinds of the values called `names` that nodes make of the `known` ones; none where one has the property.
+    fn body<'b>(
+        &self,
+        nodes: &'b [NodeProto],
+        mut known: HashMap<&'b str, Kind>,
+        names: impl Iterator<Item = &'b str>,
+        outside: &Outside,
+        depth: usize,
+    ) -> Option<Vec<Kind>> {
+        for node in nodes {
+            let kind = |name: &str| known.get(name).copied().unwrap_or_else(|| outside(name));
+            let made = self.outputs(node, &kind, depth)?;
+            known.extend(node.output.iter().map(String::as_str).zip(made));
+        }
+        Some(names.map(|name| known.get(name).copied().unwrap_or_else(|| outside(name))).collect())
+    }
 }
 
 /// The kinds of what a loop makes that carries values of the kinds `carried`, `before` which its body is given others, and that
-/// makes `first` values before those it carries on; none where something in it chooses by data, or data end it.
+/// makes `first` values before those it carries on; none where something in it has the property, or data end it.
 fn repeated(
     mut carried: Vec<Kind>,
     before: &[Kind],
@@ -157,23 +292,6 @@ fn repeated(
         carried = if round < ROUNDS { next } else { vec![Kind::Data; carried.len()] };
     }
     None
-}
-
-/// The kinds of the values called `names` that nodes make of the `known` ones; none where one chooses by data.
-fn body<'b>(
-    nodes: &'b [NodeProto],
-    mut known: HashMap<&'b str, Kind>,
-    names: impl Iterator<Item = &'b str>,
-    functions: &Functions,
-    outside: &Outside,
-    depth: usize,
-) -> Option<Vec<Kind>> {
-    for node in nodes {
-        let kind = |name: &str| known.get(name).copied().unwrap_or_else(|| outside(name));
-        let made = outputs(node, functions, &kind, depth)?;
-        known.extend(node.output.iter().map(String::as_str).zip(made));
-    }
-    Some(names.map(|name| known.get(name).copied().unwrap_or_else(|| outside(name))).collect())
 }
 
 #[cfg(test)]
@@ -201,7 +319,7 @@ mod tests {
 
     fn decides(node: &NodeProto) -> bool {
         let kind = |name: &str| if name == "x" { Kind::Data } else { Kind::Constant };
-        decides_inside(node, &Functions::new(), &kind)
+        holds(node, &Functions::new(), &kind, chooses)
     }
 
     /// A loop with a counter of its own, which ends it.

@@ -7,7 +7,7 @@ use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, V
 pub use isqrt_cov_proto::subgraphs;
 
 use crate::constants::{Constants, looks_trained};
-use crate::decisions::{Functions, decides_inside};
+use crate::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
 
 /// A value of the graph, by its place in [`Flow::names`].
 pub type ValueId = usize;
@@ -46,6 +46,10 @@ pub struct Flow<'a> {
     trained: Vec<bool>,
     /// Whether each node holds trained weights in its own graphs or function, or something there decides by data.
     closed: Vec<bool>,
+    /// Whether each node is more than sums, products, quotients and powers of data: see [`bends`].
+    bent: Vec<bool>,
+    /// Whether data decide how many elements each value has.
+    sized: Vec<bool>,
     /// Each data value's immediate dominator: the nearest value through which all of its data comes.
     dominator: Vec<Option<ValueId>>,
     /// Distance from the root of the dominator tree.
@@ -197,6 +201,8 @@ impl<'a> Flow<'a> {
             kind: Vec::new(),
             trained: Vec::new(),
             closed: Vec::new(),
+            bent: Vec::new(),
+            sized: Vec::new(),
             dominator: Vec::new(),
             depth: Vec::new(),
             reads: Vec::with_capacity(graph.node.len()),
@@ -242,8 +248,9 @@ impl<'a> Flow<'a> {
         }
         flow.sort();
         flow.mark_useful();
-        flow.classify(&constants);
+        flow.classify(&constants, around);
         flow.closed = (0..graph.node.len()).map(|node| flow.is_closed(node, around)).collect();
+        flow.bent = (0..graph.node.len()).map(|node| flow.is_bent(node, around)).collect();
         flow
     }
 
@@ -257,6 +264,7 @@ impl<'a> Flow<'a> {
             self.is_output.push(false);
             self.kind.push(Kind::Data);
             self.trained.push(false);
+            self.sized.push(false);
             self.dominator.push(None);
             self.depth.push(0);
         }
@@ -295,7 +303,7 @@ impl<'a> Flow<'a> {
         }
     }
 
-    fn classify(&mut self, constants: &Constants) {
+    fn classify(&mut self, constants: &Constants, around: &Around) {
         for position in 0..self.order.len() {
             let node = self.order[position];
             let proto = &self.graph.node[node];
@@ -304,17 +312,19 @@ impl<'a> Flow<'a> {
             let mut kind = Kind::Constant;
             let mut trained = own_constant;
             let mut dominator: Option<Option<ValueId>> = None;
+            let mut sized = self.sizes(node) || self.is_decided_inside(node, around);
             for &value in &self.reads[node] {
                 let by_shape = proto
                     .input
                     .iter()
                     .enumerate()
                     .any(|(input, name)| name == self.names[value] && reads_shape_only(proto, input));
-                if by_shape && self.kind[value] == Kind::Data {
+                if by_shape && self.kind[value] == Kind::Data && !self.sized[value] {
                     kind = kind.max(Kind::Shape);
                     continue;
                 }
                 kind = kind.max(self.kind[value]);
+                sized |= self.sized[value] && !by_shape;
                 match self.kind[value] {
                     Kind::Data => {
                         dominator = Some(match dominator {
@@ -329,6 +339,7 @@ impl<'a> Flow<'a> {
             for value in outputs {
                 self.kind[value] = kind;
                 self.trained[value] = trained && kind != Kind::Data;
+                self.sized[value] = sized && kind == Kind::Data;
                 if kind == Kind::Data {
                     self.dominator[value] = dominator.flatten();
                     self.depth[value] = self.dominator[value].map_or(1, |parent| self.depth[parent] + 1);
@@ -390,21 +401,52 @@ impl<'a> Flow<'a> {
         if around.closed_functions.contains(&(proto.domain(), proto.op_type())) || asks_caller(proto) {
             return true;
         }
-        // Inputs that decide what is computed: the condition of an If, the number of a Loop's rounds.
-        let deciding = match proto.op_type() {
-            "If" => &proto.input[..1.min(proto.input.len())],
-            "Loop" => &proto.input[..2.min(proto.input.len())],
-            _ => &[],
-        };
-        let decides =
-            |kind: Kind| deciding.iter().any(|name| self.id(name).is_some_and(|id| self.kind[id] == kind));
-        // What is multiplied for one shape and not for another is no formula either.
+        // What is multiplied for one shape and not for another is no formula.
         let by_shape = proto.op_type() == "If" && subgraphs(proto).any(multiplies);
-        let kind = |name: &str| self.id(name).map_or(Kind::Constant, |id| self.kind[id]);
-        decides(Kind::Data)
-            || by_shape && decides(Kind::Shape)
+        by_shape && self.kind_of(proto.input.first().map_or("", |condition| condition)) == Kind::Shape
             || holds_weights(std::slice::from_ref(proto))
-            || decides_inside(proto, &around.functions, &kind)
+            || self.is_decided_inside(node, around)
+    }
+
+    /// Whether data decide what a node with others inside computes: the condition of an If, how often a Loop goes round, or
+    /// something there.
+    fn is_decided_inside(&self, node: NodeId, around: &Around) -> bool {
+        let proto = &self.graph.node[node];
+        let deciding = match proto.op_type() {
+            "If" => 1,
+            "Loop" => 2,
+            _ => 0,
+        };
+        proto.input.iter().take(deciding).any(|name| self.kind_of(name) == Kind::Data)
+            || holds(proto, &around.functions, &|name| self.kind_of(name), chooses)
+    }
+
+    fn is_bent(&self, node: NodeId, around: &Around) -> bool {
+        let (proto, kind) = (&self.graph.node[node], |name: &str| self.kind_of(name));
+        if holds_nodes(proto, &around.functions) {
+            holds(proto, &around.functions, &kind, bends)
+        } else {
+            bends(proto, &kind)
+        }
+    }
+
+    /// Whether a node makes as many elements as data say.
+    fn sizes(&self, node: NodeId) -> bool {
+        let inputs = &self.graph.node[node].input;
+        sizing_inputs(&self.graph.node[node])
+            .any(|index| inputs.get(index).is_some_and(|name| self.kind_of(name) == Kind::Data))
+    }
+
+    /// What the value called `name` depends on; no name is a constant.
+    #[must_use]
+    pub fn kind_of(&self, name: &str) -> Kind {
+        self.id(name).map_or(Kind::Constant, |id| self.kind[id])
+    }
+
+    /// Whether a node is more than sums, products, quotients and powers of data: see [`bends`].
+    #[must_use]
+    pub fn bends(&self, node: NodeId) -> bool {
+        self.bent[node]
     }
 
     /// The values through which all data of `value` comes, nearest first.

@@ -1,32 +1,24 @@
-//! Whether what was found is the same function at other sizes, and on other numbers than those that were first seen.
+//! Whether what was found is the same function at other sizes, and reads what it may on other numbers than those first seen.
 
-use std::cell::OnceCell;
 use std::collections::HashSet;
 
 use isqrt_cov_op::OperatorKind;
 use isqrt_cov_proto::onnx::TensorProto;
 
+use super::identify::Resolution;
 use super::observe::{Subject, is_symmetric};
 use super::region::decides_by_size;
 use super::search::Search;
 use super::survey::{Seen, Survey, survey};
-use super::trial::{LARGE_SIZES, OTHER_SIZES, Trial, leaves_sizes_open};
-use super::{Found, Miss, explain, tolerance};
-use crate::evaluate::budget;
-use crate::evaluate::multiplications;
+use super::trial::{MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open};
+use super::{Found, Miss, explain};
+use crate::evaluate::{budget, multiplications};
 use crate::graph::{Flow, Kind, ValueId};
 use crate::tensor::Tensor;
 
-/// Sizes of the axes behind the first that a layer is tried with where sizes decide what it computes: some positions to
-/// thousands.
-const EXTENTS: [(usize, usize); 6] = [(3, 2), (5, 4), (12, 13), (22, 21), (34, 33), (64, 70)];
-
-/// Samples that it is tried with.
-const BATCHES: [usize; 4] = [5, 12, 40, 130];
-
-/// Multiplications that the tries of a layer may take, and those of a single one of many samples.
-const TRIES: u64 = 1 << 36;
-const ONE_TRY: u64 = 1 << 33;
+/// Multiplications that the tries of more sizes may take where these may decide what is computed, and elsewhere.
+const TRIES: u64 = 1 << 34;
+const FEW_TRIES: u64 = 1 << 32;
 
 /// A finding that is none.
 pub struct Refused {
@@ -36,127 +28,153 @@ pub struct Refused {
     pub miss: Miss,
 }
 
-/// What the model was evaluated on to confirm findings, each when first asked for; nothing where it does not run so.
-#[derive(Default)]
-struct Surveys {
-    other: OnceCell<Option<Survey>>,
-    large: OnceCell<Option<Survey>>,
-    heavy: OnceCell<Option<Survey>>,
+/// A finding with where it is.
+struct Claim {
+    found: Found,
+    place: usize,
+    input: ValueId,
+    output: ValueId,
+    /// Why it is none.
+    reason: Option<String>,
+}
+
+impl Claim {
+    fn is_root(&self) -> bool {
+        self.found.layer.operator == OperatorKind::MatrixSqrt
+    }
+
+    fn stands(&self) -> bool {
+        self.reason.is_none()
+    }
 }
 
 impl Search<'_> {
     /// Takes back what is another function at other sizes, as the number of steps may depend on the number of samples, and
     /// roots of matrices that need not be symmetric; adds them to what was `refused`.
     pub fn confirm(&mut self, wanted: &[(usize, ValueId)], refused: &mut Vec<Refused>) {
-        let mut kept = Vec::new();
-        let surveys = Surveys::default();
-        for found in std::mem::take(&mut self.findings.layers) {
-            let source = self.input_of(&found);
-            match source.and_then(|source| Some((source, self.refutation(&found, source, wanted, &surveys)?)))
-            {
-                None => kept.push(found),
-                Some((source, reason)) => refused.push(Refused { source, miss: Miss::of(found, reason) }),
+        let found = std::mem::take(&mut self.findings.layers);
+        let mut claims: Vec<Claim> = found.into_iter().filter_map(|found| self.claim(found)).collect();
+        self.confirm_symmetry(&mut claims, wanted);
+        // A model that does not run with other sizes is what it is with the first.
+        if leaves_sizes_open(self.places[0].flow.graph)
+            && let Some(other) = self.tried(&OTHER_SIZES, Numbers::Normal, wanted)
+        {
+            claims.iter_mut().for_each(|claim| self.compare(claim, &other));
+            self.confirm_sizes(&mut claims, &other, wanted);
+        }
+        for Claim { found, place, input, reason, .. } in claims {
+            match reason {
+                None => self.findings.layers.push(found),
+                Some(reason) => {
+                    refused.push(Refused { source: (place, input), miss: Miss::of(found, reason) });
+                }
             }
         }
-        self.findings.layers = kept;
     }
 
-    fn input_of(&self, found: &Found) -> Option<(usize, ValueId)> {
+    fn claim(&self, found: Found) -> Option<Claim> {
         let place = self.places.iter().position(|place| place.scope == found.scope)?;
-        Some((place, self.places[place].flow.id(&found.input)?))
+        let flow = &self.places[place].flow;
+        let (input, output) = (flow.id(&found.input)?, flow.id(&found.output)?);
+        Some(Claim { found, place, input, output, reason: None })
     }
 
     /// The values of the model in another trial; none where it does not run.
-    fn tried(&self, trial: &Trial<'_>, wanted: &[(usize, ValueId)]) -> Option<Survey> {
-        survey(self.model, self.places, wanted, trial, self.runtime).ok()
+    fn tried(&self, sizes: &Sizes, numbers: Numbers, wanted: &[(usize, ValueId)]) -> Option<Survey> {
+        let known = if numbers == Numbers::Normal { None } else { self.trial.known };
+        survey(self.model, self.places, wanted, &Trial { known, sizes, numbers }, self.runtime).ok()
     }
 
-    /// Why a finding is none, in words.
-    fn refutation(
-        &self,
-        found: &Found,
-        (place, input): (usize, ValueId),
-        wanted: &[(usize, ValueId)],
-        surveys: &Surveys,
-    ) -> Option<String> {
-        if found.layer.operator == OperatorKind::MatrixSqrt {
-            let heavy = surveys
-                .heavy
-                .get_or_init(|| self.tried(&Trial { heavy: true, ..self.trial }, wanted))
-                .as_ref();
-            let seen = heavy.and_then(|survey| survey.get(self.places, place, input));
-            if seen.is_some_and(|seen| !is_symmetric(&seen.tensor)) {
-                return Some(explain::not_symmetric(found));
+    /// Looks at what roots read on other numbers.
+    fn confirm_symmetry(&self, claims: &mut [Claim], wanted: &[(usize, ValueId)]) {
+        for numbers in [Numbers::Heavy, Numbers::Sparse, Numbers::Small] {
+            if !claims.iter().any(|claim| claim.is_root() && claim.stands()) {
+                return;
+            }
+            let Some(survey) = self.tried(self.trial.sizes, numbers, wanted) else { continue };
+            for claim in claims.iter_mut().filter(|claim| claim.is_root() && claim.stands()) {
+                let seen = survey.get(self.places, claim.place, claim.input);
+                if seen.is_some_and(|seen| !is_symmetric(&seen.tensor)) {
+                    claim.reason = Some(explain::not_symmetric(&claim.found, numbers.words()));
+                }
             }
         }
-        // A model that does not run with other sizes is what it is with the first.
-        if !leaves_sizes_open(self.places[0].flow.graph) {
-            return None;
-        }
-        let other = surveys.other.get_or_init(|| self.tried(&Trial::of(&OTHER_SIZES), wanted)).as_ref()?;
-        let outside = |survey: &Survey| survey.frozen(self.places, place);
-        let seen = other.get(self.places, place, input)?;
-        if let Some(reason) = self.departs(found, place, input, seen, &outside(other)) {
-            return Some(reason);
-        }
-        let flow = &self.places[place].flow;
-        if !size_decides(flow, input, flow.id(&found.output)?) {
-            return None;
-        }
-        match self.without_shapes(found, place, input, &outside(other)) {
-            Some(frozen) => {
-                let first = self.survey.get(self.places, place, input)?;
-                budget::within_half(TRIES, || {
-                    resized(found, first.tensor.dims(), seen.tensor.dims()).iter().find_map(|dims| {
-                        let tensor = Tensor::zeros(seen.element, dims);
-                        self.departs(found, place, input, &Seen { tensor, element: seen.element }, &frozen)
-                    })
-                })
+    }
+
+    /// Holds a claim against what a model computes in another survey.
+    fn compare(&self, claim: &mut Claim, survey: &Survey) {
+        let Some(seen) = survey.get(self.places, claim.place, claim.input).filter(|_| claim.stands()) else {
+            return;
+        };
+        claim.reason = if claim.is_root() && !is_symmetric(&seen.tensor) {
+            Some(explain::not_symmetric(&claim.found, "other sizes"))
+        } else {
+            self.departs(claim, seen, &survey.frozen(self.places, claim.place))
+        };
+    }
+
+    /// Tries more sizes: of the layer alone where it needs none from outside, and of the whole model elsewhere.
+    fn confirm_sizes(&self, claims: &mut [Claim], other: &Survey, wanted: &[(usize, ValueId)]) {
+        let mut whole = Vec::new();
+        for (index, claim) in claims.iter_mut().enumerate().filter(|(_, claim)| claim.stands()) {
+            let decides = size_decides(&self.places[claim.place].flow, claim.input, claim.output);
+            let seen = [&self.survey, other].map(|survey| survey.get(self.places, claim.place, claim.input));
+            let [Some(first), Some(other_seen)] = seen else { continue };
+            let outside = other.frozen(self.places, claim.place);
+            match self.without_shapes(claim, &outside) {
+                Some(frozen) if !claim.is_root() => {
+                    let most = if decides { TRIES } else { FEW_TRIES };
+                    claim.reason = budget::within_half(most, || {
+                        let shapes = resized(claim, first.tensor.dims(), other_seen.tensor.dims(), most / 2);
+                        shapes.iter().find_map(|dims| {
+                            let tensor = Tensor::zeros(first.element, dims);
+                            self.departs(claim, &Seen { tensor, element: first.element }, &frozen)
+                        })
+                    });
+                }
+                _ => whole.push(index),
             }
-            None => budget::within_half(TRIES, || {
-                let large = surveys.large.get_or_init(|| self.tried(&Trial::of(&LARGE_SIZES), wanted));
-                let large = large.as_ref()?;
-                let seen = large.get(self.places, place, input)?;
-                self.departs(found, place, input, seen, &outside(large))
-            }),
         }
+        if whole.is_empty() {
+            return;
+        }
+        budget::within_half(TRIES, || {
+            for sizes in &MORE_SIZES {
+                if !whole.iter().any(|&index| claims[index].stands()) || budget::is_spent() {
+                    break;
+                }
+                if let Some(survey) = self.tried(sizes, Numbers::Normal, wanted) {
+                    whole.iter().for_each(|&index| self.compare(&mut claims[index], &survey));
+                }
+            }
+        });
     }
 
     /// How a layer departs from what was found, in words, where its input is like `seen`.
-    fn departs(
-        &self,
-        found: &Found,
-        place: usize,
-        input: ValueId,
-        seen: &Seen,
-        frozen: &[TensorProto],
-    ) -> Option<String> {
-        let place = &self.places[place];
-        let output = place.flow.id(&found.output)?;
-        let subject = Subject { model: self.model, place, frozen, seen, input, products: &[] };
-        let error = subject.distance(&found.layer, output, self.runtime)?;
-        (error > tolerance(found.element)).then(|| explain::of_one_size(found, error, seen.tensor.dims()))
+    fn departs(&self, claim: &Claim, seen: &Seen, frozen: &[TensorProto]) -> Option<String> {
+        let place = &self.places[claim.place];
+        let subject = Subject { model: self.model, place, frozen, seen, input: claim.input, products: &[] };
+        let error = subject.distance(&claim.found.layer, claim.output, self.runtime)?;
+        (error > Resolution::exact(seen.element).tolerance)
+            .then(|| explain::of_one_size(&claim.found, error, seen.tensor.dims()))
     }
 
     /// What a layer needs from outside without the shapes of its own input and what is made of it, so that it can be evaluated
     /// at any size. None where other shapes go into it.
-    fn without_shapes(
-        &self,
-        found: &Found,
-        place: usize,
-        input: ValueId,
-        frozen: &[TensorProto],
-    ) -> Option<Vec<TensorProto>> {
-        let (seen, place) = (self.survey.get(self.places, place, input)?, &self.places[place]);
+    fn without_shapes(&self, claim: &Claim, frozen: &[TensorProto]) -> Option<Vec<TensorProto>> {
+        let (seen, place) =
+            (self.survey.get(self.places, claim.place, claim.input)?, &self.places[claim.place]);
         let flow = &place.flow;
-        let follows = |value: ValueId| value == input || flow.dominators(value).any(|above| above == input);
+        let follows =
+            |value: ValueId| value == claim.input || flow.dominators(value).any(|above| above == claim.input);
         let is_own = |tensor: &&TensorProto| {
             let node = flow.id(tensor.name()).and_then(|value| flow.producer[value]);
             node.is_some_and(|node| flow.data_reads(node).all(follows))
         };
         let frozen: Vec<TensorProto> = frozen.iter().filter(|tensor| !is_own(tensor)).cloned().collect();
-        let subject = Subject { model: self.model, place, frozen: &frozen, seen, input, products: &[] };
-        let part = subject.part(&[flow.id(&found.output)?]);
+        let subject =
+            Subject { model: self.model, place, frozen: &frozen, seen, input: claim.input, products: &[] };
+        let part = subject.part(&[claim.output]);
         let is_shape = |tensor: &TensorProto| {
             flow.id(tensor.name()).is_some_and(|value| flow.kind[value] == Kind::Shape)
         };
@@ -164,7 +182,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether the sizes of an input decide which of a few cases is computed on the way to `output`, as far as this graph shows.
+/// Whether the sizes of an input may decide which of a few cases is computed on the way to `output`, as far as this graph shows.
 fn size_decides(flow: &Flow, input: ValueId, output: ValueId) -> bool {
     let mut reached = HashSet::from([input, output]);
     let mut pending = vec![output];
@@ -187,7 +205,8 @@ fn size_decides(flow: &Flow, input: ValueId, output: ValueId) -> bool {
 }
 
 /// Shapes of a layer's input where it was of the shapes `first` and `other` in two surveys: axes that differ are open.
-fn resized(found: &Found, first: &[usize], other: &[usize]) -> Vec<Vec<usize>> {
+/// Each takes no more than so many multiplications.
+fn resized(claim: &Claim, first: &[usize], other: &[usize], most: u64) -> Vec<Vec<usize>> {
     if first.len() != other.len() {
         return Vec::new();
     }
@@ -202,16 +221,16 @@ fn resized(found: &Found, first: &[usize], other: &[usize]) -> Vec<Vec<usize>> {
         };
         (0..first.len()).map(size).collect()
     };
-    let mut shapes = Vec::new();
-    if open > 0 {
-        shapes.extend(EXTENTS.map(|extents| shape(1, extents)));
-    }
-    if is_open(0) {
-        let is_short = |dims: &Vec<usize>| {
-            let one = found.layer.extent(dims).map(|extent| multiplications(&found.layer, extent));
-            one.is_ok_and(|one| (one as u64).saturating_mul(dims[0] as u64) <= ONE_TRY)
-        };
-        shapes.extend(BATCHES.map(|samples| shape(samples, (9, 7))).into_iter().filter(is_short));
+    let is_short = |dims: &Vec<usize>| {
+        let one = claim.found.layer.extent(dims).map(|extent| multiplications(&claim.found.layer, extent));
+        one.is_ok_and(|one| (one as u64).saturating_mul(dims[0] as u64) <= most)
+    };
+    let mut shapes: Vec<Vec<usize>> = Vec::new();
+    for sizes in &MORE_SIZES {
+        let next = shape(sizes.batches[0], sizes.extents[0]);
+        if next != first && next != other && !shapes.contains(&next) && is_short(&next) {
+            shapes.push(next);
+        }
     }
     shapes
 }

@@ -56,12 +56,11 @@ pub fn of_one_size(found: &Found, error: f64, dims: &[usize]) -> String {
     )
 }
 
-/// Why what is a root of symmetric matrices is none.
+/// Why what is a root of symmetric matrices is none, as inputs of the model like these show.
 #[must_use]
-pub fn not_symmetric(found: &Found) -> String {
+pub fn not_symmetric(found: &Found, inputs: &str) -> String {
     format!(
-        "on ordinary inputs it is {}, but with some far larger numbers among the model's inputs `{}` is not symmetric: only one \
-         of its triangles would be read",
+        "on ordinary inputs it is {}, but with {inputs} `{}` is not symmetric: only one of its triangles would be read",
         found.layer, found.input
     )
 }

@@ -12,6 +12,7 @@ mod identify;
 mod judge;
 mod lost;
 mod observe;
+mod odd;
 mod places;
 pub mod probe;
 mod probed;
@@ -79,7 +80,10 @@ fn recognized(
     let bodies = bodies(model);
     let places = places(model, graph, &bodies);
     let mut candidates = candidates(model, &places);
-    let wanted: Vec<_> = candidates.iter().map(|candidate| (candidate.place, candidate.input)).collect();
+    // Beside what the model is given, which is there in any case.
+    let given = graph.input.iter().filter_map(|input| Some((0, places[0].flow.id(input.name())?)));
+    let wanted: Vec<_> =
+        candidates.iter().map(|candidate| (candidate.place, candidate.input)).chain(given).collect();
     let trial = Trial { known, ..Trial::of(&SIZES) };
     let mut search = Search::new(model, &places, runtime, trial);
     if !candidates.is_empty() {

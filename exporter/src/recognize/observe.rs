@@ -7,10 +7,11 @@ use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::identify::Resolution;
 use super::judge;
+use super::odd::Odd;
 use super::places::Place;
-use super::probe::{EXTREMES, PROBES};
-use super::probed::{Probed, dominated, extreme, inputs};
-use super::region::{Region, has_guards, is_guard};
+use super::probe::{EXTREMES, PROBES, Probe};
+use super::probed::{Probed, extreme, inputs};
+use super::region::Region;
 use super::survey::Seen;
 use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision, Watcher};
@@ -194,17 +195,22 @@ impl Subject<'_> {
     pub fn limit(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<String> {
         let (dims, tolerance) = (self.seen.tensor.dims(), Resolution::exact(self.seen.element).tolerance);
         let part = self.part(&[output]);
-        let departs = |input: Tensor| {
-            distance(&part, vec![input], layer, runtime).is_some_and(|distance| distance > tolerance)
+        let departs = |input: Tensor, amplified: f64| {
+            let distance = distance(&part, vec![input], layer, runtime);
+            distance.is_some_and(|distance| distance > amplified * tolerance)
         };
-        if let Some(probe) = EXTREMES.iter().find(|probe| departs(extreme(layer.operator, dims, probe))) {
+        let departs_at = |probe: &Probe| departs(extreme(layer.operator, dims, probe), 1.0);
+        if let Some(probe) = EXTREMES.iter().find(|probe| departs_at(probe)) {
             return Some(format!("of about {:.0e}", probe.scale));
         }
-        // Where nothing limits numbers, only their size could matter.
-        let guarded = part.graph.as_ref().is_some_and(has_guards)
-            || part.functions.iter().any(|function| function.node.iter().any(is_guard));
-        if guarded && layer.operator != OperatorKind::MatrixSqrt && departs(dominated(layer, dims)) {
-            return Some("of which one channel is a thousand times as large as the others".to_owned());
+        // Sums, products, quotients and powers that are the same on some inputs are so on all.
+        let flow = &self.place.flow;
+        let bends = flow.between(self.input, output).into_iter().any(|node| flow.bends(node));
+        if bends
+            && layer.operator != OperatorKind::MatrixSqrt
+            && let Some(odd) = Odd::ALL.iter().find(|odd| departs(odd.inputs(layer, dims), odd.amplifies()))
+        {
+            return Some(odd.words().to_owned());
         }
         // One is enough: it goes into the trace, and from there everywhere.
         let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
@@ -258,7 +264,9 @@ fn distance(part: &ModelProto, probes: Vec<Tensor>, layer: &Layer, runtime: &dyn
     if outputs.iter().any(|output| output.dims().first() != dims.first()) {
         return Some(f64::INFINITY);
     }
-    Some(judge::error(layer, &Probed::new(probes), &outputs))
+    let error = judge::error(layer, &Probed::new(probes), &outputs);
+    // What was not worked out to the end tells nothing.
+    (!is_spent()).then_some(error)
 }
 
 /// The values seen in all `runs`, in the order in which explanations are tried, how many of them all goes through, and the

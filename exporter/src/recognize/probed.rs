@@ -98,25 +98,6 @@ pub fn extreme(operator: OperatorKind, dims: &[usize], probe: &Probe) -> Tensor 
     batch(operator, dims, std::iter::repeat_n(probe, dims[0]), &mut Generator::new(11))
 }
 
-/// A batch of ordinary samples in which the first channel is much larger than the others: limits show there that do not depend
-/// on the scale.
-#[must_use]
-pub fn dominated(layer: &Layer, dims: &[usize]) -> Tensor {
-    let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
-    let positions: usize = dims[2..].iter().product();
-    // How many elements in a row are of one channel, and how many channels there are.
-    let (row, channels) = match layer.layout {
-        Layout::ChannelsFirst => (positions, dims[1]),
-        Layout::ChannelsLast => (1, dims[dims.len() - 1]),
-    };
-    for (index, value) in values.iter_mut().enumerate() {
-        if (index / row).is_multiple_of(channels) {
-            *value *= 1e3;
-        }
-    }
-    Tensor::from_f64(ElementType::F64, dims, &values)
-}
-
 /// A sample of each of the probes.
 fn batch<'a>(
     operator: OperatorKind,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use isqrt_cov_op::DOMAIN;
-use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto};
+use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
 
 use crate::decisions::{chooses, is_decision};
 use crate::graph::{Flow, Kind, NodeId, ValueId, is_matrix_product, moves, multiplies, subgraphs};
@@ -95,9 +95,8 @@ pub fn inputs(flow: &Flow, product: NodeId) -> Vec<ValueId> {
     inputs
 }
 
-/// Whether a node treats numbers differently by their size: ordinary inputs may never show what it does. One in front of
-/// a layer is not part of it.
-pub fn is_guard(node: &NodeProto) -> bool {
+/// Whether a node treats numbers differently by their size.
+fn is_guard(node: &NodeProto) -> bool {
     let limits = matches!(
         node.op_type(),
         "Clip"
@@ -141,12 +140,7 @@ pub fn decides_by_size(flow: &Flow, node: NodeId) -> bool {
     }
 }
 
-/// Whether a graph, or a graph in it, treats numbers differently by their size.
-pub fn has_guards(graph: &GraphProto) -> bool {
-    graph.node.iter().any(|node| is_guard(node) || subgraphs(node).any(has_guards))
-}
-
-/// Whether neither a trained weight nor a guard goes in between a dominator and the value it dominates.
+/// Whether neither a trained weight nor a node that bends goes in between a dominator and the value it dominates.
 fn is_weightless_between(flow: &Flow, dominator: ValueId, value: ValueId) -> bool {
     let mut visited = HashSet::from([dominator]);
     let mut pending = vec![value];
@@ -155,7 +149,7 @@ fn is_weightless_between(flow: &Flow, dominator: ValueId, value: ValueId) -> boo
             continue;
         }
         let Some(node) = flow.producer[value] else { return false };
-        if flow.has_weights(node) || is_guard(&flow.graph.node[node]) {
+        if flow.has_weights(node) || flow.bends(node) {
             return false;
         }
         pending.extend(flow.data_reads(node));
@@ -172,7 +166,7 @@ impl Region {
         let mut order = Vec::new();
         for node in following(flow, input) {
             let is_formula =
-                !flow.has_weights(node) && !chooses(&flow.graph.node[node], flow.data_reads(node).count());
+                !flow.has_weights(node) && !chooses(&flow.graph.node[node], &|name| flow.kind_of(name));
             if is_formula && flow.data_reads(node).all(|value| inside.contains(&value)) {
                 nodes.insert(node);
                 inside.extend(flow.outputs(node));

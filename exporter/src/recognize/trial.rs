@@ -13,15 +13,15 @@ use crate::tensor::{ElementType, Tensor};
 pub struct Sizes {
     /// Of the first axis. Several samples show whether a region mixes them; but some models that leave the axis open
     /// hold a size of it inside.
-    batches: [usize; 3],
+    pub batches: &'static [usize],
     /// (the first other such axis, the rest). Different sizes come first: equal ones hide a transposition.
-    extents: [(usize, usize); 12],
+    pub extents: &'static [(usize, usize)],
 }
 
 /// The sizes that layers are looked for with.
 pub const SIZES: Sizes = Sizes {
-    batches: [2, 1, 8],
-    extents: [
+    batches: &[2, 1, 8],
+    extents: &[
         (9, 7),
         (14, 12),
         (32, 32),
@@ -37,11 +37,12 @@ pub const SIZES: Sizes = Sizes {
     ],
 };
 
-/// Other sizes, the second larger than the first: what is found must be the same there.
+/// Other sizes, the second larger than the first, and so much so that what has been made smaller differs as well: what is found
+/// must be the same there.
 pub const OTHER_SIZES: Sizes = Sizes {
-    batches: [3, 1, 16],
-    extents: [
-        (10, 12),
+    batches: &[3, 1, 16],
+    extents: &[
+        (20, 26),
         (15, 18),
         (48, 48),
         (96, 96),
@@ -56,24 +57,20 @@ pub const OTHER_SIZES: Sizes = Sizes {
     ],
 };
 
-/// Larger ones, for what sizes decide.
-pub const LARGE_SIZES: Sizes = Sizes {
-    batches: [17, 1, 32],
-    extents: [
-        (36, 40),
-        (66, 63),
-        (64, 64),
-        (128, 128),
-        (384, 384),
-        (22, 22),
-        (42, 42),
-        (30, 30),
-        (48, 48),
-        (72, 72),
-        (112, 112),
-        (192, 192),
-    ],
-};
+/// Few samples of images from small to large, long and wide, and many samples.
+pub const MORE_SIZES: [Sizes; 11] = [
+    Sizes { batches: &[1], extents: &[(34, 33)] },
+    Sizes { batches: &[12, 16], extents: &[(9, 7), (32, 32)] },
+    Sizes { batches: &[1], extents: &[(3, 2)] },
+    Sizes { batches: &[1], extents: &[(9, 100)] },
+    Sizes { batches: &[1], extents: &[(100, 9)] },
+    Sizes { batches: &[1], extents: &[(22, 21)] },
+    Sizes { batches: &[1], extents: &[(96, 96)] },
+    Sizes { batches: &[40], extents: &[(9, 7), (32, 32)] },
+    Sizes { batches: &[5], extents: &[(5, 4)] },
+    Sizes { batches: &[130], extents: &[(3, 2)] },
+    Sizes { batches: &[33], extents: &[(70, 64)] },
+];
 
 /// What a model is evaluated with.
 #[derive(Clone, Copy)]
@@ -82,14 +79,49 @@ pub struct Trial<'t> {
     pub known: Known<'t>,
     /// The sizes for axes that are open still.
     pub sizes: &'t Sizes,
-    /// Whether a few numbers are far larger than most.
-    pub heavy: bool,
+    /// The numbers.
+    pub numbers: Numbers,
+}
+
+/// What kind of numbers a model is evaluated with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbers {
+    /// Normally distributed ones.
+    Normal,
+    /// Some of them far larger than most.
+    Heavy,
+    /// Most of them 0.
+    Sparse,
+    /// Small ones, a third of them the same.
+    Small,
+}
+
+impl Numbers {
+    /// What such numbers are, after "with".
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Normal => "ordinary numbers",
+            Self::Heavy => "some far larger numbers",
+            Self::Sparse => "most numbers 0",
+            Self::Small => "small numbers",
+        }
+    }
+
+    fn of(self, generator: &mut Generator) -> f64 {
+        let normal = generator.normal();
+        match self {
+            Self::Normal => normal,
+            Self::Heavy => 1e3 * normal.powi(5),
+            Self::Sparse => (normal - 0.8).max(0.0),
+            Self::Small => 1e-4 * normal.max(-0.4),
+        }
+    }
 }
 
 impl<'t> Trial<'t> {
     /// Ordinary numbers in these sizes.
     pub fn of(sizes: &'t Sizes) -> Self {
-        Self { known: None, sizes, heavy: false }
+        Self { known: None, sizes, numbers: Numbers::Normal }
     }
 
     /// The inputs of `graph` in the sizes to try, one after another.
@@ -98,8 +130,8 @@ impl<'t> Trial<'t> {
     /// An input that is no tensor, or of which neither the graph nor the data say how many axes it has.
     pub fn tries(&self, graph: &GraphProto) -> Result<Vec<Vec<Fed>>> {
         let mut tries: Vec<Vec<Fed>> = Vec::new();
-        for batch in self.sizes.batches {
-            for extents in self.sizes.extents {
+        for &batch in self.sizes.batches {
+            for &extents in self.sizes.extents {
                 let next = entries(graph, self.known, batch, extents)?;
                 if !tries.contains(&next) {
                     tries.push(next);
@@ -112,7 +144,7 @@ impl<'t> Trial<'t> {
     /// Numbers for these inputs.
     pub fn numbers(&self, inputs: &[Fed]) -> Vec<Tensor> {
         let mut generator = Generator::new(1);
-        inputs.iter().map(|input| random(&mut generator, input.element, &input.dims, self.heavy)).collect()
+        inputs.iter().map(|input| random(&mut generator, input.element, &input.dims, self.numbers)).collect()
     }
 }
 
@@ -132,13 +164,12 @@ pub fn shapes(graph: &GraphProto, known: Known<'_>, sizes: &Sizes) -> Vec<Vec<us
     entries.into_iter().map(|entry| entry.dims).collect()
 }
 
-/// Normally distributed numbers, or some thousand times as large and `heavy` ones, or 0 for types that are not floating-point.
-fn random(generator: &mut Generator, element: ElementType, dims: &[usize], heavy: bool) -> Tensor {
+/// Numbers of a kind, or 0 for types that are not floating-point.
+fn random(generator: &mut Generator, element: ElementType, dims: &[usize], numbers: Numbers) -> Tensor {
     if !element.is_float() {
         return Tensor::zeros(element, dims);
     }
-    let number = |normal: f64| if heavy { 1e3 * normal.powi(5) } else { normal };
-    let values: Vec<f64> = (0..dims.iter().product()).map(|_| number(generator.normal())).collect();
+    let values: Vec<f64> = (0..dims.iter().product()).map(|_| numbers.of(generator)).collect();
     Tensor::from_f64(element, dims, &values)
 }
 

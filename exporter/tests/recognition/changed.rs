@@ -43,12 +43,29 @@ fn what_data_decide_is_no_part_of_a_layer() {
         NodeProto::new("Cast", &[from], &[to]).with(AttributeProto::int("to", element as i64))
     };
     // Only of what is not zero, say.
-    let mask = [cast(&input, "is", DataType::Bool), cast("is", "mask", DataType::Float)];
-    let sign = [NodeProto::new("Sign", &[&input], &["sign"]), NodeProto::new("Abs", &["sign"], &["mask"])];
-    for nodes in [mask, sign] {
+    let mask = vec![cast(&input, "is", DataType::Bool), cast("is", "mask", DataType::Float)];
+    let sign =
+        vec![NodeProto::new("Sign", &[&input], &["sign"]), NodeProto::new("Abs", &["sign"], &["mask"])];
+    // 1 but for numbers below -500.
+    let gate = AttributeProto::float("beta", 1.5);
+    let gate = NodeProto::new("HardSigmoid", &[&input], &["mask"])
+        .with(AttributeProto::float("alpha", 1e-3))
+        .with(gate);
+    // The share of numbers that are not zero.
+    let share = vec![
+        NodeProto::new("NonZero", &[&input], &["places"]),
+        NodeProto::new("Shape", &["places"], &["sizes of places"]),
+        NodeProto::new("Gather", &["sizes of places", "second"], &["count"]),
+        cast("count", "counted", DataType::Float),
+        NodeProto::new("Size", &[&input], &["size"]),
+        cast("size", "all of them", DataType::Float),
+        NodeProto::new("Div", &["counted", "all of them"], &["mask"]),
+    ];
+    for nodes in [mask, sign, vec![gate], share] {
         let mut model = model.clone();
         let graph = model.graph.as_mut().unwrap();
         read_instead(graph, &input, "masked");
+        graph.initializer.push(TensorProto::from_values("second", &[], &[1_i64]));
         graph.node.extend(nodes);
         graph.node.push(NodeProto::new("Mul", &[&input, "mask"], &["masked"]));
         let findings = recognize(&model, &Embedded::new()).unwrap();
