@@ -130,7 +130,7 @@ impl Subject<'_> {
             seen = evaluate_in(runtime, &part, &region.cuts, element, &inputs)?;
             scalars = HashSet::new();
         }
-        let (cuts, through, others) = in_order(&region, seen, inputs.len());
+        let (cuts, through, others) = in_order(&region, dims, seen, inputs.len());
         let (matrices, factors) = others.into_iter().partition(|cut| self.is_end(cut.value));
         Some(Observed {
             region,
@@ -269,10 +269,11 @@ fn distance(part: &ModelProto, probes: Vec<Tensor>, layer: &Layer, runtime: &dyn
     (!is_spent()).then_some(error)
 }
 
-/// The values seen in all `runs`, in the order in which explanations are tried, how many of them all goes through, and the
+/// The values of a region with this `input` that were seen in all `runs`, in the order in which explanations are tried, how many of them all goes through, and the
 /// matrices beside them.
 fn in_order(
     region: &Region,
+    input: &[usize],
     mut seen: HashMap<ValueId, Vec<Tensor>>,
     runs: usize,
 ) -> (Vec<Cut>, usize, Vec<Cut>) {
@@ -286,7 +287,8 @@ fn in_order(
     let mut cuts = take(&region.cuts);
     let through = cuts.len();
     let others = take(&region.others).into_iter();
-    let (triangles, matrices): (Vec<_>, Vec<_>) = others.partition(|cut| is_triangle(cut.outputs[0].dims()));
+    let (triangles, matrices): (Vec<_>, Vec<_>) =
+        others.partition(|cut| is_triangle(input, cut.outputs[0].dims()));
     cuts.extend(triangles);
     (cuts, through, matrices)
 }
@@ -312,7 +314,7 @@ impl Cuts<'_> {
         let Self { subject, through, done, .. } = self;
         let is_useful = could_be_output(subject.seen.tensor.dims(), dims)
             && (through.contains(&id)
-                || is_triangle(dims)
+                || is_triangle(subject.seen.tensor.dims(), dims)
                 || *done.entry(id).or_insert_with(|| subject.is_done(id)));
         if is_useful {
             self.kept += dims.iter().product::<usize>();
@@ -371,17 +373,35 @@ pub fn is_symmetric(tensor: &Tensor) -> bool {
     })
 }
 
-/// Whether a tensor of this shape has as many numbers a sample as a triangle, and not as a matrix.
-fn is_triangle(dims: &[usize]) -> bool {
-    let per_sample: usize = dims.iter().skip(1).product();
-    per_sample.isqrt().pow(2) != per_sample
+/// How many rows a matrix over some axis of `input` may have.
+fn sides(input: &[usize]) -> [usize; 2] {
+    [input[1], input[input.len() - 1]]
+}
+
+/// Whether an output of shape `output` has as many numbers a sample as a triangle over some axis of `input`, and not as a matrix.
+fn is_triangle(input: &[usize], output: &[usize]) -> bool {
+    let per_sample: usize = output.iter().skip(1).product();
+    let sides = sides(input);
+    sides.iter().any(|side| per_sample == side * (side + 1) / 2)
+        && !sides.iter().any(|side| per_sample == side * side)
 }
 
 /// Whether an output of shape `output` has as many numbers a sample as a matrix or a triangle over some axis of `input`.
 fn could_be_output(input: &[usize], output: &[usize]) -> bool {
     let per_sample: usize = output.iter().skip(1).product();
     output.first() == input.first()
-        && [input[1], input[input.len() - 1]]
-            .into_iter()
-            .any(|side| per_sample == side * side || per_sample == side * (side + 1) / 2)
+        && sides(input).iter().any(|side| per_sample == side * side || per_sample == side * (side + 1) / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_triangle_may_have_as_many_numbers_as_another_matrix() {
+        // 36 are the triangle of 8 channels, and a matrix of 6.
+        assert!(is_triangle(&[2, 8, 5, 7], &[2, 36]));
+        assert!(!is_triangle(&[2, 8, 5, 6], &[2, 36]));
+        assert!(!is_triangle(&[2, 8, 5, 7], &[2, 64]));
+    }
 }
