@@ -72,7 +72,7 @@ pub fn bends(node: &NodeProto, kind: &Outside) -> bool {
     if !(0..node.input.len()).any(reads) || reads_shape_only(node, 0) {
         return false;
     }
-    let linear = match node.op_type() {
+    let is_formula = match node.op_type() {
         "Add"
         | "Sub"
         | "Mul"
@@ -139,7 +139,7 @@ pub fn bends(node: &NodeProto, kind: &Outside) -> bool {
         }
         _ => false,
     };
-    !linear || sizing_inputs(node).any(reads)
+    !is_formula || sizing_inputs(node).any(reads)
 }
 
 fn is_data(name: &str, kind: &Outside) -> bool {
