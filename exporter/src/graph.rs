@@ -46,6 +46,8 @@ pub struct Flow<'a> {
     trained: Vec<bool>,
     /// Whether each node holds trained weights in its own graphs or function, or something there decides by data.
     closed: Vec<bool>,
+    /// Whether data decide what each node with others inside computes.
+    decided: Vec<bool>,
     /// Whether each node is more than sums, products, quotients and powers of data: see [`bends`].
     bent: Vec<bool>,
     /// Whether data decide how many elements each value has.
@@ -201,6 +203,7 @@ impl<'a> Flow<'a> {
             kind: Vec::new(),
             trained: Vec::new(),
             closed: Vec::new(),
+            decided: vec![false; graph.node.len()],
             bent: Vec::new(),
             sized: Vec::new(),
             dominator: Vec::new(),
@@ -312,7 +315,8 @@ impl<'a> Flow<'a> {
             let mut kind = Kind::Constant;
             let mut trained = own_constant;
             let mut dominator: Option<Option<ValueId>> = None;
-            let mut sized = self.sizes(node) || self.is_decided_inside(node, around);
+            let decided = holds(proto, &around.functions, &|name| self.kind_of(name), chooses);
+            let mut sized = decided || self.sizes(node);
             for &value in &self.reads[node] {
                 let by_shape = proto
                     .input
@@ -335,6 +339,7 @@ impl<'a> Flow<'a> {
                     Kind::Constant | Kind::Shape => trained |= self.trained[value],
                 }
             }
+            self.decided[node] = decided;
             let outputs: Vec<ValueId> = self.outputs(node).collect();
             for value in outputs {
                 self.kind[value] = kind;
@@ -405,20 +410,7 @@ impl<'a> Flow<'a> {
         let by_shape = proto.op_type() == "If" && subgraphs(proto).any(multiplies);
         by_shape && self.kind_of(proto.input.first().map_or("", |condition| condition)) == Kind::Shape
             || holds_weights(std::slice::from_ref(proto))
-            || self.is_decided_inside(node, around)
-    }
-
-    /// Whether data decide what a node with others inside computes: the condition of an If, how often a Loop goes round, or
-    /// something there.
-    fn is_decided_inside(&self, node: NodeId, around: &Around) -> bool {
-        let proto = &self.graph.node[node];
-        let deciding = match proto.op_type() {
-            "If" => 1,
-            "Loop" => 2,
-            _ => 0,
-        };
-        proto.input.iter().take(deciding).any(|name| self.kind_of(name) == Kind::Data)
-            || holds(proto, &around.functions, &|name| self.kind_of(name), chooses)
+            || self.decided[node]
     }
 
     fn is_bent(&self, node: NodeId, around: &Around) -> bool {

@@ -53,7 +53,15 @@ impl Search<'_> {
     /// roots of matrices that need not be symmetric; adds them to what was `refused`.
     pub fn confirm(&mut self, wanted: &[(usize, ValueId)], refused: &mut Vec<Refused>) {
         let found = std::mem::take(&mut self.findings.layers);
-        let mut claims: Vec<Claim> = found.into_iter().filter_map(|found| self.claim(found)).collect();
+        let mut claims: Vec<Claim> = Vec::new();
+        for found in found {
+            match self.place_and_values(&found) {
+                Some((place, input, output)) => {
+                    claims.push(Claim { found, place, input, output, reason: None });
+                }
+                None => self.findings.layers.push(found),
+            }
+        }
         self.confirm_symmetry(&mut claims, wanted);
         // A model that does not run with other sizes is what it is with the first.
         if leaves_sizes_open(self.places[0].flow.graph)
@@ -72,11 +80,11 @@ impl Search<'_> {
         }
     }
 
-    fn claim(&self, found: Found) -> Option<Claim> {
-        let place = self.places.iter().position(|place| place.scope == found.scope)?;
+    /// Where a finding is: its place, its input and its output.
+    fn place_and_values(&self, found: &Found) -> Option<(usize, ValueId, ValueId)> {
+        let place = self.place_of(found)?;
         let flow = &self.places[place].flow;
-        let (input, output) = (flow.id(&found.input)?, flow.id(&found.output)?);
-        Some(Claim { found, place, input, output, reason: None })
+        Some((place, flow.id(&found.input)?, flow.id(&found.output)?))
     }
 
     /// The values of the model in another trial; none where it does not run.
@@ -109,7 +117,7 @@ impl Search<'_> {
         claim.reason = if claim.is_root() && !is_symmetric(&seen.tensor) {
             Some(explain::not_symmetric(&claim.found, "other sizes"))
         } else {
-            self.departs(claim, seen, &survey.frozen(self.places, claim.place))
+            self.departs(claim, seen, survey.frozen(self.places, claim.place))
         };
     }
 
@@ -117,12 +125,13 @@ impl Search<'_> {
     fn confirm_sizes(&self, claims: &mut [Claim], other: &Survey, wanted: &[(usize, ValueId)]) {
         let mut whole = Vec::new();
         for (index, claim) in claims.iter_mut().enumerate().filter(|(_, claim)| claim.stands()) {
-            let decides = size_decides(&self.places[claim.place].flow, claim.input, claim.output);
             let seen = [&self.survey, other].map(|survey| survey.get(self.places, claim.place, claim.input));
             let [Some(first), Some(other_seen)] = seen else { continue };
             let outside = other.frozen(self.places, claim.place);
-            match self.without_shapes(claim, &outside) {
+            match self.without_shapes(claim, outside) {
                 Some(frozen) if !claim.is_root() => {
+                    let flow = &self.places[claim.place].flow;
+                    let decides = size_decides(flow, claim.input, claim.output);
                     let most = if decides { TRIES } else { FEW_TRIES };
                     claim.reason = budget::within_half(most, || {
                         let shapes = resized(claim, first.tensor.dims(), other_seen.tensor.dims(), most / 2);
@@ -150,10 +159,15 @@ impl Search<'_> {
         });
     }
 
+    /// What a claim is made of, where its input is like `seen`.
+    fn claimed<'s>(&'s self, claim: &Claim, seen: &'s Seen, frozen: &'s [TensorProto]) -> Subject<'s> {
+        let place = &self.places[claim.place];
+        Subject { model: self.model, place, frozen, seen, input: claim.input, products: &[] }
+    }
+
     /// How a layer departs from what was found, in words, where its input is like `seen`.
     fn departs(&self, claim: &Claim, seen: &Seen, frozen: &[TensorProto]) -> Option<String> {
-        let place = &self.places[claim.place];
-        let subject = Subject { model: self.model, place, frozen, seen, input: claim.input, products: &[] };
+        let subject = self.claimed(claim, seen, frozen);
         let error = subject.distance(&claim.found.layer, claim.output, self.runtime)?;
         (error > Resolution::exact(seen.element).tolerance)
             .then(|| explain::of_one_size(&claim.found, error, seen.tensor.dims()))
@@ -162,9 +176,8 @@ impl Search<'_> {
     /// What a layer needs from outside without the shapes of its own input and what is made of it, so that it can be evaluated
     /// at any size. None where other shapes go into it.
     fn without_shapes(&self, claim: &Claim, frozen: &[TensorProto]) -> Option<Vec<TensorProto>> {
-        let (seen, place) =
-            (self.survey.get(self.places, claim.place, claim.input)?, &self.places[claim.place]);
-        let flow = &place.flow;
+        let seen = self.survey.get(self.places, claim.place, claim.input)?;
+        let flow = &self.places[claim.place].flow;
         let follows =
             |value: ValueId| value == claim.input || flow.dominators(value).any(|above| above == claim.input);
         let is_own = |tensor: &&TensorProto| {
@@ -172,9 +185,7 @@ impl Search<'_> {
             node.is_some_and(|node| flow.data_reads(node).all(follows))
         };
         let frozen: Vec<TensorProto> = frozen.iter().filter(|tensor| !is_own(tensor)).cloned().collect();
-        let subject =
-            Subject { model: self.model, place, frozen: &frozen, seen, input: claim.input, products: &[] };
-        let part = subject.part(&[claim.output]);
+        let part = self.claimed(claim, seen, &frozen).part(&[claim.output]);
         let is_shape = |tensor: &TensorProto| {
             flow.id(tensor.name()).is_some_and(|value| flow.kind[value] == Kind::Shape)
         };

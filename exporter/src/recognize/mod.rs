@@ -107,9 +107,8 @@ fn recognized(
     search.findings.misses.extend(refused.into_iter().map(|refused| refused.miss));
     search.findings.not_evaluated = search.survey.failure.take();
     // A layer inside of another finding has gone with it.
-    let places_of = |found: &Found| places.iter().position(|place| place.scope == found.scope);
     let mut layers = std::mem::take(&mut search.findings.layers);
-    layers.retain(|found| places_of(found).is_none_or(|place| !search.is_inside(place, &search.owned)));
+    layers.retain(|found| search.place_of(found).is_none_or(|place| !search.is_inside(place, &search.owned)));
     let mut findings = search.findings;
     findings.layers = layers;
     if !findings.layers.is_empty() {

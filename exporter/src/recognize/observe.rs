@@ -269,8 +269,8 @@ fn distance(part: &ModelProto, probes: Vec<Tensor>, layer: &Layer, runtime: &dyn
     (!is_spent()).then_some(error)
 }
 
-/// The values of a region with this `input` that were seen in all `runs`, in the order in which explanations are tried, how many of them all goes through, and the
-/// matrices beside them.
+/// The values of a region, with an input of the shape `input`, that were seen in all `runs`, in the order in which explanations
+/// are tried, how many of them all goes through, and the matrices beside them.
 fn in_order(
     region: &Region,
     input: &[usize],

@@ -1,10 +1,9 @@
 //! The search for layers among the regions of a model's graphs.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashSet};
 
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
 use super::explain;
 use super::findings::{Findings, Found, Lost, Miss};
@@ -67,8 +66,6 @@ pub struct Search<'a> {
     pub trial: Trial<'a>,
     /// The values of the whole model.
     pub survey: Survey,
-    /// For each place what its regions need from outside.
-    frozen: Vec<OnceCell<Vec<TensorProto>>>,
     /// For each place the nodes that a finding explains.
     covered: Vec<HashSet<NodeId>>,
     /// For each place the nodes that give way to a finding.
@@ -91,7 +88,6 @@ impl<'a> Search<'a> {
             runtime,
             trial,
             survey: Survey::default(),
-            frozen: places.iter().map(|_| OnceCell::new()).collect(),
             covered: Vec::new(),
             owned: Vec::new(),
             findings: Findings::default(),
@@ -152,6 +148,11 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// The place that a finding is in.
+    pub fn place_of(&self, found: &Found) -> Option<usize> {
+        self.places.iter().position(|place| place.scope == found.scope)
+    }
+
     /// Whether findings explain all products that a region from here could.
     fn is_explained(&self, candidate: &Candidate) -> bool {
         let covered = &self.covered[candidate.place];
@@ -201,8 +202,7 @@ impl<'a> Search<'a> {
     fn subject<'s>(&'s self, candidate: &'s Candidate) -> Option<Subject<'s>> {
         let place = &self.places[candidate.place];
         let seen = self.survey.get(self.places, candidate.place, candidate.input)?;
-        let frozen =
-            self.frozen[candidate.place].get_or_init(|| self.survey.frozen(self.places, candidate.place));
+        let frozen = self.survey.frozen(self.places, candidate.place);
         let products = &candidate.products;
         Some(Subject { model: self.model, place, frozen, seen, input: candidate.input, products })
     }

@@ -1,5 +1,6 @@
 //! One look at the whole model with concrete input shapes: the sizes that its values have there.
 
+use std::cell::OnceCell;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
@@ -19,6 +20,8 @@ use crate::tensor::{ElementType, Tensor};
 #[derive(Debug, Default)]
 pub struct Survey {
     seen: HashMap<(Scope, String), Seen>,
+    /// For each place what regions there need from outside, once it was asked for.
+    frozen: Vec<OnceCell<Vec<TensorProto>>>,
     /// Why not everything was.
     pub failure: Option<String>,
 }
@@ -58,7 +61,8 @@ pub fn survey(
         let inputs = trial.numbers(&entries);
         let outcome = evaluator.watch(&inputs, &mut watch);
         let (seen, kept) = (std::mem::take(&mut watch.seen), std::mem::take(&mut watch.kept));
-        let mut survey = Survey { seen, failure: None };
+        let frozen = places.iter().map(|_| OnceCell::new()).collect();
+        let mut survey = Survey { seen, frozen, failure: None };
         let shapes: Vec<String> =
             entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
         let problem = match outcome {
@@ -113,7 +117,11 @@ impl Survey {
     /// The values of `places[place]` that do not depend on the elements of data but come from outside of what can be
     /// cut out there: those that depend on shapes, and constants of the graphs around it.
     #[must_use]
-    pub fn frozen(&self, places: &[Place], place: usize) -> Vec<TensorProto> {
+    pub fn frozen(&self, places: &[Place], place: usize) -> &[TensorProto] {
+        self.frozen.get(place).map_or(&[], |frozen| frozen.get_or_init(|| self.outside(places, place)))
+    }
+
+    fn outside(&self, places: &[Place], place: usize) -> Vec<TensorProto> {
         let here = &places[place];
         let given = |&value: &ValueId| {
             let name = here.flow.names[value];

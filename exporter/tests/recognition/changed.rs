@@ -11,10 +11,17 @@ use super::common::{corpus, load};
 use super::rewritten;
 
 /// Lets all nodes read another value instead of one.
-pub fn read_instead(graph: &mut GraphProto, value: &str, other: &str) {
+fn read_instead(graph: &mut GraphProto, value: &str, other: &str) {
     for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| *name == value) {
         other.clone_into(name);
     }
+}
+
+/// Lets all nodes read another value instead of the graph's input, whose name it says.
+pub fn read_instead_of_input(graph: &mut GraphProto, other: &str) -> String {
+    let input = graph.input[0].name().to_owned();
+    read_instead(graph, &input, other);
+    input
 }
 
 /// Ordinary inputs never show what a guard does: it must stay in front of the layer.
@@ -22,8 +29,7 @@ pub fn read_instead(graph: &mut GraphProto, value: &str, other: &str) {
 fn a_guard_in_front_of_a_layer_is_no_part_of_it() {
     let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
     let graph = model.graph.as_mut().unwrap();
-    let input = graph.input[0].name().to_owned();
-    read_instead(graph, &input, "clipped");
+    let input = read_instead_of_input(graph, "clipped");
     let limits = [("least", -1000.0), ("most", 1000.0)];
     graph
         .initializer
@@ -273,8 +279,7 @@ fn products_that_are_written_as_sums_are_products() {
 fn a_layer_behind_a_scale_is_found_whole() {
     let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
     let graph = model.graph.as_mut().unwrap();
-    let input = graph.input[0].name().to_owned();
-    read_instead(graph, &input, "scaled");
+    let input = read_instead_of_input(graph, "scaled");
     graph.initializer.push(TensorProto::from_values("scale", &[], &[0.25_f32]));
     graph.node.push(NodeProto::new("Mul", &[&input, "scale"], &["scaled"]));
     let findings = recognize(&model, &Embedded::new()).unwrap();

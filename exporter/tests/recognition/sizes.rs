@@ -6,7 +6,7 @@ use isqrt_cov_op::OperatorKind;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
 
-use super::changed::{ending_in_the_root, read_instead};
+use super::changed::{ending_in_the_root, read_instead_of_input};
 use super::common::{corpus, load};
 
 fn found_in(model: &ModelProto) -> Findings {
@@ -24,8 +24,7 @@ fn check_layer_behind(model: &ModelProto, input: &str) {
 /// Scales the input by 1 for up to `most` of the sizes in `axis`, and by more from there on.
 fn scaled_beyond(model: &mut ModelProto, axis: i64, most: i64) {
     let graph = model.graph.as_mut().unwrap();
-    let input = graph.input[0].name().to_owned();
-    read_instead(graph, &input, "scaled");
+    let input = read_instead_of_input(graph, "scaled");
     let numbers = [("axis", axis), ("most", most), ("all_but_one", most - 1)];
     graph.initializer.extend(numbers.map(|(name, number)| TensorProto::from_values(name, &[], &[number])));
     graph.node.extend([
@@ -58,8 +57,7 @@ fn what_a_large_image_changes_is_no_part_of_a_layer() {
 fn a_part_of_a_large_image_is_no_whole_one() {
     let mut model = load(&corpus().join("own/dynamic_sizes_ts17_hw.onnx"));
     let graph = model.graph.as_mut().unwrap();
-    let input = graph.input[0].name().to_owned();
-    read_instead(graph, &input, "part");
+    let input = read_instead_of_input(graph, "part");
     let numbers = [("from", 0), ("up_to", 30), ("height", 2)];
     graph.initializer.extend(numbers.map(|(name, number)| TensorProto::from_values(name, &[1], &[number])));
     graph.node.insert(0, NodeProto::new("Slice", &[&input, "from", "up_to", "height"], &["part"]));
