@@ -123,11 +123,10 @@ impl<R: Real, const W: usize> Factors<'_, R, W> {
                 let at = panel * padded + panel * W;
                 // SAFETY: a block in this panel.
                 let block = unsafe { whole.range(at..at + W) };
-                simd.transpose(sums, block, 0);
+                let (mirrored, identity) = (simd.transposed(sums), R::from_f64(combination.identity));
                 for i in 0..W {
-                    let line = simd.join(i, simd.load(&block[i]), sums[i]);
-                    simd.store(line, &mut block[i]);
-                    block[i][i] += R::from_f64(combination.identity);
+                    simd.store(simd.join(i, mirrored[i], sums[i]), &mut block[i]);
+                    block[i][i] += identity;
                 }
             }
         }

@@ -10,6 +10,9 @@ use crate::layer::Layout;
 /// The multiplications that take as long as reading an element.
 const ELEMENT: usize = 16;
 
+/// The rows whose means are taken before any is centered: all are near then, and none waits for its mean.
+const TOGETHER: usize = 4;
+
 /// How a sample is stored and what is done to it on the way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading<R> {
@@ -50,6 +53,25 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: us
                     Layout::ChannelsLast => source.load_positions(simd, lines, straight),
                 }
             },
+        );
+    });
+}
+
+/// Writes X̄ row by row, each filled up with zeros. The channels are first.
+pub(super) fn read_rows<T: Element, S: Simd<T::Real, W>, const W: usize>(
+    simd: S,
+    executor: &dyn Executor,
+    reading: Reading<T::Real>,
+    sample: &[T],
+    rows: &mut [[T::Real; W]],
+) {
+    let channels = reading.channels;
+    let executor = worthwhile(executor, sample.len().saturating_mul(ELEMENT));
+    let bound = |panel: usize| (panel * W).saturating_sub(channels.pad) * reading.positions.panels;
+    for_each_piece(executor, rows, (channels.panels, Order::Forward), &bound, &|panel, rows| {
+        simd.vectorize(
+            #[inline(always)]
+            || Source { reading, sample, panel }.center_rows(simd, rows),
         );
     });
 }
@@ -113,6 +135,43 @@ impl<T: Element> Source<'_, T> {
         }
     }
 
+    /// Every channel's row, of a sample whose channels are first.
+    #[inline(always)]
+    fn center_rows<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, rows: &mut [[T::Real; W]]) {
+        let Reading { channels, positions, scale, centered, .. } = self.reading;
+        let first = (self.panel * W).saturating_sub(channels.pad);
+        let zero = simd.splat(T::Real::default());
+        for (group, rows) in rows.chunks_mut(TOGETHER * positions.panels).enumerate() {
+            let mut minus_means = [zero; TOGETHER];
+            if centered {
+                for i in 0..TOGETHER {
+                    minus_means[i] = minus_mean(simd, self.row(first + group * TOGETHER + i), scale);
+                }
+            }
+            for (i, row) in rows.chunks_exact_mut(positions.panels).enumerate() {
+                let elements = self.row(first + group * TOGETHER + i);
+                let (scale, minus_mean) = (simd.splat(scale), minus_means[i]);
+                let center = |line: &[T::Real; W]| simd.multiply_add(scale, simd.load(line), minus_mean);
+                let (whole, rest) = elements.as_chunks::<W>();
+                for k in 0..whole.len() {
+                    simd.store(center(&loaded(&whole[k])), &mut row[k]);
+                }
+                if !rest.is_empty() {
+                    let mut line = [T::Real::default(); W];
+                    T::load(rest, &mut line[..rest.len()]);
+                    simd.store(simd.join(rest.len(), center(&line), zero), &mut row[whole.len()]);
+                }
+            }
+        }
+    }
+
+    /// The elements of a channel, or the last one's.
+    #[inline(always)]
+    fn row(&self, channel: usize) -> &[T] {
+        let Reading { channels, positions, .. } = self.reading;
+        &self.sample[channel.min(channels.len - 1) * positions.len..][..positions.len]
+    }
+
     /// The means of the rows that begin at these elements, scaled; zeros where nothing is centered.
     ///
     /// What is summed is the distance from the first element, so that the mean of a constant channel is that constant
@@ -124,19 +183,13 @@ impl<T: Element> Source<'_, T> {
         if !centered {
             return means;
         }
-        let first: [T::Real; W] = std::array::from_fn(|i| {
-            let mut first = [T::Real::default()];
-            T::load(&self.sample[starts[i]..=starts[i]], &mut first);
-            first[0] * scale
-        });
-        let rest = positions.len % W;
-        let counted: [_; W] = std::array::from_fn(|i| T::Real::from_f64(f64::from(u8::from(i >= W - rest))));
-        let (scale, counted) = (simd.splat(scale), simd.load(&counted));
+        let rows = starts.map(|start| &self.sample[start..start + positions.len]);
+        let first = rows.map(|row| first(row) * scale);
+        let (scale, counted) = (simd.splat(scale), counted(simd, positions.len));
         let mut sums = [simd.splat(T::Real::default()); W];
         for i in 0..W {
-            let row = &self.sample[starts[i]..starts[i] + positions.len];
             let minus_first = simd.splat(T::Real::default() - first[i]);
-            sums[i] = distances(simd, row, [scale, minus_first, counted]);
+            sums[i] = distances(simd, rows[i], [scale, minus_first, counted]);
         }
         let share = simd.splat(T::Real::from_f64(1.0 / positions.len as f64));
         simd.store(simd.multiply_add(share, simd.totals(sums), simd.load(&first)), &mut means);
@@ -184,8 +237,35 @@ impl<T: Element> Source<'_, T> {
     }
 }
 
-/// Σ (scale x + minus_first) over a row, in W parts. `counted` is one for those of the last W elements that W does not
-/// divide off, and zero for those before.
+/// −mean of a row, scaled, as in [`Source::row_means`]. What lies behind the row is the next one, if any, and wanted soon.
+#[inline(always)]
+fn minus_mean<T: Element, S: Simd<T::Real, W>, const W: usize>(
+    simd: S,
+    row: &[T],
+    scale: T::Real,
+) -> S::Vector {
+    simd.prefetch(row.as_ptr_range().end, row.len());
+    let minus_first = simd.splat(T::Real::default() - first(row) * scale);
+    let sum = simd.total(distances(simd, row, [simd.splat(scale), minus_first, counted(simd, row.len())]));
+    simd.multiply_add(simd.splat(T::Real::from_f64(-1.0 / row.len() as f64)), sum, minus_first)
+}
+
+/// The first element of a row.
+#[inline(always)]
+fn first<T: Element>(row: &[T]) -> T::Real {
+    let mut first = [T::Real::default()];
+    T::load(&row[..1], &mut first);
+    first[0]
+}
+
+/// One for those of a row's last W elements that W does not divide off, and zero for those before.
+#[inline(always)]
+fn counted<R: Real, S: Simd<R, W>, const W: usize>(simd: S, len: usize) -> S::Vector {
+    let line: [R; W] = std::array::from_fn(|i| R::from_f64(f64::from(u8::from(i >= W - len % W))));
+    simd.load(&line)
+}
+
+/// Σ (scale x + minus_first) over a row, in W parts. `counted` is what [`counted`] says.
 #[inline(always)]
 fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
     simd: S,

@@ -1,9 +1,11 @@
 //! How the workspace of a sample is divided, in lines of W numbers.
 
+use super::element::Real;
 use super::iteration::Plan;
+use super::product::{Simd, pays};
 use super::sample::Call;
 use crate::form::Form;
-use crate::layer::{Extent, OperatorKind};
+use crate::layer::{Extent, Layout, OperatorKind};
 
 /// The parts of the workspace, one after another.
 ///
@@ -15,6 +17,8 @@ pub(super) struct Division {
     pub kept: usize,
     /// X̄ᵀ or X̄.
     pub sample: usize,
+    /// Whether the covariance is made of X̄'s rows as they are.
+    pub by_rows: bool,
     /// A, at the beginning of the head.
     pub a: usize,
     /// The program's head and more.
@@ -25,10 +29,15 @@ pub(super) struct Division {
 
 impl Division {
     /// The division for a call; none where it is beyond all memory.
-    pub(super) fn new<const W: usize>(call: &Call<'_>) -> Option<Self> {
+    pub(super) fn new<R: Real, S: Simd<R, W>, const W: usize>(call: &Call<'_>) -> Option<Self> {
         let Extent { channels, positions, .. } = call.extent;
+        let by_rows = call.layer.operator == OperatorKind::IsqrtCov
+            && call.form == Form::Direct
+            && call.layer.layout == Layout::ChannelsFirst
+            && pays::<R, S, W>(channels, positions);
         let sample = match call.layer.operator {
             OperatorKind::MatrixSqrt => 0,
+            _ if by_rows => channels.checked_mul(positions.div_ceil(W))?,
             _ => channels.div_ceil(W).checked_mul(positions.checked_next_multiple_of(W)?)?,
         };
         let (kept, plan) = match (call.layer.operator, call.form) {
@@ -38,7 +47,7 @@ impl Division {
         };
         let behind_a = plan.triangle.checked_add(sample)?.saturating_sub(plan.tail);
         let head = plan.head.max(behind_a).max(kept);
-        Some(Self { kept, sample, a: plan.triangle, head, tail: plan.tail })
+        Some(Self { kept, sample, by_rows, a: plan.triangle, head, tail: plan.tail })
     }
 
     /// The lines of all parts.

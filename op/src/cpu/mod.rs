@@ -160,7 +160,7 @@ impl<R: Real> Task<R> for Workspace<'_> {
     type Output = Option<usize>;
 
     fn run<S: Simd<R, W>, const W: usize, const MR: usize>(self, _: S) -> Option<usize> {
-        self.0.workspace::<W>()
+        self.0.workspace::<R, S, W>()
     }
 }
 
@@ -178,7 +178,7 @@ impl<T: Element> Task<T::Real> for Batch<'_, T> {
 
     fn run<S: Simd<T::Real, W>, const W: usize, const MR: usize>(self, simd: S) -> bool {
         let Self { call, input, output, executor, pools } = self;
-        let Some(workspace) = call.workspace::<W>() else { return false };
+        let Some(workspace) = call.workspace::<T::Real, S, W>() else { return false };
         let samples = call.extent.samples;
         if samples == 0 {
             return true;

@@ -1,12 +1,12 @@
 //! One sample, from its elements to its output.
 
-use super::covariance::{Reading, read};
+use super::covariance::{Reading, read, read_rows};
 use super::division::Division;
 use super::element::{Element, Real};
 use super::executor::Executor;
 use super::normalize::{degenerate, norm, normalize};
-use super::product::{Operand, Side, Simd, triangle_panel};
-use super::store::{Panels, store};
+use super::product::{Operand, Rows, Side, Simd, triangle_panel};
+use super::store::{Panels, store, store_inner};
 use super::write::{Writing, write};
 use crate::form::{Form, Programs};
 use crate::layer::{Extent, Layer, Normalization, OperatorKind};
@@ -31,8 +31,8 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// The numbers of workspace that a sample needs; none where that is beyond all memory.
-    pub(super) fn workspace<const W: usize>(&self) -> Option<usize> {
-        Division::new::<W>(self)?.lines()?.checked_mul(W)
+    pub(super) fn workspace<R: Real, S: Simd<R, W>, const W: usize>(&self) -> Option<usize> {
+        Division::new::<R, S, W>(self)?.lines()?.checked_mul(W)
     }
 
     /// M − δ.
@@ -50,7 +50,7 @@ pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usi
     memory: &mut [T::Real],
     executor: &dyn Executor,
 ) {
-    let Some(division) = Division::new::<W>(call) else { return };
+    let Some(division) = Division::new::<T::Real, S, W>(call) else { return };
     let memory = memory.as_chunks_mut().0;
     let sample = Sample::<T, S, W, MR> {
         simd,
@@ -107,12 +107,18 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             f64::from(self.call.layer.epsilon) * scale * scale * divisor
         };
         let (a, rest) = memory.split_at_mut(self.division.a);
-        let transposed = &mut rest[..self.division.sample];
+        let sample = &mut rest[..self.division.sample];
         let exponent = self.scaled(|exponent| {
-            self.read(exponent, transposed, None);
-            self.gram_matrix(Operand { lines: transposed, rows: self.positions }, side, a);
+            if self.division.by_rows {
+                self.read_rows(exponent, sample);
+                let rows = Rows { lines: sample, blocks: self.positions.panels, side };
+                store_inner(self.simd, self.executor, rows, a);
+            } else {
+                self.read(exponent, sample, None);
+                self.gram_matrix(Operand { lines: sample, rows: self.positions }, side, a);
+            }
             let trace = norm(Normalization::Trace, a, side, shift(exponent));
-            (trace, self.greatest(transposed, trace))
+            (trace, self.greatest(sample, trace))
         });
         self.root(side, shift(exponent), divisor, exponent, output, memory);
     }
@@ -235,36 +241,50 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
     }
 
     /// ⌊log₂⌋ of the greatest centered element, where the trace is faint and it is not zero.
-    fn greatest(&self, transposed: &[[T::Real; W]], trace: f64) -> Option<i32> {
-        if trace.is_nan() || trace > least_trace::<T::Real>() {
-            None
-        } else {
-            self.centered_exponent(transposed)
-        }
+    fn greatest(&self, sample: &[[T::Real; W]], trace: f64) -> Option<i32> {
+        if trace.is_nan() || trace > least_trace::<T::Real>() { None } else { self.centered_exponent(sample) }
     }
 
     /// ⌊log₂⌋ of the greatest centered element that is a number; none where all are zero.
-    fn centered_exponent(&self, transposed: &[[T::Real; W]]) -> Option<i32> {
+    fn centered_exponent(&self, sample: &[[T::Real; W]]) -> Option<i32> {
         let mut greatest = 0.0_f64;
-        for (panel, lines) in transposed.chunks_exact(self.positions.padded).enumerate() {
-            let pad = if panel == 0 { self.channels.pad } else { 0 };
-            for line in &lines[self.positions.pad..] {
-                greatest =
-                    line[pad..].iter().fold(greatest, |greatest, entry| greatest.max(entry.to_f64().abs()));
+        let mut look = |entries: &[T::Real]| {
+            greatest = entries.iter().fold(greatest, |greatest, entry| greatest.max(entry.to_f64().abs()));
+        };
+        if self.division.by_rows {
+            look(sample.as_flattened());
+        } else {
+            for (panel, lines) in sample.chunks_exact(self.positions.padded).enumerate() {
+                let pad = if panel == 0 { self.channels.pad } else { 0 };
+                lines[self.positions.pad..].iter().for_each(|line| look(&line[pad..]));
             }
         }
         (greatest > 0.0).then(|| (greatest.log2().floor() as i32).min(T::Real::EXPONENTS + 1))
     }
 
+    fn read_rows(&self, exponent: i32, rows: &mut [[T::Real; W]]) {
+        read_rows::<T, S, W>(self.simd, self.executor, self.reading(exponent), self.input, rows);
+    }
+
     fn read(&self, exponent: i32, transposed: &mut [[T::Real; W]], straight: Option<&mut [[T::Real; W]]>) {
-        let reading = Reading {
+        read::<T, S, W, MR>(
+            self.simd,
+            self.executor,
+            self.reading(exponent),
+            self.input,
+            transposed,
+            straight,
+        );
+    }
+
+    fn reading(&self, exponent: i32) -> Reading<T::Real> {
+        Reading {
             layout: self.call.layer.layout,
             centered: self.call.layer.centered,
             scale: power(-exponent),
             channels: self.channels,
             positions: self.positions,
-        };
-        read::<T, S, W, MR>(self.simd, self.executor, reading, self.input, transposed, straight);
+        }
     }
 
     fn iterate<'b>(

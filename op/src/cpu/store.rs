@@ -6,7 +6,9 @@ use std::ops::Range;
 use super::combine::Factors;
 use super::element::Real;
 use super::executor::{Executor, Order, for_each_piece, worthwhile};
-use super::product::{Operand, Part, Side, Simd, Sink, TILE_PANELS, first_row, product, triangle_panel};
+use super::product::{
+    Operand, Part, Rows, Side, Simd, Sink, TILE_PANELS, first_row, product, triangle_panel,
+};
 
 /// How the panels of a matrix follow one another.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +47,52 @@ pub(super) fn store<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
         Panels::Triangle => rows.len * columns.len / 2,
     };
     let executor = worthwhile(executor, entries.saturating_mul(left.rows.len));
+    for_each_group(executor, columns, panels, result, &|wanted, lines| {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let (part, end) = match panels {
+                    Panels::Whole(_) => (Part::Whole, rows.padded),
+                    Panels::Triangle => (Part::Upper, wanted.end * W),
+                };
+                let base = panels.first_line::<W>(wanted.start);
+                let mut storing = Storing { simd, lines, base, panels, next };
+                let rows_wanted = first_row::<MR>(rows)..end;
+                product::<R, S, W, MR>(simd, left, right, part, rows, rows_wanted, wanted, &mut storing);
+            },
+        );
+    });
+}
+
+/// Computes the upper triangle of the product of a matrix and its transpose.
+pub(super) fn store_inner<R: Real, S: Simd<R, W>, const W: usize>(
+    simd: S,
+    executor: &dyn Executor,
+    rows: Rows<'_, R, W>,
+    triangle: &mut [[R; W]],
+) {
+    let side = rows.side;
+    let executor = worthwhile(executor, (side.len * side.len / 2).saturating_mul(rows.blocks * W));
+    for_each_group(executor, side, Panels::Triangle, triangle, &|wanted, mut lines| {
+        for panel in wanted {
+            let (first, rest) = lines.split_at_mut((panel + 1) * W);
+            rows.panel(simd, panel, first);
+            lines = rest;
+        }
+    });
+}
+
+/// What is done to some neighboring panels, with their lines.
+type Task<'a, R, const W: usize> = dyn Fn(Range<usize>, &mut [[R; W]]) + Sync + 'a;
+
+/// Gives each task the lines of some neighboring panels of a result.
+fn for_each_group<R: Real, const W: usize>(
+    executor: &dyn Executor,
+    columns: Side,
+    panels: Panels,
+    result: &mut [[R; W]],
+    task: &Task<'_, R, W>,
+) {
     let width = match executor.threads() {
         1 => columns.panels,
         threads => (columns.panels / (2 * threads)).clamp(1, TILE_PANELS),
@@ -54,19 +102,7 @@ pub(super) fn store<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     let bound = |group: usize| panels.first_line::<W>(panel(group));
     // The last panels of a triangle are the longest.
     for_each_piece(executor, result, (groups, Order::Backward), &bound, &|group, lines| {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let wanted = panel(group)..panel(group + 1);
-                let (part, end) = match panels {
-                    Panels::Whole(_) => (Part::Whole, rows.padded),
-                    Panels::Triangle => (Part::Upper, wanted.end * W),
-                };
-                let mut storing = Storing { simd, lines, base: bound(group), panels, next };
-                let rows_wanted = first_row::<MR>(rows)..end;
-                product::<R, S, W, MR>(simd, left, right, part, rows, rows_wanted, wanted, &mut storing);
-            },
-        );
+        task(panel(group)..panel(group + 1), lines);
     });
 }
 

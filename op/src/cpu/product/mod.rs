@@ -14,6 +14,7 @@
 //! A matrix whose side is no multiple of W sits at the end of its panels: the first panel is padded in front. The
 //! padded columns then cost a triangle a few rows instead of a few columns.
 
+mod inner;
 mod portable;
 mod version;
 #[cfg(target_arch = "x86_64")]
@@ -23,6 +24,9 @@ use std::ops::Range;
 
 use super::element::Real;
 
+pub(super) use inner::{Rows, pays};
+#[cfg(test)]
+pub(super) use portable::Portable;
 pub use version::{Dispatch, Task, Version};
 
 /// The panels that a tile is wide at most.
@@ -51,6 +55,9 @@ pub trait Lanes<R: Real, const W: usize>: Copy + Send + Sync {
 
 /// A set of vector instructions for numbers of type R, W at a time.
 pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
+    /// Whether W vectors and a few more stay in registers, and are enough for no sum to wait for its last term.
+    const SUMS_STAY: bool;
+
     /// The second half of each line, or all of it where half a line takes as long.
     type Half: Lanes<R, W>;
 
@@ -64,6 +71,12 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
 
     /// The first `count` numbers of a, then b's.
     fn join(self, count: usize, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// Asks for elements that are wanted soon, if there are any.
+    #[inline(always)]
+    fn prefetch<T>(self, first: *const T, count: usize) {
+        let _ = (first, count);
+    }
 
     /// Σ of each of W vectors.
     #[inline(always)]
@@ -81,9 +94,20 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
         vectors[0]
     }
 
-    /// Writes the transpose of N lines into N columns of `lines`, from `column` on.
+    /// Σ of a vector, in each place.
     #[inline(always)]
-    fn transpose<const N: usize>(self, mut rows: [Self::Vector; N], lines: &mut [[R; W]], column: usize) {
+    fn total(self, mut vector: Self::Vector) -> Self::Vector {
+        let one = self.splat(R::from_f64(1.0));
+        for _ in 0..W.ilog2() {
+            let [a, b] = self.interleave(vector, vector);
+            vector = self.multiply_add(one, a, b);
+        }
+        vector
+    }
+
+    /// The transpose of N lines: N columns, W/N of them in a vector.
+    #[inline(always)]
+    fn transposed<const N: usize>(self, mut rows: [Self::Vector; N]) -> [Self::Vector; N] {
         // Each round shuffles the lines, read as one row of cards, perfectly; log₂ N shuffles exchange the digits of row
         // and column.
         for _ in 0..N.ilog2() {
@@ -93,6 +117,13 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
             }
             rows = shuffled;
         }
+        rows
+    }
+
+    /// Writes the transpose of N lines into N columns of `lines`, from `column` on.
+    #[inline(always)]
+    fn transpose<const N: usize>(self, rows: [Self::Vector; N], lines: &mut [[R; W]], column: usize) {
+        let rows = self.transposed(rows);
         let lines: &mut [[R; W]; W] = lines.first_chunk_mut().expect("a column for each of a line's numbers");
         for i in 0..N {
             let mut columns = [R::default(); W];

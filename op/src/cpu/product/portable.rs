@@ -33,6 +33,9 @@ impl<R: Real, const W: usize> Lanes<R, W> for Portable {
 }
 
 impl<R: Real, const W: usize> Simd<R, W> for Portable {
+    // The narrowest registers are as wide as half a vector, and there may be sixteen.
+    const SUMS_STAY: bool = false;
+
     type Half = Self;
 
     #[inline(always)]

@@ -2,12 +2,13 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m256, __m256d, __m512, __m512d, _mm256_blendv_pd, _mm256_blendv_ps, _mm256_fmadd_pd, _mm256_fmadd_ps,
-    _mm256_loadu_pd, _mm256_loadu_ps, _mm256_permute2f128_pd, _mm256_permute2f128_ps, _mm256_set1_pd,
-    _mm256_set1_ps, _mm256_storeu_pd, _mm256_storeu_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
-    _mm256_unpacklo_pd, _mm256_unpacklo_ps, _mm512_fmadd_pd, _mm512_fmadd_ps, _mm512_loadu_pd,
-    _mm512_loadu_ps, _mm512_mask_mov_pd, _mm512_mask_mov_ps, _mm512_permutex2var_pd, _mm512_permutex2var_ps,
-    _mm512_set1_pd, _mm512_set1_ps, _mm512_setr_epi32, _mm512_setr_epi64, _mm512_storeu_pd, _mm512_storeu_ps,
+    __m256, __m256d, __m512, __m512d, _MM_HINT_T0, _mm_prefetch, _mm256_blendv_pd, _mm256_blendv_ps,
+    _mm256_fmadd_pd, _mm256_fmadd_ps, _mm256_loadu_pd, _mm256_loadu_ps, _mm256_permute2f128_pd,
+    _mm256_permute2f128_ps, _mm256_set1_pd, _mm256_set1_ps, _mm256_storeu_pd, _mm256_storeu_ps,
+    _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps, _mm512_fmadd_pd,
+    _mm512_fmadd_ps, _mm512_loadu_pd, _mm512_loadu_ps, _mm512_mask_mov_pd, _mm512_mask_mov_ps,
+    _mm512_permutex2var_pd, _mm512_permutex2var_ps, _mm512_set1_pd, _mm512_set1_ps, _mm512_setr_epi32,
+    _mm512_setr_epi64, _mm512_storeu_pd, _mm512_storeu_ps,
 };
 
 use super::{Lanes, Simd};
@@ -53,6 +54,9 @@ fn with_avx512<O>(function: impl FnOnce() -> O) -> O {
 #[derive(Debug, Clone, Copy)]
 pub struct HalfAvx512(());
 
+/// The bytes that a prefetch brings.
+const CACHE_LINE: usize = 64;
+
 macro_rules! lanes {
     ($lanes:ty, $real:ty, $width:literal, $range:expr, $vector:ty, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
         impl Lanes<$real, $width> for $lanes {
@@ -96,8 +100,9 @@ lanes!(Avx512, f64, 8, .., __m512d, _mm512_set1_pd, _mm512_loadu_pd, _mm512_stor
 lanes!(HalfAvx512, f32, 16, 8.., __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
 
 macro_rules! simd {
-    ($simd:ty, $real:ty, $width:literal, $half:ty, $to_half:expr, $vector:ty, $wrapper:ident, $interleave:ident, $join:ident) => {
+    ($simd:ty, $real:ty, $width:literal, $sums_stay:literal, $half:ty, $to_half:expr, $vector:ty, $wrapper:ident, $interleave:ident, $join:ident) => {
         impl Simd<$real, $width> for $simd {
+            const SUMS_STAY: bool = $sums_stay;
             type Half = $half;
 
             #[inline(always)]
@@ -118,6 +123,14 @@ macro_rules! simd {
             }
 
             #[inline(always)]
+            fn prefetch<T>(self, first: *const T, count: usize) {
+                for line in (0..count).step_by((CACHE_LINE / size_of::<T>()).max(1)) {
+                    // SAFETY: a hint, of whatever address.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(line).cast()) };
+                }
+            }
+
+            #[inline(always)]
             fn join(self, count: usize, a: $vector, b: $vector) -> $vector {
                 // SAFETY: as in `vectorize`.
                 unsafe { $join(count, a, b) }
@@ -125,12 +138,13 @@ macro_rules! simd {
         }
     };
 }
-simd!(Avx2, f32, 8, Self, |simd| simd, __m256, with_avx2, interleave_avx2_ps, join_avx2_ps);
-simd!(Avx2, f64, 4, Self, |simd| simd, __m256d, with_avx2, interleave_avx2_pd, join_avx2_pd);
+simd!(Avx2, f32, 8, true, Self, |simd| simd, __m256, with_avx2, interleave_avx2_ps, join_avx2_ps);
+simd!(Avx2, f64, 4, false, Self, |simd| simd, __m256d, with_avx2, interleave_avx2_pd, join_avx2_pd);
 simd!(
     Avx512,
     f32,
     16,
+    true,
     HalfAvx512,
     |Self(proof)| HalfAvx512(proof),
     __m512,
@@ -138,7 +152,7 @@ simd!(
     interleave_avx512_ps,
     join_avx512_ps
 );
-simd!(Avx512, f64, 8, Self, |simd| simd, __m512d, with_avx512, interleave_avx512_pd, join_avx512_pd);
+simd!(Avx512, f64, 8, true, Self, |simd| simd, __m512d, with_avx512, interleave_avx512_pd, join_avx512_pd);
 
 #[inline]
 #[target_feature(enable = "avx2")]

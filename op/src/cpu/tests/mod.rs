@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 
+use super::product::Portable;
 use super::*;
 use crate::layer::{Layout, Normalization, OperatorKind, Vectorization};
 use crate::reference;
@@ -222,7 +223,8 @@ fn threads_and_batch_change_no_bit() {
         let mut case = case(&mut random, 130);
         if round % 3 == 0 {
             // Large enough for every step of a sample to be worth several threads, in either form.
-            let (channels, positions) = random.pick(&[(150, 260), (140, 139), (300, 130), (200, 64)]);
+            let (channels, positions) =
+                random.pick(&[(150, 260), (140, 139), (300, 130), (200, 64), (110, 700)]);
             let mut layer = layer(&mut random, OperatorKind::IsqrtCov);
             layer.layout = Layout::ChannelsFirst;
             let input = (0..2).flat_map(|_| sample(&mut random, channels, positions, 0.9)).collect();
@@ -357,5 +359,5 @@ fn empty_batches_and_impossible_workspaces_are_no_panic() {
         programs: &Programs::exact(&layer),
         form: Form::Direct,
     };
-    assert_eq!(call.workspace::<16>(), None);
+    assert_eq!(call.workspace::<f32, Portable, 16>(), None);
 }
