@@ -93,7 +93,6 @@ pub fn bends(node: &NodeProto, kind: &Outside) -> bool {
         | "ReduceL2"
         | "ReduceProd"
         | "Identity"
-        | "CastLike"
         | "Expand"
         | "Tile"
         | "Reshape"
@@ -131,6 +130,8 @@ pub fn bends(node: &NodeProto, kind: &Outside) -> bool {
         | "Optional"
         | "OptionalGetElement" => true,
         "Cast" => !is_decision(node),
+        // A constant may be an integer; data are numbers like those that they are a pattern for.
+        "CastLike" => reads(1),
         "Where" => !reads(0),
         "Pow" | "Gather" | "GatherElements" | "GatherND" => !reads(1),
         "ScatterElements" | "ScatterND" | "Scatter" => {
@@ -350,6 +351,15 @@ mod tests {
         let body =
             loop_over(nodes, &["round", "go_in", "count_in", "x_in"], &["go_out", "count_out", "x_out"]);
         assert!(decides(&body));
+    }
+
+    #[test]
+    fn a_cast_like_a_constant_may_round() {
+        let kind = |name: &str| if name == "constant" { Kind::Constant } else { Kind::Data };
+        let bends = |inputs: [&str; 2]| bends(&NodeProto::new("CastLike", &inputs, &["y"]), &kind);
+        assert!(bends(["x", "constant"]));
+        assert!(!bends(["x", "other"]));
+        assert!(!bends(["constant", "x"]));
     }
 
     #[test]

@@ -17,7 +17,7 @@ struct Relative {
 /// The table of what is known by name: one line a function.
 const RELATIVES: [Relative; 9] = [
     Relative {
-        name: "the exact square root, as an eigendecomposition gives it",
+        name: "the exact square root, by an eigendecomposition or by more steps than can be counted",
         steps: false,
         image: |lambda, _, _| lambda.sqrt(),
     },
