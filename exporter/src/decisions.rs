@@ -130,7 +130,7 @@ pub fn bends(node: &NodeProto, kind: &Outside) -> bool {
         | "Optional"
         | "OptionalGetElement" => true,
         "Cast" => !is_decision(node),
-        // A constant may be an integer; data are numbers like those that they are a pattern for.
+        // A constant may be an integer. So may data, but it takes an integer input to make such a mask.
         "CastLike" => reads(1),
         "Where" => !reads(0),
         "Pow" | "Gather" | "GatherElements" | "GatherND" => !reads(1),

@@ -1,4 +1,4 @@
-//! Reading a sample: scaled, centered, and laid out as the operands of the covariance and of the Gram matrix.
+//! Reading a sample: scaled, centered, and laid out as the operands of the covariance and of the Gram matrix, or row by row.
 #![allow(unsafe_code)]
 
 use super::element::{Element, Real};
@@ -185,11 +185,11 @@ impl<T: Element> Source<'_, T> {
         }
         let rows = starts.map(|start| &self.sample[start..start + positions.len]);
         let first = rows.map(|row| first(row) * scale);
-        let (scale, counted) = (simd.splat(scale), counted(simd, positions.len));
+        let (scale, last) = (simd.splat(scale), counted(simd, positions.len));
         let mut sums = [simd.splat(T::Real::default()); W];
         for i in 0..W {
             let minus_first = simd.splat(T::Real::default() - first[i]);
-            sums[i] = distances(simd, rows[i], [scale, minus_first, counted]);
+            sums[i] = distances(simd, rows[i], [scale, minus_first, last]);
         }
         let share = simd.splat(T::Real::from_f64(1.0 / positions.len as f64));
         simd.store(simd.multiply_add(share, simd.totals(sums), simd.load(&first)), &mut means);
@@ -265,12 +265,12 @@ fn counted<R: Real, S: Simd<R, W>, const W: usize>(simd: S, len: usize) -> S::Ve
     simd.load(&line)
 }
 
-/// Σ (scale x + minus_first) over a row, in W parts. `counted` is what [`counted`] says.
+/// Σ (scale x + minus_first) over a row, in W parts. `last` tells by ones and zeros which of a row's last W elements are left: see [`counted`].
 #[inline(always)]
 fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
     simd: S,
     row: &[T],
-    [scale, minus_first, counted]: [S::Vector; 3],
+    [scale, minus_first, last]: [S::Vector; 3],
 ) -> S::Vector {
     let one = simd.splat(T::Real::from_f64(1.0));
     // Several sums, so that no addition waits for the one before.
@@ -296,7 +296,7 @@ fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
             },
             loaded,
         );
-        parts[1] = simd.multiply_add(counted, distance(&line), parts[1]);
+        parts[1] = simd.multiply_add(last, distance(&line), parts[1]);
     }
     let [a, b, c, d] = parts;
     let (a, c) = (simd.multiply_add(one, a, b), simd.multiply_add(one, c, d));

@@ -15,9 +15,9 @@ use crate::layer::{Extent, Layout, OperatorKind};
 pub(super) struct Division {
     /// X̄ᵀ where the Gram form needs it to the end.
     pub kept: usize,
-    /// X̄ᵀ or X̄.
+    /// X̄ᵀ or X̄, or X̄'s rows.
     pub sample: usize,
-    /// Whether the covariance is made of X̄'s rows as they are.
+    /// Whether these rows are what the covariance is made of.
     pub by_rows: bool,
     /// A, at the beginning of the head.
     pub a: usize,

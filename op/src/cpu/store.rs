@@ -83,7 +83,7 @@ pub(super) fn store_inner<R: Real, S: Simd<R, W>, const W: usize>(
 }
 
 /// What is done to some neighboring panels, with their lines.
-type Task<'a, R, const W: usize> = dyn Fn(Range<usize>, &mut [[R; W]]) + Sync + 'a;
+type Work<'a, R, const W: usize> = dyn Fn(Range<usize>, &mut [[R; W]]) + Sync + 'a;
 
 /// Gives each task the lines of some neighboring panels of a result.
 fn for_each_group<R: Real, const W: usize>(
@@ -91,7 +91,7 @@ fn for_each_group<R: Real, const W: usize>(
     columns: Side,
     panels: Panels,
     result: &mut [[R; W]],
-    task: &Task<'_, R, W>,
+    task: &Work<'_, R, W>,
 ) {
     let width = match executor.threads() {
         1 => columns.panels,

@@ -105,7 +105,7 @@ pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
         vector
     }
 
-    /// The transpose of N lines: N columns, W/N of them in a vector.
+    /// The transpose of N lines: their W columns, W/N of them in a vector.
     #[inline(always)]
     fn transposed<const N: usize>(self, mut rows: [Self::Vector; N]) -> [Self::Vector; N] {
         // Each round shuffles the lines, read as one row of cards, perfectly; log₂ N shuffles exchange the digits of row

@@ -317,7 +317,7 @@ fn a_constant_map_gives_zeros_in_every_type_and_form() {
 fn nan_and_infinity_stay_in_their_sample() {
     let mut random = Random(4);
     for operator in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling, OperatorKind::MatrixSqrt] {
-        for (channels, positions) in [(20, 20), (40, 9), (9, 40)] {
+        for (channels, positions) in [(20, 20), (40, 9), (9, 40), (9, 70)] {
             let positions = if operator == OperatorKind::MatrixSqrt { channels } else { positions };
             let kernel = Kernel::new(Layer::new(operator));
             let len = channels * positions;
