@@ -203,12 +203,13 @@ impl Subject<'_> {
         if let Some(probe) = EXTREMES.iter().find(|probe| departs_at(probe)) {
             return Some(format!("of about {:.0e}", probe.scale));
         }
-        // Sums, products, quotients and powers that are the same on some inputs are so on all.
+        // Sums, products, quotients and powers that are the same on some inputs are so on all, but for a constant that is
+        // faint beside every number and not beside 0.
         let flow = &self.place.flow;
         let bends = flow.between(self.input, output).into_iter().any(|node| flow.bends(node));
-        if bends
-            && layer.operator != OperatorKind::MatrixSqrt
-            && let Some(odd) = Odd::ALL.iter().find(|odd| departs(odd.inputs(layer, dims), odd.amplifies()))
+        let odds = if bends { &Odd::ALL[..] } else { &[Odd::Sparse] };
+        if layer.operator != OperatorKind::MatrixSqrt
+            && let Some(odd) = odds.iter().find(|odd| departs(odd.inputs(layer, dims), odd.amplifies()))
         {
             return Some(odd.words().to_owned());
         }

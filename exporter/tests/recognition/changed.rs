@@ -67,11 +67,19 @@ fn what_data_decide_is_no_part_of_a_layer() {
         cast("size", "all of them", DataType::Float),
         NodeProto::new("Div", &["counted", "all of them"], &["mask"]),
     ];
-    for nodes in [mask, sign, vec![gate], share] {
+    // The same in nothing but sums, products and quotients.
+    let ratio = vec![
+        NodeProto::new("Mul", &[&input, &input], &["squares"]),
+        NodeProto::new("Add", &["squares", "faint"], &["more than squares"]),
+        NodeProto::new("Div", &["squares", "more than squares"], &["ones"]),
+        NodeProto::new("ReduceMean", &["ones"], &["mask"]),
+    ];
+    for nodes in [mask, sign, vec![gate], share, ratio] {
         let mut model = model.clone();
         let graph = model.graph.as_mut().unwrap();
         read_instead(graph, &input, "masked");
         graph.initializer.push(TensorProto::from_values("second", &[], &[1_i64]));
+        graph.initializer.push(TensorProto::from_values("faint", &[], &[1e-30_f32]));
         graph.node.extend(nodes);
         graph.node.push(NodeProto::new("Mul", &[&input, "mask"], &["masked"]));
         let findings = recognize(&model, &Embedded::new()).unwrap();
