@@ -18,7 +18,7 @@
 //! hands them to ONNX Runtime.
 //!
 //! Who builds this crate in a workspace of their own should give it `codegen-units = 1` in the release profile: vector instructions
-//! reach only what is inlined, and compiled in many units the kernels were seen at a half to a third of their speed.
+//! reach only what is inlined, and compiled in many units the kernels are much slower.
 
 pub mod cpu;
 pub mod cuda;

@@ -150,16 +150,17 @@ impl<T: Element> Source<'_, T> {
             }
             for (i, row) in rows.chunks_exact_mut(positions.panels).enumerate() {
                 let elements = self.row(first + group * TOGETHER + i);
-                let (scale, minus_mean) = (simd.splat(scale), minus_means[i]);
-                let center = |line: &[T::Real; W]| simd.multiply_add(scale, simd.load(line), minus_mean);
+                let scale = simd.splat(scale);
+                let distance =
+                    |line: &[T::Real; W]| simd.multiply_add(scale, simd.load(line), minus_means[i]);
                 let (whole, rest) = elements.as_chunks::<W>();
                 for k in 0..whole.len() {
-                    simd.store(center(&loaded(&whole[k])), &mut row[k]);
+                    simd.store(distance(&loaded(&whole[k])), &mut row[k]);
                 }
                 if !rest.is_empty() {
                     let mut line = [T::Real::default(); W];
                     T::load(rest, &mut line[..rest.len()]);
-                    simd.store(simd.join(rest.len(), center(&line), zero), &mut row[whole.len()]);
+                    simd.store(simd.join(rest.len(), distance(&line), zero), &mut row[whole.len()]);
                 }
             }
         }
@@ -265,7 +266,7 @@ fn counted<R: Real, S: Simd<R, W>, const W: usize>(simd: S, len: usize) -> S::Ve
     simd.load(&line)
 }
 
-/// Σ (scale x + minus_first) over a row, in W parts. `last` tells by ones and zeros which of a row's last W elements are left: see [`counted`].
+/// Σ (scale x + minus_first) over a row, in W parts. `last` is what [`counted`] says of the row.
 #[inline(always)]
 fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
     simd: S,
