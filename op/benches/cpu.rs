@@ -1,6 +1,7 @@
-//! The CPU kernels' speed on one thread: `cargo bench -p isqrt-cov-op`, with `-- 256/196` for one size only.
+//! The CPU kernels' speed on one thread: `cargo bench -p isqrt-cov-op`, with `-- 256/196` for one size only, with
+//! `-- --version AVX2` in another version than the fastest (`AVX-512`, `AVX2`, `portable`).
 //!
-//! Prints for each size the least and the median time of a sample, and the rate on the operations that the layer needs at
+//! Prints for each size the least and the median time of a sample in microseconds, and the rate on the operations that the layer needs at
 //! least in the form that runs (a multiplication and an addition count as two, a symmetric product as half of a product),
 //! also as a share of the peak, and the workspace in KiB.
 //!
@@ -8,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use isqrt_cov_op::cpu::{Kernel, Serial, instructions, saturate};
+use isqrt_cov_op::cpu::{Kernel, Serial, Version, saturate};
 use isqrt_cov_op::{Layer, OperatorKind};
 
 /// C, M and the batch.
@@ -27,12 +28,19 @@ const SIZES: [(usize, usize, usize); 8] = [
 const TIME: Duration = Duration::from_millis(1500);
 
 fn main() {
-    let (mut json, mut wanted) = (false, Vec::new());
-    for argument in std::env::args().skip(1) {
+    let (mut json, mut wanted, mut version) = (false, Vec::new(), Version::best());
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
             // Cargo's own.
             "--bench" => {}
             "--json" => json = true,
+            "--version" => {
+                let name = arguments.next().expect("--version is followed by a name");
+                version = Version::available()
+                    .find(|version| version.name() == name)
+                    .unwrap_or_else(|| panic!("this CPU has no version {name}"));
+            }
             size => wanted.push(parse(size).expect("a size is written C/M, such as 256/196")),
         }
     }
@@ -40,9 +48,9 @@ fn main() {
         wanted = SIZES.iter().map(|&(channels, positions, _)| (channels, positions)).collect();
     }
     if json {
-        print_json(&wanted);
+        print_json(version, &wanted);
     } else {
-        print_table(&wanted);
+        print_table(version, &wanted);
     }
 }
 
@@ -52,43 +60,48 @@ fn parse(size: &str) -> Option<(usize, usize)> {
     Some((channels.parse().ok()?, positions.parse().ok()?))
 }
 
-fn print_table(sizes: &[(usize, usize)]) {
-    let (peak, kernel) = (peak(), Kernel::new(Layer::new(OperatorKind::IsqrtCov)));
-    println!("{}, peak {peak:.1} GFLOP/s", instructions());
+fn print_table(version: Version, sizes: &[(usize, usize)]) {
+    let (peak, kernel) = (peak(version), kernel(version));
+    println!("{}, peak {peak:.1} GFLOP/s", version.name());
     println!(
         "{:>5} {:>5} {:>5} {:>10} {:>10} {:>8} {:>7} {:>9}",
-        "C", "M", "batch", "least ms", "median ms", "GFLOP/s", "of peak", "KiB"
+        "C", "M", "batch", "least µs", "median µs", "GFLOP/s", "of peak", "KiB"
     );
     for &(channels, positions) in sizes {
         let known = SIZES.iter().find(|&&(c, m, _)| (c, m) == (channels, positions));
         let batch = known.map_or(1, |&(.., batch)| batch);
-        let times = times(channels, positions, batch);
+        let times = times(&kernel, channels, positions, batch);
         let (least, median) = (times[0], times[times.len() / 2]);
-        let rate = operations(channels, positions) / least / 1e9;
+        let rate = operations(&kernel, channels, positions) / least / 1e9;
         println!(
-            "{channels:>5} {positions:>5} {batch:>5} {:>10.4} {:>10.4} {rate:>8.1} {:>5.0} % {:>9}",
-            least * 1e3,
-            median * 1e3,
+            "{channels:>5} {positions:>5} {batch:>5} {:>10.2} {:>10.2} {rate:>8.1} {:>5.0} % {:>9}",
+            least * 1e6,
+            median * 1e6,
             100.0 * rate / peak,
             kernel.workspace::<f32>(&[1, channels, positions]).expect("the sizes are small") / 1024
         );
     }
 }
 
-fn print_json(sizes: &[(usize, usize)]) {
+fn print_json(version: Version, sizes: &[(usize, usize)]) {
+    let kernel = kernel(version);
     let sizes: Vec<_> = sizes
         .iter()
         .map(|&(channels, positions)| {
-            let operations = operations(channels, positions);
+            let operations = operations(&kernel, channels, positions);
             format!(r#"{{"channels":{channels},"positions":{positions},"operations":{operations}}}"#)
         })
         .collect();
-    println!(r#"{{"instructions":"{}","peak":{},"sizes":[{}]}}"#, instructions(), peak(), sizes.join(","));
+    println!(
+        r#"{{"instructions":"{}","peak":{},"sizes":[{}]}}"#,
+        version.name(),
+        peak(version),
+        sizes.join(",")
+    );
 }
 
 /// The sorted seconds that the layer takes for a sample.
-fn times(channels: usize, positions: usize, batch: usize) -> Vec<f64> {
-    let kernel = Kernel::new(Layer::new(OperatorKind::IsqrtCov));
+fn times(kernel: &Kernel, channels: usize, positions: usize, batch: usize) -> Vec<f64> {
     let dims = [1, channels, positions];
     let elements = channels * positions;
     let outputs = kernel.layer().output_elements(channels);
@@ -114,19 +127,23 @@ fn times(channels: usize, positions: usize, batch: usize) -> Vec<f64> {
 }
 
 /// The rate of the products' innermost kernel, in 10⁹ operations a second.
-fn peak() -> f64 {
+fn peak(version: Version) -> f64 {
     let mut greatest = 0.0_f64;
     let begin = Instant::now();
     while begin.elapsed() < TIME {
         let start = Instant::now();
-        let operations = saturate(100);
+        let operations = saturate(version, 100);
         greatest = greatest.max(operations as f64 / start.elapsed().as_secs_f64());
     }
     greatest / 1e9
 }
 
+/// The layer with its default attributes.
+fn kernel(version: Version) -> Kernel {
+    Kernel::with_version(Layer::new(OperatorKind::IsqrtCov), version)
+}
+
 /// The operations of the layer on a sample.
-fn operations(channels: usize, positions: usize) -> f64 {
-    let kernel = Kernel::new(Layer::new(OperatorKind::IsqrtCov));
+fn operations(kernel: &Kernel, channels: usize, positions: usize) -> f64 {
     kernel.operations::<f32>(&[1, channels, positions]).expect("the sizes are legal")
 }

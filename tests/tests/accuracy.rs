@@ -9,15 +9,15 @@ const RELEASE: &str = "1.32.0";
 /// The spacing of float32 numbers at 1.
 const ULP: f64 = f32::EPSILON as f64;
 
-/// From this many channels on, the operator must be no worse than the graph but by the rounding of the result.
-const CHANNELS: u64 = 64;
+/// Below this many channels the operator computes in float64: no result is nearer than its correctly rounded one.
+const FEW: u64 = 24;
 
-/// Other processors sum in other orders: of thousands of cases with other random numbers, one was 0.99 ulp beyond the graph.
-const ROUNDING: f64 = 2.0 * ULP;
+/// From there on both sum in float32, each in its own order, and one case or another may fall out in the graph's favor: by 0.6 ulp
+/// beside the farther of the two graphs and by 1.8 ulp beside the nearer, of 460 cases. Other processors sum in other orders.
+const ROUNDING: [f64; 2] = [2.0 * ULP, 4.0 * ULP];
 
-/// The same for fewer channels. There the graph's few sums are next to exact, and the polynomial that the operator evaluates in
-/// fewer products is itself up to 1.6 ulp from the iteration: 5 ulp beyond the graph were seen.
-const ROUNDING_OF_FEW: f64 = 6.0 * ULP;
+/// On the average the operator is at less than this share of the nearer graph's error.
+const AVERAGE: f64 = 0.5;
 
 /// What the Gram form may be from float64.
 const GRAM: f64 = 1e-6;
@@ -31,17 +31,23 @@ fn the_operator_is_no_farther_from_float64_than_the_graph() {
     let Some(python) = Python::installed(RELEASE) else { return };
     let measured = python.accuracy(&library());
     assert!(measured.len() > 700, "{} cases were measured", measured.len());
+    let mut shares = Vec::new();
     for case in &measured {
         let number = |name: &str| case[name].as_f64().unwrap_or_else(|| panic!("no {name}: {case}"));
         let channels = case["channels"].as_u64().expect("a number of channels");
-        let graph = number("matrix").max(number("mean"));
-        let slack = if channels >= CHANNELS { ROUNDING } else { ROUNDING_OF_FEW };
-        assert!(number("operator") <= graph + slack, "the graph is nearer: {case}");
+        let (operator, graphs) = (number("operator"), [number("matrix"), number("mean")]);
+        let (farther, nearer) = (graphs[0].max(graphs[1]), graphs[0].min(graphs[1]));
+        let slack = if channels < FEW { [1e-3 * ULP; 2] } else { ROUNDING };
+        assert!(operator <= farther + slack[0], "both graphs are nearer: {case}");
+        assert!(operator <= nearer + slack[1], "a graph is nearer: {case}");
+        shares.push(operator / nearer.max(ULP / 2.0));
         if is_gram(case) {
             let limit = if case["features"] == "rank one ReLU" { GRAM_OF_ONE_SIGN } else { GRAM };
-            assert!(number("operator") <= limit, "more than {limit:e} from float64: {case}");
+            assert!(operator <= limit, "more than {limit:e} from float64: {case}");
         }
     }
+    let average = shares.iter().sum::<f64>() / shares.len() as f64;
+    assert!(average < AVERAGE, "the operator's errors are {average} of the nearer graph's");
 }
 
 /// Whether there are so few positions that the Gram form is cheaper beyond doubt.

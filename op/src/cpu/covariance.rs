@@ -1,7 +1,7 @@
 //! Reading a sample: scaled, centered, and laid out as the operands of the covariance and of the Gram matrix, or row by row.
 #![allow(unsafe_code)]
 
-use super::element::{Element, Real};
+use super::element::{Convert, Element, Real};
 use super::executor::{Executor, Order, for_each_piece, worthwhile};
 use super::product::{Side, Simd};
 use super::shared::Shared;
@@ -30,13 +30,13 @@ pub(super) struct Reading<R> {
 
 /// Writes X̄ᵀ (M rows in panels of channels) and, where it is wanted, X̄ (C rows in panels of positions). What pads
 /// them is unspecified: it reaches nothing but the padding of products.
-pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize>(
+pub(super) fn read<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     simd: S,
     executor: &dyn Executor,
-    reading: Reading<T::Real>,
+    reading: Reading<R>,
     sample: &[T],
-    transposed: &mut [[T::Real; W]],
-    straight: Option<&mut [[T::Real; W]]>,
+    transposed: &mut [[R; W]],
+    straight: Option<&mut [[R; W]]>,
 ) {
     let Reading { channels, positions, .. } = reading;
     let straight = straight.map(Shared::new);
@@ -58,12 +58,12 @@ pub(super) fn read<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: us
 }
 
 /// Writes X̄ row by row, each filled up with zeros. The channels are first.
-pub(super) fn read_rows<T: Element, S: Simd<T::Real, W>, const W: usize>(
+pub(super) fn read_rows<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize>(
     simd: S,
     executor: &dyn Executor,
-    reading: Reading<T::Real>,
+    reading: Reading<R>,
     sample: &[T],
-    rows: &mut [[T::Real; W]],
+    rows: &mut [[R; W]],
 ) {
     let channels = reading.channels;
     let executor = worthwhile(executor, sample.len().saturating_mul(ELEMENT));
@@ -77,26 +77,26 @@ pub(super) fn read_rows<T: Element, S: Simd<T::Real, W>, const W: usize>(
 }
 
 /// The W channels of one panel in a sample.
-struct Source<'a, T: Element> {
-    reading: Reading<T::Real>,
+struct Source<'a, T, R> {
+    reading: Reading<R>,
     sample: &'a [T],
     panel: usize,
 }
 
-impl<T: Element> Source<'_, T> {
+impl<T: Element + Convert<R>, R: Real> Source<'_, T, R> {
     /// Every position's line, and every channel's lines, of a sample whose channels are first.
     #[inline(always)]
-    fn load_channels<S: Simd<T::Real, W>, const W: usize, const MR: usize>(
+    fn load_channels<S: Simd<R, W>, const W: usize, const MR: usize>(
         &self,
         simd: S,
-        lines: &mut [[T::Real; W]],
-        straight: Option<&Shared<'_, [T::Real; W]>>,
+        lines: &mut [[R; W]],
+        straight: Option<&Shared<'_, [R; W]>>,
     ) {
         let Reading { channels, positions, scale, .. } = self.reading;
         // The padding repeats the first channel.
         let channel: [usize; W] =
             std::array::from_fn(|i| (self.panel * W + i).saturating_sub(channels.pad) * positions.len);
-        let minus_mean = self.row_means(simd, channel).map(|mean| T::Real::default() - mean);
+        let minus_mean = self.row_means(simd, channel).map(|mean| R::default() - mean);
         let scale = simd.splat(scale);
         for (block, lines) in lines.as_chunks_mut::<W>().0.iter_mut().enumerate() {
             let pad = padding(positions, block);
@@ -111,7 +111,7 @@ impl<T: Element> Source<'_, T> {
             let mut straight = straight.map(<[_]>::iter_mut);
             // As many lines at a time as stay in registers.
             for group in (0..W).step_by(MR) {
-                let mut rows = [simd.splat(T::Real::default()); MR];
+                let mut rows = [simd.splat(R::default()); MR];
                 if channel[0] + position < pad {
                     for i in 0..MR {
                         let at = channel[group + i] + position;
@@ -120,7 +120,7 @@ impl<T: Element> Source<'_, T> {
                 } else {
                     for i in 0..MR {
                         let at = channel[group + i] + position - pad;
-                        let mut line = [T::Real::default(); W];
+                        let mut line = [R::default(); W];
                         T::load(&self.sample[at..at + W], &mut line);
                         rows[i] = row(simd.load(&line), group + i);
                     }
@@ -137,10 +137,10 @@ impl<T: Element> Source<'_, T> {
 
     /// Every channel's row, of a sample whose channels are first.
     #[inline(always)]
-    fn center_rows<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, rows: &mut [[T::Real; W]]) {
+    fn center_rows<S: Simd<R, W>, const W: usize>(&self, simd: S, rows: &mut [[R; W]]) {
         let Reading { channels, positions, scale, centered, .. } = self.reading;
         let first = (self.panel * W).saturating_sub(channels.pad);
-        let zero = simd.splat(T::Real::default());
+        let zero = simd.splat(R::default());
         for (group, rows) in rows.chunks_mut(TOGETHER * positions.panels).enumerate() {
             let mut minus_means = [zero; TOGETHER];
             if centered {
@@ -151,14 +151,13 @@ impl<T: Element> Source<'_, T> {
             for (i, row) in rows.chunks_exact_mut(positions.panels).enumerate() {
                 let elements = self.row(first + group * TOGETHER + i);
                 let scale = simd.splat(scale);
-                let distance =
-                    |line: &[T::Real; W]| simd.multiply_add(scale, simd.load(line), minus_means[i]);
+                let distance = |line: &[R; W]| simd.multiply_add(scale, simd.load(line), minus_means[i]);
                 let (whole, rest) = elements.as_chunks::<W>();
                 for k in 0..whole.len() {
                     simd.store(distance(&loaded(&whole[k])), &mut row[k]);
                 }
                 if !rest.is_empty() {
-                    let mut line = [T::Real::default(); W];
+                    let mut line = [R::default(); W];
                     T::load(rest, &mut line[..rest.len()]);
                     simd.store(simd.join(rest.len(), distance(&line), zero), &mut row[whole.len()]);
                 }
@@ -178,37 +177,37 @@ impl<T: Element> Source<'_, T> {
     /// What is summed is the distance from the first element, so that the mean of a constant channel is that constant
     /// exactly. An error δ in a mean comes back in the covariance as δ² only.
     #[inline(always)]
-    fn row_means<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, starts: [usize; W]) -> [T::Real; W] {
+    fn row_means<S: Simd<R, W>, const W: usize>(&self, simd: S, starts: [usize; W]) -> [R; W] {
         let Reading { positions, scale, centered, .. } = self.reading;
-        let mut means = [T::Real::default(); W];
+        let mut means = [R::default(); W];
         if !centered {
             return means;
         }
         let rows = starts.map(|start| &self.sample[start..start + positions.len]);
-        let first = rows.map(|row| first(row) * scale);
+        let first = rows.map(|row| first::<_, R>(row) * scale);
         let (scale, last) = (simd.splat(scale), counted(simd, positions.len));
-        let mut sums = [simd.splat(T::Real::default()); W];
+        let mut sums = [simd.splat(R::default()); W];
         for i in 0..W {
-            let minus_first = simd.splat(T::Real::default() - first[i]);
+            let minus_first = simd.splat(R::default() - first[i]);
             sums[i] = distances(simd, rows[i], [scale, minus_first, last]);
         }
-        let share = simd.splat(T::Real::from_f64(1.0 / positions.len as f64));
+        let share = simd.splat(R::from_f64(1.0 / positions.len as f64));
         simd.store(simd.multiply_add(share, simd.totals(sums), simd.load(&first)), &mut means);
         means
     }
 
     /// Every position's line, and every channel's lines, of a sample whose channels are last.
     #[inline(always)]
-    fn load_positions<S: Simd<T::Real, W>, const W: usize>(
+    fn load_positions<S: Simd<R, W>, const W: usize>(
         &self,
         simd: S,
-        lines: &mut [[T::Real; W]],
-        straight: Option<&Shared<'_, [T::Real; W]>>,
+        lines: &mut [[R; W]],
+        straight: Option<&Shared<'_, [R; W]>>,
     ) {
         let Reading { channels, positions, scale, centered, .. } = self.reading;
         let pad = padding(channels, self.panel);
         let channel = self.panel * W + pad - channels.pad;
-        let (scale, zero) = (simd.splat(scale), simd.splat(T::Real::default()));
+        let (scale, zero) = (simd.splat(scale), simd.splat(R::default()));
         for (position, line) in lines[positions.pad..].iter_mut().enumerate() {
             let elements = self.load(simd, position * channels.len + channel, pad);
             simd.store(simd.multiply_add(scale, elements, zero), line);
@@ -227,8 +226,8 @@ impl<T: Element> Source<'_, T> {
 
     /// The elements from `index` on, after `pad` others.
     #[inline(always)]
-    fn load<S: Simd<T::Real, W>, const W: usize>(&self, simd: S, index: usize, pad: usize) -> S::Vector {
-        let mut line = [T::Real::default(); W];
+    fn load<S: Simd<R, W>, const W: usize>(&self, simd: S, index: usize, pad: usize) -> S::Vector {
+        let mut line = [R::default(); W];
         match index.checked_sub(pad) {
             // A length known beforehand is copied without a call.
             Some(start) => T::load(&self.sample[start..start + W], &mut line),
@@ -240,21 +239,21 @@ impl<T: Element> Source<'_, T> {
 
 /// −mean of a row, scaled, as in [`Source::row_means`]. What lies behind the row is the next one, if any, and wanted soon.
 #[inline(always)]
-fn minus_mean<T: Element, S: Simd<T::Real, W>, const W: usize>(
+fn minus_mean<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize>(
     simd: S,
     row: &[T],
-    scale: T::Real,
+    scale: R,
 ) -> S::Vector {
     simd.prefetch(row.as_ptr_range().end, row.len());
-    let minus_first = simd.splat(T::Real::default() - first(row) * scale);
+    let minus_first = simd.splat(R::default() - first::<_, R>(row) * scale);
     let sum = simd.total(distances(simd, row, [simd.splat(scale), minus_first, counted(simd, row.len())]));
-    simd.multiply_add(simd.splat(T::Real::from_f64(-1.0 / row.len() as f64)), sum, minus_first)
+    simd.multiply_add(simd.splat(R::from_f64(-1.0 / row.len() as f64)), sum, minus_first)
 }
 
 /// The first element of a row.
 #[inline(always)]
-fn first<T: Element>(row: &[T]) -> T::Real {
-    let mut first = [T::Real::default()];
+fn first<T: Element + Convert<R>, R: Real>(row: &[T]) -> R {
+    let mut first = [R::default()];
     T::load(&row[..1], &mut first);
     first[0]
 }
@@ -268,15 +267,15 @@ fn counted<R: Real, S: Simd<R, W>, const W: usize>(simd: S, len: usize) -> S::Ve
 
 /// Σ (scale x + minus_first) over a row, in W parts. `last` is what [`counted`] says of the row.
 #[inline(always)]
-fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
+fn distances<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize>(
     simd: S,
     row: &[T],
     [scale, minus_first, last]: [S::Vector; 3],
 ) -> S::Vector {
-    let one = simd.splat(T::Real::from_f64(1.0));
+    let one = simd.splat(R::from_f64(1.0));
     // Several sums, so that no addition waits for the one before.
-    let mut parts = [simd.splat(T::Real::default()); 4];
-    let distance = |line: &[T::Real; W]| simd.multiply_add(scale, simd.load(line), minus_first);
+    let mut parts = [simd.splat(R::default()); 4];
+    let distance = |line: &[R; W]| simd.multiply_add(scale, simd.load(line), minus_first);
     let (vectors, rest) = row.as_chunks::<W>();
     let (quads, singles) = vectors.as_chunks::<4>();
     for quad in quads {
@@ -291,7 +290,7 @@ fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
         // Elements that were counted already are read again: copies of a length known beforehand need no call.
         let line = row.last_chunk().map_or_else(
             || {
-                let mut line = [T::Real::default(); W];
+                let mut line = [R::default(); W];
                 T::load(rest, &mut line[W - rest.len()..]);
                 line
             },
@@ -306,8 +305,8 @@ fn distances<T: Element, S: Simd<T::Real, W>, const W: usize>(
 
 /// A line of elements. A value of its own stays in a register, where one variable for all lines would not.
 #[inline(always)]
-fn loaded<T: Element, const W: usize>(elements: &[T; W]) -> [T::Real; W] {
-    let mut line = [T::Real::default(); W];
+fn loaded<T: Element + Convert<R>, R: Real, const W: usize>(elements: &[T; W]) -> [R; W] {
+    let mut line = [R::default(); W];
     T::load(elements, &mut line);
     line
 }

@@ -59,27 +59,71 @@ real!(f32, single);
 real!(f64, double);
 
 /// An element type that the kernels take.
-pub trait Element: Copy + Send + Sync + 'static {
+pub trait Element: Copy + Send + Sync + Convert<Self::Real> + Convert<Self::Small> + 'static {
     /// The type in which its sums run.
     type Real: Real;
+    /// The type in which the sums of few channels run: they cost next to nothing.
+    type Small: Real;
 
     /// The value in float64.
     fn to_f64(self) -> f64;
     /// The nearest value of this type.
     fn from_f64(value: f64) -> Self;
-    /// Converts each element; both slices have the same length.
-    fn load(from: &[Self], to: &mut [Self::Real]);
-    /// Rounds each number to the nearest element; both slices have the same length.
-    fn store(from: &[Self::Real], to: &mut [Self]);
     /// ⌊log₂⌋ of the greatest finite magnitude, subnormal numbers counting as the least normal one; none where every
     /// element is zero or not finite.
     fn greatest_exponent(elements: &[Self]) -> Option<i32>;
 }
 
+/// An element type whose sums can run in `R`.
+pub trait Convert<R>: Sized {
+    /// Converts each element; both slices have the same length.
+    fn load(from: &[Self], to: &mut [R]);
+    /// Rounds each number to the nearest element; both slices have the same length.
+    fn store(from: &[R], to: &mut [Self]);
+}
+
+macro_rules! convert {
+    ($type:ty, $real:ty, $load:expr, $store:expr) => {
+        impl Convert<$real> for $type {
+            #[inline(always)]
+            fn load(from: &[Self], to: &mut [$real]) {
+                $load(from, to);
+            }
+            #[inline(always)]
+            fn store(from: &[$real], to: &mut [Self]) {
+                $store(from, to);
+            }
+        }
+    };
+}
+convert!(f32, f32, |from, to: &mut [f32]| to.copy_from_slice(from), |from, to: &mut [f32]| to
+    .copy_from_slice(from));
+convert!(f64, f64, |from, to: &mut [f64]| to.copy_from_slice(from), |from, to: &mut [f64]| to
+    .copy_from_slice(from));
+convert!(
+    f32,
+    f64,
+    |from: &[f32], to: &mut [f64]| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = (*from).into();
+        }
+    },
+    |from: &[f64], to: &mut [f32]| {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from as f32;
+        }
+    }
+);
+convert!(f16, f32, |from: &[f16], to| from.convert_to_f32_slice(to), |from, to: &mut [f16]| to
+    .convert_from_f32_slice(from));
+convert!(bf16, f32, |from: &[bf16], to| from.convert_to_f32_slice(to), |from, to: &mut [bf16]| to
+    .convert_from_f32_slice(from));
+
 macro_rules! element {
-    ($type:ty, $real:ty, $bits:ty, $fraction:literal, $bias:literal, $to:expr, $from:expr, $load:expr, $store:expr) => {
+    ($type:ty, $real:ty, $small:ty, $bits:ty, $fraction:literal, $bias:literal, $to:expr, $from:expr) => {
         impl Element for $type {
             type Real = $real;
+            type Small = $small;
 
             #[inline(always)]
             fn to_f64(self) -> f64 {
@@ -88,14 +132,6 @@ macro_rules! element {
             #[inline(always)]
             fn from_f64(value: f64) -> Self {
                 $from(value)
-            }
-            #[inline(always)]
-            fn load(from: &[Self], to: &mut [$real]) {
-                $load(from, to);
-            }
-            #[inline(always)]
-            fn store(from: &[$real], to: &mut [Self]) {
-                $store(from, to);
             }
             #[inline(always)]
             fn greatest_exponent(elements: &[Self]) -> Option<i32> {
@@ -118,47 +154,7 @@ macro_rules! element {
         }
     };
 }
-element!(
-    f32,
-    f32,
-    u32,
-    23,
-    127,
-    f64::from,
-    |value: f64| value as f32,
-    |from: &[f32], to: &mut [f32]| to.copy_from_slice(from),
-    |from: &[f32], to: &mut [f32]| to.copy_from_slice(from)
-);
-element!(
-    f64,
-    f64,
-    u64,
-    52,
-    1023,
-    |value| value,
-    |value| value,
-    |from: &[f64], to: &mut [f64]| to.copy_from_slice(from),
-    |from: &[f64], to: &mut [f64]| to.copy_from_slice(from)
-);
-element!(
-    f16,
-    f32,
-    u16,
-    10,
-    15,
-    f16::to_f64,
-    f16::from_f64,
-    |from: &[f16], to: &mut [f32]| from.convert_to_f32_slice(to),
-    |from: &[f32], to: &mut [f16]| to.convert_from_f32_slice(from)
-);
-element!(
-    bf16,
-    f32,
-    u16,
-    7,
-    127,
-    bf16::to_f64,
-    bf16::from_f64,
-    |from: &[bf16], to: &mut [f32]| from.convert_to_f32_slice(to),
-    |from: &[f32], to: &mut [bf16]| to.convert_from_f32_slice(from)
-);
+element!(f32, f32, f64, u32, 23, 127, f64::from, |value: f64| value as f32);
+element!(f64, f64, f64, u64, 52, 1023, |value| value, |value| value);
+element!(f16, f32, f32, u16, 10, 15, f16::to_f64, f16::from_f64);
+element!(bf16, f32, f32, u16, 7, 127, bf16::to_f64, bf16::from_f64);

@@ -23,23 +23,28 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::any::TypeId;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::form::{self, Form, Programs};
 use crate::layer::Extent;
 use crate::{Error, Layer};
 
-pub use element::{Element, Real};
+pub use element::{Convert, Element, Real};
 pub use executor::{Executor, Serial};
 use executor::{Order, for_each_piece};
-pub use peak::{instructions, saturate};
-use product::{Dispatch, Simd, Task, Version};
+pub use peak::saturate;
+pub use product::Version;
+use product::{Dispatch, Simd, Task};
 use sample::Call;
 use workspace::Pools;
 
 /// The multiplications of a sample that several threads hardly have done sooner than one, some 50 millionths of a second.
 const LITTLE: f64 = 5e6;
+
+/// Fewer channels than these are computed in float64 even where the tensor is of float32. A graph of standard operators rounds so
+/// few sums hardly worse than the kernels do in float32, and now and then better; of a correctly rounded result it cannot be. It
+/// takes up to twice the time, which is a few millionths of a second.
+pub(crate) const FEW: usize = 24;
 
 /// A layer ready to run: shared by every thread that calls it.
 #[derive(Debug)]
@@ -52,13 +57,15 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A kernel for `layer`.
+    /// A kernel for `layer`, in the fastest version that the CPU runs.
     #[must_use]
     pub fn new(layer: Layer) -> Self {
         Self::with_version(layer, Version::best())
     }
 
-    fn with_version(layer: Layer, version: Version) -> Self {
+    /// A kernel for `layer` in another version than the fastest, for comparisons.
+    #[must_use]
+    pub fn with_version(layer: Layer, version: Version) -> Self {
         Self {
             layer,
             version,
@@ -80,9 +87,8 @@ impl Kernel {
     /// # Errors
     /// A shape that the operator does not take.
     pub fn operations<T: Element>(&self, dims: &[usize]) -> Result<f64, Error> {
-        let extent = self.layer.extent(dims)?;
-        let (programs, form) = self.plan::<T>(extent);
-        Ok(2.0 * form.multiplications(extent, programs))
+        let (call, _) = self.plan::<T>(dims)?;
+        Ok(2.0 * call.form.multiplications(call.extent, call.programs))
     }
 
     /// The bytes of memory beside input and output that a call on an input of this shape works in, for each of its samples
@@ -91,23 +97,30 @@ impl Kernel {
     /// # Errors
     /// A shape that the operator does not take; more than all memory.
     pub fn workspace<T: Element>(&self, dims: &[usize]) -> Result<usize, Error> {
-        let extent = self.layer.extent(dims)?;
-        let (programs, form) = self.plan::<T>(extent);
-        let call = Call { layer: &self.layer, extent, programs, form };
-        let numbers = <T::Real as Dispatch>::dispatch(self.version, Workspace(call));
-        let bytes = numbers.and_then(|numbers| numbers.checked_mul(size_of::<T::Real>()));
-        bytes.ok_or(Error::Memory {
-            operator: self.layer.name(),
-            channels: extent.channels,
-            positions: extent.positions,
-        })
+        let (call, small) = self.plan::<T>(dims)?;
+        let bytes = if small { self.bytes::<T::Small>(call) } else { self.bytes::<T::Real>(call) };
+        bytes.ok_or_else(|| self.no_memory(call.extent))
     }
 
-    fn plan<T: Element>(&self, extent: Extent) -> (&Programs, Form) {
-        let single = TypeId::of::<T::Real>() == TypeId::of::<f32>();
-        let small = extent.channels.min(extent.positions) < form::SMALL;
-        let programs = if single && !small { &self.rounded } else { &self.exact };
-        (programs, Form::choose(&self.layer, extent, programs))
+    fn bytes<R: Real>(&self, call: Call<'_>) -> Option<usize> {
+        R::dispatch(self.version, Workspace(call))?.checked_mul(size_of::<R>())
+    }
+
+    fn no_memory(&self, extent: Extent) -> Error {
+        let Extent { channels, positions, .. } = extent;
+        Error::Memory { operator: self.layer.name(), channels, positions }
+    }
+
+    /// What a call on an input of this shape has to do, and whether it does it in the type for few channels.
+    fn plan<T: Element>(&self, dims: &[usize]) -> Result<(Call<'_>, bool), Error> {
+        let extent = self.layer.extent(dims)?;
+        let small = extent.channels < FEW;
+        let exponents = if small { T::Small::EXPONENTS } else { T::Real::EXPONENTS };
+        let single = exponents == f32::EXPONENTS;
+        let exact = !single || extent.channels.min(extent.positions) < form::SMALL;
+        let programs = if exact { &self.exact } else { &self.rounded };
+        let form = Form::choose(&self.layer, extent, programs);
+        Ok((Call { layer: &self.layer, extent, programs, form }, small))
     }
 
     /// Computes the layer on `input` of shape `dims` into `output`. May be called from several threads at once. The
@@ -126,7 +139,8 @@ impl Kernel {
         output: &mut [T],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        let extent = self.layer.extent(dims)?;
+        let (call, small) = self.plan::<T>(dims)?;
+        let extent = call.extent;
         let (from, to) = (extent.channels * extent.positions, self.layer.output_elements(extent.channels));
         assert_eq!(
             Some(input.len()),
@@ -138,18 +152,13 @@ impl Kernel {
             extent.samples.checked_mul(to),
             "the output's elements disagree with {dims:?}"
         );
-        let (programs, form) = self.plan::<T>(extent);
-        let call = Call { layer: &self.layer, extent, programs, form };
         let batch = Batch { call, input, output, executor, pools: &self.pools };
-        if <T::Real as Dispatch>::dispatch(self.version, batch) {
-            Ok(())
+        let enough = if small {
+            T::Small::dispatch(self.version, batch)
         } else {
-            Err(Error::Memory {
-                operator: self.layer.name(),
-                channels: extent.channels,
-                positions: extent.positions,
-            })
-        }
+            T::Real::dispatch(self.version, batch)
+        };
+        if enough { Ok(()) } else { Err(self.no_memory(extent)) }
     }
 }
 
@@ -173,12 +182,12 @@ struct Batch<'a, T: Element> {
     pools: &'a Pools,
 }
 
-impl<T: Element> Task<T::Real> for Batch<'_, T> {
+impl<T: Element + Convert<R>, R: Real> Task<R> for Batch<'_, T> {
     type Output = bool;
 
-    fn run<S: Simd<T::Real, W>, const W: usize, const MR: usize>(self, simd: S) -> bool {
+    fn run<S: Simd<R, W>, const W: usize, const MR: usize>(self, simd: S) -> bool {
         let Self { call, input, output, executor, pools } = self;
-        let Some(workspace) = call.workspace::<T::Real, S, W>() else { return false };
+        let Some(workspace) = call.workspace::<R, S, W>() else { return false };
         let samples = call.extent.samples;
         if samples == 0 {
             return true;
@@ -187,8 +196,8 @@ impl<T: Element> Task<T::Real> for Batch<'_, T> {
         let enough = AtomicBool::new(true);
         let run = |index: usize, output: &mut [T], executor: &dyn Executor| {
             let input = &input[index * from..(index + 1) * from];
-            let done = <T::Real as Real>::pool(pools).with(workspace, |memory| {
-                sample::run::<T, S, W, MR>(simd, &call, input, output, memory, executor);
+            let done = R::pool(pools).with(workspace, |memory| {
+                sample::run::<T, R, S, W, MR>(simd, &call, input, output, memory, executor);
             });
             if done.is_none() {
                 enough.store(false, Ordering::Relaxed);

@@ -2,17 +2,19 @@
 
 use std::ops::Range;
 
-use super::product::{Dispatch, Operand, Part, Side, Simd, Sink, TILE_PANELS, Task, Tile, Version, product};
+use super::product::{
+    Dispatch, Operand, Part, Side, Simd, Sink, TERMS, TILE_PANELS, Task, Tile, Version, product,
+};
 
 /// The rows of the operands: enough for what goes on between tiles not to matter, few enough for the caches.
 const ROWS: usize = 400;
 
-/// Computes a few tiles of a float32 product `rounds` times, from operands that stay in the caches, with the instructions
-/// that the kernels choose. Returns the number of operations, a multiplication and an addition counting as two: over the
-/// time, it is the rate at which a layer would run that were nothing but long products.
+/// Computes a few tiles of a float32 product `rounds` times, from operands that stay in the caches. Returns the number of
+/// operations, a multiplication and an addition counting as two: over the time, it is the rate at which a layer would run
+/// that were nothing but long products.
 #[must_use]
-pub fn saturate(rounds: usize) -> u64 {
-    f32::dispatch(Version::best(), Rounds(rounds))
+pub fn saturate(version: Version, rounds: usize) -> u64 {
+    f32::dispatch(version, Rounds(rounds))
 }
 
 struct Rounds(usize);
@@ -22,7 +24,7 @@ impl Task<f32> for Rounds {
 
     fn run<S: Simd<f32, W>, const W: usize, const MR: usize>(self, simd: S) -> u64 {
         let lines = vec![[0.5; W]; ROWS.next_multiple_of(W) * TILE_PANELS];
-        let operand = Operand { lines: &lines, rows: Side::new::<W>(ROWS) };
+        let operand = Operand { lines: &lines, rows: Side::new::<W>(ROWS), terms: TERMS };
         let rows = Side::new::<W>(W);
         let mut tile = Kept([[[0.0; W]; MR]; TILE_PANELS]);
         for _ in 0..self.0 {
@@ -50,10 +52,4 @@ impl<const W: usize, const MR: usize> Sink<f32, W, MR> for Kept<W, MR> {
 
     #[inline(always)]
     fn filled(&mut self, _: usize, _: Range<usize>) {}
-}
-
-/// The instructions that the kernels choose on this CPU.
-#[must_use]
-pub fn instructions() -> &'static str {
-    Version::best().name()
 }

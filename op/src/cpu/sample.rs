@@ -2,10 +2,10 @@
 
 use super::covariance::{Reading, read, read_rows};
 use super::division::Division;
-use super::element::{Element, Real};
+use super::element::{Convert, Element, Real};
 use super::executor::Executor;
 use super::normalize::{degenerate, norm, normalize};
-use super::product::{Operand, Rows, Side, Simd, triangle_panel};
+use super::product::{Operand, Rows, Side, Simd, TERMS, TERMS_OF_FEATURES, triangle_panel};
 use super::store::{Panels, store, store_inner};
 use super::write::{Writing, write};
 use crate::form::{Form, Programs};
@@ -42,24 +42,29 @@ impl Call<'_> {
 }
 
 /// Computes one sample. `memory` has the numbers that [`Call::workspace`] says.
-pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize>(
+pub(super) fn run<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     simd: S,
     call: &Call<'_>,
     input: &[T],
     output: &mut [T],
-    memory: &mut [T::Real],
+    memory: &mut [R],
     executor: &dyn Executor,
 ) {
-    let Some(division) = Division::new::<T::Real, S, W>(call) else { return };
+    let Some(division) = Division::new::<R, S, W>(call) else { return };
     let memory = memory.as_chunks_mut().0;
-    let sample = Sample::<T, S, W, MR> {
+    let sample = Sample::<T, R, S, W, MR> {
         simd,
         call,
         executor,
         input,
         division,
-        channels: Side::new::<W>(call.extent.channels),
-        positions: Side::new::<W>(call.extent.positions),
+        reading: Reading {
+            layout: call.layer.layout,
+            centered: call.layer.centered,
+            scale: R::from_f64(1.0),
+            channels: Side::new::<W>(call.extent.channels),
+            positions: Side::new::<W>(call.extent.positions),
+        },
     };
     match (call.layer.operator, call.form) {
         (OperatorKind::CovariancePooling, _) => sample.covariance(output, memory),
@@ -69,37 +74,38 @@ pub(super) fn run<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usi
     }
 }
 
-struct Sample<'a, T: Element, S, const W: usize, const MR: usize> {
+struct Sample<'a, T, R, S, const W: usize, const MR: usize> {
     simd: S,
     call: &'a Call<'a>,
     executor: &'a dyn Executor,
     input: &'a [T],
     division: Division,
-    channels: Side,
-    positions: Side,
+    reading: Reading<R>,
 }
 
-impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_, T, S, W, MR> {
-    fn covariance(&self, output: &mut [T], transposed: &mut [[T::Real; W]]) {
+impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: usize>
+    Sample<'_, T, R, S, W, MR>
+{
+    fn covariance(&self, output: &mut [T], transposed: &mut [[R; W]]) {
         let layer = self.call.layer;
         self.read(0, transposed, None);
         // Small elements have products as small as the result. Large ones need a scale, unless centering makes them small.
-        let large = |exponent: i32| 2 * exponent > T::Real::EXPONENTS - HEADROOM;
+        let large = |exponent: i32| 2 * exponent > R::EXPONENTS - HEADROOM;
         let mut exponent = self.exponent(0.0);
         if large(exponent) && self.centered_exponent(transposed).is_some_and(large) {
             self.read(exponent, transposed, None);
         } else {
             exponent = 0;
         }
-        let operand = Operand { lines: transposed, rows: self.positions };
-        let mut writing = Writing::plain(layer, self.channels);
+        let operand = Operand { lines: transposed, rows: self.reading.positions, terms: TERMS_OF_FEATURES };
+        let mut writing = Writing::plain(layer, self.reading.channels);
         writing.scale(1.0 / self.call.divisor(), [exponent; 2]);
-        writing.diagonal = T::Real::from_f64(layer.epsilon.into());
+        writing.diagonal = R::from_f64(layer.epsilon.into());
         self.write([operand; 2], writing, output);
     }
 
-    fn direct(&self, output: &mut [T], memory: &mut [[T::Real; W]]) {
-        let side = self.channels;
+    fn direct(&self, output: &mut [T], memory: &mut [[R; W]]) {
+        let side = self.reading.channels;
         let divisor = self.call.divisor();
         // By the power twice: its square may be beyond all numbers, and ε zero.
         let shift = |exponent: i32| {
@@ -111,11 +117,15 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         let exponent = self.scaled(|exponent| {
             if self.division.by_rows {
                 self.read_rows(exponent, sample);
-                let rows = Rows { lines: sample, blocks: self.positions.panels, side };
+                let rows = Rows { lines: sample, blocks: self.reading.positions.panels, side };
                 store_inner(self.simd, self.executor, rows, a);
             } else {
                 self.read(exponent, sample, None);
-                self.gram_matrix(Operand { lines: sample, rows: self.positions }, side, a);
+                self.gram_matrix(
+                    Operand { lines: sample, rows: self.reading.positions, terms: TERMS_OF_FEATURES },
+                    side,
+                    a,
+                );
             }
             let trace = norm(Normalization::Trace, a, side, shift(exponent));
             (trace, self.greatest(sample, trace))
@@ -123,20 +133,20 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         self.root(side, shift(exponent), divisor, exponent, output, memory);
     }
 
-    fn square_root(&self, output: &mut [T], memory: &mut [[T::Real; W]]) {
-        let side = self.channels;
+    fn square_root(&self, output: &mut [T], memory: &mut [[R; W]]) {
+        let side = self.reading.channels;
         let upper = (0..side.len).map(|row| &self.input[row * side.len + row..(row + 1) * side.len]);
         let epsilon = f64::from(self.call.layer.epsilon);
         let entries = upper.filter_map(T::greatest_exponent).max();
         let greatest = entries.max((epsilon > 0.0).then(|| epsilon.log2().ceil() as i32)).unwrap_or(0);
         // The root of 2^2h A is 2^h times that of A.
-        let half = (greatest.div_euclid(2)).clamp(-T::Real::EXPONENTS / 2, T::Real::EXPONENTS / 2);
-        let scale: T::Real = power(-2 * half);
+        let half = (greatest.div_euclid(2)).clamp(-R::EXPONENTS / 2, R::EXPONENTS / 2);
+        let scale: R = power(-2 * half);
         for panel in 0..side.panels {
             let pad = if panel == 0 { side.pad } else { 0 };
             for row in 0..(panel + 1) * W {
                 let line = &mut memory[triangle_panel::<W>(panel) + row];
-                *line = [T::Real::default(); W];
+                *line = [R::default(); W];
                 if row >= side.pad {
                     let start = (row - side.pad) * side.len + panel * W + pad - side.pad;
                     T::load(&self.input[start..start + W - pad], &mut line[pad..]);
@@ -156,7 +166,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         divisor: f64,
         exponent: i32,
         output: &mut [T],
-        memory: &mut [[T::Real; W]],
+        memory: &mut [[R; W]],
     ) {
         let a = &mut memory[..self.division.a];
         let f = norm(self.call.layer.normalization, a, side, shift);
@@ -173,14 +183,18 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         self.write(operands, writing, output);
     }
 
-    fn gram(&self, output: &mut [T], memory: &mut [[T::Real; W]]) {
-        let (layer, side) = (self.call.layer, self.positions);
+    fn gram(&self, output: &mut [T], memory: &mut [[R; W]]) {
+        let (layer, side) = (self.call.layer, self.reading.positions);
         let (transposed, memory) = memory.split_at_mut(self.division.kept);
         let (a, rest) = memory.split_at_mut(self.division.a);
         let straight = &mut rest[..self.division.sample];
         let exponent = self.scaled(|exponent| {
             self.read(exponent, transposed, Some(straight));
-            self.gram_matrix(Operand { lines: straight, rows: self.channels }, side, a);
+            self.gram_matrix(
+                Operand { lines: straight, rows: self.reading.channels, terms: TERMS_OF_FEATURES },
+                side,
+                a,
+            );
             let trace = norm(Normalization::Trace, a, side, 0.0);
             (trace, self.greatest(transposed, trace))
         });
@@ -189,7 +203,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             return;
         }
         normalize(self.simd, a, side, 0.0, f);
-        let mut writing = Writing::plain(layer, self.channels);
+        let mut writing = Writing::plain(layer, self.reading.channels);
         if layer.compensated {
             writing.scale(1.0 / (f * self.call.divisor()).sqrt(), [exponent, 0]);
         } else {
@@ -197,10 +211,10 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         }
         let (head, tail) = memory.split_at_mut(self.division.head);
         let [q, _] = self.iterate(&self.call.programs.factor, side, head, tail);
-        let transposed = Operand { lines: transposed, rows: side };
-        let (sides, panels) = ([side, self.channels], Panels::Whole(side.padded));
+        let transposed = Operand { lines: transposed, rows: side, terms: TERMS };
+        let (sides, panels) = ([side, self.reading.channels], Panels::Whole(side.padded));
         store::<_, S, W, MR>(self.simd, self.executor, [q, transposed], sides, panels, head, None);
-        self.write([transposed, Operand { lines: head, rows: side }], writing, output);
+        self.write([transposed, Operand { lines: head, rows: side, terms: TERMS }], writing, output);
     }
 
     /// Computes P from the sample divided by a power of two such that neither its squares nor ε overflow or vanish, and
@@ -209,12 +223,12 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
     fn scaled(&self, mut attempt: impl FnMut(i32) -> (f64, Option<i32>)) -> i32 {
         // Hardly any sample needs one, so the elements are looked through only where the trace says so.
         let (trace, mut greatest) = attempt(0);
-        if trace > least_trace::<T::Real>() && trace < 1.0 / least_trace::<T::Real>() {
+        if trace > least_trace::<R>() && trace < 1.0 / least_trace::<R>() {
             return 0;
         }
         // Centered elements may be so much smaller than the elements that these must stay large; but not beyond all numbers.
         let elements = self.exponent(self.call.layer.epsilon.into());
-        let least = (elements - T::Real::EXPONENTS).max(-T::Real::EXPONENTS);
+        let least = (elements - R::EXPONENTS).max(-R::EXPONENTS);
         let mut exponent = if greatest.is_some() { 0 } else { elements };
         if greatest.is_none() {
             (_, greatest) = attempt(exponent);
@@ -237,37 +251,37 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
             || T::greatest_exponent(self.input),
         );
         let epsilon = (epsilon > 0.0).then(|| (epsilon.log2() / 2.0).ceil() as i32);
-        greatest.max(epsilon).unwrap_or(0).clamp(-T::Real::EXPONENTS, T::Real::EXPONENTS)
+        greatest.max(epsilon).unwrap_or(0).clamp(-R::EXPONENTS, R::EXPONENTS)
     }
 
     /// ⌊log₂⌋ of the greatest centered element, where the trace is faint and it is not zero.
-    fn greatest(&self, sample: &[[T::Real; W]], trace: f64) -> Option<i32> {
-        if trace.is_nan() || trace > least_trace::<T::Real>() { None } else { self.centered_exponent(sample) }
+    fn greatest(&self, sample: &[[R; W]], trace: f64) -> Option<i32> {
+        if trace.is_nan() || trace > least_trace::<R>() { None } else { self.centered_exponent(sample) }
     }
 
     /// ⌊log₂⌋ of the greatest centered element that is a number; none where all are zero.
-    fn centered_exponent(&self, sample: &[[T::Real; W]]) -> Option<i32> {
+    fn centered_exponent(&self, sample: &[[R; W]]) -> Option<i32> {
         let mut greatest = 0.0_f64;
-        let mut look = |entries: &[T::Real]| {
+        let mut look = |entries: &[R]| {
             greatest = entries.iter().fold(greatest, |greatest, entry| greatest.max(entry.to_f64().abs()));
         };
         if self.division.by_rows {
             look(sample.as_flattened());
         } else {
-            for (panel, lines) in sample.chunks_exact(self.positions.padded).enumerate() {
-                let pad = if panel == 0 { self.channels.pad } else { 0 };
-                lines[self.positions.pad..].iter().for_each(|line| look(&line[pad..]));
+            for (panel, lines) in sample.chunks_exact(self.reading.positions.padded).enumerate() {
+                let pad = if panel == 0 { self.reading.channels.pad } else { 0 };
+                lines[self.reading.positions.pad..].iter().for_each(|line| look(&line[pad..]));
             }
         }
-        (greatest > 0.0).then(|| (greatest.log2().floor() as i32).min(T::Real::EXPONENTS + 1))
+        (greatest > 0.0).then(|| (greatest.log2().floor() as i32).min(R::EXPONENTS + 1))
     }
 
-    fn read_rows(&self, exponent: i32, rows: &mut [[T::Real; W]]) {
-        read_rows::<T, S, W>(self.simd, self.executor, self.reading(exponent), self.input, rows);
+    fn read_rows(&self, exponent: i32, rows: &mut [[R; W]]) {
+        read_rows(self.simd, self.executor, self.reading(exponent), self.input, rows);
     }
 
-    fn read(&self, exponent: i32, transposed: &mut [[T::Real; W]], straight: Option<&mut [[T::Real; W]]>) {
-        read::<T, S, W, MR>(
+    fn read(&self, exponent: i32, transposed: &mut [[R; W]], straight: Option<&mut [[R; W]]>) {
+        read::<_, _, _, W, MR>(
             self.simd,
             self.executor,
             self.reading(exponent),
@@ -277,34 +291,28 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sample<'_
         );
     }
 
-    fn reading(&self, exponent: i32) -> Reading<T::Real> {
-        Reading {
-            layout: self.call.layer.layout,
-            centered: self.call.layer.centered,
-            scale: power(-exponent),
-            channels: self.channels,
-            positions: self.positions,
-        }
+    fn reading(&self, exponent: i32) -> Reading<R> {
+        Reading { scale: power(-exponent), ..self.reading }
     }
 
     fn iterate<'b>(
         &self,
         program: &Program,
         side: Side,
-        head: &mut [[T::Real; W]],
-        tail: &'b mut [[T::Real; W]],
-    ) -> [Operand<'b, T::Real, W>; 2] {
+        head: &mut [[R; W]],
+        tail: &'b mut [[R; W]],
+    ) -> [Operand<'b, R, W>; 2] {
         program.run::<_, S, W, MR>(self.simd, self.executor, side, head, tail)
     }
 
     /// The upper triangle of P = LᵀL.
-    fn gram_matrix(&self, operand: Operand<'_, T::Real, W>, side: Side, triangle: &mut [[T::Real; W]]) {
+    fn gram_matrix(&self, operand: Operand<'_, R, W>, side: Side, triangle: &mut [[R; W]]) {
         let (operands, sides) = ([operand; 2], [side; 2]);
         store::<_, S, W, MR>(self.simd, self.executor, operands, sides, Panels::Triangle, triangle, None);
     }
 
-    fn write(&self, operands: [Operand<'_, T::Real, W>; 2], writing: Writing<T::Real>, output: &mut [T]) {
-        write::<T, S, W, MR>(self.simd, self.executor, operands, writing, output);
+    fn write(&self, operands: [Operand<'_, R, W>; 2], writing: Writing<R>, output: &mut [T]) {
+        write::<T, R, S, W, MR>(self.simd, self.executor, operands, writing, output);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::element::{Element, Real};
+use super::element::{Convert, Element, Real};
 use super::executor::{Executor, Order, for_each_piece, worthwhile};
 use super::product::{Lanes, Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product};
 use crate::layer::{Layer, Vectorization};
@@ -14,11 +14,11 @@ const ROWS: usize = 48;
 const BLOCK: usize = 16;
 
 /// Computes the product that is the result and writes it.
-pub(super) fn write<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize>(
+pub(super) fn write<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     simd: S,
     executor: &dyn Executor,
-    [left, right]: [Operand<'_, T::Real, W>; 2],
-    writing: Writing<T::Real>,
+    [left, right]: [Operand<'_, R, W>; 2],
+    writing: Writing<R>,
     output: &mut [T],
 ) {
     let side = writing.side;
@@ -31,7 +31,7 @@ pub(super) fn write<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: u
             #[inline(always)]
             || {
                 let rows = (task * ROWS).max(first_row::<MR>(side))..side.padded.min((task + 1) * ROWS);
-                let tile = [[[T::Real::default(); W]; MR]; TILE_PANELS];
+                let tile = [[[R::default(); W]; MR]; TILE_PANELS];
                 let mut sink = Sending { simd, writing, tile, output, offset: bound(task) };
                 let (part, panels) = (writing.part(), 0..side.panels);
                 product::<_, S, W, MR>(simd, left, right, part, side, rows, panels, &mut sink);
@@ -116,7 +116,7 @@ impl<R: Real> Writing<R> {
     /// Writes a tile that begins at `row` and `column` in the padded matrix into `output`, which begins at `offset` in the
     /// whole output. Entries outside the matrix and outside [`Self::part`] are left out.
     #[inline(always)]
-    fn tile<T: Element<Real = R>, S: Simd<R, W>, const W: usize, const MR: usize>(
+    fn tile<T: Element + Convert<R>, S: Simd<R, W>, const W: usize, const MR: usize>(
         &self,
         simd: S,
         [row, column]: [usize; 2],
@@ -154,7 +154,7 @@ impl<R: Real> Writing<R> {
 
     /// Writes a panel of a tile of which not every entry is wanted.
     #[inline(always)]
-    fn edge<T: Element<Real = R>, S: Simd<R, W>, const W: usize, const MR: usize>(
+    fn edge<T: Element + Convert<R>, S: Simd<R, W>, const W: usize, const MR: usize>(
         &self,
         simd: S,
         [row, column]: [usize; 2],
@@ -227,20 +227,20 @@ impl<R: Real> Writing<R> {
 }
 
 /// Some rows of the output.
-struct Sending<'a, T: Element, S, const W: usize, const MR: usize> {
+struct Sending<'a, T, R, S, const W: usize, const MR: usize> {
     simd: S,
-    writing: Writing<T::Real>,
-    tile: Tile<T::Real, W, MR>,
+    writing: Writing<R>,
+    tile: Tile<R, W, MR>,
     output: &'a mut [T],
     /// The first of these elements in the whole output.
     offset: usize,
 }
 
-impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sink<T::Real, W, MR>
-    for Sending<'_, T, S, W, MR>
+impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: usize> Sink<R, W, MR>
+    for Sending<'_, T, R, S, W, MR>
 {
     #[inline(always)]
-    fn lines<const V: usize>(&mut self, _: usize, _: usize) -> [&mut [[T::Real; W]; MR]; V] {
+    fn lines<const V: usize>(&mut self, _: usize, _: usize) -> [&mut [[R; W]; MR]; V] {
         self.tile.first_chunk_mut().expect("a tile has at least V panels").each_mut()
     }
 
@@ -258,7 +258,7 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sink<T::R
     }
 
     #[inline(always)]
-    fn take<L: Lanes<T::Real, W>, const V: usize>(
+    fn take<L: Lanes<R, W>, const V: usize>(
         &mut self,
         simd: L,
         row: usize,
@@ -266,13 +266,13 @@ impl<T: Element, S: Simd<T::Real, W>, const W: usize, const MR: usize> Sink<T::R
         tile: [[L::Vector; V]; MR],
     ) {
         let factor = simd.splat(self.writing.factor * self.writing.off_diagonal);
-        let zero = simd.splat(T::Real::default());
+        let zero = simd.splat(R::default());
         for r in 0..MR {
             let at = self.writing.place(row + r, panel * W) - self.offset;
             let output: &mut [[T; W]; V] =
                 self.output[at..at + V * W].as_chunks_mut().0.first_chunk_mut().expect("V lines");
             for v in 0..V {
-                let mut entries = [T::Real::default(); W];
+                let mut entries = [R::default(); W];
                 simd.store(simd.multiply_add(factor, tile[r][v], zero), &mut entries);
                 T::store(&entries, &mut output[v]);
             }

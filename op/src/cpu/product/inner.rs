@@ -4,10 +4,14 @@
 //! holds neighbors in one row, W parts of a sum, which are added up in the end: nothing is transposed, the tiles are small
 //! and few of their entries lie below the diagonal.
 
-use super::{NEAR, Real, Side, Simd, TERMS};
+use super::{NEAR, Real, Side, Simd};
 
 /// The rows of a tile; its columns are as many as make W sums.
 const ROWS: usize = 4;
+
+/// The lines in one sum at most, which has W parts: as [`TERMS_OF_FEATURES`](super::TERMS_OF_FEATURES), but adding the parts
+/// up costs more.
+const LINES: usize = 50;
 
 /// A matrix whose rows lie in lines of W numbers, one row after another. Each ends with zeros where W does not divide it.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +68,7 @@ impl<'a, R: Real, const W: usize> Rows<'a, R, W> {
         let mut total = simd.splat(R::default());
         let mut from = 0;
         while from < self.blocks {
-            let to = self.blocks.min(from + TERMS);
+            let to = self.blocks.min(from + LINES);
             let left = left.map(|lines| &lines[from..to]);
             let right = right.map(|lines| &lines[from..to]);
             let mut parts = [simd.splat(R::default()); W];
@@ -109,7 +113,7 @@ mod tests {
     #[test]
     fn every_entry_of_the_upper_triangle_is_an_inner_product_of_two_rows() {
         const W: usize = 8;
-        for (len, row_len) in [(1, 1), (3, 20), (8, 8), (13, 9), (20, 64), (21, W * TERMS + 5)] {
+        for (len, row_len) in [(1, 1), (3, 20), (8, 8), (13, 9), (20, 64), (21, W * LINES + 5)] {
             let side = Side::new::<W>(len);
             let blocks = row_len.div_ceil(W);
             let entry =

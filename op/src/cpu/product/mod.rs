@@ -8,7 +8,7 @@
 //! ```
 //!
 //! reads both along the panels, without packing: X̄ᵀX̄ with L = R = X̄, X̄X̄ᵀ with L = R = X̄ᵀ, and the product of commuting
-//! symmetric matrices, which equals its own transpose, with the matrices as they are. A tile of MR rows by up to three
+//! symmetric matrices, which equals its own transpose, with the matrices as they are. A tile of MR rows by some
 //! panels stays in registers over the whole sum.
 //!
 //! A matrix whose side is no multiple of W sits at the end of its panels: the first panel is padded in front. The
@@ -29,11 +29,15 @@ pub(super) use inner::{Rows, pays};
 pub(super) use portable::Portable;
 pub use version::{Dispatch, Task, Version};
 
-/// The panels that a tile is wide at most.
+/// The panels that any version's tile is wide at most.
 pub(super) const TILE_PANELS: usize = 3;
 
-/// The terms in one sum at most: a longer one is a sum of such sums, which loses less.
-const TERMS: usize = 70;
+/// The terms in one sum of a product of matrices.
+pub(super) const TERMS: usize = 70;
+
+/// The terms in one sum of a covariance or a Gram matrix. Features are zero in many places, behind a ReLU: most terms are the
+/// same then, and so are the errors that they are added with. And what this first product loses, the program magnifies.
+pub(super) const TERMS_OF_FEATURES: usize = 24;
 
 /// The bytes of the right operand that all rows are multiplied with before the rest comes: about half of a common L2 cache.
 const NEAR: usize = 400 << 10;
@@ -188,6 +192,8 @@ pub(super) struct Operand<'a, R, const W: usize> {
     pub lines: &'a [[R; W]],
     /// Its rows, over which the product sums.
     pub rows: Side,
+    /// The terms in one sum at most: a longer one is a sum of such sums, which loses less.
+    pub terms: usize,
 }
 
 impl<'a, R, const W: usize> Operand<'a, R, W> {
@@ -255,7 +261,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     panels: Range<usize>,
     sink: &mut impl Sink<R, W, MR>,
 ) {
-    let terms = left.rows.len.div_ceil(left.rows.len.div_ceil(TERMS).max(1));
+    let terms = left.rows.len.div_ceil(left.rows.len.div_ceil(left.terms).max(1));
     let near = (NEAR / size_of_val(right.panel(panels.start))).max(TILE_PANELS);
     let mut from = panels.start;
     while from < panels.end {
@@ -275,11 +281,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
             }
             while !wanted.is_empty() {
                 // The narrow tile comes first: for an upper triangle that is the one next to the diagonal.
-                let count = if wanted.len().is_multiple_of(TILE_PANELS) {
-                    TILE_PANELS
-                } else {
-                    wanted.len() % TILE_PANELS
-                };
+                let count = (wanted.len() - 1) % TILE_PANELS + 1;
                 let operands = Operands { left, right, row, panel: wanted.start, terms };
                 match count {
                     1 => operands.tile::<S, MR, 1>(simd, used, sink),
@@ -457,7 +459,7 @@ mod tests {
         for (len, depth) in [(1, 3), (8, 1), (61, 5), (50, 9000)] {
             let side = Side::new::<8>(len);
             let lines = vec![[1.0; 8]; side.panels * Side::new::<8>(depth).padded];
-            let operand = Operand { lines: &lines, rows: Side::new::<8>(depth) };
+            let operand = Operand { lines: &lines, rows: Side::new::<8>(depth), terms: TERMS };
             for part in [Part::Whole, Part::Upper, Part::Lower] {
                 let tile = [[[0.0; 8]; 4]; TILE_PANELS];
                 let mut sink = Counted(vec![vec![0; side.padded]; side.panels], tile);

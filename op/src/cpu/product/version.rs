@@ -5,7 +5,7 @@ use super::portable::Portable;
 use super::x86::{Avx2, Avx512};
 use super::{Real, Simd};
 
-/// A version of the kernels.
+/// A version of the kernels. A value proves that the CPU has the instructions.
 #[derive(Debug, Clone, Copy)]
 pub enum Version {
     /// What the compiler makes of plain Rust.
@@ -29,6 +29,7 @@ impl Version {
     }
 
     /// The name of its instructions.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable(_) => "portable",
@@ -40,6 +41,7 @@ impl Version {
     }
 
     /// The fastest version that the CPU runs.
+    #[must_use]
     pub fn best() -> Self {
         Self::available().next().unwrap_or(Self::Portable(Portable))
     }
@@ -62,7 +64,7 @@ pub trait Dispatch: Sized {
         Self: Real;
 }
 
-/// A tile of three vectors by MR rows leaves registers for the operands: 24 of 32 with AVX-512, 12 of 16 with AVX2. The
+/// A tile of [`Simd::PANELS`] vectors by MR rows leaves registers for the operands: 24 of 32 with AVX-512, 8 of 16 with AVX2. The
 /// portable version's "vector" is what two of the narrowest registers hold.
 macro_rules! dispatch {
     ($type:ty, $portable:literal, $avx2:literal, $avx512:literal) => {
