@@ -23,7 +23,7 @@ impl Task<f32> for Rounds {
     type Output = u64;
 
     fn run<S: Simd<f32, W>, const W: usize, const MR: usize>(self, simd: S) -> u64 {
-        let lines = vec![[0.5; W]; ROWS.next_multiple_of(W) * TILE_PANELS];
+        let lines = vec![[0.5; W]; ROWS.next_multiple_of(W) * S::PANELS];
         let operand = Operand { lines: &lines, rows: Side::new::<W>(ROWS), terms: TERMS };
         let rows = Side::new::<W>(W);
         let mut tile = Kept([[[0.0; W]; MR]; TILE_PANELS]);
@@ -31,13 +31,13 @@ impl Task<f32> for Rounds {
             simd.vectorize(
                 #[inline(always)]
                 || {
-                    let panels = 0..TILE_PANELS;
+                    let panels = 0..S::PANELS;
                     product(simd, operand, operand, Part::Whole, rows, 0..rows.padded, panels, &mut tile);
                 },
             );
             std::hint::black_box(&tile.0);
         }
-        (2 * self.0 * W * TILE_PANELS * W * ROWS) as u64
+        (2 * self.0 * W * S::PANELS * W * ROWS) as u64
     }
 }
 

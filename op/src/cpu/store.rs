@@ -6,9 +6,7 @@ use std::ops::Range;
 use super::combine::Factors;
 use super::element::Real;
 use super::executor::{Executor, Order, for_each_piece, worthwhile};
-use super::product::{
-    Operand, Part, Rows, Side, Simd, Sink, TILE_PANELS, first_row, product, triangle_panel,
-};
+use super::product::{Operand, Part, Rows, Side, Simd, Sink, first_row, product, triangle_panel};
 
 /// How the panels of a matrix follow one another.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +45,7 @@ pub(super) fn store<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
         Panels::Triangle => rows.len * columns.len / 2,
     };
     let executor = worthwhile(executor, entries.saturating_mul(left.rows.len));
-    for_each_group(executor, columns, panels, result, &|wanted, lines| {
+    for_each_group::<_, S, W>(executor, columns, panels, result, &|wanted, lines| {
         simd.vectorize(
             #[inline(always)]
             || {
@@ -73,7 +71,7 @@ pub(super) fn store_inner<R: Real, S: Simd<R, W>, const W: usize>(
 ) {
     let side = rows.side;
     let executor = worthwhile(executor, (side.len * side.len / 2).saturating_mul(rows.blocks * W));
-    for_each_group(executor, side, Panels::Triangle, triangle, &|wanted, mut lines| {
+    for_each_group::<_, S, W>(executor, side, Panels::Triangle, triangle, &|wanted, mut lines| {
         for panel in wanted {
             let (first, rest) = lines.split_at_mut((panel + 1) * W);
             rows.panel(simd, panel, first);
@@ -86,7 +84,7 @@ pub(super) fn store_inner<R: Real, S: Simd<R, W>, const W: usize>(
 type Work<'a, R, const W: usize> = dyn Fn(Range<usize>, &mut [[R; W]]) + Sync + 'a;
 
 /// Gives each task the lines of some neighboring panels of a result.
-fn for_each_group<R: Real, const W: usize>(
+fn for_each_group<R: Real, S: Simd<R, W>, const W: usize>(
     executor: &dyn Executor,
     columns: Side,
     panels: Panels,
@@ -94,8 +92,8 @@ fn for_each_group<R: Real, const W: usize>(
     task: &Work<'_, R, W>,
 ) {
     let width = match executor.threads() {
-        1 => columns.panels,
-        threads => (columns.panels / (2 * threads)).clamp(1, TILE_PANELS),
+        0 | 1 => columns.panels,
+        threads => (columns.panels / (2 * threads)).clamp(1, S::PANELS),
     };
     let groups = columns.panels.div_ceil(width);
     let panel = |group: usize| columns.panels.saturating_sub((groups - group) * width);

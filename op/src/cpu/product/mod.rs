@@ -59,6 +59,10 @@ pub trait Lanes<R: Real, const W: usize>: Copy + Send + Sync {
 
 /// A set of vector instructions for numbers of type R, W at a time.
 pub trait Simd<R: Real, const W: usize>: Lanes<R, W> {
+    /// The panels that a tile is wide at most, [`TILE_PANELS`] or fewer: as many as leave registers for the operands. A sum that
+    /// does not stay in its register waits for memory with every term.
+    const PANELS: usize;
+
     /// Whether W vectors and a few more stay in registers, and are enough for no sum to wait for its last term.
     const SUMS_STAY: bool;
 
@@ -262,7 +266,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     sink: &mut impl Sink<R, W, MR>,
 ) {
     let terms = left.rows.len.div_ceil(left.rows.len.div_ceil(left.terms).max(1));
-    let near = (NEAR / size_of_val(right.panel(panels.start))).max(TILE_PANELS);
+    let near = (NEAR / size_of_val(right.panel(panels.start))).max(S::PANELS);
     let mut from = panels.start;
     while from < panels.end {
         let to = panels.end.min(from + near);
@@ -281,7 +285,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
             }
             while !wanted.is_empty() {
                 // The narrow tile comes first: for an upper triangle that is the one next to the diagonal.
-                let count = (wanted.len() - 1) % TILE_PANELS + 1;
+                let count = (wanted.len() - 1) % S::PANELS + 1;
                 let operands = Operands { left, right, row, panel: wanted.start, terms };
                 match count {
                     1 => operands.tile::<S, MR, 1>(simd, used, sink),

@@ -100,8 +100,9 @@ lanes!(Avx512, f64, 8, .., __m512d, _mm512_set1_pd, _mm512_loadu_pd, _mm512_stor
 lanes!(HalfAvx512, f32, 16, 8.., __m256, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
 
 macro_rules! simd {
-    ($simd:ty, $real:ty, $width:literal, $sums_stay:literal, $half:ty, $to_half:expr, $vector:ty, $wrapper:ident, $interleave:ident, $join:ident) => {
+    ($simd:ty, $real:ty, $width:literal, $panels:literal, $sums_stay:literal, $half:ty, $to_half:expr, $vector:ty, $wrapper:ident, $interleave:ident, $join:ident) => {
         impl Simd<$real, $width> for $simd {
+            const PANELS: usize = $panels;
             const SUMS_STAY: bool = $sums_stay;
             type Half = $half;
 
@@ -138,12 +139,13 @@ macro_rules! simd {
         }
     };
 }
-simd!(Avx2, f32, 8, true, Self, |simd| simd, __m256, with_avx2, interleave_avx2_ps, join_avx2_ps);
-simd!(Avx2, f64, 4, false, Self, |simd| simd, __m256d, with_avx2, interleave_avx2_pd, join_avx2_pd);
+simd!(Avx2, f32, 8, 2, true, Self, |simd| simd, __m256, with_avx2, interleave_avx2_ps, join_avx2_ps);
+simd!(Avx2, f64, 4, 2, false, Self, |simd| simd, __m256d, with_avx2, interleave_avx2_pd, join_avx2_pd);
 simd!(
     Avx512,
     f32,
     16,
+    3,
     true,
     HalfAvx512,
     |Self(proof)| HalfAvx512(proof),
@@ -152,7 +154,7 @@ simd!(
     interleave_avx512_ps,
     join_avx512_ps
 );
-simd!(Avx512, f64, 8, true, Self, |simd| simd, __m512d, with_avx512, interleave_avx512_pd, join_avx512_pd);
+simd!(Avx512, f64, 8, 3, true, Self, |simd| simd, __m512d, with_avx512, interleave_avx512_pd, join_avx512_pd);
 
 #[inline]
 #[target_feature(enable = "avx2")]
