@@ -242,16 +242,10 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Keeps the last layer among the matrices that are read on number by number: a root, say, of which something is
-    /// subtracted.
+    /// Keeps the layers among the matrices that are read on number by number, the last first: a root, say, of which something
+    /// is subtracted, or two of which the mean is taken.
     fn explain_within(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
-        let found = observed.factors.iter().find_map(|cut| {
-            let found = self.certain(candidate, observed, cut, OperatorKind::IsqrtCov)?;
-            self.limit(candidate, cut, &found.layer).is_none().then_some((cut.value, found))
-        });
-        let Some((output, found)) = found else { return false };
-        self.keep(candidate, output, found);
-        true
+        self.explain_each(candidate, observed, observed.factors.iter(), OperatorKind::IsqrtCov)
     }
 
     /// Keeps the roots and the covariances that are wanted for themselves, beside the layers found.
@@ -271,8 +265,21 @@ impl<'a> Search<'a> {
             // Rather the covariance itself than what is made of it.
             ends.sort_by_key(|cut| flow.depth(cut.value));
         }
-        for cut in ends {
-            // What is made of a layer's output is no layer beside it.
+        self.explain_each(candidate, observed, ends.into_iter(), operator);
+    }
+
+    /// Keeps those of these cuts, in their order, that `operator` explains and that are not made of what is kept. Says whether
+    /// there are any.
+    fn explain_each<'c>(
+        &mut self,
+        candidate: &Candidate,
+        observed: &Observed,
+        cuts: impl Iterator<Item = &'c Cut>,
+        operator: OperatorKind,
+    ) -> bool {
+        let flow = &self.places[candidate.place].flow;
+        let mut kept = false;
+        for cut in cuts {
             let way = flow.between(candidate.input, cut.value);
             let behind = |found: &Found| {
                 let output = flow.id(&found.output).and_then(|output| flow.producer[output]);
@@ -285,8 +292,10 @@ impl<'a> Search<'a> {
                 && self.limit(candidate, cut, &found.layer).is_none()
             {
                 self.keep(candidate, cut.value, found);
+                kept = true;
             }
         }
+        kept
     }
 
     /// The finding that `operator` computes a cut, where nothing else does and its nodes can give way.

@@ -1,6 +1,8 @@
 //! Layers of the corpus with something added: what ordinary inputs never show is no part of a layer, and what is written in
 //! another way is.
 
+use std::collections::HashSet;
+
 use isqrt_cov::recognize::recognize;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::OperatorKind;
@@ -247,6 +249,36 @@ fn a_root_is_found_where_something_is_subtracted_of_it() {
         findings.layers.iter().map(|found| (found.layer.name(), &*found.output)).collect();
     found.sort_unstable();
     assert_eq!(found, [("CovariancePooling", &*covariance), ("IsqrtCov", "root")]);
+    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// Both roots that go into a difference are found, from the value that both begin with.
+#[test]
+fn every_root_of_a_difference_is_found() {
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let end = graph.node.pop().unwrap();
+    let products = graph.node.iter().enumerate().filter(|(_, node)| node.op_type() == "MatMul");
+    let covariance = products.map(|(index, _)| index).nth(1).unwrap();
+    let mut other = graph.node[covariance + 1..].to_vec();
+    let made: HashSet<String> = other.iter().flat_map(|node| node.output.clone()).collect();
+    for name in other.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)) {
+        if made.contains(name) {
+            *name = format!("other/{name}");
+        }
+    }
+    // The second root is not scaled by the trace's.
+    let scaling = other.pop().unwrap();
+    assert_eq!(scaling.op_type(), "Mul");
+    graph.node.extend(other);
+    graph.node.push(NodeProto::new("Sub", &["root", &scaling.input[0]], &[&end.output[0]]));
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let mut found: Vec<_> =
+        findings.layers.iter().map(|found| (&*found.output, found.layer.compensated)).collect();
+    found.sort_unstable();
+    assert_eq!(found, [(&*scaling.input[0], false), ("root", true)]);
+    assert_eq!(findings.layers[0].input, findings.layers[1].input);
     let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
     assert!(again.layers.is_empty(), "{again:?}");
 }
