@@ -277,13 +277,13 @@ impl<'a> Search<'a> {
         cuts: impl Iterator<Item = &'c Cut>,
         operator: OperatorKind,
     ) -> bool {
-        let flow = &self.places[candidate.place].flow;
+        let Place { flow, scope, .. } = &self.places[candidate.place];
         let mut kept = false;
         for cut in cuts {
             let way = flow.between(candidate.input, cut.value);
             let behind = |found: &Found| {
-                let output = flow.id(&found.output).and_then(|output| flow.producer[output]);
-                output.is_some_and(|node| way.contains(&node))
+                let output = flow.id(&found.output).filter(|_| found.scope == *scope);
+                output.and_then(|output| flow.producer[output]).is_some_and(|node| way.contains(&node))
             };
             if self.findings.layers.iter().any(behind) {
                 continue;

@@ -253,6 +253,39 @@ fn a_root_is_found_where_something_is_subtracted_of_it() {
     assert!(again.layers.is_empty(), "{again:?}");
 }
 
+/// Graphs in two nodes may give other values the same names.
+#[test]
+fn a_root_is_found_beside_one_of_the_same_name() {
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let covariance = graph.node.iter().filter(|node| node.op_type() == "MatMul").nth(1).unwrap();
+    let covariance = covariance.output[0].clone();
+    let last = graph.node.last_mut().unwrap();
+    last.op_type = Some("Sub".to_owned());
+    last.input.push(covariance);
+    let mut branch = graph.clone();
+    branch.input.clear();
+    let choice = |output: &str| {
+        NodeProto::new("If", &["always"], &[output])
+            .with(AttributeProto::graph("then_branch", branch.clone()))
+            .with(AttributeProto::graph("else_branch", branch.clone()))
+    };
+    graph.node = vec![
+        NodeProto::new("Greater", &["one", "zero"], &["always"]),
+        choice("left"),
+        choice("right"),
+        NodeProto::new("Add", &["left", "right"], &[graph.output[0].name()]),
+    ];
+    graph.initializer = [("one", 1_i64), ("zero", 0)]
+        .map(|(name, number)| TensorProto::from_values(name, &[], &[number]))
+        .to_vec();
+    graph.value_info.clear();
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let roots = findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov);
+    let places: HashSet<_> = roots.map(|found| &found.scope).collect();
+    assert_eq!(places.len(), 4);
+}
+
 /// Both roots that go into a difference are found, from the value that both begin with.
 #[test]
 fn every_root_of_a_difference_is_found() {
