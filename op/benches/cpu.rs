@@ -1,9 +1,9 @@
 //! The CPU kernels' speed on one thread: `cargo bench -p isqrt-cov-op`, with `-- 256/196` for one size only, with
 //! `-- --version AVX2` in another version than the fastest (`AVX-512`, `AVX2`, `portable`).
 //!
-//! Prints for each size the least and the median time of a sample in microseconds, and the rate on the operations that the layer needs at
-//! least in the form that runs (a multiplication and an addition count as two, a symmetric product as half of a product),
-//! also as a share of the peak, and the workspace in KiB.
+//! Prints for each size the least and the median time of a sample in microseconds, and the rate on the operations that the
+//! layer needs at least in the form that runs (a multiplication and an addition count as two, a symmetric product as half of a
+//! product), also as a share of the peak, and the workspace in KiB.
 //!
 //! `-- --json 256/196 …` prints the peak and the sizes' operations instead, for `tests/benchmark`.
 

@@ -37,7 +37,9 @@ const SHAPE: usize = 256;
 
 /// C, M, and the bound on the workspace in C×C matrices where the direct form runs and in M×M matrices beside two copies
 /// of the sample where the Gram form does.
-const SIZES: [(usize, usize, f64); 8] = [
+const SIZES: [(usize, usize, f64); 9] = [
+    // In float64, so that these are of two numbers each.
+    (16, 784, 100.0),
     (128, 196, 7.0),
     (64, 784, 13.0),
     (64, 3136, 50.0),

@@ -12,12 +12,13 @@ const ULP: f64 = f32::EPSILON as f64;
 /// Below this many channels the operator computes in float64: no result is nearer than its correctly rounded one.
 const FEW: u64 = 24;
 
-/// From there on both sum in float32, each in its own order, and one case or another may fall out in the graph's favor: by 0.6 ulp
-/// beside the farther of the two graphs and by 1.8 ulp beside the nearer, of 460 cases. Other processors sum in other orders.
-const ROUNDING: [f64; 2] = [2.0 * ULP, 4.0 * ULP];
+/// From there on both sum in float32, each in its own order, and one case or another may fall out in the graph's favor: of 458 by
+/// 0.55 ulp beside the farther of the two graphs and by 1.8 ulp beside the nearer, with AVX2 by 5.4. Other processors sum in other
+/// orders.
+const ROUNDING: [f64; 2] = [2.0 * ULP, 8.0 * ULP];
 
-/// On the average the operator is at less than this share of the nearer graph's error.
-const AVERAGE: f64 = 0.5;
+/// On the average of these cases the operator is at less than this share of the nearer graph's error: 0.29 was seen.
+const AVERAGE: f64 = 0.4;
 
 /// What the Gram form may be from float64.
 const GRAM: f64 = 1e-6;
@@ -40,7 +41,9 @@ fn the_operator_is_no_farther_from_float64_than_the_graph() {
         let slack = if channels < FEW { [1e-3 * ULP; 2] } else { ROUNDING };
         assert!(operator <= farther + slack[0], "both graphs are nearer: {case}");
         assert!(operator <= nearer + slack[1], "a graph is nearer: {case}");
-        shares.push(operator / nearer.max(ULP / 2.0));
+        if channels >= FEW {
+            shares.push(operator / nearer.max(ULP / 2.0));
+        }
         if is_gram(case) {
             let limit = if case["features"] == "rank one ReLU" { GRAM_OF_ONE_SIGN } else { GRAM };
             assert!(operator <= limit, "more than {limit:e} from float64: {case}");

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use super::product::Dispatch;
 use super::workspace::{Pool, Pools};
 
-/// A type that the kernels compute in: float32, or float64 for float64 tensors.
+/// A type that the kernels compute in: float32, or float64 for float64 tensors and for few channels of float32.
 pub trait Real:
     Copy
     + Debug
@@ -59,11 +59,11 @@ real!(f32, single);
 real!(f64, double);
 
 /// An element type that the kernels take.
-pub trait Element: Copy + Send + Sync + Convert<Self::Real> + Convert<Self::Small> + 'static {
+pub trait Element: Copy + Send + Sync + Convert<Self::Real> + Convert<Self::Few> + 'static {
     /// The type in which its sums run.
     type Real: Real;
-    /// The type in which the sums of few channels run: they cost next to nothing.
-    type Small: Real;
+    /// The type in which the sums of few channels run.
+    type Few: Real;
 
     /// The value in float64.
     fn to_f64(self) -> f64;
@@ -120,10 +120,10 @@ convert!(bf16, f32, |from: &[bf16], to| from.convert_to_f32_slice(to), |from, to
     .convert_from_f32_slice(from));
 
 macro_rules! element {
-    ($type:ty, $real:ty, $small:ty, $bits:ty, $fraction:literal, $bias:literal, $to:expr, $from:expr) => {
+    ($type:ty, $real:ty, $few:ty, $bits:ty, $fraction:literal, $bias:literal, $to:expr, $from:expr) => {
         impl Element for $type {
             type Real = $real;
-            type Small = $small;
+            type Few = $few;
 
             #[inline(always)]
             fn to_f64(self) -> f64 {

@@ -23,13 +23,15 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::any::TypeId;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::form::{self, Form, Programs};
 use crate::layer::Extent;
 use crate::{Error, Layer};
 
-pub use element::{Convert, Element, Real};
+use element::Convert;
+pub use element::{Element, Real};
 pub use executor::{Executor, Serial};
 use executor::{Order, for_each_piece};
 pub use peak::saturate;
@@ -42,9 +44,10 @@ use workspace::Pools;
 const LITTLE: f64 = 5e6;
 
 /// Fewer channels than these are computed in float64 even where the tensor is of float32. A graph of standard operators rounds so
-/// few sums hardly worse than the kernels do in float32, and now and then better; of a correctly rounded result it cannot be. It
-/// takes up to twice the time, which is a few millionths of a second.
-pub(crate) const FEW: usize = 24;
+/// few sums hardly worse than the kernels do in float32, and now and then better; better than a rounded float64 it cannot be. It
+/// takes about twice the time, and twice the workspace: a few millionths of a second, or as long as reading the sample where
+/// that has many positions.
+const FEW: usize = 24;
 
 /// A layer ready to run: shared by every thread that calls it.
 #[derive(Debug)]
@@ -97,8 +100,8 @@ impl Kernel {
     /// # Errors
     /// A shape that the operator does not take; more than all memory.
     pub fn workspace<T: Element>(&self, dims: &[usize]) -> Result<usize, Error> {
-        let (call, small) = self.plan::<T>(dims)?;
-        let bytes = if small { self.bytes::<T::Small>(call) } else { self.bytes::<T::Real>(call) };
+        let (call, few) = self.plan::<T>(dims)?;
+        let bytes = if few { self.bytes::<T::Few>(call) } else { self.bytes::<T::Real>(call) };
         bytes.ok_or_else(|| self.no_memory(call.extent))
     }
 
@@ -114,13 +117,12 @@ impl Kernel {
     /// What a call on an input of this shape has to do, and whether it does it in the type for few channels.
     fn plan<T: Element>(&self, dims: &[usize]) -> Result<(Call<'_>, bool), Error> {
         let extent = self.layer.extent(dims)?;
-        let small = extent.channels < FEW;
-        let exponents = if small { T::Small::EXPONENTS } else { T::Real::EXPONENTS };
-        let single = exponents == f32::EXPONENTS;
-        let exact = !single || extent.channels.min(extent.positions) < form::SMALL;
+        let few = extent.channels < FEW;
+        let real = if few { TypeId::of::<T::Few>() } else { TypeId::of::<T::Real>() };
+        let exact = real == TypeId::of::<f64>() || extent.channels.min(extent.positions) < form::SMALL;
         let programs = if exact { &self.exact } else { &self.rounded };
         let form = Form::choose(&self.layer, extent, programs);
-        Ok((Call { layer: &self.layer, extent, programs, form }, small))
+        Ok((Call { layer: &self.layer, extent, programs, form }, few))
     }
 
     /// Computes the layer on `input` of shape `dims` into `output`. May be called from several threads at once. The
@@ -139,7 +141,7 @@ impl Kernel {
         output: &mut [T],
         executor: &dyn Executor,
     ) -> Result<(), Error> {
-        let (call, small) = self.plan::<T>(dims)?;
+        let (call, few) = self.plan::<T>(dims)?;
         let extent = call.extent;
         let (from, to) = (extent.channels * extent.positions, self.layer.output_elements(extent.channels));
         assert_eq!(
@@ -153,11 +155,8 @@ impl Kernel {
             "the output's elements disagree with {dims:?}"
         );
         let batch = Batch { call, input, output, executor, pools: &self.pools };
-        let enough = if small {
-            T::Small::dispatch(self.version, batch)
-        } else {
-            T::Real::dispatch(self.version, batch)
-        };
+        let enough =
+            if few { T::Few::dispatch(self.version, batch) } else { T::Real::dispatch(self.version, batch) };
         if enough { Ok(()) } else { Err(self.no_memory(extent)) }
     }
 }

@@ -196,7 +196,7 @@ pub(super) struct Operand<'a, R, const W: usize> {
     pub lines: &'a [[R; W]],
     /// Its rows, over which the product sums.
     pub rows: Side,
-    /// The terms in one sum at most: a longer one is a sum of such sums, which loses less.
+    /// The terms in one sum at most, where it is the left factor: a longer one is a sum of such sums, which loses less.
     pub terms: usize,
 }
 
@@ -265,6 +265,7 @@ pub(super) fn product<R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
     panels: Range<usize>,
     sink: &mut impl Sink<R, W, MR>,
 ) {
+    const { assert!(0 < S::PANELS && S::PANELS <= TILE_PANELS, "a tile has lines for its panels") };
     let terms = left.rows.len.div_ceil(left.rows.len.div_ceil(left.terms).max(1));
     let near = (NEAR / size_of_val(right.panel(panels.start))).max(S::PANELS);
     let mut from = panels.start;
@@ -440,16 +441,15 @@ fn put<R: Real, S: Lanes<R, W>, const W: usize, const N: usize, const V: usize>(
 
 #[cfg(test)]
 mod tests {
-    use super::portable::Portable;
     use super::*;
 
     /// How often each line of each panel is computed.
-    struct Counted(Vec<Vec<u8>>, Tile<f32, 8, 4>);
+    struct Counted<const W: usize, const MR: usize>(Vec<Vec<u8>>, Tile<f32, W, MR>);
 
-    impl Sink<f32, 8, 4> for Counted {
-        fn lines<const V: usize>(&mut self, row: usize, panel: usize) -> [&mut [[f32; 8]; 4]; V] {
+    impl<const W: usize, const MR: usize> Sink<f32, W, MR> for Counted<W, MR> {
+        fn lines<const V: usize>(&mut self, row: usize, panel: usize) -> [&mut [[f32; W]; MR]; V] {
             for counts in &mut self.0[panel..panel + V] {
-                counts[row..row + 4].iter_mut().for_each(|count| *count += 1);
+                counts[row..row + MR].iter_mut().for_each(|count| *count += 1);
             }
             self.1.first_chunk_mut().expect("a tile has at least V panels").each_mut()
         }
@@ -457,24 +457,28 @@ mod tests {
         fn filled(&mut self, _: usize, _: Range<usize>) {}
     }
 
-    #[test]
-    fn every_tile_that_is_wanted_is_computed_once() {
-        // Deep operands are gone through in blocks of few panels.
-        for (len, depth) in [(1, 3), (8, 1), (61, 5), (50, 9000)] {
-            let side = Side::new::<8>(len);
-            let lines = vec![[1.0; 8]; side.panels * Side::new::<8>(depth).padded];
-            let operand = Operand { lines: &lines, rows: Side::new::<8>(depth), terms: TERMS };
+    /// Products of matrices with so many columns and rows.
+    struct Products(usize, usize);
+
+    impl Task<f32> for Products {
+        type Output = ();
+
+        fn run<S: Simd<f32, W>, const W: usize, const MR: usize>(self, simd: S) {
+            let Self(len, depth) = self;
+            let side = Side::new::<W>(len);
+            let lines = vec![[1.0; W]; side.panels * Side::new::<W>(depth).padded];
+            let operand = Operand { lines: &lines, rows: Side::new::<W>(depth), terms: TERMS };
             for part in [Part::Whole, Part::Upper, Part::Lower] {
-                let tile = [[[0.0; 8]; 4]; TILE_PANELS];
+                let tile = [[[0.0; W]; MR]; TILE_PANELS];
                 let mut sink = Counted(vec![vec![0; side.padded]; side.panels], tile);
-                let rows = first_row::<4>(side)..side.padded;
-                product(Portable, operand, operand, part, side, rows, 0..side.panels, &mut sink);
+                let rows = first_row::<MR>(side)..side.padded;
+                product(simd, operand, operand, part, side, rows, 0..side.panels, &mut sink);
                 for (panel, counts) in sink.0.iter().enumerate() {
-                    for row in first_row::<4>(side)..side.padded {
+                    for row in first_row::<MR>(side)..side.padded {
                         let wanted = match part {
                             Part::Whole => true,
-                            Part::Upper => row / 8 <= panel,
-                            Part::Lower => (row / 4 * 4 + 3) / 8 >= panel,
+                            Part::Upper => row / W <= panel,
+                            Part::Lower => (row / MR * MR + MR - 1) / W >= panel,
                         };
                         assert_eq!(
                             counts[row],
@@ -483,6 +487,16 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn every_tile_that_is_wanted_is_computed_once() {
+        for version in Version::available() {
+            // Deep operands are gone through in blocks of few panels.
+            for (len, depth) in [(1, 3), (8, 1), (61, 5), (50, 9000), (130, 7), (130, 9000)] {
+                f32::dispatch(version, Products(len, depth));
             }
         }
     }

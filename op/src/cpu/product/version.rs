@@ -7,7 +7,11 @@ use super::{Real, Simd};
 
 /// A version of the kernels. A value proves that the CPU has the instructions.
 #[derive(Debug, Clone, Copy)]
-pub enum Version {
+pub struct Version(Set);
+
+/// A set of instructions.
+#[derive(Debug, Clone, Copy)]
+enum Set {
     /// What the compiler makes of plain Rust.
     Portable(Portable),
     /// Eight float32 at a time.
@@ -22,28 +26,28 @@ impl Version {
     /// Every version that the CPU runs, the fastest first.
     pub fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
-        let vectorized = [Avx512::detect().map(Self::Avx512), Avx2::detect().map(Self::Avx2)];
+        let vectorized = [Avx512::detect().map(Set::Avx512), Avx2::detect().map(Set::Avx2)];
         #[cfg(not(target_arch = "x86_64"))]
-        let vectorized: [Option<Self>; 0] = [];
-        vectorized.into_iter().flatten().chain([Self::Portable(Portable)])
+        let vectorized: [Option<Set>; 0] = [];
+        vectorized.into_iter().flatten().chain([Set::Portable(Portable)]).map(Self)
     }
 
     /// The name of its instructions.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Portable(_) => "portable",
+        match self.0 {
+            Set::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(_) => "AVX2",
+            Set::Avx2(_) => "AVX2",
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => "AVX-512",
+            Set::Avx512(_) => "AVX-512",
         }
     }
 
     /// The fastest version that the CPU runs.
     #[must_use]
     pub fn best() -> Self {
-        Self::available().next().unwrap_or(Self::Portable(Portable))
+        Self::available().next().unwrap_or(Self(Set::Portable(Portable)))
     }
 }
 
@@ -70,12 +74,12 @@ macro_rules! dispatch {
     ($type:ty, $portable:literal, $avx2:literal, $avx512:literal) => {
         impl Dispatch for $type {
             fn dispatch<T: Task<Self>>(version: Version, task: T) -> T::Output {
-                match version {
-                    Version::Portable(simd) => task.run::<_, $portable, 4>(simd),
+                match version.0 {
+                    Set::Portable(simd) => task.run::<_, $portable, 4>(simd),
                     #[cfg(target_arch = "x86_64")]
-                    Version::Avx2(simd) => task.run::<_, $avx2, 4>(simd),
+                    Set::Avx2(simd) => task.run::<_, $avx2, 4>(simd),
                     #[cfg(target_arch = "x86_64")]
-                    Version::Avx512(simd) => task.run::<_, $avx512, 8>(simd),
+                    Set::Avx512(simd) => task.run::<_, $avx512, 8>(simd),
                 }
             }
         }

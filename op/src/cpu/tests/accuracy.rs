@@ -120,6 +120,11 @@ fn float32_is_accurate_for_every_size_spectrum_and_scale() {
 
 #[test]
 fn scales_from_tiny_to_huge_lose_nothing() {
+    no_scale_loses::<f32>();
+    no_scale_loses::<Single>();
+}
+
+fn no_scale_loses<T: Element>() {
     let mut random = Random(5);
     for (channels, positions) in [(12, 30), (30, 12), (12, 80)] {
         let x = sample(&mut random, channels, positions, 0.9);
@@ -132,7 +137,7 @@ fn scales_from_tiny_to_huge_lose_nothing() {
                 }
                 let layer = Layer::new(operator);
                 let case = Case { layer, dims: vec![1, channels, positions], input: input.clone() };
-                let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+                let found = error::<T>(&Kernel::new(layer), &case, &Serial);
                 assert!(
                     found < 4e-6 || exponent < -130 && found < 1e-2,
                     "2^{exponent}, {operator:?}: {found:e}"
@@ -144,7 +149,7 @@ fn scales_from_tiny_to_huge_lose_nothing() {
                 .map(|entry| f64::from(entry as f32))
                 .collect();
             let case = Case { layer, dims: vec![1, channels, channels], input: a };
-            let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+            let found = error::<T>(&Kernel::new(layer), &case, &Serial);
             assert!(found < 2e-6, "2^{exponent}, MatrixSqrt: {found:e}");
         }
     }
@@ -161,7 +166,7 @@ fn scales_from_tiny_to_huge_lose_nothing() {
                 }
                 let layer = Layer::new(operator);
                 let case = Case { layer, dims: vec![1, channels, positions], input: input.clone() };
-                let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+                let found = error::<T>(&Kernel::new(layer), &case, &Serial);
                 assert!(found < 4e-6, "{scale} beside a constant {constant}, {operator:?}: {found:e}");
             }
         }
@@ -174,7 +179,7 @@ fn scales_from_tiny_to_huge_lose_nothing() {
             let x = sample(&mut random, 6, positions, 0.8);
             let input = x.iter().map(|value| f64::from((value * scale) as f32)).collect();
             let case = Case { layer, dims: vec![1, 6, positions], input };
-            let found = error::<f32>(&Kernel::new(layer), &case, &Serial);
+            let found = error::<T>(&Kernel::new(layer), &case, &Serial);
             assert!(found < 4e-6, "scale {scale}, ε = {epsilon}, {positions}: {found:e}");
         }
     }

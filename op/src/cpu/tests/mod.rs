@@ -11,6 +11,34 @@ use super::*;
 use crate::layer::{Layout, Normalization, OperatorKind, Vectorization};
 use crate::reference;
 
+/// A float32 whose sums run in float32 however few channels there are.
+#[derive(Debug, Clone, Copy)]
+struct Single(f32);
+
+impl Convert<f32> for Single {
+    fn load(from: &[Self], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.0);
+    }
+    fn store(from: &[f32], to: &mut [Self]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| to.0 = *from);
+    }
+}
+
+impl Element for Single {
+    type Real = f32;
+    type Few = f32;
+
+    fn to_f64(self) -> f64 {
+        self.0.into()
+    }
+    fn from_f64(value: f64) -> Self {
+        Self(value as f32)
+    }
+    fn greatest_exponent(elements: &[Self]) -> Option<i32> {
+        f32::greatest_exponent(&elements.iter().map(|element| element.0).collect::<Vec<_>>())
+    }
+}
+
 /// Runs tasks on threads of its own, the last first.
 struct Threads(usize);
 
@@ -200,6 +228,7 @@ fn every_operator_type_and_version_agrees_with_the_reference() {
             // The reference's own sums over the positions are plain ones.
             let reference = 2e-16 * (case.input.len() as f64).sqrt();
             check(error::<f64>(&kernel, &case, &Serial), 1e-15 * growth + reference, "float64");
+            check(error::<Single>(&kernel, &case, &Serial), 6e-7 * growth + 5e-7, "sums in float32");
             check(error::<f32>(&kernel, &case, &Serial), 6e-7 * growth + 5e-7, "float32");
             check(error::<f16>(&kernel, &case, &Serial), 6e-7 * growth + 6e-4, "float16");
             check(error::<bf16>(&kernel, &case, &Serial), 6e-7 * growth + 4e-3, "bfloat16");
@@ -235,10 +264,11 @@ fn threads_and_batch_change_no_bit() {
         }
         for version in Version::available() {
             let kernel = Kernel::with_version(case.layer, version);
-            match round % 4 {
+            match round % 5 {
                 0 => threads_and_batch_change_nothing::<f64>(&kernel, &case),
                 1 => threads_and_batch_change_nothing::<f16>(&kernel, &case),
                 2 => threads_and_batch_change_nothing::<bf16>(&kernel, &case),
+                3 => threads_and_batch_change_nothing::<Single>(&kernel, &case),
                 _ => threads_and_batch_change_nothing::<f32>(&kernel, &case),
             }
         }
@@ -315,23 +345,28 @@ fn a_constant_map_gives_zeros_in_every_type_and_form() {
 
 #[test]
 fn nan_and_infinity_stay_in_their_sample() {
+    bad_numbers_stay_in_their_sample::<f32>();
+    bad_numbers_stay_in_their_sample::<Single>();
+}
+
+fn bad_numbers_stay_in_their_sample<T: Element>() {
     let mut random = Random(4);
     for operator in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling, OperatorKind::MatrixSqrt] {
         for (channels, positions) in [(20, 20), (40, 9), (9, 40), (9, 70)] {
             let positions = if operator == OperatorKind::MatrixSqrt { channels } else { positions };
             let kernel = Kernel::new(Layer::new(operator));
             let len = channels * positions;
-            let mut input: Vec<f32> = (0..3 * len).map(|_| random.number() as f32).collect();
+            let mut input: Vec<f64> = (0..3 * len).map(|_| random.number()).collect();
             if operator == OperatorKind::MatrixSqrt {
                 for sample in input.chunks_exact_mut(len) {
                     sample.iter_mut().step_by(channels + 1).for_each(|entry| *entry += 20.0);
                 }
             }
+            let mut input: Vec<T> = input.into_iter().map(T::from_f64).collect();
             let dims = [3, channels, positions];
             let clean = bits(&kernel, &input, &dims, &Serial);
-            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut input = input.clone();
-                input[len + 3] = bad;
+            for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                input[len + 3] = T::from_f64(bad);
                 let dirty = bits(&kernel, &input, &dims, &Serial);
                 let third = clean.len() / 3;
                 assert_eq!(dirty[..third], clean[..third]);
