@@ -1,6 +1,9 @@
 //! Layers that an exporter broke: the iteration's in-place writes are gone, and the output no longer depends on the input.
 
+use std::collections::HashSet;
+
 use isqrt_cov_op::Layer;
+use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
@@ -8,7 +11,8 @@ use super::observe::{Cut, Observed};
 use super::places::Place;
 use super::probed::samples;
 use super::{Evidence, Found, Hole, Lost};
-use crate::graph::{Flow, Kind, is_matrix_product};
+use crate::constants::Constants;
+use crate::graph::{Flow, Kind, ValueId, is_matrix_product};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -53,6 +57,29 @@ pub fn is_constant(outputs: &[Tensor]) -> bool {
     let mut samples = samples(outputs);
     let Some(first) = samples.next() else { return false };
     first.iter().all(|value| value.is_finite()) && samples.all(|sample| sample == first)
+}
+
+/// Whether a constant value is one because a matrix is multiplied by a constant zero on the way to it: who writes that means it.
+/// What an exporter lost are writes into zeros, which are multiplied by nothing but the trace.
+#[must_use]
+pub fn is_meant(flow: &Flow, scalars: &HashSet<ValueId>, value: ValueId) -> bool {
+    let constants = Constants::new(flow.graph);
+    let is_zero = |name: &str| {
+        let numbers = constants.get(name).and_then(|tensor| TensorData::inline(tensor).ok());
+        numbers.is_some_and(|numbers| numbers.bytes().iter().all(|&byte| byte == 0))
+    };
+    // What a value is made of, while that is one value.
+    let source = |value: &ValueId| {
+        let node = flow.producer[*value].filter(|&node| !is_matrix_product(&flow.graph.node[node]))?;
+        let mut data = flow.data_reads(node);
+        data.next().filter(|_| data.next().is_none())
+    };
+    std::iter::successors(Some(value), source).any(|value| {
+        let Some(node) = flow.producer[value].map(|node| &flow.graph.node[node]) else { return false };
+        node.op_type() == "Mul"
+            && node.input.iter().any(|name| is_zero(name))
+            && !std::iter::successors(source(&value), source).any(|above| scalars.contains(&above))
+    })
 }
 
 /// The finding for a constant value in a region that should depend on its input.

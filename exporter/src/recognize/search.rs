@@ -105,12 +105,13 @@ impl<'a> Search<'a> {
 
     /// Searches the regions that follow from these values.
     pub fn run(&mut self, candidates: &[Candidate]) {
-        let mut unexplained = Vec::new();
+        let mut unexplained: Vec<(&Candidate, Observed)> = Vec::new();
         for candidate in candidates {
             let Some(observed) = self.observe(candidate, OperatorKind::IsqrtCov) else { continue };
             // Several layers may read one value.
             let mut layers = 0;
-            while !self.is_explained(candidate) && self.explain(candidate, &observed, OperatorKind::IsqrtCov)
+            while !self.is_explained(candidate)
+                && self.explain(candidate, &observed, OperatorKind::IsqrtCov, &unexplained)
             {
                 layers += 1;
             }
@@ -133,12 +134,12 @@ impl<'a> Search<'a> {
         });
         for (candidate, observed) in &unexplained {
             if !self.is_explained(candidate) {
-                self.explain(candidate, observed, OperatorKind::CovariancePooling);
+                self.explain(candidate, observed, OperatorKind::CovariancePooling, &unexplained);
             }
         }
         for candidate in candidates {
             if let Some(observed) = self.observe(candidate, OperatorKind::MatrixSqrt) {
-                self.explain(candidate, &observed, OperatorKind::MatrixSqrt);
+                self.explain(candidate, &observed, OperatorKind::MatrixSqrt, &[]);
             }
         }
         for (candidate, observed) in &unexplained {
@@ -207,8 +208,15 @@ impl<'a> Search<'a> {
         Some(Subject { model: self.model, place, frozen, seen, input: candidate.input, products })
     }
 
-    /// Looks for a cut that `operator` explains; the finding, if there is one, is kept.
-    fn explain(&mut self, candidate: &Candidate, observed: &Observed, operator: OperatorKind) -> bool {
+    /// Looks for a cut that `operator` explains; the finding, if there is one, is kept. Of the regions `before` none was
+    /// explained.
+    fn explain(
+        &mut self,
+        candidate: &Candidate,
+        observed: &Observed,
+        operator: OperatorKind,
+        before: &[(&Candidate, Observed)],
+    ) -> bool {
         let mut best: Option<(ValueId, Found)> = None;
         let mut limited = None;
         for cut in observed.cuts.iter().chain(&observed.matrices) {
@@ -238,8 +246,30 @@ impl<'a> Search<'a> {
             }));
             return false;
         };
+        let (candidate, found) = self.with_centering(output, &found, before).unwrap_or((candidate, found));
         self.keep(candidate, output, found);
         true
+    }
+
+    /// A layer that was found where its input is centered, from before that: there it is none of the values that all goes
+    /// through, where what is centered is read beside it.
+    fn with_centering<'c>(
+        &self,
+        output: ValueId,
+        found: &Found,
+        before: &[(&'c Candidate, Observed)],
+    ) -> Option<(&'c Candidate, Found)> {
+        if found.layer.centered || found.layer.operator == OperatorKind::MatrixSqrt {
+            return None;
+        }
+        let centered = Layer { centered: true, ..found.layer };
+        before.iter().rev().find_map(|(candidate, observed)| {
+            let is_here = self.places[candidate.place].scope == found.scope;
+            let cut = observed.factors.iter().find(|cut| is_here && cut.value == output)?;
+            let whole = self.certain(candidate, observed, cut, found.layer.operator)?;
+            let stands = whole.layer == centered && self.limit(candidate, cut, &whole.layer).is_none();
+            stands.then_some((*candidate, whole))
+        })
     }
 
     /// Keeps the layers among the matrices that are read on number by number, the last first: a root, say, of which something
@@ -382,7 +412,11 @@ impl<'a> Search<'a> {
     /// The covariance in front of it is still there, and tells where exactly the layer began: what comes first may be more
     /// than the layer, an activation say.
     fn lost(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
-        let constant = observed.cuts[..observed.through].iter().find(|cut| lost::is_constant(&cut.outputs));
+        let flow = &self.places[candidate.place].flow;
+        let is_lost = |cut: &&Cut| {
+            lost::is_constant(&cut.outputs) && !lost::is_meant(flow, &observed.scalars, cut.value)
+        };
+        let constant = observed.cuts[..observed.through].iter().find(is_lost);
         let Some(cut) = constant else { return false };
         let resolution = observed.resolution;
         let covariance =

@@ -253,6 +253,67 @@ fn a_root_is_found_where_something_is_subtracted_of_it() {
     assert!(again.layers.is_empty(), "{again:?}");
 }
 
+/// A layer that centers by the mean, without its triangle: the model, its feature map of three axes, and the root.
+fn without_triangle() -> (ModelProto, String, String) {
+    let mut model = load(&corpus().join("variants/re_R2_matmul_Mm1_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    let flattened = graph.node.len() - 2;
+    graph.node.truncate(flattened);
+    let map = graph.node[0].output[0].clone();
+    let root = graph.node.last().unwrap().output[0].clone();
+    (model, map, root)
+}
+
+/// Attention multiplies the features with the root of their covariance.
+#[test]
+fn a_layer_begins_before_its_centering_where_the_features_are_read_beside_it() {
+    let (mut model, map, root) = without_triangle();
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.push(NodeProto::new("MatMul", &[&root, &map], &[graph.output[0].name()]));
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let [found] = &findings.layers[..] else { panic!("{findings:?}") };
+    assert!(found.layer.centered && found.layer.operator == OperatorKind::IsqrtCov);
+    assert_eq!((&found.input, &found.output), (&map, &root));
+    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// A model may multiply a covariance by zero: that is no iteration that an exporter dropped.
+#[test]
+fn a_zero_that_is_written_is_no_lost_iteration() {
+    let (mut model, map, root) = without_triangle();
+    let graph = model.graph.as_mut().unwrap();
+    let product = graph.node.iter().position(|node| node.op_type() == "MatMul").unwrap();
+    // The covariance of the map itself, and the layer on what is left of it.
+    let own = graph.node[1..product + 2].to_vec();
+    for name in graph.node[1..].iter_mut().flat_map(|node| &mut node.input).filter(|name| **name == map) {
+        "positive".clone_into(name);
+    }
+    let made: HashSet<String> = own.iter().flat_map(|node| node.output.clone()).collect();
+    let layer = graph.node.split_off(1);
+    for mut node in own {
+        for name in node.input.iter_mut().chain(&mut node.output).filter(|name| made.contains(*name)) {
+            *name = format!("own/{name}");
+        }
+        graph.node.push(node);
+    }
+    let own = graph.node.last().unwrap().output[0].clone();
+    graph.node.push(NodeProto::new("Relu", &[&map], &["positive"]));
+    graph.node.extend(layer);
+    graph.initializer.push(TensorProto::from_values("zero", &[], &[0_f32]));
+    graph.initializer.push(TensorProto::from_values("flat", &[2], &[0_i64, -1]));
+    graph.node.extend([
+        NodeProto::new("Mul", &[&own, "zero"], &["zeros"]),
+        NodeProto::new("Reshape", &["zeros", "flat"], &["flat zeros"]),
+        NodeProto::new("Reshape", &[&root, "flat"], &["flat root"]),
+        NodeProto::new("Concat", &["flat root", "flat zeros"], &[graph.output[0].name()])
+            .with(AttributeProto::int("axis", 1)),
+    ]);
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    assert!(findings.lost.is_empty(), "{findings:?}");
+    assert!(findings.layers.iter().any(|found| found.input == "positive"), "{findings:?}");
+}
+
 /// Graphs in two nodes may give other values the same names.
 #[test]
 fn a_root_is_found_beside_one_of_the_same_name() {
