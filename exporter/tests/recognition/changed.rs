@@ -234,9 +234,8 @@ pub fn ending_in_the_root() -> ModelProto {
     model
 }
 
-/// A root stays one where a sum or a difference hides it from what leaves the region.
-#[test]
-fn a_root_is_found_where_something_is_subtracted_of_it() {
+/// The difference of the root and the covariance, and the covariance's name.
+fn root_less_covariance() -> (ModelProto, String) {
     let mut model = ending_in_the_root();
     let graph = model.graph.as_mut().unwrap();
     let covariance = graph.node.iter().filter(|node| node.op_type() == "MatMul").nth(1).unwrap();
@@ -244,6 +243,24 @@ fn a_root_is_found_where_something_is_subtracted_of_it() {
     let last = graph.node.last_mut().unwrap();
     last.op_type = Some("Sub".to_owned());
     last.input.push(covariance.clone());
+    (model, covariance)
+}
+
+/// The same nodes once more: what they make has other names.
+fn copied(nodes: &[NodeProto]) -> Vec<NodeProto> {
+    let made: HashSet<&String> = nodes.iter().flat_map(|node| &node.output).collect();
+    let mut copies = nodes.to_vec();
+    let names = copies.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output));
+    for name in names.filter(|name| made.contains(&**name)) {
+        *name = format!("other/{name}");
+    }
+    copies
+}
+
+/// A root stays one where a sum or a difference hides it from what leaves the region.
+#[test]
+fn a_root_is_found_where_something_is_subtracted_of_it() {
+    let (model, covariance) = root_less_covariance();
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let mut found: Vec<_> =
         findings.layers.iter().map(|found| (found.layer.name(), &*found.output)).collect();
@@ -285,18 +302,12 @@ fn a_zero_that_is_written_is_no_lost_iteration() {
     let graph = model.graph.as_mut().unwrap();
     let product = graph.node.iter().position(|node| node.op_type() == "MatMul").unwrap();
     // The covariance of the map itself, and the layer on what is left of it.
-    let own = graph.node[1..product + 2].to_vec();
+    let own = copied(&graph.node[1..product + 2]);
     for name in graph.node[1..].iter_mut().flat_map(|node| &mut node.input).filter(|name| **name == map) {
         "positive".clone_into(name);
     }
-    let made: HashSet<String> = own.iter().flat_map(|node| node.output.clone()).collect();
     let layer = graph.node.split_off(1);
-    for mut node in own {
-        for name in node.input.iter_mut().chain(&mut node.output).filter(|name| made.contains(*name)) {
-            *name = format!("own/{name}");
-        }
-        graph.node.push(node);
-    }
+    graph.node.extend(own);
     let own = graph.node.last().unwrap().output[0].clone();
     graph.node.push(NodeProto::new("Relu", &[&map], &["positive"]));
     graph.node.extend(layer);
@@ -317,13 +328,8 @@ fn a_zero_that_is_written_is_no_lost_iteration() {
 /// Graphs in two nodes may give other values the same names.
 #[test]
 fn a_root_is_found_beside_one_of_the_same_name() {
-    let mut model = ending_in_the_root();
+    let (mut model, _) = root_less_covariance();
     let graph = model.graph.as_mut().unwrap();
-    let covariance = graph.node.iter().filter(|node| node.op_type() == "MatMul").nth(1).unwrap();
-    let covariance = covariance.output[0].clone();
-    let last = graph.node.last_mut().unwrap();
-    last.op_type = Some("Sub".to_owned());
-    last.input.push(covariance);
     let mut branch = graph.clone();
     branch.input.clear();
     let choice = |output: &str| {
@@ -355,13 +361,7 @@ fn every_root_of_a_difference_is_found() {
     let end = graph.node.pop().unwrap();
     let products = graph.node.iter().enumerate().filter(|(_, node)| node.op_type() == "MatMul");
     let covariance = products.map(|(index, _)| index).nth(1).unwrap();
-    let mut other = graph.node[covariance + 1..].to_vec();
-    let made: HashSet<String> = other.iter().flat_map(|node| node.output.clone()).collect();
-    for name in other.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)) {
-        if made.contains(name) {
-            *name = format!("other/{name}");
-        }
-    }
+    let mut other = copied(&graph.node[covariance + 1..]);
     // The second root is not scaled by the trace's.
     let scaling = other.pop().unwrap();
     assert_eq!(scaling.op_type(), "Mul");

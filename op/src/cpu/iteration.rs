@@ -3,7 +3,7 @@
 use super::combine::{Factor, Factors, Triangles};
 use super::element::Real;
 use super::executor::Executor;
-use super::product::{Operand, Side, Simd, TERMS};
+use super::product::{Operand, Side, Simd};
 use super::shared::Shared;
 use super::store::{Panels, store};
 use crate::program::{Combination, Program};
@@ -84,5 +84,5 @@ fn operands<'a, R, const W: usize>(
 ) -> [Operand<'a, R, W>; 2] {
     let (first, second) = pair.split_at(rows.panels * rows.padded);
     let second = if factors[1].is_some() { second } else { first };
-    [first, second].map(|lines| Operand { lines, rows, terms: TERMS })
+    [first, second].map(|lines| Operand::of_matrices(lines, rows))
 }

@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use super::product::{
-    Dispatch, Operand, Part, Side, Simd, Sink, TERMS, TILE_PANELS, Task, Tile, Version, product,
-};
+use super::product::{Dispatch, Operand, Part, Side, Simd, Sink, TILE_PANELS, Task, Tile, Version, product};
 
 /// The rows of the operands: enough for what goes on between tiles not to matter, few enough for the caches.
 const ROWS: usize = 400;
@@ -24,7 +22,7 @@ impl Task<f32> for Rounds {
 
     fn run<S: Simd<f32, W>, const W: usize, const MR: usize>(self, simd: S) -> u64 {
         let lines = vec![[0.5; W]; ROWS.next_multiple_of(W) * S::PANELS];
-        let operand = Operand { lines: &lines, rows: Side::new::<W>(ROWS), terms: TERMS };
+        let operand = Operand::of_matrices(&lines, Side::new::<W>(ROWS));
         let rows = Side::new::<W>(W);
         let mut tile = Kept([[[0.0; W]; MR]; TILE_PANELS]);
         for _ in 0..self.0 {

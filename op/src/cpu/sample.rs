@@ -5,7 +5,7 @@ use super::division::Division;
 use super::element::{Convert, Element, Real};
 use super::executor::Executor;
 use super::normalize::{degenerate, norm, normalize};
-use super::product::{Operand, Rows, Side, Simd, TERMS, TERMS_OF_FEATURES, triangle_panel};
+use super::product::{Operand, Rows, Side, Simd, triangle_panel};
 use super::store::{Panels, store, store_inner};
 use super::write::{Writing, write};
 use crate::form::{Form, Programs};
@@ -97,7 +97,7 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
         } else {
             exponent = 0;
         }
-        let operand = Operand { lines: transposed, rows: self.reading.positions, terms: TERMS_OF_FEATURES };
+        let operand = Operand::of_features(transposed, self.reading.positions);
         let mut writing = Writing::plain(layer, self.reading.channels);
         writing.scale(1.0 / self.call.divisor(), [exponent; 2]);
         writing.diagonal = R::from_f64(layer.epsilon.into());
@@ -121,11 +121,7 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
                 store_inner(self.simd, self.executor, rows, a);
             } else {
                 self.read(exponent, sample, None);
-                self.gram_matrix(
-                    Operand { lines: sample, rows: self.reading.positions, terms: TERMS_OF_FEATURES },
-                    side,
-                    a,
-                );
+                self.gram_matrix(Operand::of_features(sample, self.reading.positions), side, a);
             }
             let trace = norm(Normalization::Trace, a, side, shift(exponent));
             (trace, self.greatest(sample, trace))
@@ -190,11 +186,7 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
         let straight = &mut rest[..self.division.sample];
         let exponent = self.scaled(|exponent| {
             self.read(exponent, transposed, Some(straight));
-            self.gram_matrix(
-                Operand { lines: straight, rows: self.reading.channels, terms: TERMS_OF_FEATURES },
-                side,
-                a,
-            );
+            self.gram_matrix(Operand::of_features(straight, self.reading.channels), side, a);
             let trace = norm(Normalization::Trace, a, side, 0.0);
             (trace, self.greatest(transposed, trace))
         });
@@ -211,10 +203,10 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
         }
         let (head, tail) = memory.split_at_mut(self.division.head);
         let [q, _] = self.iterate(&self.call.programs.factor, side, head, tail);
-        let transposed = Operand { lines: transposed, rows: side, terms: TERMS };
+        let transposed = Operand::of_matrices(transposed, side);
         let (sides, panels) = ([side, self.reading.channels], Panels::Whole(side.padded));
         store::<_, S, W, MR>(self.simd, self.executor, [q, transposed], sides, panels, head, None);
-        self.write([transposed, Operand { lines: head, rows: side, terms: TERMS }], writing, output);
+        self.write([transposed, Operand::of_matrices(head, side)], writing, output);
     }
 
     /// Computes P from the sample divided by a power of two such that neither its squares nor ε overflow or vanish, and

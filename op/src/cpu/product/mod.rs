@@ -33,11 +33,11 @@ pub use version::{Dispatch, Task, Version};
 pub(super) const TILE_PANELS: usize = 3;
 
 /// The terms in one sum of a product of matrices.
-pub(super) const TERMS: usize = 70;
+const TERMS: usize = 70;
 
 /// The terms in one sum of a covariance or a Gram matrix. Features are zero in many places, behind a ReLU: most terms are the
 /// same then, and so are the errors that they are added with. And what this first product loses, the program magnifies.
-pub(super) const TERMS_OF_FEATURES: usize = 24;
+const TERMS_OF_FEATURES: usize = 24;
 
 /// The bytes of the right operand that all rows are multiplied with before the rest comes: about half of a common L2 cache.
 const NEAR: usize = 400 << 10;
@@ -197,10 +197,22 @@ pub(super) struct Operand<'a, R, const W: usize> {
     /// Its rows, over which the product sums.
     pub rows: Side,
     /// The terms in one sum at most, where it is the left factor: a longer one is a sum of such sums, which loses less.
-    pub terms: usize,
+    terms: usize,
 }
 
 impl<'a, R, const W: usize> Operand<'a, R, W> {
+    /// A factor of a covariance or a Gram matrix.
+    #[inline(always)]
+    pub(super) fn of_features(lines: &'a [[R; W]], rows: Side) -> Self {
+        Self { lines, rows, terms: TERMS_OF_FEATURES }
+    }
+
+    /// A factor of another product.
+    #[inline(always)]
+    pub(super) fn of_matrices(lines: &'a [[R; W]], rows: Side) -> Self {
+        Self { lines, rows, terms: TERMS }
+    }
+
     #[inline(always)]
     fn panel(&self, panel: usize) -> &'a [[R; W]] {
         &self.lines[panel * self.rows.padded..][..self.rows.padded]
@@ -467,7 +479,7 @@ mod tests {
             let Self(len, depth) = self;
             let side = Side::new::<W>(len);
             let lines = vec![[1.0; W]; side.panels * Side::new::<W>(depth).padded];
-            let operand = Operand { lines: &lines, rows: Side::new::<W>(depth), terms: TERMS };
+            let operand = Operand::of_matrices(&lines, Side::new::<W>(depth));
             for part in [Part::Whole, Part::Upper, Part::Lower] {
                 let tile = [[[0.0; W]; MR]; TILE_PANELS];
                 let mut sink = Counted(vec![vec![0; side.padded]; side.panels], tile);
