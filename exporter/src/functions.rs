@@ -2,11 +2,11 @@
 
 use isqrt_cov_op::{DOMAIN, Layer, OPERATORS, VERSION};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, NodeProto, OperatorSetIdProto};
+use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, OperatorSetIdProto};
 
 use crate::body;
 use crate::fused::{self, Error, place_of, standard_opset};
-use crate::graph::subgraphs;
+use crate::graph::holds_operator;
 
 /// The IR version that brought functions into models.
 const IR_WITH_FUNCTIONS: i64 = 8;
@@ -56,24 +56,20 @@ pub fn remove(model: &mut ModelProto) {
 /// Imports the operators' domain where nodes use it, and only there.
 pub fn import(model: &mut ModelProto) {
     for function in &mut model.functions {
-        let uses = function.node.iter().any(uses_domain);
+        let uses = function.node.iter().any(holds_operator);
         import_if(&mut function.opset_import, uses);
     }
     let graphs = model
         .graph
         .iter()
         .chain(model.training_info.iter().flat_map(|part| part.initialization.iter().chain(&part.algorithm)));
-    let in_graphs = graphs.flat_map(|graph| &graph.node).any(uses_domain);
+    let in_graphs = graphs.flat_map(|graph| &graph.node).any(holds_operator);
     let in_functions = model.functions.iter().any(imports_or_is);
     import_if(&mut model.opset_import, in_graphs || in_functions);
 }
 
 fn imports_or_is(function: &FunctionProto) -> bool {
     function.domain() == DOMAIN || function.opset_import.iter().any(|import| import.domain() == DOMAIN)
-}
-
-fn uses_domain(node: &NodeProto) -> bool {
-    node.domain() == DOMAIN || subgraphs(node).any(|graph| graph.node.iter().any(uses_domain))
 }
 
 fn import_if(imports: &mut Vec<OperatorSetIdProto>, used: bool) {
@@ -88,6 +84,8 @@ fn import_if(imports: &mut Vec<OperatorSetIdProto>, used: bool) {
 #[cfg(test)]
 mod tests {
     use isqrt_cov_op::OperatorKind;
+
+    use isqrt_cov_proto::onnx::NodeProto;
 
     use super::*;
     use crate::fused::node_of;

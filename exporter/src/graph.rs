@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 pub use isqrt_cov_proto::subgraphs;
 
@@ -70,22 +71,51 @@ pub struct Around<'a> {
     /// Values from outside, the arguments of a function among them, with what they depend on and whether a trained weight
     /// went into them. What is not here is data.
     pub known: HashMap<&'a str, (Kind, bool)>,
-    /// Functions, by domain and name, that cannot be part of a formula: see [`is_closed_function`].
+    /// Functions, by domain and name, that cannot be part of a formula: see [`closed_functions`].
     pub closed_functions: Rc<HashSet<(&'a str, &'a str)>>,
     /// The model's functions.
     pub functions: Rc<Functions<'a>>,
 }
 
-/// Whether the body of a function holds trained weights.
+/// The functions, by domain and name, whose bodies hold trained weights or a layer that is an operator already.
 #[must_use]
-pub fn is_closed_function(function: &FunctionProto) -> bool {
-    holds_weights(&function.node)
+pub fn closed_functions(functions: &[FunctionProto]) -> HashSet<(&str, &str)> {
+    functions_with(functions, |nodes| holds_weights(nodes) || nodes.iter().any(holds_operator))
+}
+
+/// The functions, by domain and name, of whose nodes this is true, and those that call one of them. The operators' own are none.
+#[must_use]
+pub fn functions_with(
+    functions: &[FunctionProto],
+    is: impl Fn(&[NodeProto]) -> bool,
+) -> HashSet<(&str, &str)> {
+    let others = || functions.iter().filter(|function| function.domain() != DOMAIN);
+    let name = |function| (FunctionProto::domain(function), FunctionProto::name(function));
+    let mut found: HashSet<_> = others().filter(|function| is(&function.node)).map(name).collect();
+    loop {
+        let calls = |node: &NodeProto| found.contains(&(node.domain(), node.op_type()));
+        let calls = |function: &&FunctionProto| function.node.iter().any(|node| any_inside(node, &calls));
+        let more: Vec<_> = others().filter(calls).map(name).filter(|name| !found.contains(name)).collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+/// Whether a node, or one in a graph inside it, is such a one.
+fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> bool {
+    is(node) || subgraphs(node).any(|graph| graph.node.iter().any(|node| any_inside(node, is)))
+}
+
+/// Whether a node is one of our operators, or has one in a graph inside.
+pub(crate) fn holds_operator(node: &NodeProto) -> bool {
+    any_inside(node, &|node| node.domain() == DOMAIN)
 }
 
 /// Whether a node, or one inside it, depends on attributes that only the callers of its function know.
 fn asks_caller(node: &NodeProto) -> bool {
-    node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty())
-        || subgraphs(node).any(|graph| graph.node.iter().any(asks_caller))
+    any_inside(node, &|node| node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty()))
 }
 
 /// Whether a `Constant` among the nodes, or a constant of a graph inside them, looks trained.
@@ -101,7 +131,7 @@ fn holds_weights(nodes: &[NodeProto]) -> bool {
 /// Whether a graph, or a graph inside it, multiplies matrices.
 #[must_use]
 pub fn multiplies(graph: &GraphProto) -> bool {
-    graph.node.iter().any(|node| is_matrix_product(node) || subgraphs(node).any(multiplies))
+    graph.node.iter().any(|node| any_inside(node, &is_matrix_product))
 }
 
 /// Whether a node multiplies matrices.
@@ -388,7 +418,8 @@ impl<'a> Flow<'a> {
         self.reads[node].iter().copied().filter(|&value| self.kind[value] == Kind::Data)
     }
 
-    /// Whether a node uses a trained weight, or cannot be part of a formula for another reason.
+    /// Whether a node uses a trained weight, or cannot be part of a formula for another reason: what is an operator of ours
+    /// already is not explained again.
     #[must_use]
     pub fn has_weights(&self, node: NodeId) -> bool {
         self.closed[node] || self.reads[node].iter().any(|&value| self.trained[value])
@@ -410,6 +441,7 @@ impl<'a> Flow<'a> {
         let by_shape = proto.op_type() == "If" && subgraphs(proto).any(multiplies);
         by_shape && self.kind_of(proto.input.first().map_or("", |condition| condition)) == Kind::Shape
             || holds_weights(std::slice::from_ref(proto))
+            || holds_operator(proto)
             || self.decided[node]
     }
 
@@ -472,7 +504,7 @@ impl<'a> Flow<'a> {
     }
 
     /// The nodes that would have nothing to do if nobody made `values`: those that make them, those that only they read, and
-    /// those that read one of these for no output of the graph. `keep` stays needed.
+    /// those that read one of these for no output of the graph. `keep` stays needed, but for what is among the `values`.
     #[must_use]
     pub fn needed_only_for(&self, values: &[ValueId], keep: &[ValueId]) -> Vec<NodeId> {
         let mut dead = std::collections::BTreeSet::new();
@@ -480,9 +512,10 @@ impl<'a> Flow<'a> {
         while let Some(node) = pending.pop() {
             let needed = self.outputs(node).any(|output| {
                 let needs = |&reader: &NodeId| self.useful[reader] && !dead.contains(&reader);
-                keep.contains(&output)
-                    || !values.contains(&output)
-                        && (self.is_output[output] || self.consumers[output].iter().any(needs))
+                !values.contains(&output)
+                    && (keep.contains(&output)
+                        || self.is_output[output]
+                        || self.consumers[output].iter().any(needs))
             });
             if needed || !dead.insert(node) {
                 continue;

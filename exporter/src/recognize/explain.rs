@@ -4,6 +4,7 @@ use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
 
 use super::Found;
 use super::identify::{Identification, Resolution};
+use super::observe::Limit;
 
 /// Attributes that are farther off than this explain nothing, not even a near miss.
 const UNLIKE: f64 = 0.05;
@@ -28,6 +29,11 @@ pub fn distance(closest: &Identification, resolution: Resolution) -> String {
             evidence.error, resolution.tolerance
         );
     }
+    if closest.is_certain(resolution) {
+        return format!(
+            "it is {what}, but no node is there for it alone: something else is made of all that makes it"
+        );
+    }
     let other = evidence.runner_up_layer.map_or_else(String::new, |other| format!(" ({other})"));
     format!(
         "it may be {what} ({:.1e} off), but other attributes{other} come as near ({:.1e}): the evaluation is not exact \
@@ -36,14 +42,20 @@ pub fn distance(closest: &Identification, resolution: Resolution) -> String {
     )
 }
 
-/// Why what is a layer on ordinary inputs is none on these.
+/// Why what is a layer on ordinary inputs is none.
 #[must_use]
-pub fn limited(found: &Found, inputs: &str) -> String {
-    format!(
-        "on ordinary inputs it is {}, but on inputs {inputs} it is not: something inside limits a value (a Clip, a Max, a \
-         Where) or adds to it",
-        found.layer
-    )
+pub fn limited(found: &Found, limit: &Limit) -> String {
+    let layer = found.layer;
+    match limit {
+        Limit::Inside(inputs) => format!(
+            "on ordinary inputs it is {layer}, but on inputs {inputs} it is not: something inside limits a value (a Clip, a Max, \
+             a Where) or adds to it"
+        ),
+        Limit::OfBlank => format!(
+            "on ordinary inputs it is {layer}, but where a sample is 0 everywhere, its root is no number, and the model puts \
+             another in its place (an IsNaN, a Where); the operator would give 0 there"
+        ),
+    }
 }
 
 /// Why a layer is none that is another function where its input has the shape `dims`.

@@ -1,5 +1,7 @@
 //! What is found in a model: layers, what looks like one and is none, and layers that an exporter broke.
 
+use std::collections::HashSet;
+
 use isqrt_cov_op::Layer;
 use isqrt_cov_proto::onnx::ModelProto;
 
@@ -17,6 +19,14 @@ pub struct Findings {
     pub lost: Vec<Lost>,
     /// Why not all of the model could be evaluated, so that there may be more than was found.
     pub not_evaluated: Option<String>,
+}
+
+impl Findings {
+    /// Leaves one reason for each value that is no layer's: that of the region which begins first.
+    pub(super) fn say_once(&mut self) {
+        let mut said = HashSet::new();
+        self.misses.retain(|miss| said.insert((miss.scope.clone(), miss.output.clone())));
+    }
 }
 
 /// A region that computes an operator.

@@ -5,6 +5,8 @@
 //! attributes for which an operator's float64 reference gives the same numbers, and demands that any other function is
 //! far off. [`lost`] tells a layer that an exporter broke from one that merely differs.
 
+mod again;
+mod blank;
 mod confirm;
 mod explain;
 mod findings;
@@ -28,7 +30,7 @@ use std::collections::HashSet;
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
-use self::places::places;
+use self::places::{Place, places};
 use self::search::{Candidate, Search, candidates};
 use self::survey::survey;
 use self::trial::{Known, SIZES, Trial};
@@ -79,15 +81,41 @@ fn recognized(
 ) -> Result<Findings> {
     let bodies = bodies(model);
     let places = places(model, graph, &bodies);
-    let mut candidates = candidates(model, &places);
+    let mut findings = searched(model, graph, &places, runtime, known)?;
+    again::complete(model, &places, &mut findings.layers, |model, places| {
+        let found = searched(model, model.graph.as_ref()?, places, runtime, known);
+        Some(found.ok()?.layers)
+    });
+    findings.say_once();
+    if !findings.layers.is_empty() {
+        // Without a covariance in front, a constant may be a mask.
+        findings.lost.retain(|lost| lost.hole.is_some());
+    }
+    if findings.layers.is_empty() && findings.lost.is_empty() {
+        let main = &places[0].flow;
+        let multiplies = region::products(main, &HashSet::new());
+        findings.lost.extend(lost::constant_outputs(main, !multiplies.is_empty()));
+    }
+    Ok(findings)
+}
+
+/// What is found in the graphs of a model as they are.
+fn searched(
+    model: &ModelProto,
+    graph: &GraphProto,
+    places: &[Place],
+    runtime: &dyn Runtime,
+    known: Known<'_>,
+) -> Result<Findings> {
+    let mut candidates = candidates(model, places);
     // Beside what the model is given, which is there in any case.
     let given = graph.input.iter().filter_map(|input| Some((0, places[0].flow.id(input.name())?)));
     let wanted: Vec<_> =
         candidates.iter().map(|candidate| (candidate.place, candidate.input)).chain(given).collect();
     let trial = Trial { known, ..Trial::of(&SIZES) };
-    let mut search = Search::new(model, &places, runtime, trial);
+    let mut search = Search::new(model, places, runtime, trial);
     if !candidates.is_empty() {
-        search.survey = survey(model, &places, &wanted, &trial, runtime)?;
+        search.survey = survey(model, places, &wanted, &trial, runtime)?;
     }
     let mut refused = Vec::new();
     for retreat in 0..=MOST_RETREATS {
@@ -111,14 +139,5 @@ fn recognized(
     layers.retain(|found| search.place_of(found).is_none_or(|place| !search.is_inside(place, &search.owned)));
     let mut findings = search.findings;
     findings.layers = layers;
-    if !findings.layers.is_empty() {
-        // Without a covariance in front, a constant may be a mask.
-        findings.lost.retain(|lost| lost.hole.is_some());
-    }
-    if findings.layers.is_empty() && findings.lost.is_empty() {
-        let main = &places[0].flow;
-        let multiplies = region::products(main, &HashSet::new());
-        findings.lost.extend(lost::constant_outputs(main, !multiplies.is_empty()));
-    }
     Ok(findings)
 }

@@ -58,6 +58,14 @@ pub struct Cut {
     pub leaves: bool,
 }
 
+/// Why something is no layer that is one on ordinary inputs.
+pub enum Limit {
+    /// It is another function on inputs like these, in words after "on inputs": something inside limits it.
+    Inside(String),
+    /// A graph that asks for a NaN puts a number where the operator would give 0, on inputs that are 0 everywhere.
+    OfBlank,
+}
+
 /// A region that is to be evaluated.
 pub struct Subject<'a> {
     /// The model.
@@ -190,9 +198,14 @@ impl Subject<'_> {
         distance(&self.part(&[output]), probes, layer, runtime)
     }
 
-    /// Inputs, in words, on which `output` is not what `layer` gives though it is on the probes: something inside limits it.
-    /// None where there are no such, or it cannot be told.
-    pub fn limit(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<String> {
+    /// Why `layer` may not stand for `output` though it gives the same on the probes. None where it may, or it cannot be told.
+    pub fn limit(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<Limit> {
+        let inside = self.limit_inside(layer, output, runtime).map(Limit::Inside);
+        inside.or_else(|| self.fills_blank(layer, output, runtime).then_some(Limit::OfBlank))
+    }
+
+    /// Inputs, in words, on which `output` is not what `layer` gives. None where there are no such, or it cannot be told.
+    fn limit_inside(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<String> {
         let (dims, tolerance) = (self.seen.tensor.dims(), Resolution::exact(self.seen.element).tolerance);
         let part = self.part(&[output]);
         let departs = |input: Tensor, amplified: f64| {

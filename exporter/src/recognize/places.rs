@@ -7,7 +7,7 @@ use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
 use crate::decisions::Functions;
-use crate::graph::{Around, Flow, Kind, captured, is_closed_function, subgraphs};
+use crate::graph::{Around, Flow, Kind, captured, closed_functions, subgraphs};
 use crate::scope::Scope;
 
 /// Graphs looked into, at most: functions that call each other can spell more of them than there are nodes.
@@ -31,12 +31,7 @@ pub struct Place<'a> {
 /// Functions that nothing calls, and the operators' own, are left out.
 #[must_use]
 pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [GraphProto]) -> Vec<Place<'a>> {
-    let closed_functions: HashSet<(&str, &str)> = model
-        .functions
-        .iter()
-        .filter(|function| is_closed_function(function))
-        .map(|function| (function.domain(), function.name()))
-        .collect();
+    let closed_functions = closed_functions(&model.functions);
     let by_name: HashMap<(&str, &str), usize> = model
         .functions
         .iter()

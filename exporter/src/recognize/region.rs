@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
 
 use crate::decisions::{chooses, is_decision};
-use crate::graph::{Flow, Kind, NodeId, ValueId, is_matrix_product, moves, multiplies, subgraphs};
+use crate::graph::{
+    Flow, Kind, NodeId, ValueId, functions_with, is_matrix_product, moves, multiplies, subgraphs,
+};
 
 /// Feature maps upstream of a product that are tried as a region's input.
 const INPUTS_TRIED: usize = 8;
@@ -57,23 +58,9 @@ pub fn products(flow: &Flow, multiplying: &HashSet<(&str, &str)>) -> Vec<NodeId>
 /// The functions, by domain and name, that have matrix products in their bodies, or call one that has.
 #[must_use]
 pub fn multiplying_functions(functions: &[FunctionProto]) -> HashSet<(&str, &str)> {
-    let mut multiplying = HashSet::new();
-    loop {
-        let before = multiplying.len();
-        for function in functions.iter().filter(|function| function.domain() != DOMAIN) {
-            let is = |node: &NodeProto| {
-                is_matrix_product(node)
-                    || multiplying.contains(&(node.domain(), node.op_type()))
-                    || subgraphs(node).any(multiplies)
-            };
-            if function.node.iter().any(is) {
-                multiplying.insert((function.domain(), function.name()));
-            }
-        }
-        if multiplying.len() == before {
-            return multiplying;
-        }
-    }
+    functions_with(functions, |nodes| {
+        nodes.iter().any(|node| is_matrix_product(node) || subgraphs(node).any(multiplies))
+    })
 }
 
 /// The values from which everything up to a product follows without a trained weight.

@@ -8,7 +8,7 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 use super::explain;
 use super::findings::{Findings, Found, Lost, Miss};
 use super::identify::{Identification, identify};
-use super::observe::{Cut, Observed, Subject};
+use super::observe::{Cut, Limit, Observed, Subject};
 use super::places::Place;
 use super::survey::{Survey, source};
 use super::trial::Trial;
@@ -220,28 +220,22 @@ impl<'a> Search<'a> {
         let mut best: Option<(ValueId, Found)> = None;
         let mut limited = None;
         for cut in observed.cuts.iter().chain(&observed.matrices) {
-            let settled = best.as_ref().is_some_and(|(_, found)| found.reshape.is_none());
-            if settled && !cut.leaves {
-                continue;
+            if best.as_ref().is_some_and(|(_, found)| found.reshape.is_none()) {
+                break;
             }
             let Some(found) = self.certain(candidate, observed, cut, operator) else { continue };
-            // Downstream first, but rather a value of the operator's own shape than the same numbers reshaped, and rather
-            // a matrix that is wanted for itself than the triangle that is taken from it.
-            let better = best.as_ref().is_none_or(|(_, best)| {
-                best.reshape.is_some() && best.layer == found.layer
-                    || cut.leaves && best.layer == written_as(&found.layer, &best.layer)
-            });
-            if !better {
+            // Downstream first, but rather a value of the operator's own shape than the same numbers reshaped.
+            if best.as_ref().is_some_and(|(_, best)| best.layer != found.layer) {
                 continue;
             }
             match self.limit(candidate, cut, &found.layer) {
                 None => best = Some((cut.value, found)),
-                Some(inputs) => limited = limited.or(Some((found, inputs))),
+                Some(limit) => limited = limited.or(Some((found, limit))),
             }
         }
         let Some((output, found)) = best else {
-            self.findings.misses.extend(limited.map(|(found, inputs)| {
-                let reason = explain::limited(&found, &inputs);
+            self.findings.misses.extend(limited.map(|(found, limit)| {
+                let reason = explain::limited(&found, &limit);
                 Miss::of(found, reason)
             }));
             return false;
@@ -362,8 +356,8 @@ impl<'a> Search<'a> {
         flow.leads_out(cut.value, &self.owned[candidate.place], &observed.scalars)
     }
 
-    /// Inputs, in words, on which a cut is not what `layer` gives, if there are such.
-    fn limit(&self, candidate: &Candidate, cut: &Cut, layer: &Layer) -> Option<String> {
+    /// Why `layer` may not stand for a cut, if there is a reason.
+    fn limit(&self, candidate: &Candidate, cut: &Cut, layer: &Layer) -> Option<Limit> {
         self.subject(candidate)?.limit(layer, cut.value, self.runtime)
     }
 
@@ -457,20 +451,24 @@ impl<'a> Search<'a> {
             .find_map(|cut| Some((cut, relatives::name_of(probed, &cut.outputs, resolution)?)));
         let (cut, reason) =
             relative.unwrap_or_else(|| (closest, explain::distance(&identification, resolution)));
-        self.findings.misses.push(Miss {
-            scope: place.scope.clone(),
-            input: place.flow.names[candidate.input].to_owned(),
-            output: place.flow.names[cut.value].to_owned(),
-            closest: Some(identification.layer),
-            error: identification.evidence.error,
-            evaluator: observed.evaluator.clone(),
-            reason,
-        });
+        let output = place.flow.names[cut.value];
+        let is_beside = |found: &Found| found.scope == place.scope;
+        let is_its_output = |found: &Found| is_beside(found) && found.output == output;
+        let layers = &self.findings.layers;
+        // A layer that begins elsewhere, or what is made of one without another product, is none.
+        let is_explained = layers.iter().any(is_its_output)
+            || identification.is_certain(resolution) && layers.iter().any(is_beside);
+        if !is_explained {
+            self.findings.misses.push(Miss {
+                scope: place.scope.clone(),
+                input: place.flow.names[candidate.input].to_owned(),
+                output: output.to_owned(),
+                closest: Some(identification.layer),
+                error: identification.evidence.error,
+                evaluator: observed.evaluator.clone(),
+                reason,
+            });
+        }
         self.covered[candidate.place].extend(&observed.region.nodes);
     }
-}
-
-/// `layer` with its matrix written as `other` writes it.
-fn written_as(layer: &Layer, other: &Layer) -> Layer {
-    Layer { vectorization: other.vectorization, off_diagonal_scale: other.off_diagonal_scale, ..*layer }
 }

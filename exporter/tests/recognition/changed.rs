@@ -5,9 +5,12 @@ use std::collections::HashSet;
 
 use isqrt_cov::recognize::recognize;
 use isqrt_cov::runtime::embedded::Embedded;
-use isqrt_cov_op::OperatorKind;
+use isqrt_cov_op::{OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use isqrt_cov_proto::onnx::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
+};
 
 use super::common::{corpus, load};
 use super::rewritten;
@@ -183,6 +186,34 @@ fn a_guard_behind_a_layer_is_no_part_of_it() {
         let findings = recognize(&model, &Embedded::new()).unwrap();
         let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
         assert_eq!((found.layer.operator, &*found.output), (OperatorKind::IsqrtCov, "layer"));
+    }
+}
+
+/// The operator gives 0 where the layer divides 0 by 0: it may not stand where a model puts another number in the place of a
+/// NaN.
+#[test]
+fn a_layer_whose_nan_is_replaced_by_a_number_is_none() {
+    for (behind_weights, number) in [(false, "half"), (true, "half"), (false, "zero")] {
+        let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+        let graph = model.graph.as_mut().unwrap();
+        with_limits(graph);
+        let output = graph.output[0].name().to_owned();
+        "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
+        let mut other = number;
+        if behind_weights {
+            let weights: Vec<f32> = (0..136).map(|index| (index as f32).sin()).collect();
+            graph.initializer.push(TensorProto::from_values("weights", &[136], &weights));
+            graph.node.push(NodeProto::new("Mul", &["weights", number], &["weighted"]));
+            other = "weighted";
+        }
+        graph.node.push(NodeProto::new("IsNaN", &["layer"], &["absent"]));
+        graph.node.push(NodeProto::new("Where", &["absent", other, "layer"], &[&output]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let roots =
+            findings.layers.iter().filter(|found| found.layer.operator != OperatorKind::CovariancePooling);
+        assert_eq!(roots.count(), usize::from(number == "zero"), "{findings:?}");
+        let says = findings.misses.iter().any(|miss| miss.reason.contains("0 everywhere"));
+        assert_eq!(says, number != "zero", "{:?}", findings.misses);
     }
 }
 
@@ -420,4 +451,101 @@ fn a_layer_behind_a_scale_is_found_whole() {
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
     assert!(found.layer.compensated);
     assert_eq!((&*found.input, &*found.output), ("scaled", model.graph.as_ref().unwrap().output[0].name()));
+}
+
+/// The last node that scales the root by the trace reads the root without the scale.
+fn unscaled_root(graph: &GraphProto) -> String {
+    let scaling = graph.node.iter().find(|node| node.output[0] == "root").unwrap();
+    assert_eq!(scaling.op_type(), "Mul");
+    scaling.input[0].clone()
+}
+
+/// What is made of an operator's output is no layer of its own, though it computes one.
+#[test]
+fn what_is_made_of_an_operator_is_not_found_again() {
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let unscaled = unscaled_root(graph);
+    let end = graph.node.last_mut().unwrap();
+    end.op_type = Some("Add".to_owned());
+    end.input.push(unscaled.clone());
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let [found] = &findings.layers[..] else { panic!("{findings:?}") };
+    assert_eq!((&found.output, found.layer.compensated), (&unscaled, false));
+    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// Adds the upper triangle of a matrix of 16 rows as an output.
+fn add_triangle(graph: &mut GraphProto, matrix: &str) -> String {
+    let rows = 16_i64;
+    let upper: Vec<i64> =
+        (0..rows).flat_map(|row| (row..rows).map(move |column| row * rows + column)).collect();
+    let triangle = format!("{matrix}/triangle");
+    let [shape, order, flat] = ["shape", "order", "flat"].map(|what| format!("{triangle}/{what}"));
+    graph.initializer.extend([
+        TensorProto::from_values(&shape, &[2], &[-1, rows * rows]),
+        TensorProto::from_values(&order, &[upper.len()], &upper),
+    ]);
+    graph.node.extend([
+        NodeProto::new("Reshape", &[matrix, &shape], &[&flat]),
+        NodeProto::new("Gather", &[&flat, &order], &[&triangle]).with(AttributeProto::int("axis", 1)),
+    ]);
+    graph.output.push(ValueInfoProto { name: Some(triangle.clone()), ..ValueInfoProto::default() });
+    triangle
+}
+
+/// One operator gives the root where the model reads the whole and its triangle.
+#[test]
+fn a_triangle_of_a_root_that_is_found_is_taken_of_it() {
+    let (mut model, map, root) = without_triangle();
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.push(NodeProto::new("MatMul", &[&root, &map], &[graph.output[0].name()]));
+    add_triangle(graph, &root);
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let [found] = &findings.layers[..] else { panic!("{findings:?}") };
+    assert_eq!((&found.output, found.layer.vectorization), (&root, Vectorization::None));
+    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// A function that gives a covariance and its root serves both, until one of them is an operator.
+#[test]
+fn what_one_layer_leaves_is_searched_for_others() {
+    let (mut model, _, root) = without_triangle();
+    let graph = model.graph.as_mut().unwrap();
+    let mut body: Vec<NodeProto> = std::mem::take(&mut graph.initializer)
+        .into_iter()
+        .map(|tensor| {
+            let name = tensor.name().to_owned();
+            NodeProto::new("Constant", &[], &[&name]).with(AttributeProto::tensor("value", tensor))
+        })
+        .collect();
+    body.append(&mut graph.node);
+    let product = body.iter().position(|node| node.op_type() == "MatMul").unwrap();
+    // It is divided by the number of positions.
+    let covariance = body[product + 1].output[0].clone();
+    model.functions.push(FunctionProto {
+        domain: Some("of.test".to_owned()),
+        name: Some("Both".to_owned()),
+        input: vec![graph.input[0].name().to_owned()],
+        output: vec![covariance, root],
+        node: body,
+        opset_import: model.opset_import.clone(),
+        ..FunctionProto::default()
+    });
+    let (input, output) = (graph.input[0].name().to_owned(), graph.output[0].name().to_owned());
+    let mut both = NodeProto::new("Both", &[&input], &["covariance", "root"]);
+    both.domain = Some("of.test".to_owned());
+    graph.node.extend([both, NodeProto::new("Relu", &["root"], &[&output])]);
+    add_triangle(graph, "covariance");
+    add_triangle(graph, "root");
+    model.opset_import.push(OperatorSetIdProto::new("of.test", 1));
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let mut found: Vec<_> = findings.layers.iter().map(|found| found.layer.name()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["CovariancePooling", "IsqrtCov"]);
+    assert!(findings.layers.iter().any(|found| found.output == "root"), "{findings:?}");
+    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
 }

@@ -1,0 +1,166 @@
+//! What is found once other layers are operators, told of the model as it was before.
+//!
+//! A node that serves two layers gives way to neither until one of them is an operator. So what is left of a layer is searched
+//! again: a converted model holds nothing that could be converted. And what one layer gives is not computed by another.
+
+use std::collections::{HashMap, HashSet};
+
+use isqrt_cov_op::DOMAIN;
+use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
+
+use super::findings::Found;
+use super::places::{Place, places};
+use super::region::{multiplying_functions, products};
+use crate::graph::{NodeId, ValueId};
+use crate::rewrite;
+use crate::scope::{Scope, bodies};
+
+/// How often what is left of layers is searched.
+const MOST_PASSES: usize = 8;
+
+/// Adds to `layers`, found in the graphs `here` of `model`, what `search` finds once they are operators, and takes out those
+/// that another one nearly gives.
+pub fn complete(
+    model: &ModelProto,
+    here: &[Place],
+    layers: &mut Vec<Found>,
+    search: impl Fn(&ModelProto, &[Place]) -> Option<Vec<Found>>,
+) {
+    if leaves_products(model, here, layers) {
+        layers.extend(rest(model, layers.clone(), search));
+    }
+    share(model, here, layers);
+}
+
+/// What `search` finds once these layers of `original` are operators, and what it found then, and so on.
+fn rest(
+    original: &ModelProto,
+    mut layers: Vec<Found>,
+    search: impl Fn(&ModelProto, &[Place]) -> Option<Vec<Found>>,
+) -> Vec<Found> {
+    let mut model = original.clone();
+    let mut all = Vec::new();
+    for _ in 0..MOST_PASSES {
+        if rewrite::apply(&mut model, &layers, false).is_err() {
+            break;
+        }
+        let Some(graph) = &model.graph else { break };
+        let bodies = bodies(&model);
+        let places = places(&model, graph, &bodies);
+        let Some(found) = search(&model, &places) else { break };
+        all.extend(found.iter().filter_map(|found| told_of(original, &model, found)));
+        if !leaves_products(&model, &places, &found) {
+            break;
+        }
+        layers = found;
+    }
+    all
+}
+
+/// The layers that are in a graph, with their inputs and outputs.
+fn values_of<'f>(place: &Place, layers: &'f [Found]) -> Vec<(&'f Found, ValueId, ValueId)> {
+    let here = layers.iter().filter(|found| found.scope == place.scope);
+    here.filter_map(|found| Some((found, place.flow.id(&found.input)?, place.flow.id(&found.output)?)))
+        .collect()
+}
+
+/// The nodes of a graph that nothing needs once these layers are operators.
+fn freed(place: &Place, layers: &[(&Found, ValueId, ValueId)]) -> HashSet<NodeId> {
+    let inputs: Vec<ValueId> = layers.iter().map(|&(_, input, _)| input).collect();
+    let outputs: Vec<ValueId> = layers.iter().map(|&(_, _, output)| output).collect();
+    place.flow.needed_only_for(&outputs, &inputs).into_iter().collect()
+}
+
+/// Whether products on the way to a layer stay though it is an operator: something else needs them.
+fn leaves_products(model: &ModelProto, places: &[Place], layers: &[Found]) -> bool {
+    let multiplying = multiplying_functions(&model.functions);
+    places.iter().any(|place| {
+        let here = values_of(place, layers);
+        if here.is_empty() {
+            return false;
+        }
+        let freed = freed(place, &here);
+        let products: HashSet<NodeId> = products(&place.flow, &multiplying).into_iter().collect();
+        let stays = |node: &NodeId| products.contains(node) && !freed.contains(node);
+        here.iter().any(|&(_, input, output)| place.flow.between(input, output).iter().any(stays))
+    })
+}
+
+/// Takes out the layers that are made of what another one gives without any product: a triangle of a matrix that is needed
+/// as well.
+fn share(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) {
+    let multiplying = multiplying_functions(&model.functions);
+    for place in places {
+        let here = values_of(place, layers);
+        if here.len() < 2 {
+            continue;
+        }
+        let flow = &place.flow;
+        let products: HashSet<NodeId> = products(flow, &multiplying).into_iter().collect();
+        let is_given = |output: ValueId| {
+            let outputs: HashSet<ValueId> = here.iter().map(|&(_, _, other)| other).collect();
+            let nearest = flow.dominators(output).find(|value| outputs.contains(value));
+            nearest.is_some_and(|value| flow.between(value, output).is_disjoint(&products))
+        };
+        let given: HashSet<String> = here
+            .iter()
+            .filter(|(_, _, output)| is_given(*output))
+            .map(|(found, ..)| found.output.clone())
+            .collect();
+        if given.is_empty() {
+            continue;
+        }
+        layers.retain(|found| found.scope != place.scope || !given.contains(&found.output));
+        // What is computed of the others as before may need nodes that would have gone.
+        let freed = freed(place, &values_of(place, layers));
+        for found in layers.iter_mut().filter(|found| found.scope == place.scope) {
+            found.nodes.retain(|node| freed.contains(node));
+        }
+    }
+}
+
+/// What was found in a model, told of the `original` that it was before. None where that is not possible.
+fn told_of(original: &ModelProto, changed: &ModelProto, found: &Found) -> Option<Found> {
+    let scope = scope_of(original, changed, &found.scope)?;
+    let (before, after) = (Origins::of(scope.nodes(original)?), found.scope.nodes(changed)?);
+    let nodes = found.nodes.iter().filter_map(|&node| before.get(after.get(node)?)).collect();
+    Some(Found { scope, nodes, ..found.clone() })
+}
+
+/// The same graph in the `original`.
+fn scope_of(original: &ModelProto, changed: &ModelProto, scope: &Scope) -> Option<Scope> {
+    let function = match scope.function {
+        None => None,
+        Some(function) => {
+            let function = changed.functions.get(function)?;
+            let name = (function.domain(), function.name());
+            Some(original.functions.iter().position(|other| (other.domain(), other.name()) == name)?)
+        }
+    };
+    let mut here = Scope { function: scope.function, path: Vec::new() };
+    let mut there = Scope { function, path: Vec::new() };
+    for &(node, subgraph) in &scope.path {
+        let origin = Origins::of(there.nodes(original)?).get(here.nodes(changed)?.get(node)?)?;
+        (here, there) = (here.inside(node, subgraph), there.inside(origin, subgraph));
+    }
+    Some(there)
+}
+
+/// Where the nodes of a graph are, by the values that they make.
+struct Origins<'a>(HashMap<&'a str, NodeId>);
+
+impl<'a> Origins<'a> {
+    fn of(nodes: &'a [NodeProto]) -> Self {
+        let made = nodes.iter().enumerate();
+        Self(made.filter_map(|(index, node)| Some((made_by(node)?, index))).collect())
+    }
+
+    /// Where a node was; none for an operator of ours, which was another one.
+    fn get(&self, node: &NodeProto) -> Option<NodeId> {
+        (node.domain() != DOMAIN).then(|| self.0.get(made_by(node)?).copied()).flatten()
+    }
+}
+
+fn made_by(node: &NodeProto) -> Option<&str> {
+    node.output.iter().map(String::as_str).find(|name| !name.is_empty())
+}

@@ -1,0 +1,96 @@
+//! What a graph makes of a layer whose input is 0 everywhere. The layer divides 0 by 0 there, and its operator gives 0: the two
+//! differ where the graph asks for a NaN and puts a number in its place.
+
+use std::collections::HashSet;
+
+use isqrt_cov_op::{Layer, OperatorKind};
+
+use super::observe::Subject;
+use super::probe::PROBES;
+use super::probed::extreme;
+use super::region::Region;
+use crate::evaluate::{Evaluator, Precision};
+use crate::extract::{Entry, extract};
+use crate::graph::{NodeId, ValueId};
+use crate::runtime::Runtime;
+use crate::tensor::{ElementType, Tensor};
+
+/// What numbers may differ by, relative to the largest: both are computed in float64.
+const SAME: f64 = 1e-6;
+
+impl Subject<'_> {
+    /// Whether the graph has other numbers than with the operator in the place of `output` where a sample is blank. What is no
+    /// number may become any. False where it cannot be told.
+    pub fn fills_blank(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> bool {
+        if layer.operator == OperatorKind::CovariancePooling || layer.epsilon > 0.0 {
+            return false;
+        }
+        let (exits, behind) = self.behind(output);
+        let flow = &self.place.flow;
+        let mut nodes = behind.into_iter().chain(flow.between(self.input, output));
+        nodes.any(|node| flow.bends(node))
+            && self.differs_on_blank(layer, output, &exits, runtime) == Some(true)
+    }
+
+    /// What the region gives of what is made of `output`, and by which nodes.
+    fn behind(&self, output: ValueId) -> (Vec<ValueId>, HashSet<NodeId>) {
+        let flow = &self.place.flow;
+        let region = Region::new(flow, self.input);
+        let mut nodes = HashSet::new();
+        let mut exits = Vec::new();
+        let mut pending = vec![output];
+        while let Some(value) = pending.pop() {
+            for &node in flow.consumers[value].iter().filter(|node| region.nodes.contains(node)) {
+                if nodes.insert(node) {
+                    exits.extend(flow.outputs(node).filter(|output| region.exits.contains(output)));
+                    pending.extend(flow.outputs(node));
+                }
+            }
+        }
+        (exits, nodes)
+    }
+
+    fn differs_on_blank(
+        &self,
+        layer: &Layer,
+        output: ValueId,
+        exits: &[ValueId],
+        runtime: &dyn Runtime,
+    ) -> Option<bool> {
+        let dims = self.seen.tensor.dims();
+        let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
+        let sample: usize = dims[1..].iter().product();
+        values[..sample].fill(0.0);
+        let input = Tensor::from_f64(ElementType::F64, dims, &values);
+
+        let part = self.part(&[&[output], exits].concat());
+        let before = Evaluator::new(&part, Precision::Exact, Some(runtime))
+            .ok()?
+            .run(std::slice::from_ref(&input))
+            .ok()?;
+        let (given, before) = before.split_first()?;
+        let mut numbers = given.to_f64();
+        let blank = numbers.len() / dims[0];
+        if numbers[..blank].iter().any(|number| number.is_finite() && *number != 0.0) {
+            return Some(true);
+        }
+        numbers.iter_mut().filter(|number| !number.is_finite()).for_each(|number| *number = 0.0);
+        let entry = |value, dims: &[usize]| Entry { value, element: self.seen.element, dims: dims.to_vec() };
+        let entries = [entry(self.input, dims), entry(output, given.dims())];
+        let part = extract(self.model, &self.place.flow, self.place.opsets, &entries, self.frozen, exits);
+        let given = Tensor::from_f64(ElementType::F64, given.dims(), &numbers);
+        let after = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?.run(&[input, given]).ok()?;
+        Some(before.iter().zip(&after).any(|(before, after)| has_others(before, after)))
+    }
+}
+
+/// Whether a tensor has numbers that another one has not.
+fn has_others(before: &Tensor, after: &Tensor) -> bool {
+    let (before, after) = (before.to_f64(), after.to_f64());
+    let numbers = before.iter().filter(|number| number.is_finite());
+    let largest = numbers.fold(0.0, |largest: f64, number| largest.max(number.abs()));
+    // A NaN is no number.
+    let is_same =
+        |(before, after): (&f64, &f64)| !before.is_finite() || (before - after).abs() <= SAME * largest;
+    before.len() != after.len() || !before.iter().zip(&after).all(is_same)
+}
