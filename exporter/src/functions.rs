@@ -84,7 +84,6 @@ fn import_if(imports: &mut Vec<OperatorSetIdProto>, used: bool) {
 #[cfg(test)]
 mod tests {
     use isqrt_cov_op::OperatorKind;
-
     use isqrt_cov_proto::onnx::NodeProto;
 
     use super::*;

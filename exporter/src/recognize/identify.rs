@@ -27,7 +27,8 @@ const EPSILON: [f32; 21] = [
 ];
 const NORMALIZATION: [Normalization; 2] = Normalization::ALL;
 const COMPENSATED: [bool; 2] = [true, false];
-const OFF_DIAGONAL_SCALE: [f32; 4] = [1.0, std::f32::consts::SQRT_2, 2.0, std::f32::consts::FRAC_1_SQRT_2];
+const OFF_DIAGONAL_SCALE: [f32; 5] =
+    [1.0, std::f32::consts::SQRT_2, 2.0, std::f32::consts::FRAC_1_SQRT_2, 0.5];
 
 /// log₁₀ of the least and the greatest ε that is looked for beside the table's.
 const EXPONENTS: (f64, f64) = (-13.0, 0.5);
@@ -335,7 +336,7 @@ impl<'a> Search<'a> {
         let layer = equal.map(|candidate| candidate.layer).min_by_key(simplicity)?;
         // What is far off already needs no second opinion.
         let error = if best.distance <= self.resolution.tolerance {
-            judge::error(&layer, self.probed, self.outputs)
+            judge::error(&layer, self.probed, self.outputs).unwrap_or(f64::INFINITY)
         } else {
             best.distance
         };

@@ -12,23 +12,33 @@ use crate::tensor::Tensor;
 /// eigenvalues does, which is the same to 1e-10.
 const BY_ITERATION: usize = 320;
 
-/// max|Δ| / max|reference| over every entry of every sample of the `outputs`; infinite where they have other sizes.
+/// max|Δ| / max|reference| over every entry of every sample of the `outputs`; infinite where they have other sizes. None where
+/// the reference is 0 throughout, as the covariance of a single position is: that tells nothing.
 #[must_use]
-pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor]) -> f64 {
+pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor]) -> Option<f64> {
     let dims = [&[1], &probed.dims()[1..]].concat();
     let all = || samples(&probed.inputs).map(|sample| expected(layer, sample, &dims)).collect();
-    let Some(expected) = probed.expected(layer, all) else { return f64::INFINITY };
-    let mut worst: f64 = 0.0;
-    for (expected, found) in expected.iter().zip(samples(outputs)) {
+    let Some(expected) = probed.expected(layer, all) else { return Some(f64::INFINITY) };
+    let mut worst = None;
+    for ((input, expected), found) in samples(&probed.inputs).zip(expected.iter()).zip(samples(outputs)) {
         if expected.len() != found.len() {
-            return f64::INFINITY;
+            return Some(f64::INFINITY);
         }
         let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        for (expected, found) in expected.iter().zip(found) {
-            let distance = (expected - found).abs() / largest;
+        let distance = if largest > 0.0 {
+            let distances =
+                expected.iter().zip(&found).map(|(expected, found)| (expected - found).abs() / largest);
             // `max` would drop a NaN.
-            worst = if distance.is_nan() { f64::INFINITY } else { worst.max(distance) };
-        }
+            distances.fold(0.0, |worst: f64, one| if one.is_nan() { f64::INFINITY } else { worst.max(one) })
+        } else if input.iter().all(|&value| value == 0.0)
+            && found.iter().any(|value| value.is_finite() && *value != 0.0)
+        {
+            f64::INFINITY
+        } else {
+            // 0 over 0, or what is left of a mean that was rounded.
+            continue;
+        };
+        worst = Some(distance.max(worst.unwrap_or(0.0)));
     }
     worst
 }
@@ -75,9 +85,9 @@ mod tests {
             Tensor::from_f64(ElementType::F64, &[2, values.len() / 2], &values)
         };
         let mut outputs: Vec<Tensor> = probed.inputs.iter().map(output).collect();
-        assert!(error(&layer, &probed, &outputs) < 1e-10);
+        assert!(error(&layer, &probed, &outputs).unwrap() < 1e-10);
         let Tensor::F64(last) = outputs.last_mut().unwrap() else { unreachable!() };
         *last.iter_mut().last().unwrap() *= 2.0;
-        assert!(error(&layer, &probed, &outputs) > 1e-10);
+        assert!(error(&layer, &probed, &outputs).unwrap() > 1e-10);
     }
 }

@@ -193,6 +193,9 @@ impl Subject<'_> {
     /// How far `output` is from what `layer` gives, on one batch of probes of the shape that was seen. None where it cannot be
     /// told.
     pub fn distance(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<f64> {
+        if self.seen.tensor.dims().contains(&0) {
+            return None;
+        }
         let mut probes = inputs(layer.operator, self.seen.tensor.dims());
         probes.truncate(1);
         distance(&self.part(&[output]), probes, layer, runtime)
@@ -280,7 +283,7 @@ fn distance(part: &ModelProto, probes: Vec<Tensor>, layer: &Layer, runtime: &dyn
     }
     let error = judge::error(layer, &Probed::new(probes), &outputs);
     // What was not worked out to the end tells nothing.
-    (!is_spent()).then_some(error)
+    error.filter(|_| !is_spent())
 }
 
 /// The values of a region, with an input of the shape `input`, that were seen in all `runs`, in the order in which explanations

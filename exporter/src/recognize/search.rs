@@ -410,6 +410,12 @@ impl<'a> Search<'a> {
         let is_lost = |cut: &&Cut| {
             lost::is_constant(&cut.outputs) && !lost::is_meant(flow, &observed.scalars, cut.value)
         };
+        // A single position has no covariance.
+        let dims = observed.probed.dims();
+        let positions = |axes: &[usize]| axes.iter().product::<usize>();
+        if positions(&dims[2..]) == 1 || positions(&dims[1..dims.len() - 1]) == 1 {
+            return false;
+        }
         let constant = observed.cuts[..observed.through].iter().find(is_lost);
         let Some(cut) = constant else { return false };
         let resolution = observed.resolution;
