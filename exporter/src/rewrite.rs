@@ -8,7 +8,7 @@ use isqrt_cov_proto::onnx::{
 };
 
 use crate::graph::{self, Flow, ValueId, subgraphs};
-use crate::recognize::Found;
+use crate::recognize::{Arrangement, Found};
 use crate::scope::{Scope, body};
 use crate::{functions, fused};
 
@@ -136,13 +136,23 @@ fn called(model: &ModelProto) -> HashSet<(String, String)> {
     called
 }
 
-/// The node that computes a layer, and the one that gives its output the shape that the graph expects.
+/// The node that computes a layer, and the one that writes its output as the graph expects it.
 fn fused(found: &Found, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec<NodeProto> {
     let operator = found.layer.name();
     let node = |output: &str, name: &str| fused::node_of(&found.layer, &found.input, output).named(name);
     let name = names.fresh(&format!("{}/{operator}", found.output));
-    let Some(sample) = &found.reshape else { return vec![node(&found.output, &name)] };
+    let sample = match &found.arrangement {
+        Arrangement::AsGiven => return vec![node(&found.output, &name)],
+        Arrangement::SamplesLast => None,
+        Arrangement::Reshaped(sample) => Some(sample),
+    };
     let own = names.fresh(&format!("{name}/output"));
+    let Some(sample) = sample else {
+        let transpose = NodeProto::new("Transpose", &[&own], &[&found.output])
+            .with(AttributeProto::ints("perm", &[1, 0]))
+            .named(&format!("{name}/transpose"));
+        return vec![node(&own, &name), transpose];
+    };
     let shape = names.fresh(&format!("{name}/shape"));
     // 0 copies the batch axis, whatever its size.
     let dims: Vec<i64> = std::iter::once(0).chain(sample.iter().map(|&dim| dim as i64)).collect();

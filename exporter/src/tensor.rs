@@ -167,6 +167,18 @@ impl Tensor {
         }
     }
 
+    /// The transpose of a matrix of floating-point numbers.
+    ///
+    /// # Panics
+    /// If the tensor has no two axes, or other elements.
+    #[must_use]
+    pub fn transposed(&self) -> Self {
+        let [rows, columns] = self.dims()[..] else { panic!("a matrix has two axes") };
+        let values = self.to_f64();
+        let transposed = (0..rows * columns).map(|index| values[index % rows * columns + index / rows]);
+        Self::from_f64(self.element_type(), &[columns, rows], &transposed.collect::<Vec<_>>())
+    }
+
     /// A floating-point tensor of type `element` with these values, rounded to it.
     ///
     /// # Panics

@@ -8,7 +8,7 @@ use super::conversion::{Conversion, Converted};
 use super::{facts, layers};
 use crate::fused;
 use crate::proof::{Accuracy, Difference, Latency, Proof, number};
-use crate::recognize::Found;
+use crate::recognize::{Arrangement, Found};
 use crate::report::chart::histogram;
 use crate::report::html::{self, Markup, element, figure, paragraph, section, table, text};
 use crate::report::picture::{Picture, picture};
@@ -216,10 +216,16 @@ fn pictures(found: &Found, original: &ModelProto) -> Markup {
     let before = picture(&before, &found.input, &found.output);
     // As the rewriting makes them; the names of what is between do not matter here.
     let mut after = vec![fused::node_of(&found.layer, &found.input, &found.output)];
-    if found.reshape.is_some() {
-        after[0].output = vec!["reshaped".to_owned()];
-        after.push(NodeProto::new("Reshape", &["reshaped"], &[&found.output]));
+    let writes = match found.arrangement {
+        Arrangement::AsGiven => None,
+        Arrangement::Reshaped(_) => Some("Reshape"),
+        Arrangement::SamplesLast => Some("Transpose"),
+    };
+    if let Some(operator) = writes {
+        after[0].output = vec!["own".to_owned()];
+        after.push(NodeProto::new(operator, &["own"], &[&found.output]));
     }
+    let count = after.len();
     let after = picture(&after.iter().collect::<Vec<_>>(), &found.input, &found.output);
     let side = |caption: &str, nodes: usize, picture: &Picture| {
         let nodes = if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") };
@@ -227,7 +233,6 @@ fn pictures(found: &Found, original: &ModelProto) -> Markup {
             if picture.left_out.is_empty() { String::new() } else { format!("; {}", picture.left_out) };
         figure(&picture.svg, &format!("{caption}: {nodes}{left_out}"))
     };
-    let count = 1 + usize::from(found.reshape.is_some());
     let sides = [side("Before", found.nodes.len(), &before), side("After", count, &after)];
     element("div", "sides", &sides.into_iter().collect())
 }

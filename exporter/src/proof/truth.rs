@@ -13,7 +13,7 @@ use super::parting::{in_main_graph, output_of};
 use super::report::number;
 use super::{Case, Difference, Pair, Plan, Proof, Work, inputs_of};
 use crate::evaluate::multiplications;
-use crate::recognize::Found;
+use crate::recognize::{Arrangement, Found};
 use crate::runtime::{Runtime, Session};
 use crate::tensor::{ElementType, Tensor};
 
@@ -237,8 +237,8 @@ fn first(tensor: &Tensor, samples: usize) -> Vec<f64> {
 /// A model with what its layers read and compute as its outputs.
 struct Probe {
     session: Box<dyn Session>,
-    /// For each layer: where its input is to be found, and its output.
-    places: Vec<(Source, usize)>,
+    /// For each layer: where its input is to be found, its output, and how that has the numbers.
+    places: Vec<(Source, usize, Arrangement)>,
 }
 
 #[derive(Clone, Copy)]
@@ -268,7 +268,7 @@ impl Probe {
             let fed = signature.inputs.iter().position(|port| port.name == found.input);
             let input = ValueInfoProto::of_any_shape(&found.input, found.element.into());
             let source = fed.map_or_else(|| Source::Output(place(input)), Source::Input);
-            places.push((source, place(output_of(found))));
+            places.push((source, place(output_of(found)), found.arrangement.clone()));
         }
         let session = runtime.prepare_showing(model, &values, shapes)?;
         Ok(Self { session, places })
@@ -277,12 +277,12 @@ impl Probe {
     /// What each layer read and computed on `inputs`.
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Values>> {
         let outputs = self.session.run(inputs)?;
-        let one = |&(source, output): &(Source, usize)| {
-            let input = match source {
+        let one = |(source, output, written): &(Source, usize, Arrangement)| {
+            let input = match *source {
                 Source::Input(index) => &inputs[index],
                 Source::Output(index) => &outputs[index],
             };
-            Values { input: input.clone(), output: outputs[output].clone() }
+            Values { input: input.clone(), output: written.samples_first(outputs[*output].clone()) }
         };
         Ok(self.places.iter().map(one).collect())
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use isqrt_cov_op::{Layer, OperatorKind};
 
-use super::observe::Subject;
+use super::observe::{Subject, samples_first};
 use super::probe::PROBES;
 use super::probed::extreme;
 use super::region::Region;
@@ -71,7 +71,8 @@ impl Subject<'_> {
         let (given, before) = before.split_first()?;
         let mut numbers = given.to_f64();
         let blank = numbers.len() / dims[0];
-        if numbers[..blank].iter().any(|number| number.is_finite() && *number != 0.0) {
+        let mut of_blank = samples_first(dims, given.clone()).to_f64().into_iter().take(blank);
+        if of_blank.any(|number| number.is_finite() && number != 0.0) {
             return Some(true);
         }
         numbers.iter_mut().filter(|number| !number.is_finite()).for_each(|number| *number = 0.0);

@@ -44,8 +44,8 @@ pub struct Found {
     pub output: String,
     /// Element type of both.
     pub element: ElementType,
-    /// Shape of one sample of `output` where it differs from the operator's: a trailing axis of 1, or a flat matrix.
-    pub reshape: Option<Vec<usize>>,
+    /// How `output` has the operator's numbers.
+    pub arrangement: Arrangement,
     /// Indices, among the nodes of its graph, of the nodes that only this region needs.
     pub nodes: Vec<usize>,
     /// The region as a model of its own: one input of the shape that it was evaluated with, one output.
@@ -56,6 +56,25 @@ pub struct Found {
     pub evaluator: String,
     /// Why it was recognized.
     pub evidence: Evidence,
+}
+
+/// How a value of a graph has the numbers of an operator's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Arrangement {
+    /// As the operator gives them.
+    AsGiven,
+    /// Each sample in this shape: with a trailing axis of 1, or as a flat matrix.
+    Reshaped(Vec<usize>),
+    /// Triangles [D, N], one in each column: optimizers let the product behind transpose them.
+    SamplesLast,
+}
+
+impl Arrangement {
+    /// The same numbers, sample after sample.
+    #[must_use]
+    pub fn samples_first(&self, output: Tensor) -> Tensor {
+        if *self == Self::SamplesLast { output.transposed() } else { output }
+    }
 }
 
 #[cfg(test)]
@@ -69,7 +88,7 @@ impl Found {
             input: input.to_owned(),
             output: output.to_owned(),
             element: ElementType::F32,
-            reshape: None,
+            arrangement: Arrangement::AsGiven,
             nodes,
             region: ModelProto::default(),
             seen: None,

@@ -10,7 +10,7 @@ use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 use super::observe::{Cut, Observed};
 use super::places::Place;
 use super::probed::samples;
-use super::{Evidence, Found, Hole, Lost};
+use super::{Arrangement, Evidence, Found, Hole, Lost};
 use crate::constants::Constants;
 use crate::graph::{Flow, Kind, ValueId, is_matrix_product};
 use crate::scope::Scope;
@@ -33,7 +33,7 @@ impl Lost {
             input: self.input.clone(),
             output: self.output.clone(),
             element: hole.element,
-            reshape: (own != sample).then_some(sample),
+            arrangement: if own == sample { Arrangement::AsGiven } else { Arrangement::Reshaped(sample) },
             nodes: hole.nodes.clone(),
             region: ModelProto::default(),
             seen: None,

@@ -52,8 +52,10 @@ pub struct Observed {
 pub struct Cut {
     /// The value.
     pub value: ValueId,
-    /// What it was for each batch of probes.
+    /// What it was for each batch of probes, the samples first.
     pub outputs: Vec<Tensor>,
+    /// Whether it has the samples last.
+    pub samples_last: bool,
     /// Whether something outside of the region reads it.
     pub leaves: bool,
 }
@@ -121,10 +123,11 @@ impl Subject<'_> {
         spend(&[PROBES.len().next_multiple_of(dims[0]), dims[1..].iter().product(), inner]).ok()?;
         let probes = inputs(operator, dims);
         let part = Arc::new(self.part(&region.cuts));
-        let (evaluator, resolution, inputs, seen, scalars);
+        let (evaluator, resolution, inputs, seen, samples_last, scalars);
         if let Some(exact) = self.evaluate(&part, &region, &probes, runtime) {
             (evaluator, resolution) = ("float64 evaluator".to_owned(), Resolution::exact(element));
-            (inputs, seen, scalars) = (probes, exact.seen, exact.scalars);
+            (inputs, seen) = (probes, exact.seen);
+            (samples_last, scalars) = (exact.samples_last, exact.scalars);
         } else if region.nodes.iter().any(|&node| self.place.flow.graph.node[node].op_type() == "Loop") {
             // What did not end within the evaluator's bounds may not end in a runtime at all.
             return None;
@@ -136,9 +139,9 @@ impl Subject<'_> {
             let rounded = |probe: &Tensor| Tensor::from_f64(element, dims, &probe.to_f64());
             inputs = probes.iter().map(rounded).collect::<Vec<_>>();
             seen = evaluate_in(runtime, &part, &region.cuts, element, &inputs)?;
-            scalars = HashSet::new();
+            (samples_last, scalars) = Default::default();
         }
-        let (cuts, through, others) = in_order(&region, dims, seen, inputs.len());
+        let (cuts, through, others) = in_order(&region, dims, seen, &samples_last, inputs.len());
         let (matrices, factors) = others.into_iter().partition(|cut| self.is_end(cut.value));
         Some(Observed {
             region,
@@ -257,6 +260,7 @@ impl Subject<'_> {
             done: HashMap::new(),
             kept: 0,
             seen: HashMap::new(),
+            samples_last: HashSet::new(),
             scalars: HashSet::new(),
         };
         let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
@@ -278,6 +282,7 @@ fn distance(part: &ModelProto, probes: Vec<Tensor>, layer: &Layer, runtime: &dyn
         .map(|probe| evaluator.run(std::slice::from_ref(probe)).ok()?.pop())
         .collect::<Option<_>>()?;
     let dims = probes[0].dims();
+    let outputs: Vec<Tensor> = outputs.into_iter().map(|output| samples_first(dims, output)).collect();
     if outputs.iter().any(|output| output.dims().first() != dims.first()) {
         return Some(f64::INFINITY);
     }
@@ -292,12 +297,14 @@ fn in_order(
     region: &Region,
     input: &[usize],
     mut seen: HashMap<ValueId, Vec<Tensor>>,
+    samples_last: &HashSet<ValueId>,
     runs: usize,
 ) -> (Vec<Cut>, usize, Vec<Cut>) {
     seen.retain(|_, outputs| outputs.len() == runs);
     let mut take = |values: &[ValueId]| -> Vec<Cut> {
         let cut = |&value: &ValueId| {
-            Some(Cut { value, outputs: seen.remove(&value)?, leaves: region.exits.contains(&value) })
+            let (leaves, samples_last) = (region.exits.contains(&value), samples_last.contains(&value));
+            Some(Cut { value, outputs: seen.remove(&value)?, leaves, samples_last })
         };
         values.iter().rev().filter_map(cut).collect()
     };
@@ -322,6 +329,7 @@ struct Cuts<'a> {
     /// Elements of what is kept.
     kept: usize,
     seen: HashMap<ValueId, Vec<Tensor>>,
+    samples_last: HashSet<ValueId>,
     scalars: HashSet<ValueId>,
 }
 
@@ -348,7 +356,13 @@ impl Watcher for Cuts<'_> {
     fn saw(&mut self, _: &Scope, name: &str, value: &Tensor, declared: ElementType) {
         let Some(&id) = self.wanted.get(name) else { return };
         let Seen { tensor, element } = self.subject.seen;
-        if declared == *element && self.keeps(id, value.dims()) {
+        if declared == *element && has_samples_last(tensor.dims(), value.dims()) {
+            let value = value.transposed();
+            if self.keeps(id, value.dims()) {
+                self.samples_last.insert(id);
+                self.seen.entry(id).or_default().push(value);
+            }
+        } else if declared == *element && self.keeps(id, value.dims()) {
             self.seen.entry(id).or_default().push(value.clone());
         }
         if value.dims().iter().product::<usize>() == tensor.dims()[0] {
@@ -401,6 +415,17 @@ fn is_triangle(input: &[usize], output: &[usize]) -> bool {
     let sides = sides(input);
     sides.iter().any(|side| per_sample == side * (side + 1) / 2)
         && !sides.iter().any(|side| per_sample == side * side)
+}
+
+/// Whether an output of shape `output` is triangles, one in each column.
+fn has_samples_last(input: &[usize], output: &[usize]) -> bool {
+    let [entries, samples] = output[..] else { return false };
+    !could_be_output(input, output) && samples == input[0] && is_triangle(input, &[samples, entries])
+}
+
+/// An output for an input of shape `input`, the samples first.
+pub fn samples_first(input: &[usize], output: Tensor) -> Tensor {
+    if has_samples_last(input, output.dims()) { output.transposed() } else { output }
 }
 
 /// Whether an output of shape `output` has as many numbers a sample as a matrix or a triangle over some axis of `input`.

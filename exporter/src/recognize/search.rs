@@ -6,7 +6,7 @@ use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
 use super::explain;
-use super::findings::{Findings, Found, Lost, Miss};
+use super::findings::{Arrangement, Findings, Found, Lost, Miss};
 use super::identify::{Identification, identify};
 use super::observe::{Cut, Limit, Observed, Subject};
 use super::places::Place;
@@ -220,7 +220,7 @@ impl<'a> Search<'a> {
         let mut best: Option<(ValueId, Found)> = None;
         let mut limited = None;
         for cut in observed.cuts.iter().chain(&observed.matrices) {
-            if best.as_ref().is_some_and(|(_, found)| found.reshape.is_none()) {
+            if best.as_ref().is_some_and(|(_, found)| found.arrangement == Arrangement::AsGiven) {
                 break;
             }
             let Some(found) = self.certain(candidate, observed, cut, operator) else { continue };
@@ -392,7 +392,11 @@ impl<'a> Search<'a> {
             input: flow.names[candidate.input].to_owned(),
             output: flow.names[cut.value].to_owned(),
             element: observed.element,
-            reshape: (own.as_ref() != Some(&sample)).then_some(sample),
+            arrangement: match own {
+                _ if cut.samples_last => Arrangement::SamplesLast,
+                Some(own) if own == sample => Arrangement::AsGiven,
+                _ => Arrangement::Reshaped(sample),
+            },
             nodes: flow.needed_only_for(&[cut.value], &[candidate.input]),
             region: ModelProto::default(),
             seen: None,
@@ -408,7 +412,9 @@ impl<'a> Search<'a> {
     fn lost(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
         let flow = &self.places[candidate.place].flow;
         let is_lost = |cut: &&Cut| {
-            lost::is_constant(&cut.outputs) && !lost::is_meant(flow, &observed.scalars, cut.value)
+            !cut.samples_last
+                && lost::is_constant(&cut.outputs)
+                && !lost::is_meant(flow, &observed.scalars, cut.value)
         };
         // A single position has no covariance.
         let dims = observed.probed.dims();

@@ -22,7 +22,7 @@ use crate::commands::proving::Proving;
 use crate::functions;
 use crate::progress::Progress;
 use crate::proof::{Proof, distance_in_float64, latency, rounding};
-use crate::recognize::{Evidence, Findings, Found};
+use crate::recognize::{Arrangement, Evidence, Findings, Found};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
 use crate::signature::Signature;
@@ -190,7 +190,7 @@ fn found(original: &ModelProto, placed: &[Placed]) -> Vec<Found> {
             input: input.clone(),
             output: output.clone(),
             element: ElementType::F32,
-            reshape: None,
+            arrangement: Arrangement::AsGiven,
             nodes: (first..=last).collect(),
             region: ModelProto::default(),
             seen: None,
