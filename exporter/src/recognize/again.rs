@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
-use super::findings::Found;
+use super::explain;
+use super::findings::{Findings, Found, Miss};
 use super::places::{Place, places};
 use super::region::{multiplying_functions, products};
 use crate::graph::{NodeId, ValueId};
@@ -18,18 +19,25 @@ use crate::scope::{Scope, bodies};
 /// How often what is left of layers is searched.
 const MOST_PASSES: usize = 8;
 
-/// Adds to `layers`, found in the graphs `here` of `model`, what `search` finds once they are operators, and takes out those
-/// that another one nearly gives.
+/// Adds to `findings`, of the graphs `here` of `model`, the layers that `search` finds once these are operators, and takes out
+/// those that another one nearly gives, and those whose iteration something else needs.
 pub fn complete(
     model: &ModelProto,
     here: &[Place],
-    layers: &mut Vec<Found>,
+    findings: &mut Findings,
     search: impl Fn(&ModelProto, &[Place]) -> Option<Vec<Found>>,
 ) {
+    let layers = &mut findings.layers;
     if leaves_products(model, here, layers) {
         layers.extend(rest(model, layers.clone(), search));
     }
     share(model, here, layers);
+    let costly = take_costly(model, here, layers);
+    let misses = costly.into_iter().map(|found| {
+        let reason = explain::costly(&found);
+        Miss::of(found, reason)
+    });
+    findings.misses.extend(misses);
 }
 
 /// What `search` finds once these layers of `original` are operators, and what it found then, and so on.
@@ -84,6 +92,41 @@ fn leaves_products(model: &ModelProto, places: &[Place], layers: &[Found]) -> bo
         let stays = |node: &NodeId| products.contains(node) && !freed.contains(node);
         here.iter().any(|&(_, input, output)| place.flow.between(input, output).iter().any(stays))
     })
+}
+
+/// Takes out the layers that would add work: most products on the way to them stay, since something else needs them. They are
+/// returned.
+fn take_costly(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) -> Vec<Found> {
+    let multiplying = multiplying_functions(&model.functions);
+    let mut costly = Vec::new();
+    for place in places {
+        let mut products: Option<HashSet<NodeId>> = None;
+        loop {
+            let here = values_of(place, layers);
+            if here.is_empty() {
+                break;
+            }
+            let products = products
+                .get_or_insert_with(|| self::products(&place.flow, &multiplying).into_iter().collect());
+            let all = freed(place, &here);
+            let least = here.iter().enumerate().find_map(|(index, &(found, input, output))| {
+                let way = place.flow.between(input, output);
+                let way: Vec<&NodeId> = way.intersection(products).collect();
+                if way.iter().all(|node| all.contains(node)) {
+                    return None;
+                }
+                let mut others = here.clone();
+                others.remove(index);
+                let others = freed(place, &others);
+                let own = products.iter().filter(|node| all.contains(node) && !others.contains(node)).count();
+                (2 * own < way.len()).then(|| found.output.clone())
+            });
+            let Some(output) = least else { break };
+            costly
+                .extend(layers.extract_if(.., |found| found.scope == place.scope && found.output == output));
+        }
+    }
+    costly
 }
 
 /// Takes out the layers that are made of what another one gives without any product: a triangle of a matrix that is needed

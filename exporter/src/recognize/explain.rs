@@ -58,6 +58,16 @@ pub fn limited(found: &Found, limit: &Limit) -> String {
     }
 }
 
+/// Why a layer is left as it is that would be computed twice.
+#[must_use]
+pub fn costly(found: &Found) -> String {
+    format!(
+        "it is {}, but the model needs most of what is multiplied on the way to it for something else too: an operator would \
+         add to the work, not take it over",
+        found.layer
+    )
+}
+
 /// Why a layer is none that is another function where its input has the shape `dims`.
 #[must_use]
 pub fn of_one_size(found: &Found, error: f64, dims: &[usize]) -> String {

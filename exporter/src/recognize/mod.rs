@@ -82,7 +82,7 @@ fn recognized(
     let bodies = bodies(model);
     let places = places(model, graph, &bodies);
     let mut findings = searched(model, graph, &places, runtime, known)?;
-    again::complete(model, &places, &mut findings.layers, |model, places| {
+    again::complete(model, &places, &mut findings, |model, places| {
         let found = searched(model, model.graph.as_ref()?, places, runtime, known);
         Some(found.ok()?.layers)
     });

@@ -2,8 +2,10 @@
 //! another way is.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use isqrt_cov::recognize::recognize;
+use isqrt_cov::recognize::{Arrangement, recognize};
+use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::{OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
@@ -548,4 +550,52 @@ fn what_one_layer_leaves_is_searched_for_others() {
     assert!(findings.layers.iter().any(|found| found.output == "root"), "{findings:?}");
     let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
     assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// Optimizers leave the transposition of a triangle to the product behind it.
+#[test]
+fn a_triangle_may_stand_in_columns() {
+    let (mut model, _, root) = without_triangle();
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.push(
+        NodeProto::new("Transpose", &[&root], &["last"]).with(AttributeProto::ints("perm", &[1, 2, 0])),
+    );
+    graph.output.clear();
+    let triangle = add_triangle(graph, "last");
+    // Rows of entries, a column for each sample.
+    let shape = graph.initializer.iter_mut().find(|tensor| tensor.name().ends_with("/shape")).unwrap();
+    *shape = TensorProto::from_values(&shape.name().to_owned(), &[2], &[256_i64, -1]);
+    graph.node.last_mut().unwrap().attribute = vec![AttributeProto::int("axis", 0)];
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let [found] = &findings.layers[..] else { panic!("{findings:?}") };
+    assert_eq!((&found.output, &found.arrangement), (&triangle, &Arrangement::SamplesLast));
+
+    let input = model.graph.as_ref().unwrap().input[0].clone();
+    assert_eq!(input.name(), found.input);
+    let input = found.seen.clone().unwrap();
+    let run = |model: &ModelProto| {
+        let session = Embedded::new().prepare(&Arc::new(model.clone()), &[input.dims().to_vec()]).unwrap();
+        session.run(std::slice::from_ref(&input)).unwrap().remove(0)
+    };
+    let [before, after] = [run(&model), run(&rewritten(&model, &findings))];
+    assert_eq!((before.dims(), after.dims()), (&[136, input.dims()[0]][..], before.dims()));
+    let (before, after) = (before.to_f64(), after.to_f64());
+    assert!(before.iter().zip(&after).all(|(before, after)| (before - after).abs() < 1e-5));
+}
+
+/// Where the iteration is needed for something else, an operator beside it would be computed in vain.
+#[test]
+fn a_root_whose_iteration_stays_is_left() {
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let products = graph.node.iter().filter(|node| node.op_type() == "MatMul");
+    let products: Vec<String> = products.map(|node| node.output[0].clone()).collect();
+    for product in &products[2..products.len() - 1] {
+        let other = format!("{product}/other");
+        graph.node.push(NodeProto::new("Relu", &[product], &[&other]));
+        graph.output.push(ValueInfoProto { name: Some(other), ..ValueInfoProto::default() });
+    }
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    assert!(findings.layers.iter().all(|found| found.layer.operator == OperatorKind::CovariancePooling));
+    assert!(findings.misses.iter().any(|miss| miss.reason.contains("add to the work")), "{findings:?}");
 }

@@ -33,7 +33,8 @@ fn distance(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &
 /// What the replacement must not touch: every node that is left, every initializer that is left, and all the rest.
 fn check_untouched(original: &ModelProto, rewritten: &ModelProto, name: &str) {
     let (before, after) = (original.graph.as_ref().unwrap(), rewritten.graph.as_ref().unwrap());
-    let ours = |node: &&NodeProto| holds_operator(node) || node.name().ends_with("/reshape");
+    let writes = |node: &&NodeProto| ["/reshape", "/transpose"].iter().any(|end| node.name().ends_with(end));
+    let ours = |node: &&NodeProto| holds_operator(node) || writes(node);
     let mut remaining = before.node.iter();
     for node in after.node.iter().filter(|node| !ours(node)) {
         assert!(remaining.any(|other| other == node), "{name}: node `{}` changed", node.name());

@@ -101,3 +101,28 @@ fn a_matrix_that_large_numbers_make_asymmetric_has_no_root_of_ours() {
     assert!(findings.layers.is_empty(), "{findings:?}");
     assert!(findings.misses.iter().any(|miss| miss.reason.contains("is not symmetric")), "{findings:?}");
 }
+
+/// A network makes an image smaller: the sizes first tried leave one position, whose covariance is 0.
+#[test]
+fn a_layer_is_found_behind_large_strides() {
+    for name in ["own/dynamic_sizes_dyn18_hw.onnx", "own/dynamic_sizes_ts17_hw.onnx"] {
+        for halvings in [2, 4, 5] {
+            let mut model = load(&corpus().join(name));
+            let graph = model.graph.as_mut().unwrap();
+            let mut from = read_instead_of_input(graph, "small");
+            for halving in 1..=halvings {
+                let to = if halving == halvings { "small".to_owned() } else { format!("small{halving}") };
+                let pool = NodeProto::new("MaxPool", &[&from], &[&to])
+                    .with(AttributeProto::ints("kernel_shape", &[3, 3]))
+                    .with(AttributeProto::ints("strides", &[2, 2]))
+                    .with(AttributeProto::ints("pads", &[1, 1, 1, 1]));
+                graph.node.push(pool);
+                from = to;
+            }
+            let findings = found_in(&model);
+            let [found] = &findings.layers[..] else { panic!("{name}, {halvings}: {findings:?}") };
+            assert_eq!((found.layer.operator, &*found.input), (OperatorKind::IsqrtCov, "small"));
+            assert!(found.layer.centered && findings.misses.is_empty(), "{name}, {halvings}: {findings:?}");
+        }
+    }
+}
