@@ -564,7 +564,7 @@ fn a_triangle_may_stand_in_columns() {
     let triangle = add_triangle(graph, "last");
     // Rows of entries, a column for each sample.
     let shape = graph.initializer.iter_mut().find(|tensor| tensor.name().ends_with("/shape")).unwrap();
-    *shape = TensorProto::from_values(&shape.name().to_owned(), &[2], &[256_i64, -1]);
+    *shape = TensorProto::from_values(shape.name(), &[2], &[256_i64, -1]);
     graph.node.last_mut().unwrap().attribute = vec![AttributeProto::int("axis", 0)];
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
