@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
+use isqrt_cov_op::{Layout, OperatorKind};
 use isqrt_cov_proto::onnx::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
 
 use crate::graph::{self, Flow, ValueId, subgraphs};
-use crate::recognize::{Arrangement, Found};
+use crate::recognize::{Arrangement, Found, Groups};
 use crate::scope::{Scope, body};
 use crate::{functions, fused};
 
@@ -136,13 +137,52 @@ fn called(model: &ModelProto) -> HashSet<(String, String)> {
     called
 }
 
-/// The node that computes a layer, and the one that writes its output as the graph expects it.
+/// The node that computes a layer, with those around it that make its input and its output what the graph has.
 fn fused(found: &Found, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec<NodeProto> {
-    let operator = found.layer.name();
-    let node = |output: &str, name: &str| fused::node_of(&found.layer, &found.input, output).named(name);
-    let name = names.fresh(&format!("{}/{operator}", found.output));
+    let name = names.fresh(&format!("{}/{}", found.output, found.layer.name()));
+    let mut nodes = found.groups.map_or_else(Vec::new, |groups| merging(found, groups, &name, names, shapes));
+    let input = nodes.last().map_or(&found.input, |merged| &merged.output[0]).clone();
+    nodes.extend(writing(found, &input, &name, names, shapes));
+    nodes
+}
+
+/// The nodes that count groups as samples in front of a layer's node.
+fn merging(
+    found: &Found,
+    groups: Groups,
+    name: &str,
+    names: &mut Names,
+    shapes: &mut Vec<TensorProto>,
+) -> Vec<NodeProto> {
+    let value = |names: &mut Names, what: &str| names.fresh(&format!("{name}/{what}"));
+    let [flat, merged, shape] = ["flat", "input", "input/shape"].map(|what| value(names, what));
+    // As many samples as before, and what is left for the axis that may be of any size.
+    let channels = groups.channels as i64;
+    let dims = match (found.layer.operator, found.layer.layout) {
+        (OperatorKind::MatrixSqrt, _) => [0, channels, channels],
+        (_, Layout::ChannelsFirst) => [0, channels, -1],
+        (_, Layout::ChannelsLast) => [0, -1, channels],
+    };
+    shapes.push(TensorProto::from_values(&shape, &[dims.len()], &dims));
+    vec![
+        NodeProto::new("Flatten", &[&found.input], &[&flat])
+            .with(AttributeProto::int("axis", 2))
+            .named(&format!("{name}/flatten")),
+        NodeProto::new("Reshape", &[&flat, &shape], &[&merged]).named(&format!("{name}/merge")),
+    ]
+}
+
+/// The node of a layer's operator, and the one that writes its output as the graph has it.
+fn writing(
+    found: &Found,
+    input: &str,
+    name: &str,
+    names: &mut Names,
+    shapes: &mut Vec<TensorProto>,
+) -> Vec<NodeProto> {
+    let node = |output: &str| fused::node_of(&found.layer, input, output).named(name);
     let sample = match &found.arrangement {
-        Arrangement::AsGiven => return vec![node(&found.output, &name)],
+        Arrangement::AsGiven => return vec![node(&found.output)],
         Arrangement::SamplesLast => None,
         Arrangement::Reshaped(sample) => Some(sample),
     };
@@ -151,15 +191,16 @@ fn fused(found: &Found, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec
         let transpose = NodeProto::new("Transpose", &[&own], &[&found.output])
             .with(AttributeProto::ints("perm", &[1, 0]))
             .named(&format!("{name}/transpose"));
-        return vec![node(&own, &name), transpose];
+        return vec![node(&own), transpose];
     };
     let shape = names.fresh(&format!("{name}/shape"));
-    // 0 copies the batch axis, whatever its size.
-    let dims: Vec<i64> = std::iter::once(0).chain(sample.iter().map(|&dim| dim as i64)).collect();
+    // 0 copies the batch axis, whatever its size; of groups there are several in a sample.
+    let samples = if found.groups.is_some() { -1 } else { 0 };
+    let dims: Vec<i64> = std::iter::once(samples).chain(sample.iter().map(|&dim| dim as i64)).collect();
     shapes.push(TensorProto::from_values(&shape, &[dims.len()], &dims));
     let reshape =
         NodeProto::new("Reshape", &[&own, &shape], &[&found.output]).named(&format!("{name}/reshape"));
-    vec![node(&own, &name), reshape]
+    vec![node(&own), reshape]
 }
 
 /// Drops the initializers that only the replaced regions used, and the descriptions of values that are gone.

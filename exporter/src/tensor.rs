@@ -167,6 +167,15 @@ impl Tensor {
         }
     }
 
+    /// The same floating-point numbers in another shape.
+    ///
+    /// # Panics
+    /// If that has another number of elements, or they are other ones.
+    #[must_use]
+    pub fn reshaped(&self, dims: &[usize]) -> Self {
+        Self::from_f64(self.element_type(), dims, &self.to_f64())
+    }
+
     /// The transpose of a matrix of floating-point numbers.
     ///
     /// # Panics

@@ -215,16 +215,24 @@ fn pictures(found: &Found, original: &ModelProto) -> Markup {
     let before: Vec<&NodeProto> = found.nodes.iter().filter_map(|&node| nodes.get(node)).collect();
     let before = picture(&before, &found.input, &found.output);
     // As the rewriting makes them; the names of what is between do not matter here.
-    let mut after = vec![fused::node_of(&found.layer, &found.input, &found.output)];
+    let mut after = Vec::new();
+    let mut input = &*found.input;
+    if found.groups.is_some() {
+        after.push(NodeProto::new("Flatten", &[input], &["flat"]));
+        after.push(NodeProto::new("Reshape", &["flat"], &["merged"]));
+        input = "merged";
+    }
+    let mut node = fused::node_of(&found.layer, input, &found.output);
     let writes = match found.arrangement {
         Arrangement::AsGiven => None,
         Arrangement::Reshaped(_) => Some("Reshape"),
         Arrangement::SamplesLast => Some("Transpose"),
     };
-    if let Some(operator) = writes {
-        after[0].output = vec!["own".to_owned()];
-        after.push(NodeProto::new(operator, &["own"], &[&found.output]));
+    if writes.is_some() {
+        node.output = vec!["own".to_owned()];
     }
+    after.push(node);
+    after.extend(writes.map(|operator| NodeProto::new(operator, &["own"], &[&found.output])));
     let count = after.len();
     let after = picture(&after.iter().collect::<Vec<_>>(), &found.input, &found.output);
     let side = |caption: &str, nodes: usize, picture: &Picture| {

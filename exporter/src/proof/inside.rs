@@ -29,7 +29,7 @@ pub(super) fn inside(found: &Found, runtime: &dyn Runtime) -> Result<Accuracy> {
     let values = |model: ModelProto| -> Result<Values> {
         let session = runtime.prepare(&Arc::new(model), &[input.dims().to_vec()])?;
         let output = session.run(std::slice::from_ref(input))?.pop().context("the layer has no output")?;
-        Ok(Values { input: input.clone(), output: found.arrangement.samples_first(output) })
+        Ok(Values { input: found.own_input(input.clone()), output: found.own_output(output) })
     };
     let mut accuracy = Accuracy::default();
     accuracy.add(&found.layer, &values(before)?, &values(after)?, BUDGET, "a random input")?;

@@ -13,7 +13,7 @@ use super::parting::{in_main_graph, output_of};
 use super::report::number;
 use super::{Case, Difference, Pair, Plan, Proof, Work, inputs_of};
 use crate::evaluate::multiplications;
-use crate::recognize::{Arrangement, Found};
+use crate::recognize::Found;
 use crate::runtime::{Runtime, Session};
 use crate::tensor::{ElementType, Tensor};
 
@@ -235,10 +235,10 @@ fn first(tensor: &Tensor, samples: usize) -> Vec<f64> {
 }
 
 /// A model with what its layers read and compute as its outputs.
-struct Probe {
+struct Probe<'l> {
     session: Box<dyn Session>,
-    /// For each layer: where its input is to be found, its output, and how that has the numbers.
-    places: Vec<(Source, usize, Arrangement)>,
+    /// For each layer: where its input is to be found, and its output.
+    places: Vec<(Source, usize, &'l Found)>,
 }
 
 #[derive(Clone, Copy)]
@@ -247,10 +247,10 @@ enum Source {
     Output(usize),
 }
 
-impl Probe {
+impl<'l> Probe<'l> {
     fn new(
         model: &Arc<ModelProto>,
-        layers: &[&Found],
+        layers: &[&'l Found],
         runtime: &dyn Runtime,
         shapes: &[Vec<usize>],
     ) -> Result<Self> {
@@ -264,11 +264,11 @@ impl Probe {
             })
         };
         let mut places = Vec::new();
-        for found in layers {
+        for &found in layers {
             let fed = signature.inputs.iter().position(|port| port.name == found.input);
             let input = ValueInfoProto::of_any_shape(&found.input, found.element.into());
             let source = fed.map_or_else(|| Source::Output(place(input)), Source::Input);
-            places.push((source, place(output_of(found)), found.arrangement.clone()));
+            places.push((source, place(output_of(found)), found));
         }
         let session = runtime.prepare_showing(model, &values, shapes)?;
         Ok(Self { session, places })
@@ -277,12 +277,15 @@ impl Probe {
     /// What each layer read and computed on `inputs`.
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Values>> {
         let outputs = self.session.run(inputs)?;
-        let one = |(source, output, written): &(Source, usize, Arrangement)| {
-            let input = match *source {
+        let one = |&(source, output, found): &(Source, usize, &Found)| {
+            let input = match source {
                 Source::Input(index) => &inputs[index],
                 Source::Output(index) => &outputs[index],
             };
-            Values { input: input.clone(), output: written.samples_first(outputs[*output].clone()) }
+            Values {
+                input: found.own_input(input.clone()),
+                output: found.own_output(outputs[output].clone()),
+            }
         };
         Ok(self.places.iter().map(one).collect())
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use isqrt_cov_op::{Layer, OperatorKind};
 
-use super::observe::{Subject, samples_first};
+use super::observe::Subject;
 use super::probe::PROBES;
 use super::probed::extreme;
 use super::region::Region;
@@ -57,7 +57,7 @@ impl Subject<'_> {
         exits: &[ValueId],
         runtime: &dyn Runtime,
     ) -> Option<bool> {
-        let dims = self.seen.tensor.dims();
+        let dims = &self.dims()[..];
         let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
         let sample: usize = dims[1..].iter().product();
         values[..sample].fill(0.0);
@@ -71,16 +71,20 @@ impl Subject<'_> {
         let (given, before) = before.split_first()?;
         let mut numbers = given.to_f64();
         let blank = numbers.len() / dims[0];
-        let mut of_blank = samples_first(dims, given.clone()).to_f64().into_iter().take(blank);
+        let mut of_blank = self.own_output(given.clone()).to_f64().into_iter().take(blank);
         if of_blank.any(|number| number.is_finite() && number != 0.0) {
             return Some(true);
         }
         numbers.iter_mut().filter(|number| !number.is_finite()).for_each(|number| *number = 0.0);
         let entry = |value, dims: &[usize]| Entry { value, element: self.seen.element, dims: dims.to_vec() };
-        let entries = [entry(self.input, dims), entry(output, given.dims())];
+        let seen = self.seen.tensor.dims();
+        let entries = [entry(self.input, seen), entry(output, given.dims())];
         let part = extract(self.model, &self.place.flow, self.place.opsets, &entries, self.frozen, exits);
         let given = Tensor::from_f64(ElementType::F64, given.dims(), &numbers);
-        let after = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?.run(&[input, given]).ok()?;
+        let after = Evaluator::new(&part, Precision::Exact, Some(runtime))
+            .ok()?
+            .run(&[input.reshaped(seen), given])
+            .ok()?;
         Some(before.iter().zip(&after).any(|(before, after)| has_others(before, after)))
     }
 }

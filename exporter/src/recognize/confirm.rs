@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use isqrt_cov_op::OperatorKind;
 use isqrt_cov_proto::onnx::TensorProto;
 
+use super::findings::merged;
 use super::identify::Resolution;
 use super::observe::{Subject, is_symmetric};
 use super::region::decides_by_size;
@@ -114,7 +115,11 @@ impl Search<'_> {
         let Some(seen) = survey.get(self.places, claim.place, claim.input).filter(|_| claim.stands()) else {
             return;
         };
-        claim.reason = if claim.is_root() && !is_symmetric(&seen.tensor) {
+        let groups = seen.tensor.dims().get(1).copied();
+        let has_others = claim.found.groups.is_some_and(|own| groups != Some(own.count));
+        claim.reason = if has_others {
+            Some(explain::of_one_size(&claim.found, f64::INFINITY, seen.tensor.dims()))
+        } else if claim.is_root() && !is_symmetric(&seen.tensor) {
             Some(explain::not_symmetric(&claim.found, "other sizes"))
         } else {
             self.departs(claim, seen, survey.frozen(self.places, claim.place))
@@ -162,7 +167,8 @@ impl Search<'_> {
     /// What a claim is made of, where its input is like `seen`.
     fn claimed<'s>(&'s self, claim: &Claim, seen: &'s Seen, frozen: &'s [TensorProto]) -> Subject<'s> {
         let place = &self.places[claim.place];
-        Subject { model: self.model, place, frozen, seen, input: claim.input, products: &[] }
+        let grouped = claim.found.groups.is_some();
+        Subject { model: self.model, place, frozen, seen, input: claim.input, products: &[], grouped }
     }
 
     /// How a layer departs from what was found, in words, where its input is like `seen`.
@@ -233,8 +239,9 @@ fn resized(claim: &Claim, first: &[usize], other: &[usize], most: u64) -> Vec<Ve
         (0..first.len()).map(size).collect()
     };
     let is_short = |dims: &Vec<usize>| {
-        let one = claim.found.layer.extent(dims).map(|extent| multiplications(&claim.found.layer, extent));
-        one.is_ok_and(|one| (one as u64).saturating_mul(dims[0] as u64) <= most)
+        let own = if claim.found.groups.is_some() { merged(dims) } else { dims.clone() };
+        let one = claim.found.layer.extent(&own).map(|extent| multiplications(&claim.found.layer, extent));
+        one.is_ok_and(|one| (one as u64).saturating_mul(own[0] as u64) <= most)
     };
     let mut shapes: Vec<Vec<usize>> = Vec::new();
     for sizes in &MORE_SIZES {

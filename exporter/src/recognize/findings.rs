@@ -44,6 +44,8 @@ pub struct Found {
     pub output: String,
     /// Element type of both.
     pub element: ElementType,
+    /// The second axis of `input`, where samples are counted by it as well.
+    pub groups: Option<Groups>,
     /// How `output` has the operator's numbers.
     pub arrangement: Arrangement,
     /// Indices, among the nodes of its graph, of the nodes that only this region needs.
@@ -58,23 +60,30 @@ pub struct Found {
     pub evidence: Evidence,
 }
 
+/// An axis behind the first that counts samples as well: the operator gets both as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups {
+    /// Its size.
+    pub count: usize,
+    /// Channels of each of its samples.
+    pub channels: usize,
+}
+
+/// A shape with its first two axes as one.
+#[must_use]
+pub fn merged(dims: &[usize]) -> Vec<usize> {
+    [&[dims[0] * dims[1]], &dims[2..]].concat()
+}
+
 /// How a value of a graph has the numbers of an operator's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arrangement {
     /// As the operator gives them.
     AsGiven,
-    /// Each sample in this shape: with a trailing axis of 1, or as a flat matrix.
+    /// Each sample, or all groups of one, in this shape: with a trailing axis of 1, or as a flat matrix.
     Reshaped(Vec<usize>),
     /// Triangles [D, N], one in each column: optimizers let the product behind transpose them.
     SamplesLast,
-}
-
-impl Arrangement {
-    /// The same numbers, sample after sample.
-    #[must_use]
-    pub fn samples_first(&self, output: Tensor) -> Tensor {
-        if *self == Self::SamplesLast { output.transposed() } else { output }
-    }
 }
 
 #[cfg(test)]
@@ -88,6 +97,7 @@ impl Found {
             input: input.to_owned(),
             output: output.to_owned(),
             element: ElementType::F32,
+            groups: None,
             arrangement: Arrangement::AsGiven,
             nodes,
             region: ModelProto::default(),
@@ -120,6 +130,22 @@ impl Evidence {
 }
 
 impl Found {
+    /// What the operator reads where the graph has `input`.
+    #[must_use]
+    pub fn own_input(&self, input: Tensor) -> Tensor {
+        if self.groups.is_some() { input.reshaped(&merged(input.dims())) } else { input }
+    }
+
+    /// What the operator gives where the graph has `output`, sample after sample.
+    #[must_use]
+    pub fn own_output(&self, output: Tensor) -> Tensor {
+        match self.arrangement {
+            Arrangement::SamplesLast => output.transposed(),
+            Arrangement::Reshaped(_) if self.groups.is_some() => output.reshaped(&merged(output.dims())),
+            _ => output,
+        }
+    }
+
     /// Whether the layer was put back on the user's word instead of being recognized.
     #[must_use]
     pub fn is_repaired(&self) -> bool {

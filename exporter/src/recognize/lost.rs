@@ -33,6 +33,7 @@ impl Lost {
             input: self.input.clone(),
             output: self.output.clone(),
             element: hole.element,
+            groups: None,
             arrangement: if own == sample { Arrangement::AsGiven } else { Arrangement::Reshaped(sample) },
             nodes: hole.nodes.clone(),
             region: ModelProto::default(),

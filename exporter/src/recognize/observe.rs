@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use isqrt_cov_op::{Layer, OperatorKind};
 
+use super::findings::merged;
 use super::identify::Resolution;
 use super::judge;
 use super::odd::Odd;
@@ -15,12 +16,12 @@ use super::region::Region;
 use super::survey::Seen;
 use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision, Watcher};
-use crate::extract::{Entry, extract};
+use crate::extract::{Entry, extract, value_info};
 use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
-use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
+use isqrt_cov_proto::onnx::{ModelProto, NodeProto, TensorProto};
 
 /// A region with what it computed from each probe.
 pub struct Observed {
@@ -52,10 +53,10 @@ pub struct Observed {
 pub struct Cut {
     /// The value.
     pub value: ValueId,
-    /// What it was for each batch of probes, the samples first.
+    /// What it was for each batch of probes, the samples first and groups among them.
     pub outputs: Vec<Tensor>,
-    /// Whether it has the samples last.
-    pub samples_last: bool,
+    /// Its shape in the graph.
+    pub dims: Vec<usize>,
     /// Whether something outside of the region reads it.
     pub leaves: bool,
 }
@@ -66,6 +67,13 @@ pub enum Limit {
     Inside(String),
     /// A graph that asks for a NaN puts a number where the operator would give 0, on inputs that are 0 everywhere.
     OfBlank,
+}
+
+impl Cut {
+    /// Whether it has triangles in columns.
+    pub fn has_samples_last(&self) -> bool {
+        self.dims.len() == 2 && self.dims != self.outputs[0].dims()
+    }
 }
 
 /// A region that is to be evaluated.
@@ -82,6 +90,8 @@ pub struct Subject<'a> {
     pub input: ValueId,
     /// The products that a region from there could explain.
     pub products: &'a [NodeId],
+    /// Whether the input's second axis counts samples as well.
+    pub grouped: bool,
 }
 
 /// Elements of a region's values that are kept, at most.
@@ -92,7 +102,39 @@ impl Subject<'_> {
     pub fn part(&self, outputs: &[ValueId]) -> ModelProto {
         let entry =
             Entry { value: self.input, element: self.seen.element, dims: self.seen.tensor.dims().to_vec() };
-        extract(self.model, &self.place.flow, self.place.opsets, &[entry], self.frozen, outputs)
+        let part = extract(self.model, &self.place.flow, self.place.opsets, &[entry], self.frozen, outputs);
+        if self.grouped { self.taking_groups(part) } else { part }
+    }
+
+    /// A part with its input's first two axes as one.
+    fn taking_groups(&self, mut part: ModelProto) -> ModelProto {
+        let name = self.place.flow.names[self.input];
+        let [own, shape] = ["own", "shape"].map(|what| format!("{name}/{what}"));
+        let dims: Vec<i64> = self.seen.tensor.dims().iter().map(|&dim| dim as i64).collect();
+        if let Some(graph) = &mut part.graph {
+            graph.initializer.push(TensorProto::from_values(&shape, &[dims.len()], &dims));
+            graph.node.insert(0, NodeProto::new("Reshape", &[&own, &shape], &[name]));
+            graph.input = vec![value_info(&own, self.seen.element, &self.dims())];
+        }
+        part
+    }
+
+    /// The shape of what the operator reads.
+    pub fn dims(&self) -> Vec<usize> {
+        let dims = self.seen.tensor.dims();
+        if self.grouped { merged(dims) } else { dims.to_vec() }
+    }
+
+    /// What the operator gives where the graph has `output`, the samples first.
+    pub fn own_output(&self, output: Tensor) -> Tensor {
+        let (seen, found) = (self.seen.tensor.dims(), output.dims());
+        if self.grouped && found.len() >= 3 && found[..2] == seen[..2] {
+            output.reshaped(&merged(found))
+        } else if has_samples_last(&self.dims(), found) {
+            output.transposed()
+        } else {
+            output
+        }
     }
 
     /// Evaluates the region on every probe. None where it cannot hold `operator`.
@@ -100,7 +142,7 @@ impl Subject<'_> {
     /// The float64 evaluator comes first: it rounds nothing, so that what is computed shows apart from how. Where it
     /// lacks an operator, `runtime` evaluates the region.
     pub fn observe(&self, operator: OperatorKind, runtime: &dyn Runtime) -> Option<Observed> {
-        let (element, dims) = (self.seen.element, self.seen.tensor.dims());
+        let (element, dims) = (self.seen.element, &self.dims()[..]);
         let possible = match operator {
             // The operator reads one triangle: it stands for the iteration only where the matrices are symmetric.
             OperatorKind::MatrixSqrt => {
@@ -123,12 +165,14 @@ impl Subject<'_> {
         spend(&[PROBES.len().next_multiple_of(dims[0]), dims[1..].iter().product(), inner]).ok()?;
         let probes = inputs(operator, dims);
         let part = Arc::new(self.part(&region.cuts));
-        let (evaluator, resolution, inputs, seen, samples_last, scalars);
+        let (evaluator, resolution, inputs, seen, shapes, scalars);
         if let Some(exact) = self.evaluate(&part, &region, &probes, runtime) {
             (evaluator, resolution) = ("float64 evaluator".to_owned(), Resolution::exact(element));
             (inputs, seen) = (probes, exact.seen);
-            (samples_last, scalars) = (exact.samples_last, exact.scalars);
-        } else if region.nodes.iter().any(|&node| self.place.flow.graph.node[node].op_type() == "Loop") {
+            (shapes, scalars) = (exact.shapes, exact.scalars);
+        } else if self.grouped
+            || region.nodes.iter().any(|&node| self.place.flow.graph.node[node].op_type() == "Loop")
+        {
             // What did not end within the evaluator's bounds may not end in a runtime at all.
             return None;
         } else {
@@ -139,9 +183,9 @@ impl Subject<'_> {
             let rounded = |probe: &Tensor| Tensor::from_f64(element, dims, &probe.to_f64());
             inputs = probes.iter().map(rounded).collect::<Vec<_>>();
             seen = evaluate_in(runtime, &part, &region.cuts, element, &inputs)?;
-            (samples_last, scalars) = Default::default();
+            (shapes, scalars) = Default::default();
         }
-        let (cuts, through, others) = in_order(&region, dims, seen, &samples_last, inputs.len());
+        let (cuts, through, others) = in_order(&region, dims, seen, shapes, inputs.len());
         let (matrices, factors) = others.into_iter().partition(|cut| self.is_end(cut.value));
         Some(Observed {
             region,
@@ -199,9 +243,9 @@ impl Subject<'_> {
         if self.seen.tensor.dims().contains(&0) {
             return None;
         }
-        let mut probes = inputs(layer.operator, self.seen.tensor.dims());
+        let mut probes = inputs(layer.operator, &self.dims());
         probes.truncate(1);
-        distance(&self.part(&[output]), probes, layer, runtime)
+        self.distance_on(&self.part(&[output]), probes, layer, runtime)
     }
 
     /// Why `layer` may not stand for `output` though it gives the same on the probes. None where it may, or it cannot be told.
@@ -212,10 +256,10 @@ impl Subject<'_> {
 
     /// Inputs, in words, on which `output` is not what `layer` gives. None where there are no such, or it cannot be told.
     fn limit_inside(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<String> {
-        let (dims, tolerance) = (self.seen.tensor.dims(), Resolution::exact(self.seen.element).tolerance);
+        let (dims, tolerance) = (&self.dims()[..], Resolution::exact(self.seen.element).tolerance);
         let part = self.part(&[output]);
         let departs = |input: Tensor, amplified: f64| {
-            let distance = distance(&part, vec![input], layer, runtime);
+            let distance = self.distance_on(&part, vec![input], layer, runtime);
             distance.is_some_and(|distance| distance > amplified * tolerance)
         };
         let departs_at = |probe: &Probe| departs(extreme(layer.operator, dims, probe), 1.0);
@@ -242,6 +286,27 @@ impl Subject<'_> {
         (!told).then(|| "that hold a NaN".to_owned())
     }
 
+    /// How far what `part` computes is from what `layer` gives. None where it cannot be told.
+    fn distance_on(
+        &self,
+        part: &ModelProto,
+        probes: Vec<Tensor>,
+        layer: &Layer,
+        runtime: &dyn Runtime,
+    ) -> Option<f64> {
+        let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
+        let output = |probe: &Tensor| evaluator.run(std::slice::from_ref(probe)).ok()?.pop();
+        let outputs: Vec<Tensor> =
+            probes.iter().map(|probe| Some(self.own_output(output(probe)?))).collect::<Option<_>>()?;
+        let dims = probes[0].dims();
+        if outputs.iter().any(|output| output.dims().first() != dims.first()) {
+            return Some(f64::INFINITY);
+        }
+        let error = judge::error(layer, &Probed::new(probes), &outputs);
+        // What was not worked out to the end tells nothing.
+        error.filter(|_| !is_spent())
+    }
+
     /// What the values of the region were that could be an operator's output, for each batch of probes, in float64;
     /// nothing for those that could not be reached; and the values of one number a sample. None where no value could.
     fn evaluate(
@@ -260,7 +325,7 @@ impl Subject<'_> {
             done: HashMap::new(),
             kept: 0,
             seen: HashMap::new(),
-            samples_last: HashSet::new(),
+            shapes: HashMap::new(),
             scalars: HashSet::new(),
         };
         let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
@@ -274,37 +339,21 @@ impl Subject<'_> {
     }
 }
 
-/// How far what `part` computes is from what `layer` gives. None where it cannot be told.
-fn distance(part: &ModelProto, probes: Vec<Tensor>, layer: &Layer, runtime: &dyn Runtime) -> Option<f64> {
-    let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
-    let outputs: Vec<Tensor> = probes
-        .iter()
-        .map(|probe| evaluator.run(std::slice::from_ref(probe)).ok()?.pop())
-        .collect::<Option<_>>()?;
-    let dims = probes[0].dims();
-    let outputs: Vec<Tensor> = outputs.into_iter().map(|output| samples_first(dims, output)).collect();
-    if outputs.iter().any(|output| output.dims().first() != dims.first()) {
-        return Some(f64::INFINITY);
-    }
-    let error = judge::error(layer, &Probed::new(probes), &outputs);
-    // What was not worked out to the end tells nothing.
-    error.filter(|_| !is_spent())
-}
-
 /// The values of a region, with an input of the shape `input`, that were seen in all `runs`, in the order in which explanations
 /// are tried, how many of them all goes through, and the matrices beside them.
 fn in_order(
     region: &Region,
     input: &[usize],
     mut seen: HashMap<ValueId, Vec<Tensor>>,
-    samples_last: &HashSet<ValueId>,
+    mut shapes: HashMap<ValueId, Vec<usize>>,
     runs: usize,
 ) -> (Vec<Cut>, usize, Vec<Cut>) {
     seen.retain(|_, outputs| outputs.len() == runs);
     let mut take = |values: &[ValueId]| -> Vec<Cut> {
         let cut = |&value: &ValueId| {
-            let (leaves, samples_last) = (region.exits.contains(&value), samples_last.contains(&value));
-            Some(Cut { value, outputs: seen.remove(&value)?, leaves, samples_last })
+            let outputs = seen.remove(&value)?;
+            let dims = shapes.remove(&value).unwrap_or_else(|| outputs[0].dims().to_vec());
+            Some(Cut { value, outputs, dims, leaves: region.exits.contains(&value) })
         };
         values.iter().rev().filter_map(cut).collect()
     };
@@ -329,7 +378,8 @@ struct Cuts<'a> {
     /// Elements of what is kept.
     kept: usize,
     seen: HashMap<ValueId, Vec<Tensor>>,
-    samples_last: HashSet<ValueId>,
+    /// The shapes of what is kept, as the graph has them.
+    shapes: HashMap<ValueId, Vec<usize>>,
     scalars: HashSet<ValueId>,
 }
 
@@ -337,9 +387,10 @@ impl Cuts<'_> {
     /// Whether a value of these sizes is kept.
     fn keeps(&mut self, id: ValueId, dims: &[usize]) -> bool {
         let Self { subject, through, done, .. } = self;
-        let is_useful = could_be_output(subject.seen.tensor.dims(), dims)
+        let input = subject.dims();
+        let is_useful = could_be_output(&input, dims)
             && (through.contains(&id)
-                || is_triangle(subject.seen.tensor.dims(), dims)
+                || is_triangle(&input, dims)
                 || *done.entry(id).or_insert_with(|| subject.is_done(id)));
         if is_useful {
             self.kept += dims.iter().product::<usize>();
@@ -355,17 +406,14 @@ impl Watcher for Cuts<'_> {
 
     fn saw(&mut self, _: &Scope, name: &str, value: &Tensor, declared: ElementType) {
         let Some(&id) = self.wanted.get(name) else { return };
-        let Seen { tensor, element } = self.subject.seen;
-        if declared == *element && has_samples_last(tensor.dims(), value.dims()) {
-            let value = value.transposed();
-            if self.keeps(id, value.dims()) {
-                self.samples_last.insert(id);
-                self.seen.entry(id).or_default().push(value);
+        if declared == self.subject.seen.element {
+            let own = self.subject.own_output(value.clone());
+            if self.keeps(id, own.dims()) {
+                self.shapes.insert(id, value.dims().to_vec());
+                self.seen.entry(id).or_default().push(own);
             }
-        } else if declared == *element && self.keeps(id, value.dims()) {
-            self.seen.entry(id).or_default().push(value.clone());
         }
-        if value.dims().iter().product::<usize>() == tensor.dims()[0] {
+        if value.dims().iter().product::<usize>() == self.subject.dims()[0] {
             self.scalars.insert(id);
         }
     }
@@ -393,9 +441,9 @@ fn evaluate_in(
     Some(seen)
 }
 
-/// Whether every matrix of a tensor [N, d, d] is symmetric, up to rounding.
+/// Whether every matrix of a tensor [N, …, d, d] is symmetric, up to rounding.
 pub fn is_symmetric(tensor: &Tensor) -> bool {
-    let side = tensor.dims()[1];
+    let side = tensor.dims().last().copied().unwrap_or(1).max(1);
     let values = tensor.to_f64();
     values.chunks_exact(side * side).all(|matrix| {
         let largest = matrix.iter().fold(0.0, |largest: f64, entry| largest.max(entry.abs()));
@@ -421,11 +469,6 @@ fn is_triangle(input: &[usize], output: &[usize]) -> bool {
 fn has_samples_last(input: &[usize], output: &[usize]) -> bool {
     let [entries, samples] = output[..] else { return false };
     !could_be_output(input, output) && samples == input[0] && is_triangle(input, &[samples, entries])
-}
-
-/// An output for an input of shape `input`, the samples first.
-pub fn samples_first(input: &[usize], output: Tensor) -> Tensor {
-    if has_samples_last(input, output.dims()) { output.transposed() } else { output }
 }
 
 /// Whether an output of shape `output` has as many numbers a sample as a matrix or a triangle over some axis of `input`.

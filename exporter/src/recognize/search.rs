@@ -6,7 +6,7 @@ use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
 use super::explain;
-use super::findings::{Arrangement, Findings, Found, Lost, Miss};
+use super::findings::{Arrangement, Findings, Found, Groups, Lost, Miss};
 use super::identify::{Identification, identify};
 use super::observe::{Cut, Limit, Observed, Subject};
 use super::places::Place;
@@ -26,6 +26,8 @@ pub struct Candidate {
     pub place: usize,
     /// The value there.
     pub input: ValueId,
+    /// Whether its second axis counts samples as well.
+    grouped: bool,
     /// The products that a region from here could explain.
     products: Vec<NodeId>,
 }
@@ -41,8 +43,10 @@ pub fn candidates(model: &ModelProto, places: &[Place]) -> Vec<Candidate> {
                 inputs.entry(input).or_default().push(product);
             }
         }
-        let mut here: Vec<Candidate> =
-            inputs.into_iter().map(|(input, products)| Candidate { place, input, products }).collect();
+        let mut here: Vec<Candidate> = inputs
+            .into_iter()
+            .map(|(input, products)| Candidate { place, input, grouped: false, products })
+            .collect();
         here.sort_by_key(|candidate| flow.depth(candidate.input));
         all.extend(here);
     }
@@ -105,6 +109,32 @@ impl<'a> Search<'a> {
 
     /// Searches the regions that follow from these values.
     pub fn run(&mut self, candidates: &[Candidate]) {
+        let unexplained = self.explain_all(candidates);
+        let grouped: Vec<Candidate> =
+            candidates.iter().filter_map(|candidate| self.with_groups(candidate)).collect();
+        self.explain_all(&grouped);
+        for (candidate, observed) in &unexplained {
+            if !self.is_explained(candidate) {
+                self.miss(candidate, observed);
+            }
+        }
+    }
+
+    /// A candidate of which nothing is explained, with its second axis counting samples; none where it has too few axes.
+    fn with_groups(&self, candidate: &Candidate) -> Option<Candidate> {
+        let &Candidate { place, input, ref products, .. } = candidate;
+        let is_possible = self.survey.get(self.places, place, input)?.tensor.dims().len() >= 4;
+        let products = products.clone();
+        (is_possible && !self.is_explained(candidate)).then_some(Candidate {
+            place,
+            input,
+            grouped: true,
+            products,
+        })
+    }
+
+    /// Keeps the layers among the regions that follow from these values. Returns the regions that hold none.
+    fn explain_all<'c>(&mut self, candidates: &'c [Candidate]) -> Vec<(&'c Candidate, Observed)> {
         let mut unexplained: Vec<(&Candidate, Observed)> = Vec::new();
         for candidate in candidates {
             let Some(observed) = self.observe(candidate, OperatorKind::IsqrtCov) else { continue };
@@ -142,11 +172,7 @@ impl<'a> Search<'a> {
                 self.explain(candidate, &observed, OperatorKind::MatrixSqrt, &[]);
             }
         }
-        for (candidate, observed) in &unexplained {
-            if !self.is_explained(candidate) {
-                self.miss(candidate, observed);
-            }
-        }
+        unexplained
     }
 
     /// The place that a finding is in.
@@ -205,7 +231,8 @@ impl<'a> Search<'a> {
         let seen = self.survey.get(self.places, candidate.place, candidate.input)?;
         let frozen = self.survey.frozen(self.places, candidate.place);
         let products = &candidate.products;
-        Some(Subject { model: self.model, place, frozen, seen, input: candidate.input, products })
+        let (input, grouped) = (candidate.input, candidate.grouped);
+        Some(Subject { model: self.model, place, frozen, seen, input, products, grouped })
     }
 
     /// Looks for a cut that `operator` explains; the finding, if there is one, is kept. Of the regions `before` none was
@@ -217,23 +244,29 @@ impl<'a> Search<'a> {
         operator: OperatorKind,
         before: &[(&Candidate, Observed)],
     ) -> bool {
-        let mut best: Option<(ValueId, Found)> = None;
+        let mut best: Option<(ValueId, Found, bool)> = None;
         let mut limited = None;
         for cut in observed.cuts.iter().chain(&observed.matrices) {
-            if best.as_ref().is_some_and(|(_, found)| found.arrangement == Arrangement::AsGiven) {
+            let is_as_given = |found: &Found| found.arrangement == Arrangement::AsGiven;
+            if best.as_ref().is_some_and(|(_, found, pays)| *pays && is_as_given(found)) {
                 break;
             }
             let Some(found) = self.certain(candidate, observed, cut, operator) else { continue };
-            // Downstream first, but rather a value of the operator's own shape than the same numbers reshaped.
-            if best.as_ref().is_some_and(|(_, best)| best.layer != found.layer) {
+            // Downstream first, but rather what takes the place of most products, and rather a value of the operator's own
+            // shape than the same numbers in another.
+            let pays = self.pays(candidate, cut.value, &found);
+            let is_better = best.as_ref().is_none_or(|(_, best, paid)| {
+                pays && !paid || pays == *paid && best.layer == found.layer && !is_as_given(best)
+            });
+            if !is_better {
                 continue;
             }
             match self.limit(candidate, cut, &found.layer) {
-                None => best = Some((cut.value, found)),
+                None => best = Some((cut.value, found, pays)),
                 Some(limit) => limited = limited.or(Some((found, limit))),
             }
         }
-        let Some((output, found)) = best else {
+        let Some((output, found, _)) = best else {
             self.findings.misses.extend(limited.map(|(found, limit)| {
                 let reason = explain::limited(&found, &limit);
                 Miss::of(found, reason)
@@ -243,6 +276,16 @@ impl<'a> Search<'a> {
         let (candidate, found) = self.with_centering(output, &found, before).unwrap_or((candidate, found));
         self.keep(candidate, output, found);
         true
+    }
+
+    /// Whether most products on the way to a value give way to its operator, by itself.
+    fn pays(&self, candidate: &Candidate, output: ValueId, found: &Found) -> bool {
+        let way = self.places[candidate.place].flow.between(candidate.input, output);
+        let products = candidate.products.iter().filter(|product| way.contains(product));
+        let (own, all) = products.fold((0, 0), |(own, all), product| {
+            (own + usize::from(found.nodes.binary_search(product).is_ok()), all + 1)
+        });
+        2 * own >= all
     }
 
     /// A layer that was found where its input is centered, from before that: there it is none of the values that all goes
@@ -363,6 +406,7 @@ impl<'a> Search<'a> {
 
     fn keep(&mut self, candidate: &Candidate, output: ValueId, mut found: Found) {
         if let Some(subject) = self.subject(candidate) {
+            let subject = Subject { grouped: false, ..subject };
             (found.region, found.seen) = (subject.part(&[output]), Some(subject.seen.declared()));
         }
         // Nodes that something else needs too are explained as well: no part of the layer is a layer of its own.
@@ -384,7 +428,12 @@ impl<'a> Search<'a> {
         let known: Vec<Option<usize>> = observed.probed.dims().iter().copied().map(Some).collect();
         let own: Option<Vec<usize>> =
             layer.output_tail(&known).ok().and_then(|tail| tail.into_iter().collect());
-        let sample = cut.outputs[0].dims()[1..].to_vec();
+        let sample = cut.dims[1..].to_vec();
+        let extent = layer.extent(observed.probed.dims()).ok().filter(|_| candidate.grouped);
+        let seen = self.survey.get(self.places, candidate.place, candidate.input);
+        let groups = extent
+            .zip(seen)
+            .map(|(extent, seen)| Groups { count: seen.tensor.dims()[1], channels: extent.channels });
         Found {
             layer,
             scope: scope.clone(),
@@ -392,8 +441,9 @@ impl<'a> Search<'a> {
             input: flow.names[candidate.input].to_owned(),
             output: flow.names[cut.value].to_owned(),
             element: observed.element,
+            groups,
             arrangement: match own {
-                _ if cut.samples_last => Arrangement::SamplesLast,
+                _ if cut.has_samples_last() => Arrangement::SamplesLast,
                 Some(own) if own == sample => Arrangement::AsGiven,
                 _ => Arrangement::Reshaped(sample),
             },
@@ -412,13 +462,16 @@ impl<'a> Search<'a> {
     fn lost(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
         let flow = &self.places[candidate.place].flow;
         let is_lost = |cut: &&Cut| {
-            !cut.samples_last
+            !cut.has_samples_last()
                 && lost::is_constant(&cut.outputs)
                 && !lost::is_meant(flow, &observed.scalars, cut.value)
         };
         // A single position has no covariance.
         let dims = observed.probed.dims();
         let positions = |axes: &[usize]| axes.iter().product::<usize>();
+        if candidate.grouped {
+            return false;
+        }
         if positions(&dims[2..]) == 1 || positions(&dims[1..dims.len() - 1]) == 1 {
             return false;
         }

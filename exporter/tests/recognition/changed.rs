@@ -4,11 +4,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use isqrt_cov::recognize::{Arrangement, recognize};
+use isqrt_cov::recognize::{Arrangement, Findings, Found, Groups, recognize};
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
+use isqrt_cov::tensor::Tensor;
 use isqrt_cov_op::{OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::onnx::tensor_shape_proto::{Dimension, dimension};
 use isqrt_cov_proto::onnx::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
     ValueInfoProto,
@@ -570,17 +572,69 @@ fn a_triangle_may_stand_in_columns() {
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
     assert_eq!((&found.output, &found.arrangement), (&triangle, &Arrangement::SamplesLast));
 
-    let input = model.graph.as_ref().unwrap().input[0].clone();
-    assert_eq!(input.name(), found.input);
+    assert_eq!(outputs_of(&model, found).dims(), [136, 2]);
+    check_same(&model, &findings);
+}
+
+/// What a model computes of what its first layer read.
+fn outputs_of(model: &ModelProto, found: &Found) -> Tensor {
     let input = found.seen.clone().unwrap();
-    let run = |model: &ModelProto| {
-        let session = Embedded::new().prepare(&Arc::new(model.clone()), &[input.dims().to_vec()]).unwrap();
-        session.run(std::slice::from_ref(&input)).unwrap().remove(0)
-    };
-    let [before, after] = [run(&model), run(&rewritten(&model, &findings))];
-    assert_eq!((before.dims(), after.dims()), (&[136, input.dims()[0]][..], before.dims()));
+    assert_eq!(model.graph.as_ref().unwrap().input[0].name(), found.input);
+    let session = Embedded::new().prepare(&Arc::new(model.clone()), &[input.dims().to_vec()]).unwrap();
+    session.run(&[input]).unwrap().remove(0)
+}
+
+/// Checks that a model computes the same once it is converted, and has nothing left to convert.
+fn check_same(model: &ModelProto, findings: &Findings) {
+    let converted = rewritten(model, findings);
+    let [before, after] = [model, &converted].map(|model| outputs_of(model, &findings.layers[0]));
+    assert_eq!(before.dims(), after.dims());
     let (before, after) = (before.to_f64(), after.to_f64());
     assert!(before.iter().zip(&after).all(|(before, after)| (before - after).abs() < 1e-5));
+    let again = recognize(&converted, &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// Groups of channels have a root each, and an axis of their own: to the operator they are samples.
+#[test]
+fn groups_are_samples() {
+    let (mut model, map, root) = without_triangle();
+    let graph = model.graph.as_mut().unwrap();
+    assert_eq!((graph.node[0].op_type(), &graph.node[0].output[0]), ("Reshape", &map));
+    // Two groups of 16 channels, in front of the axes that the layer knows.
+    let constants = |node: &NodeProto| node.input[1].clone();
+    let of = |graph: &GraphProto, operator: &str| {
+        graph.node.iter().position(|node| node.op_type() == operator).unwrap()
+    };
+    let [shape, mean, trace] =
+        ["Reshape", "ReduceMean", "ReduceSum"].map(|operator| constants(&graph.node[of(graph, operator)]));
+    for (name, values) in [(shape, &[-1, 2, 16, 49][..]), (mean, &[3]), (trace, &[2, 3])] {
+        graph.initializer.retain(|tensor| tensor.name() != name);
+        graph.initializer.push(TensorProto::from_values(&name, &[values.len()], values));
+    }
+    let transpose = of(graph, "Transpose");
+    graph.node[transpose].attribute = vec![AttributeProto::ints("perm", &[0, 1, 3, 2])];
+    let any = |size: usize| Dimension::from(size);
+    let open = Dimension { value: Some(dimension::Value::DimParam("n".to_owned())), ..Dimension::default() };
+    let input = graph.input[0].name().to_owned();
+    graph.input = vec![ValueInfoProto::tensor(&input, DataType::Float, [open, any(32), any(7), any(7)])];
+    graph.output = vec![ValueInfoProto { name: Some(root.clone()), ..ValueInfoProto::default() }];
+    graph.value_info.clear();
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let [found] = &findings.layers[..] else { panic!("{findings:?}") };
+    assert_eq!((&found.input, &found.output), (&map, &root));
+    assert_eq!(found.groups, Some(Groups { count: 2, channels: 16 }));
+    assert!(found.layer.centered && found.layer.iterations == 5);
+    // The region of what is found reads the map itself.
+    check_same(&found.region, &Findings { layers: vec![alone(found)], ..Findings::default() });
+    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// A finding in the model that it was cut out as.
+fn alone(found: &Found) -> Found {
+    let nodes = (0..found.region.graph.as_ref().unwrap().node.len()).collect();
+    Found { nodes, ..found.clone() }
 }
 
 /// Where the iteration is needed for something else, an operator beside it would be computed in vain.

@@ -33,7 +33,9 @@ fn distance(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &
 /// What the replacement must not touch: every node that is left, every initializer that is left, and all the rest.
 fn check_untouched(original: &ModelProto, rewritten: &ModelProto, name: &str) {
     let (before, after) = (original.graph.as_ref().unwrap(), rewritten.graph.as_ref().unwrap());
-    let writes = |node: &&NodeProto| ["/reshape", "/transpose"].iter().any(|end| node.name().ends_with(end));
+    let writes = |node: &&NodeProto| {
+        ["/reshape", "/transpose", "/flatten", "/merge"].iter().any(|end| node.name().ends_with(end))
+    };
     let ours = |node: &&NodeProto| holds_operator(node) || writes(node);
     let mut remaining = before.node.iter();
     for node in after.node.iter().filter(|node| !ours(node)) {

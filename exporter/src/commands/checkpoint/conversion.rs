@@ -190,6 +190,7 @@ fn found(original: &ModelProto, placed: &[Placed]) -> Vec<Found> {
             input: input.clone(),
             output: output.clone(),
             element: ElementType::F32,
+            groups: None,
             arrangement: Arrangement::AsGiven,
             nodes: (first..=last).collect(),
             region: ModelProto::default(),
