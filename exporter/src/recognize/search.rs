@@ -109,10 +109,12 @@ impl<'a> Search<'a> {
 
     /// Searches the regions that follow from these values.
     pub fn run(&mut self, candidates: &[Candidate]) {
-        let unexplained = self.explain_all(candidates);
+        let unexplained = self.explain_features(candidates);
         let grouped: Vec<Candidate> =
             candidates.iter().filter_map(|candidate| self.with_groups(candidate)).collect();
-        self.explain_all(&grouped);
+        self.explain_features(&grouped);
+        self.explain_matrices(candidates);
+        self.explain_matrices(&grouped);
         for (candidate, observed) in &unexplained {
             if !self.is_explained(candidate) {
                 self.miss(candidate, observed);
@@ -133,8 +135,17 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Keeps the layers among the regions that follow from these values. Returns the regions that hold none.
-    fn explain_all<'c>(&mut self, candidates: &'c [Candidate]) -> Vec<(&'c Candidate, Observed)> {
+    /// Keeps the roots of what these values are as matrices.
+    fn explain_matrices(&mut self, candidates: &[Candidate]) {
+        for candidate in candidates {
+            if let Some(observed) = self.observe(candidate, OperatorKind::MatrixSqrt) {
+                self.explain(candidate, &observed, OperatorKind::MatrixSqrt, &[]);
+            }
+        }
+    }
+
+    /// Keeps the layers among the regions that follow from these values as feature maps. Returns the regions that hold none.
+    fn explain_features<'c>(&mut self, candidates: &'c [Candidate]) -> Vec<(&'c Candidate, Observed)> {
         let mut unexplained: Vec<(&Candidate, Observed)> = Vec::new();
         for candidate in candidates {
             let Some(observed) = self.observe(candidate, OperatorKind::IsqrtCov) else { continue };
@@ -165,11 +176,6 @@ impl<'a> Search<'a> {
         for (candidate, observed) in &unexplained {
             if !self.is_explained(candidate) {
                 self.explain(candidate, observed, OperatorKind::CovariancePooling, &unexplained);
-            }
-        }
-        for candidate in candidates {
-            if let Some(observed) = self.observe(candidate, OperatorKind::MatrixSqrt) {
-                self.explain(candidate, &observed, OperatorKind::MatrixSqrt, &[]);
             }
         }
         unexplained

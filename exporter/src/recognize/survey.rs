@@ -59,9 +59,14 @@ pub fn survey(
     let evaluator = Evaluator::new(model, Precision::Exact, Some(runtime))?;
     let mut best = Survey::default();
     let mut ran: Option<(usize, Survey)> = None;
-    let mut wider = 0..WIDER;
+    let mut sizes: Vec<Vec<Vec<usize>>> = Vec::new();
     for entries in trial.tries(graph)? {
-        if ran.is_some() && wider.next().is_none() {
+        // Sizes beside the batch: another batch makes no map wider.
+        let beside = entries.iter().map(|entry| entry.dims.get(1..).unwrap_or_default().to_vec()).collect();
+        if ran.is_some() && sizes.contains(&beside) {
+            continue;
+        }
+        if sizes.len() > WIDER {
             break;
         }
         if let Some(large) = too_large(&entries) {
@@ -83,6 +88,7 @@ pub fn survey(
                 format!("what layers may read has {kept} elements together, of which {MOST_KEPT} are kept")
             }
             Ok(_) => {
+                sizes.push(beside);
                 let narrow = survey.narrow(places, wanted);
                 if ran.as_ref().is_none_or(|(least, _)| narrow < *least) {
                     ran = Some((narrow, survey));
@@ -144,7 +150,7 @@ impl Survey {
             let dims = seen.tensor.dims();
             let positions = |axes: &[usize]| axes.iter().product::<usize>();
             dims.len() >= 3
-                && positions(&dims[1..]) > 1
+                && positions(&dims[1..]) != 1
                 && positions(&dims[2..]).min(positions(&dims[1..dims.len() - 1])) < POSITIONS
         };
         wanted.iter().filter_map(|&(place, value)| self.get(places, place, value)).filter(is_narrow).count()

@@ -106,23 +106,28 @@ fn a_matrix_that_large_numbers_make_asymmetric_has_no_root_of_ours() {
 #[test]
 fn a_layer_is_found_behind_large_strides() {
     for name in ["own/dynamic_sizes_dyn18_hw.onnx", "own/dynamic_sizes_ts17_hw.onnx"] {
-        for halvings in [2, 4, 5] {
+        // How often, by what, and what is added around: the last leaves no position at all of a small image.
+        for (times, stride, pad) in [(2, 2, 1), (4, 2, 1), (5, 2, 1), (1, 8, 0)] {
             let mut model = load(&corpus().join(name));
             let graph = model.graph.as_mut().unwrap();
             let mut from = read_instead_of_input(graph, "small");
-            for halving in 1..=halvings {
-                let to = if halving == halvings { "small".to_owned() } else { format!("small{halving}") };
+            for time in 1..=times {
+                let to = if time == times { "small".to_owned() } else { format!("small{time}") };
+                let size = stride + pad;
                 let pool = NodeProto::new("MaxPool", &[&from], &[&to])
-                    .with(AttributeProto::ints("kernel_shape", &[3, 3]))
-                    .with(AttributeProto::ints("strides", &[2, 2]))
-                    .with(AttributeProto::ints("pads", &[1, 1, 1, 1]));
+                    .with(AttributeProto::ints("kernel_shape", &[size, size]))
+                    .with(AttributeProto::ints("strides", &[stride, stride]))
+                    .with(AttributeProto::ints("pads", &[pad; 4]));
                 graph.node.push(pool);
                 from = to;
             }
             let findings = found_in(&model);
-            let [found] = &findings.layers[..] else { panic!("{name}, {halvings}: {findings:?}") };
+            let [found] = &findings.layers[..] else { panic!("{name}, {times} × {stride}: {findings:?}") };
             assert_eq!((found.layer.operator, &*found.input), (OperatorKind::IsqrtCov, "small"));
-            assert!(found.layer.centered && findings.misses.is_empty(), "{name}, {halvings}: {findings:?}");
+            assert!(
+                found.layer.centered && findings.misses.is_empty(),
+                "{name}, {times} × {stride}: {findings:?}"
+            );
         }
     }
 }
