@@ -507,6 +507,7 @@ impl<'a> Flow<'a> {
     /// those that read one of these for no output of the graph. `keep` stays needed, but for what is among the `values`.
     #[must_use]
     pub fn needed_only_for(&self, values: &[ValueId], keep: &[ValueId]) -> Vec<NodeId> {
+        let [values, keep] = [values, keep].map(|ids| ids.iter().copied().collect::<HashSet<ValueId>>());
         let mut dead = std::collections::BTreeSet::new();
         let mut pending: Vec<NodeId> = values.iter().filter_map(|&value| self.producer[value]).collect();
         while let Some(node) = pending.pop() {

@@ -12,6 +12,7 @@ use super::explain;
 use super::findings::{Findings, Found, Miss};
 use super::places::{Place, places};
 use super::region::{multiplying_functions, products};
+use crate::evaluate::budget::spend;
 use crate::graph::{NodeId, ValueId};
 use crate::rewrite;
 use crate::scope::{Scope, bodies};
@@ -29,10 +30,22 @@ pub fn complete(
 ) {
     let layers = &mut findings.layers;
     if leaves_products(model, here, layers) {
-        layers.extend(rest(model, layers.clone(), search));
+        let mut more = rest(model, layers.clone(), search);
+        // What reads or makes a value that the model itself has not stands in no place of it.
+        more.retain(|found| {
+            here.iter().any(|place| !values_of(place, std::slice::from_ref(found)).is_empty())
+        });
+        layers.extend(more);
     }
     share(model, here, layers);
     let costly = take_costly(model, here, layers);
+    // What is computed of the others as before may need nodes that would have gone.
+    for place in here {
+        let freed = freed(place, &values_of(place, layers));
+        for found in layers.iter_mut().filter(|found| found.scope == place.scope) {
+            found.nodes.retain(|node| freed.contains(node));
+        }
+    }
     let misses = costly.into_iter().map(|found| {
         let reason = explain::costly(&found);
         Miss::of(found, reason)
@@ -108,6 +121,10 @@ fn take_costly(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) ->
             }
             let products = products
                 .get_or_insert_with(|| self::products(&place.flow, &multiplying).into_iter().collect());
+            // A search for each of them through the graph.
+            if spend(&[place.flow.graph.node.len(), here.len() + 1, here.len() + 1]).is_err() {
+                break;
+            }
             let all = freed(place, &here);
             let least = here.iter().enumerate().find_map(|(index, &(found, input, output))| {
                 let way = place.flow.between(input, output);
@@ -140,8 +157,8 @@ fn share(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) {
         }
         let flow = &place.flow;
         let products: HashSet<NodeId> = products(flow, &multiplying).into_iter().collect();
+        let outputs: HashSet<ValueId> = here.iter().map(|&(_, _, output)| output).collect();
         let is_given = |output: ValueId| {
-            let outputs: HashSet<ValueId> = here.iter().map(|&(_, _, other)| other).collect();
             let nearest = flow.dominators(output).find(|value| outputs.contains(value));
             nearest.is_some_and(|value| flow.between(value, output).is_disjoint(&products))
         };
@@ -150,15 +167,7 @@ fn share(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) {
             .filter(|(_, _, output)| is_given(*output))
             .map(|(found, ..)| found.output.clone())
             .collect();
-        if given.is_empty() {
-            continue;
-        }
         layers.retain(|found| found.scope != place.scope || !given.contains(&found.output));
-        // What is computed of the others as before may need nodes that would have gone.
-        let freed = freed(place, &values_of(place, layers));
-        for found in layers.iter_mut().filter(|found| found.scope == place.scope) {
-            found.nodes.retain(|node| freed.contains(node));
-        }
     }
 }
 

@@ -27,9 +27,31 @@ impl Subject<'_> {
         }
         let (exits, behind) = self.behind(output);
         let flow = &self.place.flow;
+        if self.asks_for_nan(output, &behind) {
+            return true;
+        }
         let mut nodes = behind.into_iter().chain(flow.between(self.input, output));
         nodes.any(|node| flow.bends(node))
             && self.differs_on_blank(layer, output, &exits, runtime) == Some(true)
+    }
+
+    /// Whether the graph asks for a NaN behind trained weights, where it cannot be told what that does.
+    fn asks_for_nan(&self, output: ValueId, near: &HashSet<NodeId>) -> bool {
+        let flow = &self.place.flow;
+        let mut reached = HashSet::new();
+        let mut pending = vec![output];
+        while let Some(value) = pending.pop() {
+            for &node in &flow.consumers[value] {
+                if !reached.insert(node) {
+                    continue;
+                }
+                if matches!(flow.graph.node[node].op_type(), "IsNaN" | "IsInf") && !near.contains(&node) {
+                    return true;
+                }
+                pending.extend(flow.outputs(node));
+            }
+        }
+        false
     }
 
     /// What the region gives of what is made of `output`, and by which nodes.

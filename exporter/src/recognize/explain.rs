@@ -71,9 +71,14 @@ pub fn costly(found: &Found) -> String {
 /// Why a layer is none that is another function where its input has the shape `dims`.
 #[must_use]
 pub fn of_one_size(found: &Found, error: f64, dims: &[usize]) -> String {
+    let differs = if error.is_finite() {
+        format!("its numbers differ by {error:.1e}")
+    } else {
+        "it is another function".to_owned()
+    };
     format!(
-        "at the sizes first tried it is {}, but with an input of shape {dims:?} its numbers differ by {error:.1e}: \
-         what it computes depends on the shape",
+        "at the sizes first tried it is {}, but with an input of shape {dims:?} {differs}: what it computes depends on the \
+         shape",
         found.layer
     )
 }

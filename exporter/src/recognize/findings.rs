@@ -141,9 +141,16 @@ impl Found {
     pub fn own_output(&self, output: Tensor) -> Tensor {
         match self.arrangement {
             Arrangement::SamplesLast => output.transposed(),
-            Arrangement::Reshaped(_) if self.groups.is_some() => output.reshaped(&merged(output.dims())),
+            Arrangement::Reshaped(ref sample) if self.has_groups(sample) => {
+                output.reshaped(&merged(output.dims()))
+            }
             _ => output,
         }
+    }
+
+    /// Whether this is the shape of all groups of a sample, and not that of one among others.
+    fn has_groups(&self, sample: &[usize]) -> bool {
+        sample.len() > 1 && self.groups.is_some_and(|groups| groups.count == sample[0])
     }
 
     /// Whether the layer was put back on the user's word instead of being recognized.

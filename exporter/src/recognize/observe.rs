@@ -240,8 +240,12 @@ impl Subject<'_> {
     /// How far `output` is from what `layer` gives, on one batch of probes of the shape that was seen. None where it cannot be
     /// told.
     pub fn distance(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<f64> {
-        if self.seen.tensor.dims().contains(&0) {
+        let seen = self.seen.tensor.dims();
+        if seen.contains(&0) {
             return None;
+        }
+        if seen.len() < 3 + usize::from(self.grouped) {
+            return Some(f64::INFINITY);
         }
         let mut probes = inputs(layer.operator, &self.dims());
         probes.truncate(1);

@@ -262,7 +262,8 @@ impl<'a> Search<'a> {
             // shape than the same numbers in another.
             let pays = self.pays(candidate, cut.value, &found);
             let is_better = best.as_ref().is_none_or(|(_, best, paid)| {
-                pays && !paid || pays == *paid && best.layer == found.layer && !is_as_given(best)
+                pays && !paid
+                    || pays == *paid && best.layer == found.layer && !is_as_given(best) && is_as_given(&found)
             });
             if !is_better {
                 continue;

@@ -41,7 +41,7 @@ const POSITIONS: usize = 6;
 /// How many other sizes are tried, once the model runs, for maps of so many positions.
 const WIDER: usize = 4;
 
-/// Evaluates the model with the first input sizes that it takes, and in which no map is but a few positions if that can be had,
+/// Evaluates the model with the first input sizes that it takes and that leave no map but a few positions, if there are such,
 /// and keeps the `wanted` values of its `places` and what
 /// regions cut out there need from outside. Operators that regions do not hold are left to `runtime`.
 ///
