@@ -3,13 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
-use isqrt_cov_op::{Layout, OperatorKind};
 use isqrt_cov_proto::onnx::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
 
 use crate::graph::{self, Flow, ValueId, subgraphs};
-use crate::recognize::{Arrangement, Found, Groups};
+use crate::recognize::{Arrangement, Found};
 use crate::scope::{Scope, body};
 use crate::{functions, fused};
 
@@ -140,36 +139,30 @@ fn called(model: &ModelProto) -> HashSet<(String, String)> {
 /// The node that computes a layer, with those around it that make its input and its output what the graph has.
 fn fused(found: &Found, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec<NodeProto> {
     let name = names.fresh(&format!("{}/{}", found.output, found.layer.name()));
-    let mut nodes = found.groups.map_or_else(Vec::new, |groups| merging(found, groups, &name, names, shapes));
+    let mut nodes = if found.groups.is_some() { merging(found, &name, names, shapes) } else { Vec::new() };
     let input = nodes.last().map_or(&found.input, |merged| &merged.output[0]).clone();
     nodes.extend(writing(found, &input, &name, names, shapes));
     nodes
 }
 
-/// The nodes that count groups as samples in front of a layer's node.
-fn merging(
-    found: &Found,
-    groups: Groups,
-    name: &str,
-    names: &mut Names,
-    shapes: &mut Vec<TensorProto>,
-) -> Vec<NodeProto> {
-    let value = |names: &mut Names, what: &str| names.fresh(&format!("{name}/{what}"));
-    let [flat, merged, shape] = ["flat", "input", "input/shape"].map(|what| value(names, what));
-    // As many samples as before, and what is left for the axis that may be of any size.
-    let channels = groups.channels as i64;
-    let dims = match (found.layer.operator, found.layer.layout) {
-        (OperatorKind::MatrixSqrt, _) => [0, channels, channels],
-        (_, Layout::ChannelsFirst) => [0, channels, -1],
-        (_, Layout::ChannelsLast) => [0, -1, channels],
+/// The nodes that make the first two axes one in front of a layer's node, whatever sizes there are: a batch may be empty.
+fn merging(found: &Found, name: &str, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec<NodeProto> {
+    let [merged, sizes, rest, shape, all, from, to] =
+        ["input", "sizes", "rest", "merged", "all", "from", "to"]
+            .map(|what| names.fresh(&format!("{name}/{what}")));
+    let numbers = [(&all, -1), (&from, 2), (&to, i64::MAX)];
+    shapes.extend(numbers.map(|(name, number)| TensorProto::from_values(name, &[1], &[number])));
+    let nodes = [
+        NodeProto::new("Shape", &[&found.input], &[&sizes]),
+        NodeProto::new("Slice", &[&sizes, &from, &to], &[&rest]),
+        NodeProto::new("Concat", &[&all, &rest], &[&shape]).with(AttributeProto::int("axis", 0)),
+        NodeProto::new("Reshape", &[&found.input, &shape], &[&merged]),
+    ];
+    let named = |node: NodeProto| {
+        let name = format!("{}/node", node.output[0]);
+        node.named(&name)
     };
-    shapes.push(TensorProto::from_values(&shape, &[dims.len()], &dims));
-    vec![
-        NodeProto::new("Flatten", &[&found.input], &[&flat])
-            .with(AttributeProto::int("axis", 2))
-            .named(&format!("{name}/flatten")),
-        NodeProto::new("Reshape", &[&flat, &shape], &[&merged]).named(&format!("{name}/merge")),
-    ]
+    nodes.map(named).to_vec()
 }
 
 /// The node of a layer's operator, and the one that writes its output as the graph has it.

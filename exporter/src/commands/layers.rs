@@ -21,7 +21,7 @@ pub fn layer_json(found: &Found) -> Value {
         "input": found.input,
         "output": found.output,
         "within": within(&found.within),
-        "groups": found.groups.map(|groups| groups.count),
+        "groups": found.groups,
         "element_type": found.element.name(),
         "nodes_replaced": found.nodes.len(),
         "evidence": {

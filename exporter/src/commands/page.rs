@@ -218,8 +218,12 @@ fn pictures(found: &Found, original: &ModelProto) -> Markup {
     let mut after = Vec::new();
     let mut input = &*found.input;
     if found.groups.is_some() {
-        after.push(NodeProto::new("Flatten", &[input], &["flat"]));
-        after.push(NodeProto::new("Reshape", &["flat"], &["merged"]));
+        after.extend([
+            NodeProto::new("Shape", &[input], &["sizes"]),
+            NodeProto::new("Slice", &["sizes"], &["rest"]),
+            NodeProto::new("Concat", &["rest"], &["shape"]),
+            NodeProto::new("Reshape", &[input, "shape"], &["merged"]),
+        ]);
         input = "merged";
     }
     let mut node = fused::node_of(&found.layer, input, &found.output);

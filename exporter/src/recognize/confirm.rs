@@ -116,7 +116,7 @@ impl Search<'_> {
             return;
         };
         let groups = seen.tensor.dims().get(1).copied();
-        let has_others = claim.found.groups.is_some_and(|own| groups != Some(own.count));
+        let has_others = claim.found.groups.is_some() && claim.found.groups != groups;
         claim.reason = if has_others {
             Some(explain::of_one_size(&claim.found, f64::INFINITY, seen.tensor.dims()))
         } else if claim.is_root() && !is_symmetric(&seen.tensor) {

@@ -44,8 +44,8 @@ pub struct Found {
     pub output: String,
     /// Element type of both.
     pub element: ElementType,
-    /// The second axis of `input`, where samples are counted by it as well.
-    pub groups: Option<Groups>,
+    /// Size of the second axis of `input`, where it counts samples as well: the operator gets the first two as one.
+    pub groups: Option<usize>,
     /// How `output` has the operator's numbers.
     pub arrangement: Arrangement,
     /// Indices, among the nodes of its graph, of the nodes that only this region needs.
@@ -58,15 +58,6 @@ pub struct Found {
     pub evaluator: String,
     /// Why it was recognized.
     pub evidence: Evidence,
-}
-
-/// An axis behind the first that counts samples as well: the operator gets both as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Groups {
-    /// Its size.
-    pub count: usize,
-    /// Channels of each of its samples.
-    pub channels: usize,
 }
 
 /// A shape with its first two axes as one.
@@ -150,7 +141,7 @@ impl Found {
 
     /// Whether this is the shape of all groups of a sample, and not that of one among others.
     fn has_groups(&self, sample: &[usize]) -> bool {
-        sample.len() > 1 && self.groups.is_some_and(|groups| groups.count == sample[0])
+        sample.len() > 1 && self.groups == Some(sample[0])
     }
 
     /// Whether the layer was put back on the user's word instead of being recognized.

@@ -6,7 +6,7 @@ use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
 use super::explain;
-use super::findings::{Arrangement, Findings, Found, Groups, Lost, Miss};
+use super::findings::{Arrangement, Findings, Found, Lost, Miss};
 use super::identify::{Identification, identify};
 use super::observe::{Cut, Limit, Observed, Subject};
 use super::places::Place;
@@ -436,11 +436,8 @@ impl<'a> Search<'a> {
         let own: Option<Vec<usize>> =
             layer.output_tail(&known).ok().and_then(|tail| tail.into_iter().collect());
         let sample = cut.dims[1..].to_vec();
-        let extent = layer.extent(observed.probed.dims()).ok().filter(|_| candidate.grouped);
         let seen = self.survey.get(self.places, candidate.place, candidate.input);
-        let groups = extent
-            .zip(seen)
-            .map(|(extent, seen)| Groups { count: seen.tensor.dims()[1], channels: extent.channels });
+        let groups = seen.filter(|_| candidate.grouped).map(|seen| seen.tensor.dims()[1]);
         Found {
             layer,
             scope: scope.clone(),

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use isqrt_cov::recognize::{Arrangement, Findings, Found, Groups, recognize};
+use isqrt_cov::recognize::{Arrangement, Findings, Found, recognize};
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov::tensor::Tensor;
@@ -457,6 +457,37 @@ fn a_layer_behind_a_scale_is_found_whole() {
     assert_eq!((&*found.input, &*found.output), ("scaled", model.graph.as_ref().unwrap().output[0].name()));
 }
 
+/// Behind trained weights it cannot be told what a model makes of a NaN.
+#[test]
+fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    with_limits(graph);
+    let output = graph.output[0].name().to_owned();
+    "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
+    let weights: Vec<f32> = (0..136 * 3).map(|index| (index as f32).sin()).collect();
+    graph.initializer.push(TensorProto::from_values("weights", &[136, 3], &weights));
+    let flat = TensorProto::from_values("flat", &[2], &[-1_i64, 136]);
+    graph.initializer.push(flat);
+    graph.output = vec![ValueInfoProto { name: Some(output.clone()), ..ValueInfoProto::default() }];
+    graph.node.extend([
+        NodeProto::new("Reshape", &["layer", "flat"], &["rows"]),
+        NodeProto::new("MatMul", &["rows", "weights"], &["scores"]),
+    ]);
+    let found = |model: &ModelProto| {
+        let findings = recognize(model, &Embedded::new()).unwrap();
+        findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov).count()
+    };
+    let mut without = model.clone();
+    without.graph.as_mut().unwrap().node.push(NodeProto::new("Relu", &["scores"], &[&output]));
+    assert_eq!(found(&without), 1);
+    model.graph.as_mut().unwrap().node.extend([
+        NodeProto::new("IsNaN", &["scores"], &["absent"]),
+        NodeProto::new("Where", &["absent", "half", "scores"], &[&output]),
+    ]);
+    assert_eq!(found(&model), 0);
+}
+
 /// The last node that scales the root by the trace reads the root without the scale.
 fn unscaled_root(graph: &GraphProto) -> String {
     let scaling = graph.node.iter().find(|node| node.output[0] == "root").unwrap();
@@ -623,7 +654,7 @@ fn groups_are_samples() {
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
     assert_eq!((&found.input, &found.output), (&map, &root));
-    assert_eq!(found.groups, Some(Groups { count: 2, channels: 16 }));
+    assert_eq!(found.groups, Some(2));
     assert!(found.layer.centered && found.layer.iterations == 5);
     // The region of what is found reads the map itself.
     check_same(&found.region, &Findings { layers: vec![alone(found)], ..Findings::default() });

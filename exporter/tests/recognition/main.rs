@@ -15,7 +15,7 @@ use isqrt_cov::rewrite;
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::layer::Value as Attribute;
-use isqrt_cov_op::{DOMAIN, OperatorKind};
+use isqrt_cov_op::{DOMAIN, OPERATORS, OperatorKind};
 use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, NodeProto};
 use ndarray::ArrayD;
 use serde_json::Value;
@@ -33,16 +33,16 @@ fn distance(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &
 /// What the replacement must not touch: every node that is left, every initializer that is left, and all the rest.
 fn check_untouched(original: &ModelProto, rewritten: &ModelProto, name: &str) {
     let (before, after) = (original.graph.as_ref().unwrap(), rewritten.graph.as_ref().unwrap());
-    let writes = |node: &&NodeProto| {
-        ["/reshape", "/transpose", "/flatten", "/merge"].iter().any(|end| node.name().ends_with(end))
-    };
-    let ours = |node: &&NodeProto| holds_operator(node) || writes(node);
+    // What stands around an operator is named after it.
+    let is_around =
+        |name: &str| OPERATORS.iter().any(|operator| name.contains(&format!("/{}/", operator.name)));
+    let ours = |node: &&NodeProto| holds_operator(node) || is_around(node.name());
     let mut remaining = before.node.iter();
     for node in after.node.iter().filter(|node| !ours(node)) {
         assert!(remaining.any(|other| other == node), "{name}: node `{}` changed", node.name());
     }
     let mut remaining = before.initializer.iter();
-    for tensor in after.initializer.iter().filter(|tensor| !tensor.name().ends_with("/shape")) {
+    for tensor in after.initializer.iter().filter(|tensor| !is_around(tensor.name())) {
         assert!(remaining.any(|other| other == tensor), "{name}: initializer `{}` changed", tensor.name());
     }
     let mut remaining = before.value_info.iter();

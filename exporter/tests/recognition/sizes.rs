@@ -102,6 +102,30 @@ fn a_matrix_that_large_numbers_make_asymmetric_has_no_root_of_ours() {
     assert!(findings.misses.iter().any(|miss| miss.reason.contains("is not symmetric")), "{findings:?}");
 }
 
+/// A value may have fewer axes for more samples: it is no map then, and nothing that stops the search.
+#[test]
+fn a_map_that_loses_its_axes_is_none() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    let input = read_instead_of_input(graph, "map");
+    let numbers =
+        [("axis", &[0_i64][..]), ("none", &[0]), ("whole", &[-1, 16, 7, 7]), ("seven", &[7]), ("two", &[2])];
+    graph
+        .initializer
+        .extend(numbers.map(|(name, values)| TensorProto::from_values(name, &[values.len()], values)));
+    // Of N samples the first 7 − 2 N sizes of [−1, 16, 7, 7].
+    graph.node.extend([
+        NodeProto::new("Shape", &[&input], &["sizes"]),
+        NodeProto::new("Gather", &["sizes", "axis"], &["samples"]),
+        NodeProto::new("Mul", &["samples", "two"], &["twice"]),
+        NodeProto::new("Sub", &["seven", "twice"], &["axes"]),
+        NodeProto::new("Add", &["axes", "axis"], &["end"]),
+        NodeProto::new("Slice", &["whole", "none", "end"], &["shape"]),
+        NodeProto::new("Reshape", &[&input, "shape"], &["map"]),
+    ]);
+    assert!(found_in(&model).layers.iter().all(|found| found.input != "map"));
+}
+
 /// A network makes an image smaller: the sizes first tried leave one position, whose covariance is 0.
 #[test]
 fn a_layer_is_found_behind_large_strides() {
