@@ -7,7 +7,8 @@ use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
-use super::observe::{Cut, Observed};
+use super::cuts::Cut;
+use super::observe::Observed;
 use super::places::Place;
 use super::probed::samples;
 use super::{Arrangement, Evidence, Found, Hole, Lost};

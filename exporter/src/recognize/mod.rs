@@ -8,6 +8,7 @@
 mod again;
 mod blank;
 mod confirm;
+mod cuts;
 mod explain;
 mod findings;
 mod identify;

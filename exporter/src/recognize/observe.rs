@@ -1,10 +1,11 @@
 //! What a region computes from probes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use isqrt_cov_op::{Layer, OperatorKind};
 
+use super::cuts::{Cut, Cuts, evaluate_in, has_samples_last, in_order};
 use super::findings::merged;
 use super::identify::Resolution;
 use super::judge;
@@ -15,11 +16,10 @@ use super::probed::{Probed, extreme, inputs};
 use super::region::Region;
 use super::survey::Seen;
 use crate::evaluate::budget::{is_spent, spend};
-use crate::evaluate::{Evaluator, Precision, Watcher};
+use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract, value_info};
 use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
-use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto, TensorProto};
 
@@ -46,19 +46,6 @@ pub struct Observed {
     pub evaluator: String,
     /// How well it did so.
     pub resolution: Resolution,
-}
-
-/// A value of a region.
-#[derive(Debug)]
-pub struct Cut {
-    /// The value.
-    pub value: ValueId,
-    /// What it was for each batch of probes, the samples first and groups among them.
-    pub outputs: Vec<Tensor>,
-    /// Its shape in the graph.
-    pub dims: Vec<usize>,
-    /// Whether something outside of the region reads it.
-    pub leaves: bool,
 }
 
 /// Why something is no layer that is one on ordinary inputs.
@@ -94,9 +81,6 @@ pub struct Subject<'a> {
     pub grouped: bool,
 }
 
-/// Elements of a region's values that are kept, at most.
-const MOST_KEPT: usize = 1 << 27;
-
 impl Subject<'_> {
     /// The part of the region that computes `outputs`, as a model of its own.
     pub fn part(&self, outputs: &[ValueId]) -> ModelProto {
@@ -125,16 +109,32 @@ impl Subject<'_> {
         if self.grouped { merged(dims) } else { dims.to_vec() }
     }
 
-    /// What the operator gives where the graph has `output`, the samples first.
-    pub fn own_output(&self, output: Tensor) -> Tensor {
-        let (seen, found) = (self.seen.tensor.dims(), output.dims());
-        if self.grouped && found.len() >= 3 && found[..2] == seen[..2] {
-            output.reshaped(&merged(found))
-        } else if has_samples_last(&self.dims(), found) {
-            output.transposed()
+    /// The shape of what the operator gives where the graph has a value of this one: the samples first, groups among them.
+    pub fn own_dims(&self, dims: &[usize]) -> Vec<usize> {
+        if self.has_groups(dims) {
+            merged(dims)
+        } else if has_samples_last(&self.dims(), dims) {
+            vec![dims[1], dims[0]]
         } else {
-            output
+            dims.to_vec()
         }
+    }
+
+    /// What the operator gives where the graph has `output`.
+    pub fn own_output(&self, output: Tensor) -> Tensor {
+        let dims = self.own_dims(output.dims());
+        if self.has_groups(output.dims()) {
+            output.reshaped(&dims)
+        } else if dims == output.dims() {
+            output
+        } else {
+            output.transposed()
+        }
+    }
+
+    /// Whether a value of this shape has the groups that the input has.
+    fn has_groups(&self, dims: &[usize]) -> bool {
+        self.grouped && dims.len() >= 3 && dims[..2] == self.seen.tensor.dims()[..2]
     }
 
     /// Evaluates the region on every probe. None where it cannot hold `operator`.
@@ -203,7 +203,7 @@ impl Subject<'_> {
 
     /// Whether most of the products on the way to a value are there for it alone, as all but the covariance's are. What an
     /// iteration has come to before it is done is made of the same as what follows.
-    fn is_done(&self, value: ValueId) -> bool {
+    pub fn is_done(&self, value: ValueId) -> bool {
         let flow = &self.place.flow;
         let way = flow.between(self.input, value);
         let own = flow.needed_only_for(&[value], &[self.input]);
@@ -320,18 +320,7 @@ impl Subject<'_> {
         probes: &[Tensor],
         runtime: &dyn Runtime,
     ) -> Option<Cuts<'_>> {
-        let names = &self.place.flow.names;
-        let values = region.cuts.iter().chain(&region.others);
-        let mut watch = Cuts {
-            subject: self,
-            through: region.cuts.iter().copied().collect(),
-            wanted: values.map(|&value| (names[value], value)).collect(),
-            done: HashMap::new(),
-            kept: 0,
-            seen: HashMap::new(),
-            shapes: HashMap::new(),
-            scalars: HashSet::new(),
-        };
+        let mut watch = Cuts::new(self, region);
         let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
         for probe in probes {
             let outcome = evaluator.watch(std::slice::from_ref(probe), &mut watch);
@@ -343,108 +332,6 @@ impl Subject<'_> {
     }
 }
 
-/// The values of a region, with an input of the shape `input`, that were seen in all `runs`, in the order in which explanations
-/// are tried, how many of them all goes through, and the matrices beside them.
-fn in_order(
-    region: &Region,
-    input: &[usize],
-    mut seen: HashMap<ValueId, Vec<Tensor>>,
-    mut shapes: HashMap<ValueId, Vec<usize>>,
-    runs: usize,
-) -> (Vec<Cut>, usize, Vec<Cut>) {
-    seen.retain(|_, outputs| outputs.len() == runs);
-    let mut take = |values: &[ValueId]| -> Vec<Cut> {
-        let cut = |&value: &ValueId| {
-            let outputs = seen.remove(&value)?;
-            let dims = shapes.remove(&value).unwrap_or_else(|| outputs[0].dims().to_vec());
-            Some(Cut { value, outputs, dims, leaves: region.exits.contains(&value) })
-        };
-        values.iter().rev().filter_map(cut).collect()
-    };
-    let mut cuts = take(&region.cuts);
-    let through = cuts.len();
-    let others = take(&region.others).into_iter();
-    let (triangles, matrices): (Vec<_>, Vec<_>) =
-        others.partition(|cut| is_triangle(input, cut.outputs[0].dims()));
-    cuts.extend(triangles);
-    (cuts, through, matrices)
-}
-
-/// Keeps the values of a region that have the input's element type and could be an operator's output, and tells which have one
-/// number a sample.
-struct Cuts<'a> {
-    subject: &'a Subject<'a>,
-    /// Values through which all goes that leaves the region on some way.
-    through: HashSet<ValueId>,
-    wanted: HashMap<&'a str, ValueId>,
-    /// Whether the matrices that are no cuts are done.
-    done: HashMap<ValueId, bool>,
-    /// Elements of what is kept.
-    kept: usize,
-    seen: HashMap<ValueId, Vec<Tensor>>,
-    /// The shapes of what is kept, as the graph has them.
-    shapes: HashMap<ValueId, Vec<usize>>,
-    scalars: HashSet<ValueId>,
-}
-
-impl Cuts<'_> {
-    /// Whether a value of these sizes is kept.
-    fn keeps(&mut self, id: ValueId, dims: &[usize]) -> bool {
-        let Self { subject, through, done, .. } = self;
-        let input = subject.dims();
-        let is_useful = could_be_output(&input, dims)
-            && (through.contains(&id)
-                || is_triangle(&input, dims)
-                || *done.entry(id).or_insert_with(|| subject.is_done(id)));
-        if is_useful {
-            self.kept += dims.iter().product::<usize>();
-        }
-        is_useful && self.kept <= MOST_KEPT
-    }
-}
-
-impl Watcher for Cuts<'_> {
-    fn wants(&self, scope: &Scope, name: &str) -> bool {
-        scope.is_main() && self.wanted.contains_key(name)
-    }
-
-    fn saw(&mut self, _: &Scope, name: &str, value: &Tensor, declared: ElementType) {
-        let Some(&id) = self.wanted.get(name) else { return };
-        if declared == self.subject.seen.element {
-            let own = self.subject.own_output(value.clone());
-            if self.keeps(id, own.dims()) {
-                self.shapes.insert(id, value.dims().to_vec());
-                self.seen.entry(id).or_default().push(own);
-            }
-        }
-        if value.dims().iter().product::<usize>() == self.subject.dims()[0] {
-            self.scalars.insert(id);
-        }
-    }
-}
-
-/// The same of the `cuts`, in the input's element type.
-fn evaluate_in(
-    runtime: &dyn Runtime,
-    part: &Arc<ModelProto>,
-    cuts: &[ValueId],
-    element: ElementType,
-    probes: &[Tensor],
-) -> Option<HashMap<ValueId, Vec<Tensor>>> {
-    let input = probes[0].dims();
-    let session = runtime.prepare(part, &[input.to_vec()]).ok()?;
-    let mut seen: HashMap<ValueId, Vec<Tensor>> = HashMap::new();
-    for probe in probes {
-        let outputs = session.run(std::slice::from_ref(probe)).ok()?;
-        for (&cut, output) in cuts.iter().zip(outputs) {
-            if output.element_type() == element && could_be_output(input, output.dims()) {
-                seen.entry(cut).or_default().push(output);
-            }
-        }
-    }
-    Some(seen)
-}
-
 /// Whether every matrix of a tensor [N, …, d, d] is symmetric, up to rounding.
 pub fn is_symmetric(tensor: &Tensor) -> bool {
     let side = tensor.dims().last().copied().unwrap_or(1).max(1);
@@ -454,43 +341,4 @@ pub fn is_symmetric(tensor: &Tensor) -> bool {
         let limit = super::tolerance(tensor.element_type()) * largest;
         (0..side).all(|i| (0..i).all(|j| (matrix[i * side + j] - matrix[j * side + i]).abs() <= limit))
     })
-}
-
-/// How many rows a matrix over some axis of `input` may have.
-fn sides(input: &[usize]) -> [usize; 2] {
-    [input[1], input[input.len() - 1]]
-}
-
-/// Whether an output of shape `output` has as many numbers a sample as a triangle over some axis of `input`, and not as a matrix.
-fn is_triangle(input: &[usize], output: &[usize]) -> bool {
-    let per_sample: usize = output.iter().skip(1).product();
-    let sides = sides(input);
-    sides.iter().any(|side| per_sample == side * (side + 1) / 2)
-        && !sides.iter().any(|side| per_sample == side * side)
-}
-
-/// Whether an output of shape `output` is triangles, one in each column.
-fn has_samples_last(input: &[usize], output: &[usize]) -> bool {
-    let [entries, samples] = output[..] else { return false };
-    !could_be_output(input, output) && samples == input[0] && is_triangle(input, &[samples, entries])
-}
-
-/// Whether an output of shape `output` has as many numbers a sample as a matrix or a triangle over some axis of `input`.
-fn could_be_output(input: &[usize], output: &[usize]) -> bool {
-    let per_sample: usize = output.iter().skip(1).product();
-    output.first() == input.first()
-        && sides(input).iter().any(|side| per_sample == side * side || per_sample == side * (side + 1) / 2)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_triangle_may_have_as_many_numbers_as_another_matrix() {
-        // 36 are the triangle of 8 channels, and a matrix of 6.
-        assert!(is_triangle(&[2, 8, 5, 7], &[2, 36]));
-        assert!(!is_triangle(&[2, 8, 5, 6], &[2, 36]));
-        assert!(!is_triangle(&[2, 8, 5, 7], &[2, 64]));
-    }
 }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
+use super::cuts::Cut;
 use super::explain;
 use super::findings::{Arrangement, Findings, Found, Lost, Miss};
 use super::identify::{Identification, identify};
-use super::observe::{Cut, Limit, Observed, Subject};
+use super::observe::{Limit, Observed, Subject};
 use super::places::Place;
 use super::survey::{Survey, source};
 use super::trial::Trial;
