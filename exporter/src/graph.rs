@@ -104,7 +104,7 @@ pub fn functions_with(
 }
 
 /// Whether a node, or one in a graph inside it, is such a one.
-fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> bool {
+pub(crate) fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> bool {
     is(node) || subgraphs(node).any(|graph| graph.node.iter().any(|node| any_inside(node, is)))
 }
 

@@ -136,6 +136,12 @@ fn called(model: &ModelProto) -> HashSet<(String, String)> {
     called
 }
 
+/// The nodes that stand in the place of a region, under names that no other is in the way of.
+#[must_use]
+pub fn nodes_of(found: &Found) -> Vec<NodeProto> {
+    fused(found, &mut Names { used: HashSet::new() }, &mut Vec::new())
+}
+
 /// The node that computes a layer, with those around it that make its input and its output what the graph has.
 fn fused(found: &Found, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec<NodeProto> {
     let name = names.fresh(&format!("{}/{}", found.output, found.layer.name()));

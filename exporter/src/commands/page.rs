@@ -6,12 +6,12 @@ use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
 use super::conversion::{Conversion, Converted};
 use super::{facts, layers};
-use crate::fused;
 use crate::proof::{Accuracy, Difference, Latency, Proof, number};
-use crate::recognize::{Arrangement, Found};
+use crate::recognize::Found;
 use crate::report::chart::histogram;
 use crate::report::html::{self, Markup, element, figure, paragraph, section, table, text};
 use crate::report::picture::{Picture, picture};
+use crate::rewrite;
 use crate::signature::Signature;
 use crate::table::Table;
 
@@ -214,29 +214,7 @@ fn pictures(found: &Found, original: &ModelProto) -> Markup {
     let nodes = found.scope.nodes(original).unwrap_or_default();
     let before: Vec<&NodeProto> = found.nodes.iter().filter_map(|&node| nodes.get(node)).collect();
     let before = picture(&before, &found.input, &found.output);
-    // As the rewriting makes them; the names of what is between do not matter here.
-    let mut after = Vec::new();
-    let mut input = &*found.input;
-    if found.groups.is_some() {
-        after.extend([
-            NodeProto::new("Shape", &[input], &["sizes"]),
-            NodeProto::new("Slice", &["sizes"], &["rest"]),
-            NodeProto::new("Concat", &["rest"], &["shape"]),
-            NodeProto::new("Reshape", &[input, "shape"], &["merged"]),
-        ]);
-        input = "merged";
-    }
-    let mut node = fused::node_of(&found.layer, input, &found.output);
-    let writes = match found.arrangement {
-        Arrangement::AsGiven => None,
-        Arrangement::Reshaped(_) => Some("Reshape"),
-        Arrangement::SamplesLast => Some("Transpose"),
-    };
-    if writes.is_some() {
-        node.output = vec!["own".to_owned()];
-    }
-    after.push(node);
-    after.extend(writes.map(|operator| NodeProto::new(operator, &["own"], &[&found.output])));
+    let after = rewrite::nodes_of(found);
     let count = after.len();
     let after = picture(&after.iter().collect::<Vec<_>>(), &found.input, &found.output);
     let side = |caption: &str, nodes: usize, picture: &Picture| {

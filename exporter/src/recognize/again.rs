@@ -126,7 +126,7 @@ fn take_costly(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) ->
                 break;
             }
             let all = freed(place, &here);
-            let least = here.iter().enumerate().find_map(|(index, &(found, input, output))| {
+            let first = here.iter().enumerate().find_map(|(index, &(found, input, output))| {
                 let way = place.flow.between(input, output);
                 let way: Vec<&NodeId> = way.intersection(products).collect();
                 if way.iter().all(|node| all.contains(node)) {
@@ -138,7 +138,7 @@ fn take_costly(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) ->
                 let own = products.iter().filter(|node| all.contains(node) && !others.contains(node)).count();
                 (2 * own < way.len()).then(|| found.output.clone())
             });
-            let Some(output) = least else { break };
+            let Some(output) = first else { break };
             costly
                 .extend(layers.extract_if(.., |found| found.scope == place.scope && found.output == output));
         }

@@ -6,7 +6,7 @@ use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
 
 use crate::decisions::{chooses, is_decision};
 use crate::graph::{
-    Flow, Kind, NodeId, ValueId, functions_with, is_matrix_product, moves, multiplies, subgraphs,
+    Flow, Kind, NodeId, ValueId, any_inside, functions_with, is_matrix_product, moves, multiplies, subgraphs,
 };
 
 /// Feature maps upstream of a product that are tried as a region's input.
@@ -58,9 +58,7 @@ pub fn products(flow: &Flow, multiplying: &HashSet<(&str, &str)>) -> Vec<NodeId>
 /// The functions, by domain and name, that have matrix products in their bodies, or call one that has.
 #[must_use]
 pub fn multiplying_functions(functions: &[FunctionProto]) -> HashSet<(&str, &str)> {
-    functions_with(functions, |nodes| {
-        nodes.iter().any(|node| is_matrix_product(node) || subgraphs(node).any(multiplies))
-    })
+    functions_with(functions, |nodes| nodes.iter().any(|node| any_inside(node, &is_matrix_product)))
 }
 
 /// The values from which everything up to a product follows without a trained weight.

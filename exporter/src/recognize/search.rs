@@ -474,10 +474,7 @@ impl<'a> Search<'a> {
         // A single position has no covariance.
         let dims = observed.probed.dims();
         let positions = |axes: &[usize]| axes.iter().product::<usize>();
-        if candidate.grouped {
-            return false;
-        }
-        if positions(&dims[2..]) == 1 || positions(&dims[1..dims.len() - 1]) == 1 {
+        if candidate.grouped || positions(&dims[2..]) == 1 || positions(&dims[1..dims.len() - 1]) == 1 {
             return false;
         }
         let constant = observed.cuts[..observed.through].iter().find(is_lost);

@@ -301,8 +301,7 @@ fn a_root_is_found_where_something_is_subtracted_of_it() {
         findings.layers.iter().map(|found| (found.layer.name(), &*found.output)).collect();
     found.sort_unstable();
     assert_eq!(found, [("CovariancePooling", &*covariance), ("IsqrtCov", "root")]);
-    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
-    assert!(again.layers.is_empty(), "{again:?}");
+    check_nothing_left(&rewritten(&model, &findings));
 }
 
 /// A layer that centers by the mean, without its triangle: the model, its feature map of three axes, and the root.
@@ -316,18 +315,28 @@ fn without_triangle() -> (ModelProto, String, String) {
     (model, map, root)
 }
 
-/// Attention multiplies the features with the root of their covariance.
-#[test]
-fn a_layer_begins_before_its_centering_where_the_features_are_read_beside_it() {
+/// Checks that a converted model has nothing left to convert.
+fn check_nothing_left(converted: &ModelProto) {
+    let again = recognize(converted, &Embedded::new()).unwrap();
+    assert!(again.layers.is_empty(), "{again:?}");
+}
+
+/// Attention multiplies the features with the root of their covariance: the model, the features, and the root.
+fn attention() -> (ModelProto, String, String) {
     let (mut model, map, root) = without_triangle();
     let graph = model.graph.as_mut().unwrap();
     graph.node.push(NodeProto::new("MatMul", &[&root, &map], &[graph.output[0].name()]));
+    (model, map, root)
+}
+
+#[test]
+fn a_layer_begins_before_its_centering_where_the_features_are_read_beside_it() {
+    let (model, map, root) = attention();
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
     assert!(found.layer.centered && found.layer.operator == OperatorKind::IsqrtCov);
     assert_eq!((&found.input, &found.output), (&map, &root));
-    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
-    assert!(again.layers.is_empty(), "{again:?}");
+    check_nothing_left(&rewritten(&model, &findings));
 }
 
 /// A model may multiply a covariance by zero: that is no iteration that an exporter dropped.
@@ -408,8 +417,7 @@ fn every_root_of_a_difference_is_found() {
     found.sort_unstable();
     assert_eq!(found, [(&*scaling.input[0], false), ("root", true)]);
     assert_eq!(findings.layers[0].input, findings.layers[1].input);
-    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
-    assert!(again.layers.is_empty(), "{again:?}");
+    check_nothing_left(&rewritten(&model, &findings));
 }
 
 /// Matrices may be multiplied without a product of matrices.
@@ -488,7 +496,7 @@ fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
     assert_eq!(found(&model), 0);
 }
 
-/// The last node that scales the root by the trace reads the root without the scale.
+/// The root before it is scaled by the trace's.
 fn unscaled_root(graph: &GraphProto) -> String {
     let scaling = graph.node.iter().find(|node| node.output[0] == "root").unwrap();
     assert_eq!(scaling.op_type(), "Mul");
@@ -507,8 +515,7 @@ fn what_is_made_of_an_operator_is_not_found_again() {
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
     assert_eq!((&found.output, found.layer.compensated), (&unscaled, false));
-    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
-    assert!(again.layers.is_empty(), "{again:?}");
+    check_nothing_left(&rewritten(&model, &findings));
 }
 
 /// Adds the upper triangle of a matrix of 16 rows as an output.
@@ -533,15 +540,12 @@ fn add_triangle(graph: &mut GraphProto, matrix: &str) -> String {
 /// One operator gives the root where the model reads the whole and its triangle.
 #[test]
 fn a_triangle_of_a_root_that_is_found_is_taken_of_it() {
-    let (mut model, map, root) = without_triangle();
-    let graph = model.graph.as_mut().unwrap();
-    graph.node.push(NodeProto::new("MatMul", &[&root, &map], &[graph.output[0].name()]));
-    add_triangle(graph, &root);
+    let (mut model, _, root) = attention();
+    add_triangle(model.graph.as_mut().unwrap(), &root);
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
     assert_eq!((&found.output, found.layer.vectorization), (&root, Vectorization::None));
-    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
-    assert!(again.layers.is_empty(), "{again:?}");
+    check_nothing_left(&rewritten(&model, &findings));
 }
 
 /// A function that gives a covariance and its root serves both, until one of them is an operator.
@@ -581,8 +585,7 @@ fn what_one_layer_leaves_is_searched_for_others() {
     found.sort_unstable();
     assert_eq!(found, ["CovariancePooling", "IsqrtCov"]);
     assert!(findings.layers.iter().any(|found| found.output == "root"), "{findings:?}");
-    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
-    assert!(again.layers.is_empty(), "{again:?}");
+    check_nothing_left(&rewritten(&model, &findings));
 }
 
 /// Optimizers leave the transposition of a triangle to the product behind it.
@@ -622,8 +625,7 @@ fn check_same(model: &ModelProto, findings: &Findings) {
     assert_eq!(before.dims(), after.dims());
     let (before, after) = (before.to_f64(), after.to_f64());
     assert!(before.iter().zip(&after).all(|(before, after)| (before - after).abs() < 1e-5));
-    let again = recognize(&converted, &Embedded::new()).unwrap();
-    assert!(again.layers.is_empty(), "{again:?}");
+    check_nothing_left(&converted);
 }
 
 /// Groups of channels have a root each, and an axis of their own: to the operator they are samples.
@@ -658,8 +660,7 @@ fn groups_are_samples() {
     assert!(found.layer.centered && found.layer.iterations == 5);
     // The region of what is found reads the map itself.
     check_same(&found.region, &Findings { layers: vec![alone(found)], ..Findings::default() });
-    let again = recognize(&rewritten(&model, &findings), &Embedded::new()).unwrap();
-    assert!(again.layers.is_empty(), "{again:?}");
+    check_nothing_left(&rewritten(&model, &findings));
 }
 
 /// A finding in the model that it was cut out as.
