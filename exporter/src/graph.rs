@@ -7,7 +7,7 @@ use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 pub use isqrt_cov_proto::subgraphs;
 
-use crate::constants::{Constants, looks_trained};
+use crate::constants::{Constants, kind_of_constant, looks_trained};
 use crate::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
 
 /// A value of the graph, by its place in [`Flow::names`].
@@ -19,6 +19,8 @@ pub type NodeId = usize;
 /// What a value depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// A constant that is 0 throughout, or next to it.
+    Zero,
     /// Constants alone.
     Constant,
     /// Constants and the shapes of other values, never their elements.
@@ -159,6 +161,20 @@ pub fn moves(node: &NodeProto) -> bool {
     named.contains(&operator) || operator.starts_with("Gather") || operator.starts_with("Scatter")
 }
 
+/// Of which kind of constant what a node makes is, where it reads nothing but constants.
+#[must_use]
+pub fn made_of_constants(node: &NodeProto, kind: &dyn Fn(&str) -> Kind) -> Kind {
+    let first = || node.input.first().map_or(Kind::Constant, |name| kind(name));
+    match node.op_type() {
+        "Constant" => {
+            let tensor = node.find("value").and_then(|value| value.t.as_deref());
+            tensor.map_or(Kind::Constant, kind_of_constant)
+        }
+        "Cast" | "Identity" => first(),
+        _ => Kind::Constant,
+    }
+}
+
 /// Whether an operator uses the shape or the type of an input, not the elements.
 #[must_use]
 pub fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
@@ -245,7 +261,7 @@ impl<'a> Flow<'a> {
         let constants = Constants::new(graph);
         for tensor in &graph.initializer {
             let id = flow.intern(tensor.name());
-            flow.kind[id] = Kind::Constant;
+            flow.kind[id] = constants.kind(tensor.name());
             flow.trained[id] = constants.looks_trained(tensor.name());
         }
         for value in &graph.input {
@@ -342,7 +358,7 @@ impl<'a> Flow<'a> {
             let proto = &self.graph.node[node];
             let own_constant = proto.op_type() == "Constant"
                 && proto.output.first().is_some_and(|name| constants.looks_trained(name));
-            let mut kind = Kind::Constant;
+            let mut kind = made_of_constants(proto, &|name| self.kind_of(name));
             let mut trained = own_constant;
             let mut dominator: Option<Option<ValueId>> = None;
             let decided = holds(proto, &around.functions, &|name| self.kind_of(name), chooses);
@@ -366,7 +382,7 @@ impl<'a> Flow<'a> {
                             Some(other) => other.and_then(|other| self.common_dominator(other, value)),
                         });
                     }
-                    Kind::Constant | Kind::Shape => trained |= self.trained[value],
+                    Kind::Zero | Kind::Constant | Kind::Shape => trained |= self.trained[value],
                 }
             }
             self.decided[node] = decided;

@@ -13,6 +13,10 @@ use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
 use crate::table::Table;
 
+/// What is to be known of a layer that is guarded.
+pub const GUARDED: &str = "the model adds to what it divides by, or limits it, so that it is not 0; the operator does not. Samples \
+                           next to 0 everywhere differ, by less than rounding does to ordinary ones";
+
 /// A layer found, as JSON; every attribute is listed, defaults too.
 pub fn layer_json(found: &Found) -> Value {
     json!({
@@ -30,6 +34,7 @@ pub fn layer_json(found: &Found) -> Value {
             "runner_up_error": found.evidence.runner_up,
             "runner_up": found.evidence.runner_up_layer.as_ref().map(|layer| difference(layer, &found.layer)),
             "probes": found.evidence.probes,
+            "guarded": found.evidence.guarded,
         },
     })
 }
@@ -102,12 +107,16 @@ pub fn named(layer: &Layer) -> String {
     format!("{} ({})", layer.name(), attributes_text(layer))
 }
 
-/// Near misses and lost iterations, a paragraph each.
+/// What is to be known of layers beside their attributes, near misses and lost iterations, a paragraph each.
 pub fn others_text(findings: &Findings) -> String {
-    let lost = findings.lost.iter().map(|lost| ("lost iteration", &lost.input, &lost.output, &lost.reason));
-    let misses = findings.misses.iter().map(|miss| ("not a layer", &miss.input, &miss.output, &miss.reason));
+    let guarded = findings.layers.iter().filter(|found| found.evidence.guarded);
+    let guarded = guarded.map(|found| ("guarded", &found.input, &found.output, GUARDED));
+    let lost = findings.lost.iter();
+    let lost = lost.map(|lost| ("lost iteration", &lost.input, &lost.output, lost.reason.as_str()));
+    let misses = findings.misses.iter();
+    let misses = misses.map(|miss| ("not a layer", &miss.input, &miss.output, miss.reason.as_str()));
     let line = |(what, input, output, reason)| format!("{what}: `{input}` → `{output}`: {reason}\n");
-    lost.chain(misses).map(line).collect()
+    guarded.chain(lost).chain(misses).map(line).collect()
 }
 
 /// Why a model with these findings cannot be converted; nothing where it can.

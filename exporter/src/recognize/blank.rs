@@ -80,11 +80,7 @@ impl Subject<'_> {
         runtime: &dyn Runtime,
     ) -> Option<bool> {
         let dims = &self.dims()[..];
-        let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
-        let sample: usize = dims[1..].iter().product();
-        values[..sample].fill(0.0);
-        let input = Tensor::from_f64(ElementType::F64, dims, &values);
-
+        let input = blank(layer, dims);
         let part = self.part(&[&[output], exits].concat());
         let before = Evaluator::new(&part, Precision::Exact, Some(runtime))
             .ok()?
@@ -109,6 +105,14 @@ impl Subject<'_> {
             .ok()?;
         Some(before.iter().zip(&after).any(|(before, after)| has_others(before, after)))
     }
+}
+
+/// Ordinary inputs of a layer, but for the first sample, which is 0 everywhere.
+pub fn blank(layer: &Layer, dims: &[usize]) -> Tensor {
+    let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
+    let sample: usize = dims[1..].iter().product();
+    values[..sample].fill(0.0);
+    Tensor::from_f64(ElementType::F64, dims, &values)
 }
 
 /// Whether a tensor has numbers that another one has not.

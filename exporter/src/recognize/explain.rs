@@ -4,7 +4,7 @@ use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
 
 use super::Found;
 use super::identify::{Identification, Resolution};
-use super::observe::Limit;
+use super::limits::Limit;
 
 /// Attributes that are farther off than this explain nothing, not even a near miss.
 const UNLIKE: f64 = 0.05;

@@ -94,7 +94,13 @@ impl Found {
             region: ModelProto::default(),
             seen: None,
             evaluator: String::new(),
-            evidence: Evidence { error: 0.0, runner_up: 1.0, runner_up_layer: None, probes: 4 },
+            evidence: Evidence {
+                error: 0.0,
+                runner_up: 1.0,
+                runner_up_layer: None,
+                probes: 4,
+                guarded: false,
+            },
         }
     }
 }
@@ -110,13 +116,16 @@ pub struct Evidence {
     pub runner_up_layer: Option<Layer>,
     /// Probes evaluated.
     pub probes: usize,
+    /// Whether the graph keeps a divisor from 0 by a number so small that it shows on inputs next to 0 only: the operator's
+    /// numbers are others there, by less than rounding does to ordinary ones.
+    pub guarded: bool,
 }
 
 impl Evidence {
     /// That of a layer that is there because the user says so.
     #[must_use]
     pub fn none() -> Self {
-        Self { error: f64::NAN, runner_up: f64::NAN, runner_up_layer: None, probes: 0 }
+        Self { error: f64::NAN, runner_up: f64::NAN, runner_up_layer: None, probes: 0, guarded: false }
     }
 }
 

@@ -13,6 +13,7 @@ mod explain;
 mod findings;
 mod identify;
 mod judge;
+mod limits;
 mod lost;
 mod observe;
 mod odd;

@@ -9,10 +9,9 @@ use super::cuts::{Cut, Cuts, evaluate_in, has_samples_last, in_order};
 use super::findings::merged;
 use super::identify::Resolution;
 use super::judge;
-use super::odd::Odd;
 use super::places::Place;
-use super::probe::{EXTREMES, PROBES, Probe};
-use super::probed::{Probed, extreme, inputs};
+use super::probe::PROBES;
+use super::probed::{Probed, inputs};
 use super::region::Region;
 use super::survey::Seen;
 use crate::evaluate::budget::{is_spent, spend};
@@ -46,14 +45,6 @@ pub struct Observed {
     pub evaluator: String,
     /// How well it did so.
     pub resolution: Resolution,
-}
-
-/// Why something is no layer that is one on ordinary inputs.
-pub enum Limit {
-    /// It is another function on inputs like these, in words after "on inputs": something inside limits it.
-    Inside(String),
-    /// A graph that asks for a NaN puts a number where the operator would give 0, on inputs that are 0 everywhere.
-    OfBlank,
 }
 
 impl Cut {
@@ -249,53 +240,17 @@ impl Subject<'_> {
         }
         let mut probes = inputs(layer.operator, &self.dims());
         probes.truncate(1);
-        self.distance_on(&self.part(&[output]), probes, layer, runtime)
+        self.distance_on(&self.part(&[output]), probes, layer, 0.0, runtime)
     }
 
-    /// Why `layer` may not stand for `output` though it gives the same on the probes. None where it may, or it cannot be told.
-    pub fn limit(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<Limit> {
-        let inside = self.limit_inside(layer, output, runtime).map(Limit::Inside);
-        inside.or_else(|| self.fills_blank(layer, output, runtime).then_some(Limit::OfBlank))
-    }
-
-    /// Inputs, in words, on which `output` is not what `layer` gives. None where there are no such, or it cannot be told.
-    fn limit_inside(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Option<String> {
-        let (dims, tolerance) = (&self.dims()[..], Resolution::exact(self.seen.element).tolerance);
-        let part = self.part(&[output]);
-        let departs = |input: Tensor, amplified: f64| {
-            let distance = self.distance_on(&part, vec![input], layer, runtime);
-            distance.is_some_and(|distance| distance > amplified * tolerance)
-        };
-        let departs_at = |probe: &Probe| departs(extreme(layer.operator, dims, probe), 1.0);
-        if let Some(probe) = EXTREMES.iter().find(|probe| departs_at(probe)) {
-            return Some(format!("of about {:.0e}", probe.scale));
-        }
-        // Sums, products, quotients and powers that are the same on some inputs are so on all, but for a constant that is
-        // faint beside every number and not beside 0.
-        let flow = &self.place.flow;
-        let bends = flow.between(self.input, output).into_iter().any(|node| flow.bends(node));
-        let odds = if bends { &Odd::ALL[..] } else { &[Odd::Sparse] };
-        if layer.operator != OperatorKind::MatrixSqrt
-            && let Some(odd) = odds.iter().find(|odd| departs(odd.inputs(layer, dims), odd.amplifies()))
-        {
-            return Some(odd.words().to_owned());
-        }
-        // One is enough: it goes into the trace, and from there everywhere.
-        let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
-        values[0] = f64::NAN;
-        let input = Tensor::from_f64(ElementType::F64, dims, &values);
-        let evaluator = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?;
-        let outputs = evaluator.run(&[input]).ok()?;
-        let told = outputs.iter().any(|output| output.to_f64().iter().any(|value| value.is_nan()));
-        (!told).then(|| "that hold a NaN".to_owned())
-    }
-
-    /// How far what `part` computes is from what `layer` gives. None where it cannot be told.
-    fn distance_on(
+    /// How far what `part` computes is from what `layer` gives, relative to the largest number of a sample or to `beside`, if
+    /// that is larger. None where it cannot be told.
+    pub fn distance_on(
         &self,
         part: &ModelProto,
         probes: Vec<Tensor>,
         layer: &Layer,
+        beside: f64,
         runtime: &dyn Runtime,
     ) -> Option<f64> {
         let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
@@ -306,7 +261,7 @@ impl Subject<'_> {
         if outputs.iter().any(|output| output.dims().first() != dims.first()) {
             return Some(f64::INFINITY);
         }
-        let error = judge::error(layer, &Probed::new(probes), &outputs);
+        let error = judge::error(layer, &Probed::new(probes), &outputs, beside);
         // What was not worked out to the end tells nothing.
         error.filter(|_| !is_spent())
     }

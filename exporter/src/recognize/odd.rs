@@ -17,7 +17,7 @@ pub enum Odd {
     Heavy,
     /// Numbers of which most are 0, and positions where all are.
     Sparse,
-    /// A channel that is the same everywhere, and one that nearly is.
+    /// A channel that is the same everywhere, one that nearly is, and one that is 0.
     Still,
     /// Channels that are all made of two.
     Dependent,
@@ -25,6 +25,8 @@ pub enum Odd {
     White,
     /// Numbers far from 0 that hardly differ.
     Offset,
+    /// Numbers below 0.
+    Negative,
     /// Large numbers.
     Large,
     /// Small numbers.
@@ -33,7 +35,7 @@ pub enum Odd {
 
 impl Odd {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Dominated,
         Self::Spike,
         Self::Heavy,
@@ -42,6 +44,7 @@ impl Odd {
         Self::Dependent,
         Self::White,
         Self::Offset,
+        Self::Negative,
         Self::Large,
         Self::Small,
     ];
@@ -57,6 +60,7 @@ impl Odd {
             Self::Dependent => "whose channels are all made of two",
             Self::White => "whose channels have nothing in common",
             Self::Offset => "that hardly differ from their mean",
+            Self::Negative => "that are all below 0",
             Self::Large => "of about 1e4",
             Self::Small => "of about 1e-4",
         }
@@ -107,6 +111,7 @@ impl Odd {
                 Self::Sparse => (*value - 0.8).max(0.0),
                 Self::Still if channel == 1 => 0.5,
                 Self::Still if channel == 2 => *value * 1e-4,
+                Self::Still if channel == 3 => 0.0,
                 Self::Dependent => {
                     let other = base(index, 1.min(channels - 1));
                     mixed[channel][0] * base(index, 0) + mixed[channel][1] * other
@@ -121,6 +126,7 @@ impl Odd {
                     }
                 }
                 Self::Offset => 10.0 + 0.5 * *value,
+                Self::Negative => -0.1 - value.abs(),
                 Self::Large => *value * 1e4,
                 Self::Small => *value * 1e-4,
                 _ => *value,

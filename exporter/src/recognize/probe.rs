@@ -64,6 +64,13 @@ pub const EXTREMES: [Probe; 2] = [
     Probe { scale: 1e9, least_amplitude: 0.1, offset: 0.5 },
 ];
 
+/// Probes on which what keeps a divisor from 0 shows most, each with a trace of another size.
+pub const FAINT: [Probe; 5] = [faint(1e-3), faint(1e-4), faint(1e-5), faint(1e-6), faint(1e-7)];
+
+const fn faint(scale: f64) -> Probe {
+    Probe { scale, ..EXTREMES[0] }
+}
+
 impl Probe {
     /// A feature map: every sample has amplitudes and offsets of its own.
     ///

@@ -34,7 +34,7 @@ pub struct Probed {
 }
 
 /// What a layer gives for each sample; none where it does not take them.
-type Expected = Option<Rc<Vec<Vec<f64>>>>;
+pub type Expected = Option<Rc<Vec<Vec<f64>>>>;
 
 /// The spectra of a sample.
 #[derive(Debug)]

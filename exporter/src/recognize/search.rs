@@ -9,7 +9,8 @@ use super::cuts::Cut;
 use super::explain;
 use super::findings::{Arrangement, Findings, Found, Lost, Miss};
 use super::identify::{Identification, identify};
-use super::observe::{Limit, Observed, Subject};
+use super::limits::Limit;
+use super::observe::{Observed, Subject};
 use super::places::Place;
 use super::survey::{Survey, source};
 use super::trial::Trial;
@@ -258,7 +259,7 @@ impl<'a> Search<'a> {
             if best.as_ref().is_some_and(|(_, found, pays)| *pays && is_as_given(found)) {
                 break;
             }
-            let Some(found) = self.certain(candidate, observed, cut, operator) else { continue };
+            let Some(mut found) = self.certain(candidate, observed, cut, operator) else { continue };
             // Downstream first, but rather what takes the place of most products, and rather a value of the operator's own
             // shape than the same numbers in another.
             let pays = self.pays(candidate, cut.value, &found);
@@ -269,9 +270,9 @@ impl<'a> Search<'a> {
             if !is_better {
                 continue;
             }
-            match self.limit(candidate, cut, &found.layer) {
-                None => best = Some((cut.value, found, pays)),
-                Some(limit) => limited = limited.or(Some((found, limit))),
+            match self.settle(candidate, cut, &mut found) {
+                Ok(()) => best = Some((cut.value, found, pays)),
+                Err(limit) => limited = limited.or(Some((found, limit))),
             }
         }
         let Some((output, found, _)) = best else {
@@ -311,8 +312,8 @@ impl<'a> Search<'a> {
         before.iter().rev().find_map(|(candidate, observed)| {
             let is_here = self.places[candidate.place].scope == found.scope;
             let cut = observed.factors.iter().find(|cut| is_here && cut.value == output)?;
-            let whole = self.certain(candidate, observed, cut, found.layer.operator)?;
-            let stands = whole.layer == centered && self.limit(candidate, cut, &whole.layer).is_none();
+            let mut whole = self.certain(candidate, observed, cut, found.layer.operator)?;
+            let stands = whole.layer == centered && self.settle(candidate, cut, &mut whole).is_ok();
             stands.then_some((*candidate, whole))
         })
     }
@@ -363,8 +364,8 @@ impl<'a> Search<'a> {
             if self.findings.layers.iter().any(behind) {
                 continue;
             }
-            if let Some(found) = self.certain(candidate, observed, cut, operator)
-                && self.limit(candidate, cut, &found.layer).is_none()
+            if let Some(mut found) = self.certain(candidate, observed, cut, operator)
+                && self.settle(candidate, cut, &mut found).is_ok()
             {
                 self.keep(candidate, cut.value, found);
                 kept = true;
@@ -407,9 +408,15 @@ impl<'a> Search<'a> {
         flow.leads_out(cut.value, &self.owned[candidate.place], &observed.scalars)
     }
 
-    /// Why `layer` may not stand for a cut, if there is a reason.
-    fn limit(&self, candidate: &Candidate, cut: &Cut, layer: &Layer) -> Option<Limit> {
-        self.subject(candidate)?.limit(layer, cut.value, self.runtime)
+    /// Lets a finding stand for a cut, and notes in it whether that is guarded.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn settle(&self, candidate: &Candidate, cut: &Cut, found: &mut Found) -> Result<(), Limit> {
+        if let Some(subject) = self.subject(candidate) {
+            found.evidence.guarded = subject.stands(&found.layer, cut.value, self.runtime)?;
+        }
+        Ok(())
     }
 
     fn keep(&mut self, candidate: &Candidate, output: ValueId, mut found: Found) {

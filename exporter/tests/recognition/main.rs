@@ -3,6 +3,7 @@
 mod changed;
 #[path = "../common/mod.rs"]
 mod common;
+mod guards;
 mod sizes;
 
 use std::collections::HashMap;

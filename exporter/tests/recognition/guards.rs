@@ -1,0 +1,394 @@
+//! Layers of the corpus with a guard: what ordinary inputs never show is no part of a layer, unless it keeps a divisor from 0.
+
+use isqrt_cov::recognize::{Findings, recognize};
+use isqrt_cov::runtime::embedded::Embedded;
+use isqrt_cov_op::OperatorKind;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+
+use super::changed::{ending_in_the_root, read_instead, read_instead_of_input};
+use super::common::{corpus, load};
+
+/// Ordinary inputs never show what a guard does: it must stay in front of the layer.
+#[test]
+fn a_guard_in_front_of_a_layer_is_no_part_of_it() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    let input = read_instead_of_input(graph, "clipped");
+    let limits = [("least", -1000.0), ("most", 1000.0)];
+    graph
+        .initializer
+        .extend(limits.map(|(name, limit)| TensorProto::from_values(name, &[], &[limit as f32])));
+    graph.node.insert(0, NodeProto::new("Clip", &[&input, "least", "most"], &["clipped"]));
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    assert_eq!(findings.layers.len(), 1);
+    assert_eq!(findings.layers[0].input, "clipped");
+}
+
+/// What is chosen by data is no formula, even where every input tried comes to the same choice.
+#[test]
+fn what_data_decide_is_no_part_of_a_layer() {
+    let model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let input = model.graph.as_ref().unwrap().input[0].name().to_owned();
+    let cast = |from: &str, to: &str, element: DataType| {
+        NodeProto::new("Cast", &[from], &[to]).with(AttributeProto::int("to", element as i64))
+    };
+    // Only of what is not zero, say.
+    let mask = vec![cast(&input, "is", DataType::Bool), cast("is", "mask", DataType::Float)];
+    let sign =
+        vec![NodeProto::new("Sign", &[&input], &["sign"]), NodeProto::new("Abs", &["sign"], &["mask"])];
+    // 1 but for numbers below -500.
+    let gate = AttributeProto::float("beta", 1.5);
+    let gate = NodeProto::new("HardSigmoid", &[&input], &["mask"])
+        .with(AttributeProto::float("alpha", 1e-3))
+        .with(gate);
+    // The share of numbers that are not zero.
+    let share = vec![
+        NodeProto::new("NonZero", &[&input], &["places"]),
+        NodeProto::new("Shape", &["places"], &["sizes of places"]),
+        NodeProto::new("Gather", &["sizes of places", "second"], &["count"]),
+        cast("count", "counted", DataType::Float),
+        NodeProto::new("Size", &[&input], &["size"]),
+        cast("size", "all of them", DataType::Float),
+        NodeProto::new("Div", &["counted", "all of them"], &["mask"]),
+    ];
+    // The same in nothing but sums, products and quotients.
+    let ratio = vec![
+        NodeProto::new("Mul", &[&input, &input], &["squares"]),
+        NodeProto::new("Add", &["squares", "faint"], &["more than squares"]),
+        NodeProto::new("Div", &["squares", "more than squares"], &["ones"]),
+        NodeProto::new("ReduceMean", &["ones"], &["mask"]),
+    ];
+    for nodes in [mask, sign, vec![gate], share, ratio] {
+        let mut model = model.clone();
+        let graph = model.graph.as_mut().unwrap();
+        read_instead(graph, &input, "masked");
+        graph.initializer.push(TensorProto::from_values("second", &[], &[1_i64]));
+        graph.initializer.push(TensorProto::from_values("faint", &[], &[1e-30_f32]));
+        graph.node.extend(nodes);
+        graph.node.push(NodeProto::new("Mul", &[&input, "mask"], &["masked"]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+        assert_eq!((found.layer.operator, &*found.input), (OperatorKind::IsqrtCov, "masked"));
+    }
+
+    // The root where the trace is large, and the covariance elsewhere.
+    let mut model = ending_in_the_root();
+    let graph = model.graph.as_mut().unwrap();
+    let named = |graph: &GraphProto, operator: &str, index: usize| {
+        graph.node.iter().filter(|node| node.op_type() == operator).nth(index).unwrap().output[0].clone()
+    };
+    let (covariance, root_of_trace) = (named(graph, "MatMul", 1), named(graph, "Sqrt", 0));
+    with_limits(graph);
+    graph.initializer.push(TensorProto::from_values("all", &[3], &[-1_i64, 1, 1]));
+    let last = graph.node.pop().unwrap();
+    graph.node.extend([
+        NodeProto::new("Greater", &[&root_of_trace, "tiny"], &["large"]),
+        NodeProto::new("Reshape", &["large", "all"], &["chosen"]),
+        NodeProto::new("Where", &["chosen", "root", &covariance], &[&last.output[0]]),
+    ]);
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let root = findings.layers.iter().find(|found| found.layer.operator == OperatorKind::IsqrtCov);
+    assert_eq!(root.map(|found| &*found.output), Some("root"), "{findings:?}");
+}
+
+/// Adds the numbers that guards compare with.
+fn with_limits(graph: &mut GraphProto) {
+    let limits = [("tiny", 1e-6), ("half", 0.5), ("least", -1e4), ("most", 1e4), ("zero", 0.0)];
+    graph
+        .initializer
+        .extend(limits.map(|(name, limit)| TensorProto::from_values(name, &[], &[limit as f32])));
+}
+
+/// What a guard does shows on extreme inputs only. One inside a layer makes another function of it.
+#[test]
+fn a_guard_inside_of_a_layer_is_no_part_of_it() {
+    let model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_ref().unwrap();
+    let trace = graph.node.iter().find(|node| node.op_type() == "Sqrt").unwrap().input[0].clone();
+    let normalized = graph.node.iter().find(|node| node.op_type() == "Div").unwrap().output[0].clone();
+    for (operator, inputs, said) in [
+        ("Clip", [&*normalized, "", "half"], "one channel"),
+        ("Clip", [&*trace, "tiny", ""], "of about 1e-4"),
+        ("Max", [&trace, "tiny", "tiny"], "of about 1e-4"),
+        ("Add", [&trace, "tiny", ""], "differ by"),
+        ("Min", [&trace, "most", "most"], "of about 1e9"),
+        ("Clip", [&trace, "", "most"], "of about 1e9"),
+    ] {
+        let mut model = model.clone();
+        let graph = model.graph.as_mut().unwrap();
+        with_limits(graph);
+        read_instead(graph, inputs[0], "guarded");
+        graph.node.push(NodeProto::new(operator, &inputs, &["guarded"]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let whole = findings.layers.iter().find(|found| found.layer.operator == OperatorKind::IsqrtCov);
+        assert!(whole.is_none(), "{operator} of {inputs:?}");
+        assert!(findings.misses.iter().any(|miss| miss.reason.contains(said)), "{:?}", findings.misses);
+    }
+}
+
+/// It may let nothing through but numbers.
+#[test]
+fn what_replaces_nan_inside_of_a_layer_is_no_part_of_it() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    with_limits(graph);
+    let covariance =
+        graph.node.iter().filter(|node| node.op_type() == "MatMul").nth(1).unwrap().output[0].clone();
+    read_instead(graph, &covariance, "numbers");
+    graph.node.push(NodeProto::new("IsNaN", &[&covariance], &["absent"]));
+    graph.node.push(NodeProto::new("Where", &["absent", "zero", &covariance], &["numbers"]));
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let whole = findings.layers.iter().find(|found| found.layer.operator == OperatorKind::IsqrtCov);
+    assert!(whole.is_none());
+    assert!(
+        findings.misses.iter().any(|miss| miss.reason.contains("that hold a NaN")),
+        "{:?}",
+        findings.misses
+    );
+}
+
+/// One behind a layer stays behind it, also where it looks for nothing but NaN.
+#[test]
+fn a_guard_behind_a_layer_is_no_part_of_it() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    with_limits(graph);
+    let output = graph.output[0].name().to_owned();
+    for name in graph.node.iter_mut().flat_map(|node| &mut node.output).filter(|name| **name == output) {
+        "layer".clone_into(name);
+    }
+    let clip = NodeProto::new("Clip", &["layer", "least", "most"], &[&output]);
+    let absent = NodeProto::new("IsNaN", &["layer"], &["absent"]);
+    let filled = NodeProto::new("Where", &["absent", "zero", "layer"], &[&output]);
+    for nodes in [vec![clip], vec![absent, filled]] {
+        let mut model = model.clone();
+        model.graph.as_mut().unwrap().node.extend(nodes);
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+        assert_eq!((found.layer.operator, &*found.output), (OperatorKind::IsqrtCov, "layer"));
+    }
+}
+
+/// The operator gives 0 where the layer divides 0 by 0: it may not stand where a model puts another number in the place of a
+/// NaN.
+#[test]
+fn a_layer_whose_nan_is_replaced_by_a_number_is_none() {
+    for (behind_weights, number) in [(false, "half"), (true, "half"), (false, "zero")] {
+        let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+        let graph = model.graph.as_mut().unwrap();
+        with_limits(graph);
+        let output = graph.output[0].name().to_owned();
+        "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
+        let mut other = number;
+        if behind_weights {
+            let weights: Vec<f32> = (0..136).map(|index| (index as f32).sin()).collect();
+            graph.initializer.push(TensorProto::from_values("weights", &[136], &weights));
+            graph.node.push(NodeProto::new("Mul", &["weights", number], &["weighted"]));
+            other = "weighted";
+        }
+        graph.node.push(NodeProto::new("IsNaN", &["layer"], &["absent"]));
+        graph.node.push(NodeProto::new("Where", &["absent", other, "layer"], &[&output]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let roots =
+            findings.layers.iter().filter(|found| found.layer.operator != OperatorKind::CovariancePooling);
+        assert_eq!(roots.count(), usize::from(number == "zero"), "{findings:?}");
+        let says = findings.misses.iter().any(|miss| miss.reason.contains("0 everywhere"));
+        assert_eq!(says, number != "zero", "{:?}", findings.misses);
+    }
+}
+
+/// Behind trained weights it cannot be told what a model makes of a NaN.
+#[test]
+fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    with_limits(graph);
+    let output = graph.output[0].name().to_owned();
+    "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
+    let weights: Vec<f32> = (0..136 * 3).map(|index| (index as f32).sin()).collect();
+    graph.initializer.push(TensorProto::from_values("weights", &[136, 3], &weights));
+    let flat = TensorProto::from_values("flat", &[2], &[-1_i64, 136]);
+    graph.initializer.push(flat);
+    graph.output = vec![ValueInfoProto { name: Some(output.clone()), ..ValueInfoProto::default() }];
+    graph.node.extend([
+        NodeProto::new("Reshape", &["layer", "flat"], &["rows"]),
+        NodeProto::new("MatMul", &["rows", "weights"], &["scores"]),
+    ]);
+    let found = |model: &ModelProto| {
+        let findings = recognize(model, &Embedded::new()).unwrap();
+        findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov).count()
+    };
+    let mut without = model.clone();
+    without.graph.as_mut().unwrap().node.push(NodeProto::new("Relu", &["scores"], &[&output]));
+    assert_eq!(found(&without), 1);
+    model.graph.as_mut().unwrap().node.extend([
+        NodeProto::new("IsNaN", &["scores"], &["absent"]),
+        NodeProto::new("Where", &["absent", "half", "scores"], &[&output]),
+    ]);
+    assert_eq!(found(&model), 0);
+}
+
+/// A layer of 16 channels, and the values in it that hold the covariance, its trace and the matrix that the steps begin with.
+struct Parts {
+    model: ModelProto,
+    covariance: String,
+    trace: String,
+    normalized: String,
+}
+
+fn parts() -> Parts {
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    with_limits(graph);
+    let of = |operator: &str, index: usize| {
+        graph.node.iter().filter(|node| node.op_type() == operator).nth(index).unwrap()
+    };
+    let [covariance, normalized] = [of("MatMul", 1), of("Div", 0)].map(|node| node.output[0].clone());
+    let trace = of("Sqrt", 0).input[0].clone();
+    Parts { model, covariance, trace, normalized }
+}
+
+/// What `nodes` make of a value instead of it.
+fn replaced(model: &ModelProto, value: &str, nodes: &[NodeProto]) -> ModelProto {
+    let mut model = model.clone();
+    let graph = model.graph.as_mut().unwrap();
+    read_instead(graph, value, "guarded");
+    graph.node.extend_from_slice(nodes);
+    model
+}
+
+/// The roots among the layers of a model, by input and output, and whether each is guarded.
+fn roots(findings: &Findings) -> Vec<(&str, &str, bool)> {
+    let roots = findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov);
+    roots.map(|found| (&*found.input, &*found.output, found.evidence.guarded)).collect()
+}
+
+/// The operator gives 0 where a sample is 0 everywhere. So does a model that asks for it.
+#[test]
+fn what_keeps_a_divisor_from_zero_is_part_of_a_layer() {
+    let Parts { model, trace, normalized, .. } = &parts();
+    let node = NodeProto::new;
+    let compared = |operator: &str, with: &str| node(operator, &[trace, with], &["is"]);
+    let to_float = AttributeProto::int("to", DataType::Float as i64);
+    let cases = [
+        (trace, vec![compared("Greater", "zero"), node("Where", &["is", trace, "half"], &["guarded"])]),
+        (trace, vec![compared("Equal", "zero"), node("Where", &["is", "half", trace], &["guarded"])]),
+        (trace, vec![compared("Less", "least of all"), node("Where", &["is", "half", trace], &["guarded"])]),
+        (
+            trace,
+            vec![
+                compared("LessOrEqual", "zero"),
+                node("Not", &["is"], &["is not"]),
+                node("Where", &["is not", trace, "half"], &["guarded"]),
+            ],
+        ),
+        (
+            trace,
+            vec![
+                compared("Equal", "zero"),
+                node("Cast", &["is"], &["one"]).with(to_float),
+                node("Add", &[trace, "one"], &["guarded"]),
+            ],
+        ),
+        (
+            normalized,
+            vec![
+                node("IsNaN", &[normalized], &["is"]),
+                node("Where", &["is", "zero", normalized], &["numbers"]),
+                node("IsInf", &["numbers"], &["is infinite"]),
+                node("Greater", &["numbers", "zero"], &["is more"]),
+                node("And", &["is infinite", "is more"], &["is too much"]),
+                node("Where", &["is too much", "most", "numbers"], &["guarded"]),
+            ],
+        ),
+    ];
+    for (value, nodes) in cases {
+        let mut model = replaced(model, value, &nodes);
+        let graph = model.graph.as_mut().unwrap();
+        graph.initializer.push(TensorProto::from_values("least of all", &[], &[1e-30_f32]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        assert_eq!(roots(&findings), [("input", "output", false)], "{nodes:?}: {:?}", findings.misses);
+        assert!(findings.misses.is_empty(), "{:?}", findings.misses);
+    }
+}
+
+/// What the model chooses where numbers are 0, or of one sign, is another function wherever the layer is none of 0.
+#[test]
+fn what_is_chosen_where_numbers_are_zero_is_no_part_of_a_layer() {
+    let Parts { model, covariance, trace, .. } = &parts();
+    let node = NodeProto::new;
+    let all = AttributeProto::int("keepdims", 1);
+    let cases = [
+        // Other numbers in the place of 0.
+        (
+            "input",
+            vec![
+                node("Equal", &["input", "zero"], &["is"]),
+                node("Where", &["is", "half", "input"], &["guarded"]),
+            ],
+        ),
+        (
+            covariance,
+            vec![
+                node("Equal", &[covariance, "zero"], &["is"]),
+                node("Where", &["is", "half", covariance], &["guarded"]),
+            ],
+        ),
+        // Half of everything where nothing is above 0.
+        (
+            covariance,
+            vec![
+                node("ReduceMax", &["input", "beside samples"], &["largest"]).with(all.clone()),
+                node("Squeeze", &["largest", "last axis"], &["largest of each"]),
+                node("Greater", &["largest of each", "zero"], &["is"]),
+                node("Where", &["is", "one", "half"], &["factor"]),
+                node("Mul", &[covariance, "factor"], &["guarded"]),
+            ],
+        ),
+        // One sample of 0 decides for all.
+        (
+            trace,
+            vec![
+                node("ReduceMin", &[trace], &["least trace"]).with(all),
+                node("Equal", &["least trace", "zero"], &["is"]),
+                node("Where", &["is", "half", trace], &["guarded"]),
+            ],
+        ),
+    ];
+    for (value, nodes) in cases {
+        let mut model = replaced(model, value, &nodes);
+        let graph = model.graph.as_mut().unwrap();
+        graph.initializer.push(TensorProto::from_values("one", &[], &[1_f32]));
+        graph.initializer.push(TensorProto::from_values("beside samples", &[3], &[1_i64, 2, 3]));
+        graph.initializer.push(TensorProto::from_values("last axis", &[1], &[3_i64]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        assert!(!roots(&findings).contains(&("input", "output", false)), "{nodes:?}");
+        assert!(roots(&findings).iter().all(|(input, ..)| *input == "guarded"), "{nodes:?}");
+    }
+}
+
+/// A number that is next to 0 beside every trace but those of samples next to 0 is left out, and it is said so; not where such
+/// samples come out as large as others.
+#[test]
+fn a_faint_guard_is_left_out() {
+    let Parts { model, trace, .. } = &parts();
+    for (number, operator) in
+        [(1e-12_f32, "Add"), (1e-12, "Max"), (1e-20, "Add"), (1e-6, "Max"), (1e-8, "Add")]
+    {
+        let mut model = replaced(model, trace, &[NodeProto::new(operator, &[trace, "faint"], &["guarded"])]);
+        let graph = model.graph.as_mut().unwrap();
+        graph.initializer.push(TensorProto::from_values("faint", &[], &[number]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let expected = if number > 1e-9 { vec![] } else { vec![("input", "output", true)] };
+        assert_eq!(roots(&findings), expected, "{operator} {number}: {:?}", findings.misses);
+
+        // Without the root of the trace.
+        let graph = model.graph.as_mut().unwrap();
+        let compensation = graph.node.iter_mut().find(|node| node.op_type() == "Sqrt").unwrap();
+        *compensation = NodeProto::new("Identity", &["one"], &[&compensation.output[0]]);
+        graph.initializer.push(TensorProto::from_values("one", &[1, 1, 1], &[1_f32]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        assert_eq!(roots(&findings), [], "{operator} {number}");
+    }
+}
