@@ -8,6 +8,9 @@ use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
 use super::value::{Data, Dense, Value, declared};
 use crate::tensor::ElementType;
 
+/// Why a node that trains is not evaluated.
+pub const FOR_TRAINING: &str = "the model was exported for training, and gives other numbers every time: export it again after model.eval()";
+
 /// The attributes that a function was called with, by name.
 pub(super) type Bindings<'a> = HashMap<&'a str, &'a AttributeProto>;
 

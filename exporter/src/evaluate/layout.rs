@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Axis, IxDyn, concatenate};
 
-use super::call::{Call, axes, axis, size, truth};
+use super::call::{Call, FOR_TRAINING, axes, axis, size, truth};
 use super::elementwise::common_shape;
 use super::value::{Array, Data, Dense, Value, array, elements, full, map_data, reshaped};
 use crate::tensor::ElementType;
@@ -17,7 +17,7 @@ fn in_shape(input: &Dense, dims: &[usize]) -> Result<Dense> {
 pub(super) fn dropout(call: &Call) -> Result<Vec<Value>> {
     let input = call.input(0)?;
     let training = call.optional(2)?.map(truth).transpose()?.unwrap_or(false);
-    ensure!(!training, "training is not evaluated");
+    ensure!(!training, FOR_TRAINING);
     let mask = Dense::bool(full(input.dims(), true)?);
     Ok(vec![input.clone().into(), mask.into()])
 }

@@ -52,8 +52,8 @@ pub fn limited(found: &Found, limit: &Limit) -> String {
              a Where) or adds to it"
         ),
         Limit::OfBlank => format!(
-            "on ordinary inputs it is {layer}, but where a sample is 0 everywhere, its root is no number, and the model puts \
-             another in its place (an IsNaN, a Where); the operator would give 0 there"
+            "on ordinary inputs it is {layer}, but where a sample is 0 everywhere, its root is no number, and the model makes \
+             a number of that (an IsNaN, a Where, a comparison); the operator would give 0 there"
         ),
     }
 }

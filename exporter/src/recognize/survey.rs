@@ -60,6 +60,7 @@ pub fn survey(
     let mut best = Survey::default();
     let mut ran: Option<(usize, Survey)> = None;
     let mut sizes: Vec<Vec<Vec<usize>>> = Vec::new();
+    let mut problems = HashSet::new();
     for entries in trial.tries(graph)? {
         // Sizes beside the batch: another batch makes no map wider.
         let beside = entries.iter().map(|entry| entry.dims.get(1..).unwrap_or_default().to_vec()).collect();
@@ -100,6 +101,7 @@ pub fn survey(
             }
         };
         survey.failure = Some(format!("with inputs {}: {problem}", shapes.join(", ")));
+        problems.insert(problem);
         // What comes before the place of failure was still seen.
         if survey.seen.len() > best.seen.len() || best.failure.is_none() {
             best = survey;
@@ -108,7 +110,8 @@ pub fn survey(
     if let Some((_, survey)) = ran {
         return Ok(survey);
     }
-    if trial.known.is_none() && leaves_sizes_open(graph) {
+    // What is the same with all sizes is not theirs.
+    if trial.known.is_none() && leaves_sizes_open(graph) && problems.len() != 1 {
         best.failure
             .iter_mut()
             .for_each(|failure| failure.push_str("; data of the right sizes may be given with --inputs"));

@@ -155,3 +155,22 @@ fn a_layer_is_found_behind_large_strides() {
         }
     }
 }
+
+/// Data of other sizes help only where sizes are what a model does not run with.
+#[test]
+fn other_sizes_are_asked_for_where_they_may_help() {
+    let flat = [("flat", vec![-1_i64, 5])];
+    for (node, helps, said) in [
+        (NodeProto::new("Dropout", &["input", "", "yes"], &["seen"]), false, "model.eval()"),
+        (NodeProto::new("Reshape", &["input", "flat"], &["seen"]), true, "--inputs"),
+    ] {
+        let mut model = load(&corpus().join("own/dynamic_sizes_dyn18_hw.onnx"));
+        let graph = model.graph.as_mut().unwrap();
+        let input = read_instead_of_input(graph, "seen");
+        graph.initializer.push(TensorProto::from_values("yes", &[], &[true]));
+        graph.initializer.extend(flat.iter().map(|(name, dims)| TensorProto::from_values(name, &[2], dims)));
+        graph.node.push(NodeProto { input: [&[input], &node.input[1..]].concat(), ..node });
+        let failure = found_in(&model).not_evaluated.unwrap_or_default();
+        assert!(failure.contains(said) && failure.contains("--inputs") == helps, "{failure}");
+    }
+}
