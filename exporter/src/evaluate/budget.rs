@@ -57,6 +57,12 @@ pub fn within<T>(multiplications: u64, work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Multiplications that are left.
+#[cfg(test)]
+pub(crate) fn left() -> u64 {
+    LEFT.get()
+}
+
 /// Does `work` within half of what is left, and no more than so many multiplications: it must not use up what others need.
 pub(crate) fn within_half<T>(multiplications: u64, work: impl FnOnce() -> T) -> T {
     within(multiplications.min(LEFT.get() / 2), work)

@@ -1,11 +1,13 @@
 //! Which attributes explain what a region computes.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use isqrt_cov_op::{Layer, Layout, Normalization, Operator, OperatorKind, Vectorization};
 
 use super::probed::{Probed, Spectra, sampled_entries, samples};
 use super::spectrum::position;
 use super::{Evidence, judge};
-use crate::evaluate::budget::{is_spent, spend};
+use crate::evaluate::budget::{self, is_spent, spend};
 use crate::tensor::{ElementType, Tensor};
 
 /// The result of a search.
@@ -44,6 +46,9 @@ const FIRST_ENTRIES: usize = 8;
 
 /// Multiplications that take as long as beginning with a prediction.
 const PREDICTION: usize = 1 << 12;
+
+/// Multiplications that a search over many values of ε may take.
+const FINE: u64 = 1 << 33;
 
 /// Candidates that are kept while searching: enough to hold every neighbor of the winner.
 const KEPT: usize = 100;
@@ -127,10 +132,24 @@ pub fn identify(
         _ if probed.dims().len() < 3 => &[],
         _ => &Layout::ALL,
     };
-    let found = layouts
-        .iter()
-        .filter_map(|&layout| Search::new(operator, layout, probed, outputs, resolution)?.run(limit));
-    found.min_by(|left, right| left.evidence.error.total_cmp(&right.evidence.error))
+    probed.identified(key(operator, outputs, limit), resolution, || {
+        let found = layouts
+            .iter()
+            .filter_map(|&layout| Search::new(operator, layout, probed, outputs, resolution)?.run(limit));
+        found.min_by(|left, right| left.evidence.error.total_cmp(&right.evidence.error))
+    })
+}
+
+/// What tells a search from others of the same probes. Not the outputs' shape beyond the number of their samples: it says
+/// nothing of what the numbers are.
+fn key(operator: OperatorKind, outputs: &[Tensor], limit: f64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (operator as u8, limit.to_bits()).hash(&mut hasher);
+    for output in outputs {
+        output.dims().first().hash(&mut hasher);
+        output.to_f64().iter().for_each(|number| number.to_bits().hash(&mut hasher));
+    }
+    hasher.finish()
 }
 
 /// Attributes and how far their prediction is from the numbers.
@@ -372,7 +391,8 @@ impl<'a> Search<'a> {
         add(nearest, REFINED);
         if best > self.resolution.tolerance {
             // No ε of the table is near enough to show which of the others are right.
-            add(&self.on_fine_grid(), 4 * REFINED);
+            // Many values that are near to none must not use up what others need.
+            add(&budget::within_half(FINE, || self.on_fine_grid()), 4 * REFINED);
         }
         for base in bases {
             let distance = |epsilon: f32| self.distance(&Layer { epsilon, ..base });
@@ -578,5 +598,30 @@ mod tests {
         }
         let nan = outputs(&layer, &probed, |_, _| f64::NAN);
         assert!(identify(layer.operator, &probed, &nan, resolution, NEAR).is_none());
+    }
+
+    #[test]
+    fn numbers_that_nothing_explains_are_searched_once() {
+        let layer = Layer { vectorization: Vectorization::None, ..Layer::new(OperatorKind::IsqrtCov) };
+        let probed = probed(layer.operator, &[2, 7, 5, 6]);
+        let resolution = Resolution::of(ElementType::F32);
+        let spent = |outputs: &[Tensor], limit: f64| {
+            budget::within(u64::MAX - 1, || {
+                let before = budget::left();
+                let found = identify(layer.operator, &probed, outputs, resolution, limit);
+                (found.unwrap().evidence.error, before - budget::left())
+            })
+        };
+        let distorted =
+            outputs(&layer, &probed, |index, value| if index == 30 { 0.9 * value } else { value });
+        let (first, cost) = spent(&distorted, NEAR);
+        assert!(first > resolution.tolerance && cost > 0);
+        // The same numbers as a map.
+        let moved: Vec<Tensor> = distorted.iter().map(|output| output.clone().reshaped(&[2, 7, 7])).collect();
+        assert_eq!(spent(&moved, NEAR), (first, 0));
+        // Others, and others that are near enough, are searched.
+        assert!(spent(&distorted, f64::INFINITY).1 > 0);
+        let explained = outputs(&layer, &probed, |_, value| value);
+        assert!(spent(&explained, NEAR).1 > 0 && spent(&explained, NEAR).1 > 0);
     }
 }

@@ -1,14 +1,16 @@
 //! The inputs that a region is evaluated on, and their spectra.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use anyhow::Result;
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
+use super::identify::{Identification, Resolution};
 use super::probe::{Generator, PROBES, Probe};
 use super::spectrum::{Basis, Spectrum};
-use crate::evaluate::budget::spend;
+use crate::evaluate::budget::{is_spent, spend};
 use crate::tensor::{ElementType, Tensor};
 
 /// Entries of the matrix that the search compares; the winner is judged on all of them.
@@ -31,6 +33,8 @@ pub struct Probed {
     channels_last: OnceCell<Vec<Spectra>>,
     /// What layers give, sample by sample.
     expected: RefCell<Vec<(Layer, Expected)>>,
+    /// Numbers, by what tells them apart, that no attributes explain, with the nearest ones.
+    unexplained: RefCell<HashMap<u64, Option<Identification>>>,
 }
 
 /// What a layer gives for each sample; none where it does not take them.
@@ -117,8 +121,8 @@ impl Probed {
     /// Inputs whose spectra are not known yet.
     #[must_use]
     pub fn new(inputs: Vec<Tensor>) -> Self {
-        let (matrices, channels_first, channels_last, expected) = Default::default();
-        Self { inputs, matrices, channels_first, channels_last, expected }
+        let (matrices, channels_first, channels_last, expected, unexplained) = Default::default();
+        Self { inputs, matrices, channels_first, channels_last, expected, unexplained }
     }
 
     /// The inputs' shape.
@@ -140,6 +144,25 @@ impl Probed {
         }
         known.push((*layer, expected.clone()));
         expected
+    }
+
+    /// What `search` finds of numbers with this key, which it is asked for once where it explains nothing: a graph moves what it
+    /// computes, and all that it moves is searched.
+    pub fn identified(
+        &self,
+        key: u64,
+        resolution: Resolution,
+        search: impl FnOnce() -> Option<Identification>,
+    ) -> Option<Identification> {
+        if let Some(known) = self.unexplained.borrow().get(&key) {
+            return known.clone();
+        }
+        let found = search();
+        let explains = found.as_ref().is_some_and(|found| found.evidence.error <= resolution.tolerance);
+        if !explains && !is_spent() {
+            self.unexplained.borrow_mut().insert(key, found.clone());
+        }
+        found
     }
 
     /// The spectra of the first sample of each kind of probe.
