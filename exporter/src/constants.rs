@@ -6,14 +6,9 @@ use half::{bf16, f16};
 use isqrt_cov_proto::onnx::{GraphProto, TensorProto, tensor_proto::DataType};
 use isqrt_cov_proto::{Element, TensorData};
 
-use crate::graph::Kind;
-
 /// Distinct values beyond which a floating-point constant counts as trained, unless all are integers: an identity matrix has
 /// two, a centering matrix has two, a scalar has one, and what rows and columns are numbered with has integers.
 const STRUCTURAL_VALUES: usize = 16;
-
-/// The largest number that counts as next to 0: what is compared with it is compared with 0, to all intents.
-const NEXT_TO_ZERO: f64 = 1e-12;
 
 /// Constants by the name of their value.
 #[derive(Debug)]
@@ -42,12 +37,6 @@ impl<'a> Constants<'a> {
         self.tensors.get(name).copied()
     }
 
-    /// Of which kind of constant the one called `name` is.
-    #[must_use]
-    pub fn kind(&self, name: &str) -> Kind {
-        self.get(name).map_or(Kind::Constant, kind_of_constant)
-    }
-
     /// Whether a constant looks like trained weights rather than like a part of a formula.
     #[must_use]
     pub fn looks_trained(&self, name: &str) -> bool {
@@ -58,7 +47,13 @@ impl<'a> Constants<'a> {
 /// Whether a tensor looks like trained weights rather than like a part of a formula.
 #[must_use]
 pub fn looks_trained(tensor: &TensorProto) -> bool {
-    let Some((width, value)) = reading(tensor) else { return false };
+    let (width, value): (usize, fn(&[u8]) -> f64) = match DataType::try_from(tensor.data_type()) {
+        Ok(DataType::Float) => (4, number::<f32>),
+        Ok(DataType::Double) => (8, number::<f64>),
+        Ok(DataType::Float16) => (2, number::<f16>),
+        Ok(DataType::Bfloat16) => (2, number::<bf16>),
+        _ => return false,
+    };
     // A tensor that cannot be read here is refused elsewhere; until then it is nobody's formula.
     let Ok(data) = TensorData::inline(tensor) else { return true };
     let mut distinct = Vec::with_capacity(STRUCTURAL_VALUES + 1);
@@ -73,33 +68,6 @@ pub fn looks_trained(tensor: &TensorProto) -> bool {
         }
     }
     false
-}
-
-/// Of which kind of constant a tensor is.
-#[must_use]
-pub fn kind_of_constant(tensor: &TensorProto) -> Kind {
-    let Ok(data) = TensorData::inline(tensor) else { return Kind::Constant };
-    let is_zero = match reading(tensor) {
-        Some((width, value)) => {
-            data.bytes().chunks_exact(width).all(|bits| value(bits).abs() <= NEXT_TO_ZERO)
-        }
-        None => data.bytes().iter().all(|&byte| byte == 0),
-    };
-    if is_zero { Kind::Zero } else { Kind::Constant }
-}
-
-/// What number the bytes of an element are.
-type Number = fn(&[u8]) -> f64;
-
-/// How many bytes an element of a tensor of floating-point numbers has, and what number they are.
-fn reading(tensor: &TensorProto) -> Option<(usize, Number)> {
-    match DataType::try_from(tensor.data_type()) {
-        Ok(DataType::Float) => Some((4, number::<f32>)),
-        Ok(DataType::Double) => Some((8, number::<f64>)),
-        Ok(DataType::Float16) => Some((2, number::<f16>)),
-        Ok(DataType::Bfloat16) => Some((2, number::<bf16>)),
-        _ => None,
-    }
 }
 
 /// The number that the bytes of an element are.

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto};
 
-use crate::constants::kind_of_constant;
 use crate::evaluate::budget::spend;
-use crate::graph::{Kind, made_of_constants, reads_shape_only, subgraphs};
+use crate::graph::{Kind, reads_shape_only, subgraphs};
 use crate::tensor::ElementType;
 
 /// Graphs and functions in each other that are looked into. What is deeper counts as deciding.
@@ -54,16 +53,11 @@ pub fn is_decision(node: &NodeProto) -> bool {
 type Property = fn(&NodeProto, &Outside) -> bool;
 
 /// Whether a node chooses by data: by comparing them, or the larger of two. Limits that are constants show on extreme inputs
-/// instead, and what is kept from being 0 on inputs that are.
+/// instead.
 #[must_use]
 pub fn chooses(node: &NodeProto, kind: &Outside) -> bool {
     let needed = match node.op_type() {
         "Min" | "Max" => 2,
-        "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Equal"
-            if node.input.iter().any(|name| kind(name) == Kind::Zero) =>
-        {
-            2
-        }
         _ if is_decision(node) => 1,
         _ => return false,
     };
@@ -198,7 +192,7 @@ impl Looking<'_> {
         };
         let read: Vec<Kind> =
             node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()).map(read).collect();
-        let made = read.into_iter().fold(made_of_constants(node, kind), Kind::max);
+        let made = read.into_iter().max().unwrap_or(Kind::Constant);
         (!(self.property)(node, kind)).then(|| vec![made; node.output.len()])
     }
 
@@ -218,7 +212,7 @@ impl Looking<'_> {
         }
         let of = |graph: &GraphProto, inputs: &[Kind]| {
             let mut known: HashMap<&str, Kind> =
-                graph.initializer.iter().map(|tensor| (tensor.name(), kind_of_constant(tensor))).collect();
+                graph.initializer.iter().map(|tensor| (tensor.name(), Kind::Constant)).collect();
             known.extend(graph.input.iter().map(ValueInfoProto::name).zip(inputs.iter().copied()));
             let names = graph.output.iter().map(ValueInfoProto::name);
             self.body(&graph.node, known, names, kind, depth + 1)

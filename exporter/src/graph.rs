@@ -7,8 +7,9 @@ use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 pub use isqrt_cov_proto::subgraphs;
 
-use crate::constants::{Constants, kind_of_constant, looks_trained};
+use crate::constants::{Constants, looks_trained};
 use crate::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
+use crate::zeros::{self, is_zero, makes_zero};
 
 /// A value of the graph, by its place in [`Flow::names`].
 pub type ValueId = usize;
@@ -19,8 +20,6 @@ pub type NodeId = usize;
 /// What a value depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A constant that is 0 throughout, or next to it.
-    Zero,
     /// Constants alone.
     Constant,
     /// Constants and the shapes of other values, never their elements.
@@ -47,6 +46,8 @@ pub struct Flow<'a> {
     pub kind: Vec<Kind>,
     /// Whether a trained weight goes into the making of each [`Kind::Constant`] value.
     trained: Vec<bool>,
+    /// Whether each [`Kind::Constant`] or [`Kind::Shape`] value is 0 throughout, or next to it.
+    zero: Vec<bool>,
     /// Whether each node holds trained weights in its own graphs or function, or something there decides by data.
     closed: Vec<bool>,
     /// Whether data decide what each node with others inside computes.
@@ -161,20 +162,6 @@ pub fn moves(node: &NodeProto) -> bool {
     named.contains(&operator) || operator.starts_with("Gather") || operator.starts_with("Scatter")
 }
 
-/// Of which kind of constant what a node makes is, where it reads nothing but constants.
-#[must_use]
-pub fn made_of_constants(node: &NodeProto, kind: &dyn Fn(&str) -> Kind) -> Kind {
-    let first = || node.input.first().map_or(Kind::Constant, |name| kind(name));
-    match node.op_type() {
-        "Constant" => {
-            let tensor = node.find("value").and_then(|value| value.t.as_deref());
-            tensor.map_or(Kind::Constant, kind_of_constant)
-        }
-        "Cast" | "Identity" => first(),
-        _ => Kind::Constant,
-    }
-}
-
 /// Whether an operator uses the shape or the type of an input, not the elements.
 #[must_use]
 pub fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
@@ -248,6 +235,7 @@ impl<'a> Flow<'a> {
             is_output: Vec::new(),
             kind: Vec::new(),
             trained: Vec::new(),
+            zero: Vec::new(),
             closed: Vec::new(),
             decided: vec![false; graph.node.len()],
             bent: Vec::new(),
@@ -261,8 +249,9 @@ impl<'a> Flow<'a> {
         let constants = Constants::new(graph);
         for tensor in &graph.initializer {
             let id = flow.intern(tensor.name());
-            flow.kind[id] = constants.kind(tensor.name());
+            flow.kind[id] = Kind::Constant;
             flow.trained[id] = constants.looks_trained(tensor.name());
+            flow.zero[id] = is_zero(tensor);
         }
         for value in &graph.input {
             flow.intern(value.name());
@@ -313,6 +302,7 @@ impl<'a> Flow<'a> {
             self.is_output.push(false);
             self.kind.push(Kind::Data);
             self.trained.push(false);
+            self.zero.push(false);
             self.sized.push(false);
             self.dominator.push(None);
             self.depth.push(0);
@@ -358,7 +348,7 @@ impl<'a> Flow<'a> {
             let proto = &self.graph.node[node];
             let own_constant = proto.op_type() == "Constant"
                 && proto.output.first().is_some_and(|name| constants.looks_trained(name));
-            let mut kind = made_of_constants(proto, &|name| self.kind_of(name));
+            let mut kind = Kind::Constant;
             let mut trained = own_constant;
             let mut dominator: Option<Option<ValueId>> = None;
             let decided = holds(proto, &around.functions, &|name| self.kind_of(name), chooses);
@@ -382,13 +372,15 @@ impl<'a> Flow<'a> {
                             Some(other) => other.and_then(|other| self.common_dominator(other, value)),
                         });
                     }
-                    Kind::Zero | Kind::Constant | Kind::Shape => trained |= self.trained[value],
+                    Kind::Constant | Kind::Shape => trained |= self.trained[value],
                 }
             }
             self.decided[node] = decided;
+            let zero = makes_zero(proto, |name| self.is_zero(name));
             let outputs: Vec<ValueId> = self.outputs(node).collect();
             for value in outputs {
                 self.kind[value] = kind;
+                self.zero[value] = zero && kind != Kind::Data;
                 self.trained[value] = trained && kind != Kind::Data;
                 self.sized[value] = sized && kind == Kind::Data;
                 if kind == Kind::Data {
@@ -487,6 +479,68 @@ impl<'a> Flow<'a> {
     #[must_use]
     pub fn bends(&self, node: NodeId) -> bool {
         self.bent[node]
+    }
+
+    /// Whether a value is 0 throughout, or next to it.
+    fn is_zero(&self, name: &str) -> bool {
+        self.id(name).is_some_and(|id| self.zero[id])
+    }
+
+    /// Whether a node chooses by data, and cannot be part of a formula: see [`chooses`]. What is compared with 0 may be kept from
+    /// being a divisor, and true is made of true.
+    #[must_use]
+    pub fn chooses(&self, node: NodeId) -> bool {
+        let proto = &self.graph.node[node];
+        let is_true =
+            || self.data_reads(node).all(|value| self.made_by(value).is_some_and(zeros::makes_bool));
+        chooses(proto, &|name| self.kind_of(name))
+            && !(zeros::compares(proto) && proto.input.iter().any(|name| self.is_zero(name)))
+            && !(proto.op_type() == "Cast" && is_true())
+    }
+
+    /// Whether a node compares data with 0, and what comes of it is not for infinite numbers alone.
+    #[must_use]
+    pub fn compares_with_zero(&self, node: NodeId) -> bool {
+        let proto = &self.graph.node[node];
+        zeros::compares(proto)
+            && self.data_reads(node).next().is_some()
+            && !self.outputs(node).all(|output| self.is_of_infinite(output))
+    }
+
+    /// Whether a truth is asked for only together with whether something is infinite or no number.
+    fn is_of_infinite(&self, mut value: ValueId) -> bool {
+        for _ in 0..zeros::MOST_CASTS {
+            let [reader] = self.consumers[value][..] else { return false };
+            match self.graph.node[reader].op_type() {
+                "Cast" => {}
+                "And" => {
+                    let mut others = self.data_reads(reader).filter(|&other| other != value);
+                    return others.any(|other| self.asks_for_infinite(other));
+                }
+                _ => return false,
+            }
+            let Some(output) = self.outputs(reader).next() else { return false };
+            value = output;
+        }
+        false
+    }
+
+    fn asks_for_infinite(&self, mut value: ValueId) -> bool {
+        for _ in 0..zeros::MOST_CASTS {
+            let Some(node) = self.producer[value] else { return false };
+            match self.graph.node[node].op_type() {
+                "IsInf" | "IsNaN" => return true,
+                "Cast" => {}
+                _ => return false,
+            }
+            let Some(read) = self.data_reads(node).next() else { return false };
+            value = read;
+        }
+        false
+    }
+
+    fn made_by(&self, value: ValueId) -> Option<&NodeProto> {
+        Some(&self.graph.node[self.producer[value]?])
     }
 
     /// The values through which all data of `value` comes, nearest first.

@@ -25,3 +25,4 @@ pub mod scope;
 pub mod signature;
 mod table;
 pub mod tensor;
+mod zeros;

@@ -13,9 +13,16 @@ use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
 use crate::table::Table;
 
-/// What is to be known of a layer that is guarded.
-pub const GUARDED: &str = "the model adds to what it divides by, or limits it, so that it is not 0; the operator does not. Samples \
-                           next to 0 everywhere differ, by less than rounding does to ordinary ones";
+/// What is to be known of a layer that is the same down to small inputs only.
+pub fn guarded(found: &Found) -> Option<String> {
+    found.evidence.down_to.map(|scale| {
+        format!(
+            "the model adds or limits something by next to nothing, against a division by 0 as a rule; the operator does not. \
+             The numbers are the same where the layer reads some of about {scale:.0e}, a thousandth of what is usual, and \
+             others where all are far smaller"
+        )
+    })
+}
 
 /// A layer found, as JSON; every attribute is listed, defaults too.
 pub fn layer_json(found: &Found) -> Value {
@@ -34,7 +41,7 @@ pub fn layer_json(found: &Found) -> Value {
             "runner_up_error": found.evidence.runner_up,
             "runner_up": found.evidence.runner_up_layer.as_ref().map(|layer| difference(layer, &found.layer)),
             "probes": found.evidence.probes,
-            "guarded": found.evidence.guarded,
+            "same_down_to": found.evidence.down_to,
         },
     })
 }
@@ -109,14 +116,15 @@ pub fn named(layer: &Layer) -> String {
 
 /// What is to be known of layers beside their attributes, near misses and lost iterations, a paragraph each.
 pub fn others_text(findings: &Findings) -> String {
-    let guarded = findings.layers.iter().filter(|found| found.evidence.guarded);
-    let guarded = guarded.map(|found| ("guarded", &found.input, &found.output, GUARDED));
+    let guarded = findings.layers.iter().filter_map(|found| Some((found, guarded(found)?)));
+    let guarded =
+        guarded.map(|(found, words)| format!("guarded: `{}` → `{}`: {words}\n", found.input, found.output));
     let lost = findings.lost.iter();
     let lost = lost.map(|lost| ("lost iteration", &lost.input, &lost.output, lost.reason.as_str()));
     let misses = findings.misses.iter();
     let misses = misses.map(|miss| ("not a layer", &miss.input, &miss.output, miss.reason.as_str()));
     let line = |(what, input, output, reason)| format!("{what}: `{input}` → `{output}`: {reason}\n");
-    guarded.chain(lost).chain(misses).map(line).collect()
+    guarded.chain(lost.chain(misses).map(line)).collect()
 }
 
 /// Why a model with these findings cannot be converted; nothing where it can.

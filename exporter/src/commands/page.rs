@@ -5,7 +5,7 @@ use std::path::Path;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
 use super::conversion::{Conversion, Converted};
-use super::layers::GUARDED;
+use super::layers::guarded;
 use super::{facts, layers};
 use crate::proof::{Accuracy, Difference, Latency, Proof, number};
 use crate::recognize::Found;
@@ -171,7 +171,7 @@ fn recognized(found: &Found, is_trained: bool) -> String {
     if found.is_repaired() {
         return "nothing: it was put back as told".to_owned();
     }
-    let guarded = if found.evidence.guarded { format!("; guarded: {GUARDED}") } else { String::new() };
+    let guarded = guarded(found).map_or_else(String::new, |words| format!(". Guarded: {words}"));
     format!(
         "max error {} against the float64 reference, over {} probes, evaluated by {}{guarded}",
         number(found.evidence.error),

@@ -9,7 +9,8 @@ use super::value::{Data, Dense, Value, declared};
 use crate::tensor::ElementType;
 
 /// Why a node that trains is not evaluated.
-pub const FOR_TRAINING: &str = "the model was exported for training, and gives other numbers every time: export it again after model.eval()";
+pub(super) const FOR_TRAINING: &str =
+    "the model was exported for training, which is not evaluated: export it again after model.eval()";
 
 /// The attributes that a function was called with, by name.
 pub(super) type Bindings<'a> = HashMap<&'a str, &'a AttributeProto>;

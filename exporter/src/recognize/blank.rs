@@ -3,12 +3,13 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_op::{Layer, OperatorKind};
+use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
 use super::observe::Subject;
 use super::probe::PROBES;
 use super::probed::extreme;
 use super::region::Region;
+use crate::decisions::is_decision;
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract};
 use crate::graph::{NodeId, ValueId};
@@ -16,7 +17,7 @@ use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 
 /// What numbers may differ by, relative to the largest: both are computed in float64.
-const SAME: f64 = 1e-6;
+pub const SAME: f64 = 1e-6;
 
 impl Subject<'_> {
     /// Whether the graph has other numbers than with the operator in the place of `output` where a sample is blank. What is no
@@ -32,7 +33,9 @@ impl Subject<'_> {
         }
         let mut nodes = behind.into_iter().chain(flow.between(self.input, output));
         nodes.any(|node| flow.bends(node))
-            && self.differs_on_blank(layer, output, &exits, runtime) == Some(true)
+            && Nothing::of(layer)
+                .iter()
+                .any(|&nothing| self.differs_on_blank(layer, nothing, output, &exits, runtime) == Some(true))
     }
 
     /// Whether the graph asks for a NaN behind trained weights, where it cannot be told what that does.
@@ -61,8 +64,10 @@ impl Subject<'_> {
         let mut nodes = HashSet::new();
         let mut exits = Vec::new();
         let mut pending = vec![output];
+        // A comparison with a NaN comes to one of the two that any may: that is no number in its place.
+        let follows = |node: &&NodeId| region.nodes.contains(node) && !is_decision(&flow.graph.node[**node]);
         while let Some(value) = pending.pop() {
-            for &node in flow.consumers[value].iter().filter(|node| region.nodes.contains(node)) {
+            for &node in flow.consumers[value].iter().filter(follows) {
                 if nodes.insert(node) {
                     exits.extend(flow.outputs(node).filter(|output| region.exits.contains(output)));
                     pending.extend(flow.outputs(node));
@@ -75,12 +80,13 @@ impl Subject<'_> {
     fn differs_on_blank(
         &self,
         layer: &Layer,
+        nothing: Nothing,
         output: ValueId,
         exits: &[ValueId],
         runtime: &dyn Runtime,
     ) -> Option<bool> {
-        let dims = &self.dims()[..];
-        let input = blank(layer, dims);
+        let input = with_nothing(layer, &self.dims(), nothing, |sample| sample == 0);
+        let dims = input.dims();
         let part = self.part(&[&[output], exits].concat());
         let before = Evaluator::new(&part, Precision::Exact, Some(runtime))
             .ok()?
@@ -91,7 +97,8 @@ impl Subject<'_> {
         let blank = numbers.len() / dims[0];
         let mut of_blank = self.own_output(given.clone()).to_f64().into_iter().take(blank);
         if of_blank.any(|number| number.is_finite() && number != 0.0) {
-            return Some(true);
+            // Constants that are rounded leave something of a mean.
+            return matches!(nothing, Nothing::Zero).then_some(true);
         }
         numbers.iter_mut().filter(|number| !number.is_finite()).for_each(|number| *number = 0.0);
         let entry = |value, dims: &[usize]| Entry { value, element: self.seen.element, dims: dims.to_vec() };
@@ -107,11 +114,43 @@ impl Subject<'_> {
     }
 }
 
-/// Ordinary inputs of a layer, but for the first sample, which is 0 everywhere.
-pub fn blank(layer: &Layer, dims: &[usize]) -> Tensor {
+/// A sample that has no matrix to take a root of.
+#[derive(Debug, Clone, Copy)]
+pub enum Nothing {
+    /// 0 everywhere.
+    Zero,
+    /// Channels that are the same everywhere.
+    Constant,
+}
+
+impl Nothing {
+    /// Those of a layer.
+    pub fn of(layer: &Layer) -> &'static [Self] {
+        let subtracts = layer.operator != OperatorKind::MatrixSqrt && layer.centered;
+        if subtracts { &[Self::Zero, Self::Constant] } else { &[Self::Zero] }
+    }
+}
+
+/// Ordinary inputs of a layer, but for some samples, which are nothing.
+pub fn with_nothing(
+    layer: &Layer,
+    dims: &[usize],
+    nothing: Nothing,
+    is_nothing: impl Fn(usize) -> bool,
+) -> Tensor {
     let mut values = extreme(layer.operator, dims, &PROBES[0]).to_f64();
-    let sample: usize = dims[1..].iter().product();
-    values[..sample].fill(0.0);
+    let elements: usize = dims[1..].iter().product();
+    let channel = |element: usize| match layer.layout {
+        Layout::ChannelsFirst => element / (elements / dims[1]),
+        Layout::ChannelsLast => element % dims[dims.len() - 1],
+    };
+    for (at, value) in values.iter_mut().enumerate().filter(|(at, _)| is_nothing(at / elements)) {
+        *value = match nothing {
+            Nothing::Zero => 0.0,
+            // Numbers whose mean is not rounded.
+            Nothing::Constant => (1 + channel(at % elements) % 4) as f64,
+        };
+    }
     Tensor::from_f64(ElementType::F64, dims, &values)
 }
 

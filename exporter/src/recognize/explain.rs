@@ -1,6 +1,7 @@
 //! How a region differs from the layer, in words.
 
 use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
+use isqrt_cov_proto::onnx::NodeProto;
 
 use super::Found;
 use super::identify::{Identification, Resolution};
@@ -51,11 +52,26 @@ pub fn limited(found: &Found, limit: &Limit) -> String {
             "on ordinary inputs it is {layer}, but on inputs {inputs} it is not: something inside limits a value (a Clip, a Max, \
              a Where) or adds to it"
         ),
+        Limit::Choice(value) => format!(
+            "on ordinary inputs it is {layer}, but on the way `{value}` is compared with 0, and that is not only to keep the trace \
+             or the norm from 0 where it is a divisor: what is chosen on other inputs may be anything"
+        ),
         Limit::OfBlank => format!(
-            "on ordinary inputs it is {layer}, but where a sample is 0 everywhere, its root is no number, and the model makes \
-             a number of that (an IsNaN, a Where, a comparison); the operator would give 0 there"
+            "on ordinary inputs it is {layer}, but where a sample is 0 everywhere, or the same, its root is no number, and the model makes \
+             a number of that (an IsNaN, a Where); the operator would give 0 there"
         ),
     }
+}
+
+/// The same of what begins behind a node that chooses by data.
+#[must_use]
+pub fn behind_choice(reason: &str, choice: &NodeProto) -> String {
+    let output = choice.output.first().map_or("", String::as_str);
+    format!(
+        "{reason}; it begins behind `{output}` ({}), where data decide what is computed, which they do in no layer but to keep \
+         the trace or the norm from 0",
+        choice.op_type()
+    )
 }
 
 /// Why a layer is left as it is that would be computed twice.

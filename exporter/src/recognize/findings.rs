@@ -99,7 +99,7 @@ impl Found {
                 runner_up: 1.0,
                 runner_up_layer: None,
                 probes: 4,
-                guarded: false,
+                down_to: None,
             },
         }
     }
@@ -116,16 +116,17 @@ pub struct Evidence {
     pub runner_up_layer: Option<Layer>,
     /// Probes evaluated.
     pub probes: usize,
-    /// Whether the graph keeps a divisor from 0 by a number so small that it shows on inputs next to 0 only: the operator's
-    /// numbers are others there, by less than rounding does to ordinary ones.
-    pub guarded: bool,
+    /// The scale of inputs down to which the graph's numbers are the operator's, where they are not on smaller ones: the graph adds
+    /// or limits something by next to nothing, to keep a divisor from 0. A thousandth of what the layer reads of ordinary
+    /// inputs of the model, or nothing where no input shows a difference.
+    pub down_to: Option<f64>,
 }
 
 impl Evidence {
     /// That of a layer that is there because the user says so.
     #[must_use]
     pub fn none() -> Self {
-        Self { error: f64::NAN, runner_up: f64::NAN, runner_up_layer: None, probes: 0, guarded: false }
+        Self { error: f64::NAN, runner_up: f64::NAN, runner_up_layer: None, probes: 0, down_to: None }
     }
 }
 

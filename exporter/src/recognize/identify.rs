@@ -355,7 +355,7 @@ impl<'a> Search<'a> {
         let layer = equal.map(|candidate| candidate.layer).min_by_key(simplicity)?;
         // What is far off already needs no second opinion.
         let error = if best.distance <= self.resolution.tolerance {
-            judge::error(&layer, self.probed, self.outputs, 0.0).unwrap_or(f64::INFINITY)
+            judge::error(&layer, self.probed, self.outputs).unwrap_or(f64::INFINITY)
         } else {
             best.distance
         };
@@ -368,7 +368,7 @@ impl<'a> Search<'a> {
                 runner_up: runner_up.map_or(farthest, |candidate| candidate.distance),
                 runner_up_layer: runner_up.map(|candidate| candidate.layer),
                 probes: self.samples.len(),
-                guarded: false,
+                down_to: None,
             },
         })
     }

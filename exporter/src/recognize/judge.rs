@@ -2,7 +2,7 @@
 
 use isqrt_cov_op::{Layer, reference};
 
-use super::probed::{Expected, Probed, Spectra, samples};
+use super::probed::{Probed, Spectra, samples};
 use super::spectrum::position;
 use crate::evaluate::budget::spend;
 use crate::evaluate::multiplications;
@@ -12,20 +12,20 @@ use crate::tensor::Tensor;
 /// eigenvalues does, which is the same to 1e-10.
 const BY_ITERATION: usize = 320;
 
-/// max|Δ| / max|reference|, or of `beside` if that is larger, over every entry of every sample of the `outputs`; infinite where
-/// they have other sizes. None where the reference is 0 throughout, as the covariance of a single position is: that tells
-/// nothing.
+/// max|Δ| / max|reference| over every entry of every sample of the `outputs`; infinite where they have other sizes. None where
+/// the reference is 0 throughout, as the covariance of a single position is: that tells nothing.
 #[must_use]
-pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor], beside: f64) -> Option<f64> {
-    let Some(expected) = all_expected(layer, probed) else { return Some(f64::INFINITY) };
+pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor]) -> Option<f64> {
+    let dims = [&[1], &probed.dims()[1..]].concat();
+    let all = || samples(&probed.inputs).map(|sample| expected(layer, sample, &dims)).collect();
+    let Some(expected) = probed.expected(layer, all) else { return Some(f64::INFINITY) };
     let mut worst = None;
     for ((input, expected), found) in samples(&probed.inputs).zip(expected.iter()).zip(samples(outputs)) {
         if expected.len() != found.len() {
             return Some(f64::INFINITY);
         }
-        let largest = largest_of(expected);
+        let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
         let distance = if largest > 0.0 {
-            let largest = largest.max(beside);
             let distances =
                 expected.iter().zip(&found).map(|(expected, found)| (expected - found).abs() / largest);
             // `max` would drop a NaN.
@@ -41,23 +41,6 @@ pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor], beside: f64) ->
         worst = Some(distance.max(worst.unwrap_or(0.0)));
     }
     worst
-}
-
-/// The largest number that the layer gives, the least over all samples. None where that cannot be told.
-#[must_use]
-pub fn largest(layer: &Layer, probed: &Probed) -> Option<f64> {
-    all_expected(layer, probed)?.iter().map(|sample| largest_of(sample)).reduce(f64::min)
-}
-
-fn largest_of(values: &[f64]) -> f64 {
-    values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()))
-}
-
-/// What the layer gives for each sample.
-fn all_expected(layer: &Layer, probed: &Probed) -> Expected {
-    let dims = [&[1], &probed.dims()[1..]].concat();
-    let all = || samples(&probed.inputs).map(|sample| expected(layer, sample, &dims)).collect();
-    probed.expected(layer, all)
 }
 
 /// What the layer gives for one sample.
@@ -102,9 +85,9 @@ mod tests {
             Tensor::from_f64(ElementType::F64, &[2, values.len() / 2], &values)
         };
         let mut outputs: Vec<Tensor> = probed.inputs.iter().map(output).collect();
-        assert!(error(&layer, &probed, &outputs, 0.0).unwrap() < 1e-10);
+        assert!(error(&layer, &probed, &outputs).unwrap() < 1e-10);
         let Tensor::F64(last) = outputs.last_mut().unwrap() else { unreachable!() };
         *last.iter_mut().last().unwrap() *= 2.0;
-        assert!(error(&layer, &probed, &outputs, 0.0).unwrap() > 1e-10);
+        assert!(error(&layer, &probed, &outputs).unwrap() > 1e-10);
     }
 }

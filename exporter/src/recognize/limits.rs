@@ -3,59 +3,78 @@
 
 use isqrt_cov_op::{Layer, OperatorKind};
 
-use super::blank::blank;
+use super::blank::{Nothing, with_nothing};
 use super::identify::Resolution;
-use super::judge;
 use super::observe::Subject;
 use super::odd::Odd;
-use super::probe::{EXTREMES, FAINT, PROBES, Probe};
-use super::probed::{Probed, extreme};
+use super::probe::{EXTREMES, PROBES, Probe};
+use super::probed::extreme;
 use crate::evaluate::{Evaluator, Precision};
 use crate::graph::ValueId;
 use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 
+/// Parts of the usual scale of what a layer reads on which it must be the same, where what keeps a divisor from 0 shows on still
+/// smaller inputs.
+const DOWN_TO: [f64; 4] = [1.0, 1e-1, 1e-2, 1e-3];
+
 /// Why something is no layer that is one on ordinary inputs.
 pub enum Limit {
     /// It is another function on inputs like these, in words after "on inputs": something inside limits it.
     Inside(String),
+    /// A value of this name is compared with 0, and not to keep a divisor from it.
+    Choice(String),
     /// A graph that asks for a NaN puts a number where the operator would give 0, on inputs that are 0 everywhere.
     OfBlank,
 }
 
 impl Subject<'_> {
-    /// Lets `layer` stand for `output`, which gives the same on the probes, and where nothing else can be told. Says whether it
-    /// is guarded: whether the graph keeps a divisor from 0 by a number so small that it shows on inputs next to 0 only, where
-    /// what it changes is less than rounding does to ordinary outputs.
+    /// Lets `layer` stand for `output`, which gives the same on the probes, and where nothing else can be told. Says down to which
+    /// inputs, where it is not all: see [`super::Evidence::down_to`].
     ///
     /// # Errors
     /// Why it may not.
-    pub fn stands(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Result<bool, Limit> {
-        let guarded = self.stands_inside(layer, output, runtime).map_err(Limit::Inside)?;
-        if self.fills_blank(layer, output, runtime) { Err(Limit::OfBlank) } else { Ok(guarded) }
+    pub fn stands(
+        &self,
+        layer: &Layer,
+        output: ValueId,
+        runtime: &dyn Runtime,
+    ) -> Result<Option<f64>, Limit> {
+        let down_to = self.stands_inside(layer, output, runtime).map_err(Limit::Inside)?;
+        if let Some(compared) = self.no_guard(layer, output, runtime) {
+            return Err(Limit::Choice(self.place.flow.names[compared].to_owned()));
+        }
+        if self.fills_blank(layer, output, runtime) { Err(Limit::OfBlank) } else { Ok(down_to) }
     }
 
     /// The same but for a NaN that the graph asks for. The error is inputs, in words, on which `output` is not what `layer`
     /// gives.
-    fn stands_inside(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> Result<bool, String> {
+    fn stands_inside(
+        &self,
+        layer: &Layer,
+        output: ValueId,
+        runtime: &dyn Runtime,
+    ) -> Result<Option<f64>, String> {
         let (dims, tolerance) = (&self.dims()[..], Resolution::exact(self.seen.element).tolerance);
         let part = self.part(&[output]);
-        let departs = |input: Tensor, beside: f64, amplified: f64| {
-            let distance = self.distance_on(&part, vec![input], layer, beside, runtime);
-            distance.is_some_and(|distance| distance > amplified * tolerance)
-        };
+        let distance = |input| self.distance_on(&part, vec![input], layer, runtime);
         let of = |probe: &Probe| extreme(layer.operator, dims, probe);
         let about = |probe: &Probe| format!("of about {:.0e}", probe.scale);
         let [small, large] = &EXTREMES;
-        // What a root loses of a trace that is next to 0 is little beside an ordinary root.
-        let mut beside = 0.0;
-        if departs(of(small), beside, 1.0) {
-            beside = ordinary(layer, &of(&PROBES[0])).ok_or_else(|| about(small))?;
-            if let Some(probe) = FAINT.iter().find(|probe| departs(of(probe), beside, 1.0)) {
+        let departs = |input: Tensor, amplified: f64| {
+            distance(input).is_some_and(|distance| distance > amplified * tolerance)
+        };
+        let mut down_to = None;
+        if departs(of(small), 1.0) {
+            let scale = usual_scale(layer, &self.seen.tensor).ok_or_else(|| about(small))?;
+            let probes = DOWN_TO.map(|part| Probe { scale: part * scale, ..PROBES[0] });
+            let is_same = |probe: &&Probe| distance(of(probe)).is_some_and(|distance| distance <= tolerance);
+            if let Some(probe) = probes.iter().find(|probe| !is_same(probe)) {
                 return Err(about(probe));
             }
+            down_to = probes.last().map(|probe| probe.scale);
         }
-        if departs(of(large), beside, 1.0) {
+        if departs(of(large), 1.0) {
             return Err(about(large));
         }
         // Sums, products, quotients and powers that are the same on some inputs are so on all, but for a constant that is
@@ -63,13 +82,13 @@ impl Subject<'_> {
         let flow = &self.place.flow;
         let bends = flow.between(self.input, output).into_iter().any(|node| flow.bends(node));
         let odds = if bends { &Odd::ALL[..] } else { &[Odd::Sparse] };
-        if layer.operator != OperatorKind::MatrixSqrt {
-            let shows = |odd: &&Odd| departs(odd.inputs(layer, dims), beside, odd.amplifies());
-            if let Some(odd) = odds.iter().find(shows) {
-                return Err(odd.words().to_owned());
-            }
+        let is_shown = |odd: &&Odd| down_to.is_none() || !matches!(odd, Odd::Small);
+        let shows = |odd: &&Odd| departs(odd.inputs(layer, dims), odd.amplifies());
+        if let Some(odd) = odds.iter().filter(is_shown).find(shows) {
+            return Err(odd.words().to_owned());
         }
-        if bends && departs(blank(layer, dims), beside, 1.0) {
+        let blank = || with_nothing(layer, dims, Nothing::Zero, |sample| sample == 0);
+        if bends && departs(blank(), 1.0) {
             return Err("of which one sample is 0 everywhere".to_owned());
         }
         // One is enough: it goes into the trace, and from there everywhere.
@@ -83,15 +102,16 @@ impl Subject<'_> {
         };
         match outputs {
             Ok(outputs) if !told(&outputs) => Err("that hold a NaN".to_owned()),
-            _ => Ok(beside > 0.0),
+            _ => Ok(down_to),
         }
     }
 }
 
-/// The largest number that a layer gives for ordinary inputs. None where what it gives is no smaller for small ones, or so much
-/// smaller that a comparison tells nothing.
-fn ordinary(layer: &Layer, inputs: &Tensor) -> Option<f64> {
-    let is_root = layer.operator != OperatorKind::CovariancePooling && layer.compensated;
-    let largest = is_root.then(|| judge::largest(layer, &Probed::new(vec![inputs.clone()])))?;
-    largest.filter(|&largest| largest > 0.0)
+/// The scale of what a layer reads in the model, beside which what keeps a divisor from 0 may be nothing. None for what is no
+/// layer from features to roots, or has an ε of its own, which may be what shows.
+fn usual_scale(layer: &Layer, seen: &Tensor) -> Option<f64> {
+    let values = seen.to_f64();
+    let square = values.iter().map(|value| value * value).sum::<f64>() / values.len().max(1) as f64;
+    let is_whole = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
+    (is_whole && square > 0.0 && square.is_finite()).then(|| square.sqrt())
 }

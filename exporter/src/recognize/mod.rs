@@ -11,6 +11,7 @@ mod confirm;
 mod cuts;
 mod explain;
 mod findings;
+mod guards;
 mod identify;
 mod judge;
 mod limits;

@@ -240,17 +240,15 @@ impl Subject<'_> {
         }
         let mut probes = inputs(layer.operator, &self.dims());
         probes.truncate(1);
-        self.distance_on(&self.part(&[output]), probes, layer, 0.0, runtime)
+        self.distance_on(&self.part(&[output]), probes, layer, runtime)
     }
 
-    /// How far what `part` computes is from what `layer` gives, relative to the largest number of a sample or to `beside`, if
-    /// that is larger. None where it cannot be told.
+    /// How far what `part` computes is from what `layer` gives. None where it cannot be told.
     pub fn distance_on(
         &self,
         part: &ModelProto,
         probes: Vec<Tensor>,
         layer: &Layer,
-        beside: f64,
         runtime: &dyn Runtime,
     ) -> Option<f64> {
         let evaluator = Evaluator::new(part, Precision::Exact, Some(runtime)).ok()?;
@@ -261,7 +259,7 @@ impl Subject<'_> {
         if outputs.iter().any(|output| output.dims().first() != dims.first()) {
             return Some(f64::INFINITY);
         }
-        let error = judge::error(layer, &Probed::new(probes), &outputs, beside);
+        let error = judge::error(layer, &Probed::new(probes), &outputs);
         // What was not worked out to the end tells nothing.
         error.filter(|_| !is_spent())
     }

@@ -1,8 +1,8 @@
 //! Inputs unlike those on which attributes are told apart: what limits, chooses or masks shows on one of them.
 
-use isqrt_cov_op::{Layer, Layout};
+use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
-use super::probe::{Generator, PROBES};
+use super::probe::{Generator, PROBES, products};
 use super::probed::extreme;
 use crate::tensor::{ElementType, Tensor};
 
@@ -74,6 +74,12 @@ impl Odd {
 
     /// A batch of shape `dims` of them.
     pub fn inputs(self, layer: &Layer, dims: &[usize]) -> Tensor {
+        if layer.operator == OperatorKind::MatrixSqrt {
+            // The matrices that such features make.
+            let features = Layer::new(OperatorKind::IsqrtCov);
+            let rows = self.inputs(&features, &[dims[0], dims[1], dims[1] + 2]).to_f64();
+            return Tensor::from_f64(ElementType::F64, dims, &products(&rows, dims[1], dims[1] + 2));
+        }
         let positions: usize = dims[2..].iter().product();
         let (channels, positions) = match layer.layout {
             Layout::ChannelsFirst => (dims[1], positions),
@@ -116,13 +122,14 @@ impl Odd {
                     let other = base(index, 1.min(channels - 1));
                     mixed[channel][0] * base(index, 0) + mixed[channel][1] * other
                 }
-                // Waves of different lengths are orthogonal, and have no mean.
+                // Walsh functions are orthogonal and have no mean, and nothing of that is rounded.
                 Self::White => {
-                    let turns = (channel + 1) as f64 / positions as f64;
-                    if channel + 1 < positions {
-                        (std::f64::consts::PI * turns * (position as f64 + 0.5)).cos()
-                    } else {
-                        0.0
+                    let length = 1 << positions.ilog2();
+                    let is_odd = ((channel + 1) & position).count_ones() % 2 == 1;
+                    match channel + 1 < length && position < length {
+                        true if is_odd => -1.0,
+                        true => 1.0,
+                        false => 0.0,
                     }
                 }
                 Self::Offset => 10.0 + 0.5 * *value,

@@ -64,13 +64,6 @@ pub const EXTREMES: [Probe; 2] = [
     Probe { scale: 1e9, least_amplitude: 0.1, offset: 0.5 },
 ];
 
-/// Probes on which what keeps a divisor from 0 shows most, each with a trace of another size.
-pub const FAINT: [Probe; 5] = [faint(1e-3), faint(1e-4), faint(1e-5), faint(1e-6), faint(1e-7)];
-
-const fn faint(scale: f64) -> Probe {
-    Probe { scale, ..EXTREMES[0] }
-}
-
 impl Probe {
     /// A feature map: every sample has amplitudes and offsets of its own.
     ///
@@ -101,19 +94,25 @@ impl Probe {
     pub fn matrices(&self, generator: &mut Generator, dims: &[usize]) -> Vec<f64> {
         let side = dims[1];
         let rows = self.features(generator, &[dims[0], side, side + 2]);
-        let mut values = Vec::with_capacity(dims[0] * side * side);
-        for sample in rows.chunks_exact(side * (side + 2)) {
-            let sample = DMatrix::from_row_slice(side, side + 2, sample);
-            let product = &sample * sample.transpose();
-            // One triangle twice: the two may be rounded differently.
-            let mirrored = |(row, column)| product[(usize::min(row, column), usize::max(row, column))];
-            values.extend((0..side * side).map(|at| mirrored((at / side, at % side))));
-        }
-        values
+        products(&rows, side, side + 2)
     }
 
     fn amplitudes(&self, generator: &mut Generator, count: usize) -> Vec<(f64, f64)> {
         let fall = self.least_amplitude.ln() / count.max(2).saturating_sub(1) as f64;
         (0..count).map(|index| ((fall * index as f64).exp(), self.offset * generator.normal())).collect()
     }
+}
+
+/// The products of matrices [N, rows, columns] with themselves, [N, rows, rows].
+#[must_use]
+pub fn products(matrices: &[f64], rows: usize, columns: usize) -> Vec<f64> {
+    let mut values = Vec::with_capacity(matrices.len() / columns * rows);
+    for sample in matrices.chunks_exact(rows * columns) {
+        let sample = DMatrix::from_row_slice(rows, columns, sample);
+        let product = &sample * sample.transpose();
+        // One triangle twice: the two may be rounded differently.
+        let mirrored = |(row, column)| product[(usize::min(row, column), usize::max(row, column))];
+        values.extend((0..rows * rows).map(|at| mirrored((at / rows, at % rows))));
+    }
+    values
 }

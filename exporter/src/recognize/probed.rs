@@ -38,7 +38,7 @@ pub struct Probed {
 }
 
 /// What a layer gives for each sample; none where it does not take them.
-pub type Expected = Option<Rc<Vec<Vec<f64>>>>;
+type Expected = Option<Rc<Vec<Vec<f64>>>>;
 
 /// The spectra of a sample.
 #[derive(Debug)]

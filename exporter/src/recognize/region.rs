@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
 
-use crate::decisions::{chooses, is_decision};
+use crate::decisions::is_decision;
 use crate::graph::{
     Flow, Kind, NodeId, ValueId, any_inside, functions_with, is_matrix_product, moves, multiplies, subgraphs,
 };
@@ -150,8 +150,7 @@ impl Region {
         let mut nodes = HashSet::new();
         let mut order = Vec::new();
         for node in following(flow, input) {
-            let is_formula =
-                !flow.has_weights(node) && !chooses(&flow.graph.node[node], &|name| flow.kind_of(name));
+            let is_formula = !flow.has_weights(node) && !flow.chooses(node);
             if is_formula && flow.data_reads(node).all(|value| inside.contains(&value)) {
                 nodes.insert(node);
                 inside.extend(flow.outputs(node));

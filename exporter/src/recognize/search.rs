@@ -76,6 +76,8 @@ pub struct Search<'a> {
     covered: Vec<HashSet<NodeId>>,
     /// For each place the nodes that give way to a finding.
     pub owned: Vec<HashSet<NodeId>>,
+    /// For each place the nodes of what is no layer for a reason that was told.
+    told: Vec<HashSet<NodeId>>,
     /// What was found.
     pub findings: Findings,
 }
@@ -96,6 +98,7 @@ impl<'a> Search<'a> {
             survey: Survey::default(),
             covered: Vec::new(),
             owned: Vec::new(),
+            told: Vec::new(),
             findings: Findings::default(),
         };
         search.forget();
@@ -106,6 +109,7 @@ impl<'a> Search<'a> {
     pub fn forget(&mut self) {
         let fused = || self.places.iter().map(|place| fused_nodes(place.flow.graph)).collect();
         (self.covered, self.owned) = (fused(), fused());
+        self.told = vec![HashSet::new(); self.places.len()];
         self.findings = Findings::default();
     }
 
@@ -276,10 +280,13 @@ impl<'a> Search<'a> {
             }
         }
         let Some((output, found, _)) = best else {
-            self.findings.misses.extend(limited.map(|(found, limit)| {
+            if let Some((found, limit)) = limited {
+                let flow = &self.places[candidate.place].flow;
+                let way = flow.id(&found.output).map(|output| flow.between(candidate.input, output));
+                self.told[candidate.place].extend(way.unwrap_or_default());
                 let reason = explain::limited(&found, &limit);
-                Miss::of(found, reason)
-            }));
+                self.findings.misses.push(Miss::of(found, reason));
+            }
             return false;
         };
         let (candidate, found) = self.with_centering(output, &found, before).unwrap_or((candidate, found));
@@ -408,13 +415,13 @@ impl<'a> Search<'a> {
         flow.leads_out(cut.value, &self.owned[candidate.place], &observed.scalars)
     }
 
-    /// Lets a finding stand for a cut, and notes in it whether that is guarded.
+    /// Lets a finding stand for a cut, and notes in it down to which inputs, if that is not all.
     ///
     /// # Errors
     /// Why it may not.
     fn settle(&self, candidate: &Candidate, cut: &Cut, found: &mut Found) -> Result<(), Limit> {
         if let Some(subject) = self.subject(candidate) {
-            found.evidence.guarded = subject.stands(&found.layer, cut.value, self.runtime)?;
+            found.evidence.down_to = subject.stands(&found.layer, cut.value, self.runtime)?;
         }
         Ok(())
     }
@@ -510,6 +517,11 @@ impl<'a> Search<'a> {
     /// Notes the closest that a region comes to the whole layer.
     fn miss(&mut self, candidate: &Candidate, observed: &Observed) {
         let place = &self.places[candidate.place];
+        let flow = &place.flow;
+        // Part of what was told of a larger region.
+        if flow.producer[candidate.input].is_some_and(|node| self.told[candidate.place].contains(&node)) {
+            return;
+        }
         let (probed, resolution) = (&observed.probed, observed.resolution);
         let cuts = &observed.cuts[..observed.through];
         let closest = cuts.iter().filter_map(|cut| {
@@ -525,6 +537,12 @@ impl<'a> Search<'a> {
             .find_map(|cut| Some((cut, relatives::name_of(probed, &cut.outputs, resolution)?)));
         let (cut, reason) =
             relative.unwrap_or_else(|| (closest, explain::distance(&identification, resolution)));
+        // A region begins where data have chosen.
+        let before = flow.dominators(candidate.input).next();
+        let way = before.map(|before| flow.between(before, candidate.input)).unwrap_or_default();
+        let choice = flow.order.iter().find(|node| way.contains(node) && flow.chooses(**node));
+        let reason =
+            choice.map_or(reason.clone(), |&node| explain::behind_choice(&reason, &flow.graph.node[node]));
         let output = place.flow.names[cut.value];
         let is_beside = |found: &Found| found.scope == place.scope;
         let is_its_output = |found: &Found| is_beside(found) && found.output == output;
