@@ -75,8 +75,8 @@ impl Subject<'_> {
         Some(POWERS.iter().any(|&power| (0..2).any(|size| is_power(size, power))))
     }
 
-    /// Whether numbers come of samples that have no matrix to take a root of, whose `size` is 0, or others of those beside them. None where it cannot
-    /// be told.
+    /// Whether numbers come of samples that have no matrix to take a root of, whose `size` is 0, or others of those beside them.
+    /// None where it cannot be told.
     fn makes_something_of_nothing(
         &self,
         layer: &Layer,
@@ -115,7 +115,7 @@ impl Subject<'_> {
 }
 
 /// The trace and the norm of what a layer takes the root of, for each sample.
-fn sizes(layer: &Layer, input: &Tensor) -> Option<Vec<[f64; 2]>> {
+pub fn sizes(layer: &Layer, input: &Tensor) -> Option<Vec<[f64; 2]>> {
     let covariance = Layer {
         operator: OperatorKind::CovariancePooling,
         vectorization: Vectorization::None,

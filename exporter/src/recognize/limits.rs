@@ -4,6 +4,7 @@
 use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::blank::{Nothing, with_nothing};
+use super::guards::sizes;
 use super::identify::Resolution;
 use super::observe::Subject;
 use super::odd::Odd;
@@ -66,7 +67,7 @@ impl Subject<'_> {
         };
         let mut down_to = None;
         if departs(of(small), 1.0) {
-            let scale = usual_scale(layer, &self.seen.tensor).ok_or_else(|| about(small))?;
+            let scale = self.usual_scale(layer).ok_or_else(|| about(small))?;
             let probes = DOWN_TO.map(|part| Probe { scale: part * scale, ..PROBES[0] });
             let is_same = |probe: &&Probe| distance(of(probe)).is_some_and(|distance| distance <= tolerance);
             if let Some(probe) = probes.iter().find(|probe| !is_same(probe)) {
@@ -105,13 +106,15 @@ impl Subject<'_> {
             _ => Ok(down_to),
         }
     }
-}
 
-/// The scale of what a layer reads in the model, beside which what keeps a divisor from 0 may be nothing. None for what is no
-/// layer from features to roots, or has an ε of its own, which may be what shows.
-fn usual_scale(layer: &Layer, seen: &Tensor) -> Option<f64> {
-    let values = seen.to_f64();
-    let square = values.iter().map(|value| value * value).sum::<f64>() / values.len().max(1) as f64;
-    let is_whole = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
-    (is_whole && square > 0.0 && square.is_finite()).then(|| square.sqrt())
+    /// The scale of what a layer reads in the model, as far as it goes into the roots, beside which what keeps a divisor from 0 may
+    /// be nothing. None for what is no layer from features to roots, or has an ε of its own, which may be what shows.
+    fn usual_scale(&self, layer: &Layer) -> Option<f64> {
+        let is_whole = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
+        let seen = is_whole.then(|| self.seen.tensor.reshaped(&self.dims()))?;
+        let channels = layer.extent(seen.dims()).ok()?.channels;
+        let traces = sizes(layer, &seen)?.into_iter().map(|[trace, _]| trace);
+        let least = traces.reduce(f64::min).filter(|least| *least > 0.0 && least.is_finite())?;
+        Some((least / channels as f64).sqrt())
+    }
 }
