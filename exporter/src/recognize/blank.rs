@@ -60,7 +60,7 @@ impl Subject<'_> {
     /// What the region gives of what is made of `output`, and by which nodes.
     fn behind(&self, output: ValueId) -> (Vec<ValueId>, HashSet<NodeId>) {
         let flow = &self.place.flow;
-        let region = Region::new(flow, self.input);
+        let region = Region::new(flow, self.input, self.seen.element);
         let mut nodes = HashSet::new();
         let mut exits = Vec::new();
         let mut pending = vec![output];

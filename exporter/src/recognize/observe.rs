@@ -147,7 +147,7 @@ impl Subject<'_> {
         if is_spent() {
             return None;
         }
-        let region = Region::new(&self.place.flow, self.input);
+        let region = Region::new(&self.place.flow, self.input, element);
         if region.cuts.is_empty() {
             return None;
         }

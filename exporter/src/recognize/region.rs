@@ -8,6 +8,7 @@ use crate::decisions::is_decision;
 use crate::graph::{
     Flow, Kind, NodeId, ValueId, any_inside, functions_with, is_matrix_product, moves, multiplies, subgraphs,
 };
+use crate::tensor::ElementType;
 
 /// Feature maps upstream of a product that are tried as a region's input.
 const INPUTS_TRIED: usize = 8;
@@ -143,14 +144,15 @@ fn is_weightless_between(flow: &Flow, dominator: ValueId, value: ValueId) -> boo
 }
 
 impl Region {
-    /// The region that follows from `input`.
+    /// The region that follows from `input`, which is of type `element`. Numbers that are rounded to less than it are others.
     #[must_use]
-    pub fn new(flow: &Flow, input: ValueId) -> Self {
+    pub fn new(flow: &Flow, input: ValueId, element: ElementType) -> Self {
         let mut inside = HashSet::from([input]);
         let mut nodes = HashSet::new();
         let mut order = Vec::new();
         for node in following(flow, input) {
-            let is_formula = !flow.has_weights(node) && !flow.chooses(node);
+            let proto = &flow.graph.node[node];
+            let is_formula = !flow.has_weights(node) && !flow.chooses(node) && !narrows(proto, element);
             if is_formula && flow.data_reads(node).all(|value| inside.contains(&value)) {
                 nodes.insert(node);
                 inside.extend(flow.outputs(node));
@@ -173,6 +175,19 @@ impl Region {
         let (cuts, others) = order.into_iter().partition(|value| cuts.contains(value));
         Self { input, cuts, exits, others, nodes }
     }
+}
+
+/// Whether a node rounds numbers to fewer bits than those of type `element` have.
+fn narrows(node: &NodeProto, element: ElementType) -> bool {
+    let bits = |element: ElementType| match element {
+        ElementType::F64 => 53,
+        ElementType::F32 => 24,
+        ElementType::F16 => 11,
+        ElementType::BF16 => 8,
+        _ => u32::MAX,
+    };
+    let to = node.find("to").and_then(|to| ElementType::from_onnx(i32::try_from(to.i()).ok()?));
+    node.op_type() == "Cast" && to.is_some_and(|to| bits(to) < bits(element))
 }
 
 /// The nodes downstream of a value, in graph order.

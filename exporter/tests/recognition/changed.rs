@@ -465,3 +465,28 @@ fn a_root_whose_iteration_stays_is_left() {
     assert!(findings.layers.iter().all(|found| found.layer.operator == OperatorKind::CovariancePooling));
     assert!(findings.misses.iter().any(|miss| miss.reason.contains("add to the work")), "{findings:?}");
 }
+
+/// What is rounded in front of a layer, or behind it, is rounded still.
+#[test]
+fn casts_that_round_are_no_part_of_a_layer() {
+    let to = |from: &str, to: &str, element: DataType| {
+        NodeProto::new("Cast", &[from], &[to]).with(AttributeProto::int("to", element as i64))
+    };
+    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let graph = model.graph.as_mut().unwrap();
+    let input = read_instead_of_input(graph, "features");
+    let output = graph.output[0].name().to_owned();
+    "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
+    graph.node.extend([
+        to(&input, "half", DataType::Float16),
+        to("half", "features", DataType::Float),
+        to("layer", "half of layer", DataType::Float16),
+        to("half of layer", &output, DataType::Float),
+    ]);
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+    assert_eq!(found.layer.operator, OperatorKind::IsqrtCov);
+    // Between float16 and float16 the operator rounds as the graph does.
+    let between = [("features", "layer"), ("half", "half of layer")];
+    assert!(between.contains(&(&found.input, &found.output)), "{} → {}", found.input, found.output);
+}
