@@ -7,6 +7,7 @@ use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, NodeProto
 use crate::evaluate::budget::spend;
 use crate::graph::{Kind, reads_shape_only, subgraphs};
 use crate::tensor::ElementType;
+use crate::zeros::compares;
 
 /// Graphs and functions in each other that are looked into. What is deeper counts as deciding.
 const DEEPEST: usize = 4;
@@ -33,11 +34,6 @@ pub fn is_decision(node: &NodeProto) -> bool {
             | "Floor"
             | "Ceil"
             | "Mod"
-            | "Greater"
-            | "GreaterOrEqual"
-            | "Less"
-            | "LessOrEqual"
-            | "Equal"
             | "ArgMax"
             | "ArgMin"
             | "TopK"
@@ -46,7 +42,7 @@ pub fn is_decision(node: &NodeProto) -> bool {
             | "Unique"
     );
     let to = node.find("to").and_then(|to| ElementType::from_onnx(i32::try_from(to.i()).ok()?));
-    decides || node.op_type() == "Cast" && to.is_some_and(|element| !element.is_float())
+    decides || compares(node) || node.op_type() == "Cast" && to.is_some_and(|element| !element.is_float())
 }
 
 /// A property of a node that reads data: what it reads is of the kinds that are told.

@@ -39,6 +39,7 @@ pub fn makes_zero(node: &NodeProto, is_known: impl Fn(&str) -> bool) -> bool {
         }
         "ConstantOfShape" => tensor().is_none_or(is_zero),
         "Expand" | "CastLike" => node.input.first().is_some_and(|name| is_known(name)),
+        "Concat" => node.input.iter().all(|name| is_known(name)),
         _ if moves(node) => node.input.first().is_some_and(|name| is_known(name)) && node.input.len() <= 2,
         _ => false,
     }
@@ -83,6 +84,7 @@ mod tests {
         }
         assert!(makes_zero(&node("ConstantOfShape", &["sizes"]), known));
         assert!(!makes_zero(&node("Concat", &["zero", "x", "x"]), known));
+        assert!(!makes_zero(&node("Concat", &["zero", "x"]), known));
         assert!(!makes_zero(&node("Exp", &["zero"]), known) && !makes_zero(&node("Cast", &["x"]), known));
     }
 }

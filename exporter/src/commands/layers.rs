@@ -253,3 +253,22 @@ pub fn difference(layer: &Layer, other: &Layer) -> String {
     }
     parts.join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_op::OperatorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_layer_that_is_the_same_down_to_some_inputs_says_so() {
+        let mut found = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
+        let text =
+            |found: &Found| others_text(&Findings { layers: vec![found.clone()], ..Findings::default() });
+        assert_eq!(text(&found), "");
+        assert_eq!(layer_json(&found)["evidence"]["same_down_to"], Value::Null);
+        found.evidence.down_to = Some(2e-3);
+        assert!(text(&found).starts_with("guarded: `x` → `y`: ") && text(&found).contains("2e-3"));
+        assert_eq!(layer_json(&found)["evidence"]["same_down_to"], 2e-3);
+    }
+}

@@ -18,8 +18,8 @@ pub struct Told {
     pub triangle: Option<Triangle>,
     /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`
     ///
-    /// The conversion fails where the model does not give them; with --repair or a
-    /// checkpoint, `expected` in --inputs does the same.
+    /// The conversion fails where the model does not give them; with --repair or a checkpoint, `expected` in
+    /// --inputs does the same.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "inputs")]
     pub expected: Option<PathBuf>,
 }

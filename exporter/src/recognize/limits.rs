@@ -25,7 +25,8 @@ pub enum Limit {
     Inside(String),
     /// A value of this name is compared with 0, and not to keep a divisor from it.
     Choice(String),
-    /// A graph that asks for a NaN puts a number where the operator would give 0, on inputs that are 0 everywhere.
+    /// A graph that asks for a NaN puts a number where the operator would give 0, on samples that are 0 everywhere, or
+    /// the same.
     OfBlank,
 }
 

@@ -541,8 +541,10 @@ impl<'a> Search<'a> {
         let before = flow.dominators(candidate.input).next();
         let way = before.map(|before| flow.between(before, candidate.input)).unwrap_or_default();
         let choice = flow.order.iter().find(|node| way.contains(node) && flow.chooses(**node));
-        let reason =
-            choice.map_or(reason.clone(), |&node| explain::behind_choice(&reason, &flow.graph.node[node]));
+        let reason = match choice {
+            Some(&node) => explain::behind_choice(&reason, &flow.graph.node[node]),
+            None => reason,
+        };
         let output = place.flow.names[cut.value];
         let is_beside = |found: &Found| found.scope == place.scope;
         let is_its_output = |found: &Found| is_beside(found) && found.output == output;

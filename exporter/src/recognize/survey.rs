@@ -42,8 +42,8 @@ const POSITIONS: usize = 6;
 const WIDER: usize = 4;
 
 /// Evaluates the model with the first input sizes that it takes and that leave no map but a few positions, if there are such,
-/// and keeps the `wanted` values of its `places` and what
-/// regions cut out there need from outside. Operators that regions do not hold are left to `runtime`.
+/// and keeps the `wanted` values of its `places` and what regions cut out there need from outside. Operators that regions do
+/// not hold are left to `runtime`.
 ///
 /// # Errors
 /// A model of which nothing wanted can be evaluated with any of the sizes.

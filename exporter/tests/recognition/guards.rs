@@ -151,13 +151,7 @@ fn what_replaces_nan_inside_of_a_layer_is_no_part_of_it() {
 /// One behind a layer stays behind it, also where it looks for nothing but NaN.
 #[test]
 fn a_guard_behind_a_layer_is_no_part_of_it() {
-    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
-    let graph = model.graph.as_mut().unwrap();
-    with_limits(graph);
-    let output = graph.output[0].name().to_owned();
-    for name in graph.node.iter_mut().flat_map(|node| &mut node.output).filter(|name| **name == output) {
-        "layer".clone_into(name);
-    }
+    let (model, output) = with_more_behind();
     let clip = NodeProto::new("Clip", &["layer", "least", "most"], &[&output]);
     let absent = NodeProto::new("IsNaN", &["layer"], &["absent"]);
     let filled = NodeProto::new("Where", &["absent", "zero", "layer"], &[&output]);
@@ -175,11 +169,8 @@ fn a_guard_behind_a_layer_is_no_part_of_it() {
 #[test]
 fn a_layer_whose_nan_is_replaced_by_a_number_is_none() {
     for (behind_weights, number) in [(false, "half"), (true, "half"), (false, "zero")] {
-        let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+        let (mut model, output) = with_more_behind();
         let graph = model.graph.as_mut().unwrap();
-        with_limits(graph);
-        let output = graph.output[0].name().to_owned();
-        "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
         let mut other = number;
         if behind_weights {
             let weights: Vec<f32> = (0..136).map(|index| (index as f32).sin()).collect();
@@ -201,11 +192,8 @@ fn a_layer_whose_nan_is_replaced_by_a_number_is_none() {
 /// Behind trained weights it cannot be told what a model makes of a NaN.
 #[test]
 fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
-    let mut model = load(&corpus().join("layer/official_noDotData_d16_hw7_it5_dyn18_dynbatch.onnx"));
+    let (mut model, output) = with_more_behind();
     let graph = model.graph.as_mut().unwrap();
-    with_limits(graph);
-    let output = graph.output[0].name().to_owned();
-    "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
     let weights: Vec<f32> = (0..136 * 3).map(|index| (index as f32).sin()).collect();
     graph.initializer.push(TensorProto::from_values("weights", &[136, 3], &weights));
     let flat = TensorProto::from_values("flat", &[2], &[-1_i64, 136]);
@@ -247,6 +235,15 @@ fn parts() -> Parts {
     let [covariance, normalized] = [of("MatMul", 1), of("Div", 0)].map(|node| node.output[0].clone());
     let trace = of("Sqrt", 0).input[0].clone();
     Parts { model, covariance, trace, normalized }
+}
+
+/// A layer that makes the value `layer`, of which more is to make the output of this name.
+fn with_more_behind() -> (ModelProto, String) {
+    let mut model = parts().model;
+    let graph = model.graph.as_mut().unwrap();
+    "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
+    let output = graph.output[0].name().to_owned();
+    (model, output)
 }
 
 /// What `nodes` make of a value instead of it.
@@ -407,10 +404,7 @@ fn what_else_is_compared_with_zero_is_no_part_of_a_layer() {
 /// What is compared behind a layer is no reason against it, nor is a number in the place of a NaN that is the operator's.
 #[test]
 fn what_is_chosen_behind_a_layer_stays_there() {
-    let mut model = parts().model;
-    let graph = model.graph.as_mut().unwrap();
-    let output = graph.output[0].name().to_owned();
-    "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
+    let (model, output) = with_more_behind();
     let node = NodeProto::new;
     let to = |element: DataType| AttributeProto::int("to", element as i64);
     let mask = vec![
