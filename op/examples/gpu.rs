@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::ptr;
@@ -42,6 +43,8 @@ const LARGE: usize = 300;
 const COMPARED: usize = 3;
 /// Runs after the first one that are to give its bits.
 const AGAIN: usize = 3;
+/// The sides of matrices whose products clusters may have.
+const CLUSTERS: RangeInclusive<usize> = 65..=320;
 /// Larger outputs are not worth the time that they take to be brought back.
 const MOST_OUTPUTS: usize = 1 << 28;
 /// Around every output.
@@ -190,10 +193,14 @@ impl<'a> Run<'a> {
 
     /// Puts the layer on the stream.
     fn start(&self) {
+        self.start_by(&self.kernel);
+    }
+
+    fn start_by(&self, kernel: &Kernel) {
         let output = self.output.address + GUARD as u64;
         let stream = self.gpu.stream.cast();
         // SAFETY: the stream lives as long as the process; input and output are as large as `dims` says, and apart.
-        let done = unsafe { self.kernel.run(self.element, self.input.address, &self.dims, output, stream) };
+        let done = unsafe { kernel.run(self.element, self.input.address, &self.dims, output, stream) };
         done.expect("the layer runs");
     }
 
@@ -254,34 +261,65 @@ impl<'a> Run<'a> {
         same
     }
 
-    /// How long it takes, in words: one behind the other, captured in a graph and replayed, and waited for.
+    /// How long it takes, in words: one behind the other, captured in a graph and replayed, and waited for; and, where there may be clusters,
+    /// captured without them.
     fn times(&self) -> String {
         let [samples, channels, positions] = self.dims;
+        let layer = *self.kernel.layer();
+        let waited = || {
+            self.start();
+            self.gpu.wait();
+        };
+        let graph = self.gpu.captured(|| self.start());
+        let [plain, waited, captured] = self.medians([
+            Some(&|| self.start()),
+            Some(&waited),
+            graph.map(|graph| move || self.gpu.replay(graph)).as_ref().map(|work| work as &dyn Fn()),
+        ]);
+        let (plain, waited) = (plain.unwrap_or(f64::NAN), waited.unwrap_or(f64::NAN));
+        let kernel = cpu::Kernel::new(layer);
+        let operations = kernel.operations::<f32>(&[1, channels, positions]).expect("the sizes are legal");
+        let rate = operations * samples as f64 / captured.unwrap_or(plain).min(plain) / 1e6;
+        let captured = captured.map_or_else(String::new, |time| format!(", {time:.1} captured"));
+        let apart = self.apart(graph).unwrap_or_default();
+        format!(", {plain:.1} us{captured}{apart}, {waited:.1} waited; {rate:.2} TFLOP/s")
+    }
+
+    /// Captured, beside the same with a launch for each product, at sizes where clusters would have them all in one.
+    fn apart(&self, graph: Option<sys::CUgraphExec>) -> Option<String> {
+        let graph = graph.filter(|_| CLUSTERS.contains(&self.dims[1].min(self.dims[2])))?;
+        let kernel = Kernel::new(*self.kernel.layer()).expect("the kernels load").without_clusters();
+        self.start_by(&kernel);
+        let other = self.gpu.captured(|| self.start_by(&kernel))?;
+        let [with, without] =
+            self.medians([Some(&|| self.gpu.replay(graph) as _), Some(&|| self.gpu.replay(other) as _)]);
+        Some(format!(", {:.3} of the {:.1} without clusters", with? / without?, without?))
+    }
+
+    /// The median time of each work there is, in turns, in microseconds.
+    fn medians<const N: usize>(&self, works: [Option<&dyn Fn()>; N]) -> [Option<f64>; N] {
         let once = |work: &dyn Fn(), runs: u32| {
             let start = Instant::now();
             (0..runs).for_each(|_| work());
             self.gpu.wait();
             start.elapsed().as_secs_f64() / f64::from(runs)
         };
-        let median = |work: &dyn Fn()| {
-            once(work, 2);
-            let runs = (0.01 / once(work, 1)).clamp(1.0, 100.0) as u32;
-            let mut times: Vec<_> = (0..9).map(|_| once(work, runs)).collect();
-            times.sort_by(f64::total_cmp);
-            1e6 * times[times.len() / 2]
-        };
-        let plain = median(&|| self.start());
-        let waited = median(&|| {
-            self.start();
-            self.gpu.wait();
+        let runs = works.map(|work| {
+            work.map_or(0, |work| {
+                once(work, 2);
+                (0.01 / once(work, 1)).clamp(1.0, 100.0) as u32
+            })
         });
-        let graph = self.gpu.captured(|| self.start());
-        let replayed = graph.map(|graph| median(&|| self.gpu.replay(graph)));
-        let captured = replayed.map_or_else(String::new, |time| format!(", {time:.1} captured"));
-        let kernel = cpu::Kernel::new(*self.kernel.layer());
-        let operations = kernel.operations::<f32>(&[1, channels, positions]).expect("the sizes are legal");
-        let rate = operations * samples as f64 / replayed.unwrap_or(plain).min(plain) / 1e6;
-        format!(", {plain:.1} us{captured}, {waited:.1} waited; {rate:.2} TFLOP/s")
+        let mut times = [const { Vec::new() }; N];
+        for _ in 0..9 {
+            for ((work, runs), times) in works.iter().zip(runs).zip(&mut times) {
+                times.extend(work.map(|work| once(work, runs)));
+            }
+        }
+        times.map(|mut times: Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            times.get(times.len() / 2).map(|time| 1e6 * time)
+        })
     }
 }
 

@@ -12,6 +12,9 @@ pub(super) const TERMS: usize = 12;
 /// The most products of a chain: a kernel's arguments may take 4 KiB.
 pub(super) const CHAIN: usize = 9;
 
+/// The bytes of shared memory that a block keeps its place in.
+pub(super) const PLACE: u32 = 16;
+
 /// Bytes of a `Scale`.
 pub(super) const SCALE: usize = 48;
 
@@ -105,8 +108,8 @@ arguments!(
     }
 );
 arguments!(
-    /// Of `chain_R`.
-    Chain<R> { products: [Product<R>; CHAIN], count: i32 }
+    /// Of `chain_R` and `cluster_halves`.
+    Chain<R> { products: [Product<R>; CHAIN], count: i32, behind: i32 }
 );
 arguments!(
     /// Of `write_T`.
@@ -184,6 +187,7 @@ mod tests {
             ("sizeof(Scale)", SCALE),
             ("TERMS", TERMS),
             ("CHAIN", CHAIN),
+            ("PLACE", PLACE as usize),
             ("DIRECT", Form::Direct as usize),
             ("GRAM", Form::Gram as usize),
             ("COVARIANCE", Form::Covariance as usize),

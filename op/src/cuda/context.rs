@@ -13,7 +13,7 @@ use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use super::driver::{Driver, call};
 use super::module::Module;
 use super::pool::Pool;
-use super::tier::{Target, Tier};
+use super::tier::{Clusters, Target, Tier};
 use crate::Error;
 
 /// A context with everything that kernels need in it.
@@ -124,7 +124,8 @@ impl Context {
         let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let pool = Pool::new(driver, device.ordinal)?;
         let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        Ok(Self { target: Target { tier, multiprocessors }, module, pool })
+        let clusters = if tier.has_clusters() { Clusters::of(&module) } else { Clusters::default() };
+        Ok(Self { target: Target { tier, multiprocessors, clusters }, module, pool })
     }
 }
 

@@ -94,6 +94,8 @@ functions! {
         cuCtxGetId(sys::CUcontext, *mut u64);
         // From CUDA 11.8: lets a launch begin before the one before it is over.
         cuLaunchKernelEx(*const sys::CUlaunchConfig, sys::CUfunction, *mut *mut c_void, *mut *mut c_void);
+        // From CUDA 11.8: how many clusters there is room for.
+        cuOccupancyMaxActiveClusters(*mut c_int, sys::CUfunction, *const sys::CUlaunchConfig);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod arguments;
 mod arithmetic;
+mod chain;
 mod context;
 mod driver;
 mod element;
@@ -31,7 +32,7 @@ use crate::{Error, Layer};
 use context::Current;
 pub use element::ElementType;
 use plan::{Addresses, Plan};
-use tier::Target;
+use tier::{Clusters, Target};
 
 /// The plans that a kernel keeps: as many sizes as a session usually alternates between.
 const PLANS: usize = 8;
@@ -40,6 +41,7 @@ const PLANS: usize = 8;
 #[derive(Debug)]
 pub struct Kernel {
     layer: Layer,
+    clusters: bool,
     /// The latest last.
     plans: Mutex<Vec<(Case, Arc<Plan>)>>,
 }
@@ -56,7 +58,14 @@ impl Kernel {
     pub fn new(layer: Layer) -> Result<Self, Error> {
         // SAFETY: null is a stream of the current context.
         unsafe { Current::of(ptr::null_mut()) }?.context()?;
-        Ok(Self { layer, plans: Mutex::default() })
+        Ok(Self { layer, clusters: true, plans: Mutex::default() })
+    }
+
+    /// The same with a launch for each product of matrices that are larger than a tile, as on devices that have no clusters. The same bits, to
+    /// compare the times of.
+    #[must_use]
+    pub fn without_clusters(self) -> Self {
+        Self { clusters: false, plans: Mutex::default(), ..self }
     }
 
     /// The layer that it computes.
@@ -123,7 +132,10 @@ impl Kernel {
             plans.push(found);
             return Ok(plan);
         }
-        let (element, extent, target) = case;
+        let (element, extent, mut target) = case;
+        if !self.clusters {
+            target.clusters = Clusters::default();
+        }
         let plan = Arc::new(Plan::new(&self.layer, element, extent, target)?);
         if plans.len() == PLANS {
             plans.remove(0);

@@ -16,6 +16,9 @@ use crate::Error;
 /// The bytes of shared memory that a block gets without asking for more first.
 const SHARED_UNASKED: u32 = 48 * 1024;
 
+/// The most blocks of a cluster that every device with clusters has; for more the function has to be allowed to have them.
+const PORTABLE_CLUSTER: u32 = 8;
+
 /// What the driver says when it does not know a PTX version or a target: it is older than they are.
 const TOO_NEW: [Status; 3] = [
     sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU as u32,
@@ -42,11 +45,12 @@ unsafe impl<T> Send for Handle<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Handle<T> {}
 
-/// A kernel, and the most bytes of shared memory that it may be launched with.
+/// A kernel, and the most bytes of shared memory and blocks of a cluster that it may be launched with.
 #[derive(Debug, Clone, Copy)]
 struct Function {
     handle: Handle<sys::CUfunction>,
     shared: u32,
+    cluster: u32,
 }
 
 impl Module {
@@ -96,32 +100,20 @@ impl Module {
         if launch.blocks == 0 {
             return Ok(());
         }
-        let function = self.function(launch.function, launch.shared)?;
+        let Launch { blocks, cluster, threads, shared, .. } = *launch;
+        let function = self.function(launch.function, shared, cluster)?;
         let mut parameters = [launch.arguments.address().cast_mut()];
-        let Launch { blocks, threads, shared, .. } = *launch;
         let (parameters, none) = (parameters.as_mut_ptr(), ptr::null_mut());
-        let overlapping = self.driver.functions.cuLaunchKernelEx.filter(|_| self.overlaps && follows);
+        let overlaps = self.overlaps && follows;
         // SAFETY: the kernels take one parameter, by value, which the call copies; the rest is the caller's to see to. Those that
         // may overlap with the launch before them wait for its end themselves.
         unsafe {
-            if let Some(launch_ex) = overlapping {
-                let mut attribute = sys::CUlaunchAttribute {
-                    id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-                    pad: [0; 4],
-                    value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-                };
-                let config = sys::CUlaunchConfig {
-                    gridDimX: blocks,
-                    gridDimY: 1,
-                    gridDimZ: 1,
-                    blockDimX: threads,
-                    blockDimY: 1,
-                    blockDimZ: 1,
-                    sharedMemBytes: shared,
-                    hStream: stream,
-                    attrs: &raw mut attribute,
-                    numAttrs: 1,
-                };
+            if let Some(launch_ex) =
+                self.driver.functions.cuLaunchKernelEx.filter(|_| overlaps || cluster > 1)
+            {
+                let mut attributes = [OVERLAPS, cluster_of(cluster)];
+                let wanted = &mut attributes[usize::from(!overlaps)..=usize::from(cluster > 1)];
+                let config = configuration([blocks, threads, shared], wanted, stream);
                 let status = launch_ex(&raw const config, function.0, parameters, none);
                 return self.driver.check("cuLaunchKernelEx", status);
             }
@@ -132,26 +124,57 @@ impl Module {
         }
     }
 
-    /// The kernel called `name`, allowed to be launched with `shared` bytes of shared memory.
-    fn function(&self, name: &'static str, shared: u32) -> Result<Handle<sys::CUfunction>, Error> {
+    /// How many clusters of a kernel the current context's device has room for at a time: with `cluster` blocks of so many threads and bytes of
+    /// shared memory. None where the driver has no clusters at all.
+    ///
+    /// # Errors
+    /// The driver knows of no such clusters.
+    pub(super) fn clusters(
+        &self,
+        name: &'static str,
+        cluster: u32,
+        threads: u32,
+        shared: u32,
+    ) -> Result<u32, Error> {
+        let functions = &self.driver.functions;
+        let (Some(room), Some(_)) = (functions.cuOccupancyMaxActiveClusters, functions.cuLaunchKernelEx)
+        else {
+            return Ok(0);
+        };
+        let function = self.function(name, shared, cluster)?;
+        let mut attributes = [cluster_of(cluster)];
+        let config = configuration([cluster, threads, shared], &mut attributes, ptr::null_mut());
+        let mut count = 0;
+        // SAFETY: the call writes one number, and the function is this module's, whose context is current.
+        let status = unsafe { room(&raw mut count, function.0, &raw const config) };
+        self.driver.check("cuOccupancyMaxActiveClusters", status)?;
+        Ok(count.try_into().unwrap_or(0))
+    }
+
+    /// The kernel called `name`, allowed to be launched with `shared` bytes of shared memory and with clusters of `cluster` blocks.
+    fn function(
+        &self,
+        name: &'static str,
+        shared: u32,
+        cluster: u32,
+    ) -> Result<Handle<sys::CUfunction>, Error> {
+        use sys::CUfunction_attribute as Attribute;
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         let function = match functions.get_mut(name) {
             Some(function) => function,
             None => functions.entry(name).or_insert(self.find(name)?),
         };
-        if function.shared < shared {
+        let allow = |attribute, value: u32| {
             // SAFETY: the function is this module's, whose context is current.
-            unsafe {
-                call!(
-                    self.driver,
-                    cuFuncSetAttribute(
-                        function.handle.0,
-                        sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                        shared as c_int,
-                    )
-                )?;
-            }
+            unsafe { call!(self.driver, cuFuncSetAttribute(function.handle.0, attribute, value as c_int)) }
+        };
+        if function.shared < shared {
+            allow(Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)?;
             function.shared = shared;
+        }
+        if function.cluster < cluster {
+            allow(Attribute::CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)?;
+            function.cluster = u32::MAX;
         }
         Ok(function.handle)
     }
@@ -161,7 +184,44 @@ impl Module {
         let mut handle = ptr::null_mut();
         // SAFETY: the call writes a handle, and reads a C string.
         unsafe { call!(self.driver, cuModuleGetFunction(&raw mut handle, self.handle.0, symbol.as_ptr()))? };
-        Ok(Function { handle: Handle(handle), shared: SHARED_UNASKED })
+        Ok(Function { handle: Handle(handle), shared: SHARED_UNASKED, cluster: PORTABLE_CLUSTER })
+    }
+}
+
+/// Lets a launch begin before the one before it is over.
+const OVERLAPS: sys::CUlaunchAttribute = sys::CUlaunchAttribute {
+    id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+    pad: [0; 4],
+    value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+};
+
+/// Makes so many blocks a cluster.
+fn cluster_of(blocks: u32) -> sys::CUlaunchAttribute {
+    let dimension = sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: blocks, y: 1, z: 1 };
+    sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue { clusterDim: dimension },
+    }
+}
+
+/// A launch of so many blocks, threads in each, and bytes of shared memory. The driver reads the attributes by a pointer.
+fn configuration(
+    [blocks, threads, shared]: [u32; 3],
+    attributes: &mut [sys::CUlaunchAttribute],
+    stream: sys::CUstream,
+) -> sys::CUlaunchConfig {
+    sys::CUlaunchConfig {
+        gridDimX: blocks,
+        gridDimY: 1,
+        gridDimZ: 1,
+        blockDimX: threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shared,
+        hStream: stream,
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
     }
 }
 

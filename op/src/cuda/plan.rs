@@ -22,6 +22,8 @@ pub(super) struct Launch<'a> {
     pub function: &'static str,
     /// Blocks, along x.
     pub blocks: u32,
+    /// How many of them, one after another, are a cluster; 1 for none.
+    pub cluster: u32,
     /// Threads of a block, along x.
     pub threads: u32,
     /// Bytes of dynamic shared memory of a block.
@@ -56,8 +58,8 @@ pub(super) struct Plan {
     pub program: Option<Program>,
     /// How operands are multiplied,
     pub arithmetic: Arithmetic,
-    /// Those of the device.
-    pub multiprocessors: u32,
+    /// on which device,
+    pub target: Target,
     /// and the exponents of the powers of two that the factors of each product, and those of the result, are multiplied by.
     pub exponents: Vec<[i32; 2]>,
     /// How the workspace of a slab is divided.
@@ -125,7 +127,7 @@ impl Plan {
             extent,
             form,
             arithmetic,
-            multiprocessors: target.multiprocessors,
+            target,
             exponents,
             parts: workspace(slab)?,
             slab,

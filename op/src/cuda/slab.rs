@@ -1,8 +1,6 @@
 //! The launches of a slab: samples that a call computes together, one launch for each stage of all of them.
 
-use super::arguments::{
-    self, Address, CHAIN, Center, Chain, Epilogue, Factors, Load, Measure, Moments, Product, Write,
-};
+use super::arguments::{self, Address, Center, Epilogue, Factors, Load, Measure, Moments, Product, Write};
 use super::arithmetic::Arithmetic;
 use super::element::ElementType;
 use super::epilogue::no_epilogue;
@@ -21,8 +19,8 @@ const CENTER_CHANNELS: usize = 32;
 const CENTER_POSITIONS: usize = 128;
 const LOAD_THREADS: u32 = 64;
 const LOAD_SIDE: usize = 32;
-const PRODUCT_THREADS: u32 = 256;
-const TILE: usize = 64;
+pub(super) const PRODUCT_THREADS: u32 = 256;
+pub(super) const TILE: usize = 64;
 /// Shared memory, in bytes.
 const MOMENTS_SHARED: u32 = 2048;
 const CENTER_SHARED: u32 = 32 * 129 * 8;
@@ -35,7 +33,7 @@ const fn warp_room(real: u32) -> u32 {
 
 /// A kind of kernel.
 #[derive(Debug, Clone, Copy)]
-enum Stage {
+pub(super) enum Stage {
     Moments,
     Center,
     Measure,
@@ -248,6 +246,7 @@ impl Slab<'_> {
         launch(Launch {
             function: name(Stage::Moments, self.plan.arithmetic, self.plan.element),
             blocks: self.blocks(channels.div_ceil(MOMENTS_CHANNELS)),
+            cluster: 1,
             threads: READ_THREADS,
             shared: MOMENTS_SHARED,
             arguments: &self.moments(),
@@ -256,6 +255,7 @@ impl Slab<'_> {
             function: name(Stage::Center, self.plan.arithmetic, self.plan.element),
             blocks: self
                 .blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS) + 1),
+            cluster: 1,
             threads: READ_THREADS,
             shared: CENTER_SHARED,
             arguments: &self.center::<R>(form),
@@ -290,6 +290,7 @@ impl Slab<'_> {
         launch(Launch {
             function: name(Stage::Measure, self.plan.arithmetic, element),
             blocks: self.blocks(1),
+            cluster: 1,
             threads: READ_THREADS,
             shared: MEASURE_SHARED,
             arguments: &measure,
@@ -299,6 +300,7 @@ impl Slab<'_> {
         launch(Launch {
             function: name(Stage::Load, self.plan.arithmetic, element),
             blocks: self.blocks(triangle(self.side().div_ceil(LOAD_SIDE))),
+            cluster: 1,
             threads: LOAD_THREADS,
             shared: LOAD_THREADS / 32 * warp_room(size_of::<R>() as u32),
             arguments: &load,
@@ -317,48 +319,6 @@ impl Slab<'_> {
             plain_scale: R::default(),
             epilogue,
         }
-    }
-
-    /// Products in order. Of matrices that are a single tile each sample's follow one another in one launch.
-    fn launch_products<R: Real>(&self, products: &[Product<R>], launch: Launching<'_>) -> Result<(), Error> {
-        let single = |product: &Product<R>| product.plain == 0 && product.factors.rows as usize <= TILE;
-        for group in products.chunk_by(|one, next| single(one) && single(next)) {
-            let [product] = group else {
-                for products in group.chunks(CHAIN) {
-                    let blocks = self.blocks(1);
-                    let (stages, shared) = self.stages::<R>(blocks);
-                    let product = |i: usize| products[i.min(products.len() - 1)].staged(stages);
-                    launch(Launch {
-                        function: name(Stage::Chain, self.plan.arithmetic, R::ELEMENT),
-                        blocks,
-                        threads: PRODUCT_THREADS,
-                        shared,
-                        arguments: &Chain {
-                            products: std::array::from_fn(product),
-                            count: products.len() as i32,
-                        },
-                    })?;
-                }
-                continue;
-            };
-            self.launch_product(product, launch)?;
-        }
-        Ok(())
-    }
-
-    fn launch_product<R: Real>(&self, product: &Product<R>, launch: Launching<'_>) -> Result<(), Error> {
-        let [down, across] =
-            [product.factors.rows, product.factors.columns].map(|size| (size as usize).div_ceil(TILE));
-        let tiles = if product.plain == 0 { triangle(down) } else { down * across };
-        let blocks = self.blocks(tiles);
-        let (stages, shared) = self.stages::<R>(blocks);
-        launch(Launch {
-            function: name(Stage::Product, self.plan.arithmetic, R::ELEMENT),
-            blocks,
-            threads: PRODUCT_THREADS,
-            shared,
-            arguments: &product.staged(stages),
-        })
     }
 
     fn write<R: Real>(&self, factors: [Matrix; 2], depth: usize) -> Write<R> {
@@ -381,6 +341,7 @@ impl Slab<'_> {
         launch(Launch {
             function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
             blocks,
+            cluster: 1,
             threads: PRODUCT_THREADS,
             shared,
             arguments: &Write { factors: Factors { stages, ..write.factors }, ..*write },
@@ -417,26 +378,25 @@ impl Slab<'_> {
         i32::from(self.plan.layer.normalization == Normalization::Frobenius)
     }
 
-    /// How many stages a product of so many blocks has, and the bytes of shared memory for them or for its warps' tiles after them.
-    fn stages<R: Real>(&self, blocks: u32) -> (i32, u32) {
-        let (count, bytes) = self.plan.arithmetic.stages::<R>(blocks <= self.plan.multiprocessors);
-        (count as i32, (count * bytes).max(PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32)))
+    /// How many stages a product of so many blocks has, and the bytes of shared memory for them.
+    pub(super) fn stages<R: Real>(&self, blocks: u32) -> (i32, u32) {
+        product_shared::<R>(self.plan.arithmetic, blocks <= self.plan.target.multiprocessors)
     }
 
-    fn blocks(&self, of_a_sample: usize) -> u32 {
+    pub(super) fn blocks(&self, of_a_sample: usize) -> u32 {
         (of_a_sample * self.samples) as u32
     }
 }
 
-impl<R: Real> Product<R> {
-    /// The same with so many stages.
-    fn staged(&self, stages: i32) -> Self {
-        Self { factors: Factors { stages, ..self.factors }, ..*self }
-    }
+/// How many stages a product has whose block is `alone` on its multiprocessor or is not, and the bytes of shared memory for them or for its warps'
+/// tiles after them.
+pub(super) fn product_shared<R: Real>(arithmetic: Arithmetic, alone: bool) -> (i32, u32) {
+    let (count, bytes) = arithmetic.stages::<R>(alone);
+    (count as i32, (count * bytes).max(PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32)))
 }
 
 /// The tiles of an upper triangle with `rows` rows of tiles.
-fn triangle(rows: usize) -> usize {
+pub(super) fn triangle(rows: usize) -> usize {
     rows * (rows + 1) / 2
 }
 
@@ -446,7 +406,7 @@ fn power<R: Real>(exponent: i32) -> R {
 }
 
 /// The name of a kernel for an element type.
-fn name(kernel: Stage, arithmetic: Arithmetic, element: ElementType) -> &'static str {
+pub(super) fn name(kernel: Stage, arithmetic: Arithmetic, element: ElementType) -> &'static str {
     use ElementType::{BFloat16, Double, Float, Float16};
     macro_rules! names {
         ($($stage:ident $arithmetic:pat => $name:literal),*) => {

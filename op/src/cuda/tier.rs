@@ -18,6 +18,35 @@ pub(super) struct Target {
     pub tier: Tier,
     /// Its multiprocessors.
     pub multiprocessors: u32,
+    /// The clusters that it has room for.
+    pub clusters: Clusters,
+}
+
+/// The most blocks that a cluster has on any device.
+const MOST_BLOCKS: usize = 16;
+
+/// How many clusters of so many blocks a device has room for at a time, by how many stages each block has shared memory for; none without an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Clusters([[u32; 2]; MOST_BLOCKS + 1]);
+
+impl Clusters {
+    /// Those that `room` tells of: of so many blocks, and with as many stages as a block has that is alone on its multiprocessor, or with fewer.
+    pub(super) fn ask(mut room: impl FnMut(usize, bool) -> u32) -> Self {
+        Self(std::array::from_fn(|blocks| match blocks {
+            0 | 1 => [0; 2],
+            _ => [false, true].map(|alone| room(blocks, alone)),
+        }))
+    }
+
+    /// Whether the blocks of `samples` clusters of so many `blocks` are alone; none where not all of the clusters run at a time: those left over
+    /// would take as long again, and a launch for each product is then faster.
+    pub(super) fn alone(&self, blocks: usize, samples: usize) -> Option<bool> {
+        let [few, many] = *self.0.get(blocks)?;
+        [(many, true), (few, false)]
+            .into_iter()
+            .find(|(room, _)| samples <= *room as usize)
+            .map(|(_, alone)| alone)
+    }
 }
 
 impl Tier {
@@ -40,6 +69,11 @@ impl Tier {
 
     /// Whether a kernel says when the next one may begin, and waits for the one before it: `let_next_begin` in `kernels/platform.cuh`.
     pub(super) fn overlaps(self) -> bool {
+        self >= Self::Sm90
+    }
+
+    /// Whether blocks may wait for each other in clusters: `cluster_sync` in `kernels/platform.cuh`.
+    pub(super) fn has_clusters(self) -> bool {
         self >= Self::Sm90
     }
 
@@ -75,6 +109,19 @@ mod tests {
         assert_eq!(fitting(8, 9), [Tier::Sm80, Tier::Sm75]);
         assert_eq!(fitting(9, 0), Tier::ALL);
         assert_eq!(fitting(12, 0), Tier::ALL);
+    }
+
+    #[test]
+    fn clusters_are_used_where_all_of_them_have_room() {
+        let clusters =
+            Clusters::ask(|blocks, alone| if blocks > 8 { 0 } else { 24 / (1 + u32::from(alone)) });
+        assert_eq!(clusters.alone(3, 12), Some(true));
+        assert_eq!(clusters.alone(3, 13), Some(false));
+        assert_eq!(clusters.alone(3, 25), None);
+        for blocks in [0, 1, 10, 16, 17] {
+            assert_eq!(clusters.alone(blocks, 1), None, "{blocks}");
+        }
+        assert_eq!(Clusters::default().alone(3, 1), None);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The same sample gives the same bits, whatever else there is: other samples, other orders of blocks and threads.
 
-use isqrt_cov_op::cuda::ElementType;
+use isqrt_cov_op::cuda::{ElementType, Kernel};
 use isqrt_cov_op::{Layer, OperatorKind};
 
-use crate::device::{ORDERS, bits, set_order};
+use crate::device::{ORDERS, bits, run, set_order, stream};
 use crate::samples::{ELEMENTS, input, layers};
 
 fn in_every_order(layer: &Layer, element: ElementType, size: (usize, usize, usize)) {
@@ -41,7 +41,7 @@ fn other_samples_change_no_bit() {
     for kind in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling, OperatorKind::MatrixSqrt] {
         let layer = Layer::new(kind);
         for element in ELEMENTS {
-            for (channels, positions) in [(40, 70), (70, 40)] {
+            for (channels, positions) in [(40, 70), (70, 40), (70, 90)] {
                 let (data, mut dims) = input(&layer, (3, channels, positions));
                 let together = bits(layer, element, &data, &dims);
                 dims[0] = 1;
@@ -50,5 +50,19 @@ fn other_samples_change_no_bit() {
                 assert!(alone.eq(together), "{layer} of {element:?}, {channels}x{positions}");
             }
         }
+    }
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn clusters_change_no_bit() {
+    for (samples, channels, positions) in [(1, 66, 130), (2, 130, 70), (1, 260, 193)] {
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        let (data, dims) = input(&layer, (samples, channels, positions));
+        let found = |kernel: &Kernel| {
+            run(kernel, ElementType::Float, (&data, &dims), stream()).expect("the stub launches everything")
+        };
+        let kernel = Kernel::new(layer).expect("a device");
+        assert!(found(&kernel) == found(&kernel.without_clusters()), "{dims:?}");
     }
 }

@@ -44,6 +44,7 @@ struct Module;
 struct Function {
     const shim::Kernel* kernel;
     int shared = 48 << 10;
+    unsigned cluster = 8;
 };
 struct Module {
     int tier;
@@ -266,8 +267,13 @@ DRIVER cuFuncSetAttribute(void* function, int attribute, int value) {
     if (!valid(functions, function)) return INVALID_HANDLE;
     Function* of = static_cast<Function*>(function);
     note("cuFuncSetAttribute %s %d %d", of->kernel->name, attribute, value);
-    if (attribute != 8 || value < 0 || value > most_shared()) return INVALID_VALUE;
-    of->shared = value;
+    if (attribute == 8 && value >= 0 && value <= most_shared()) {
+        of->shared = value;
+    } else if (attribute == 14 && value == 1) {
+        of->cluster = 16;
+    } else {
+        return INVALID_VALUE;
+    }
     return SUCCESS;
 }
 
@@ -315,33 +321,29 @@ DRIVER cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) { retu
 namespace {
 
 // The launch's sizes are what a GPU would take, and what the kernel was compiled for.
-CUresult launch(const char* how, void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
+CUresult launch(const char* how, void* function, const unsigned (&blocks)[3], const unsigned (&threads)[3], unsigned cluster, unsigned shared,
                 void* stream, void** arguments) {
     if (!current()) return INVALID_CONTEXT;
     if (!valid(functions, function) || !is_stream(stream)) return INVALID_HANDLE;
     const Function& of = *static_cast<Function*>(function);
     const shim::Kernel& kernel = *of.kernel;
-    note("%s stream %s %s tier %d blocks %u threads %u shared %u", how, text(stream).c_str(), kernel.name, kernel.tier, bx, tx, shared);
-    bool sound = bx > 0 && bx < 1u << 31 && by == 1 && bz == 1;
-    sound = sound && tx > 0 && tx <= kernel.threads && ty == 1 && tz == 1;
+    const std::string clusters = cluster > 1 ? " clusters of " + std::to_string(cluster) : "";
+    note("%s stream %s %s tier %d blocks %u%s threads %u shared %u", how, text(stream).c_str(), kernel.name, kernel.tier, blocks[0],
+         clusters.c_str(), threads[0], shared);
+    bool sound = blocks[0] > 0 && blocks[0] < 1u << 31 && blocks[1] == 1 && blocks[2] == 1;
+    sound = sound && threads[0] > 0 && threads[0] <= kernel.threads && threads[1] == 1 && threads[2] == 1;
+    sound = sound && cluster > 0 && cluster <= of.cluster && blocks[0] % cluster == 0;
     sound = sound && static_cast<int>(shared) <= of.shared && arguments && arguments[0];
     if (!sound) {
-        fprintf(stderr, "stub: no launch of %s (up to %u threads, %d bytes) with %u blocks of %u threads, %u bytes\n", kernel.name,
-                kernel.threads, of.shared, bx, tx, shared);
+        fprintf(stderr, "stub: no launch of %s (up to %u threads, %d bytes, clusters of %u) with %u blocks of %u threads, %u bytes, clusters of %u\n",
+                kernel.name, kernel.threads, of.shared, of.cluster, blocks[0], threads[0], shared, cluster);
         return INVALID_VALUE;
     }
     long most = number("LAUNCHES", "-1");
     if (launches++ >= most && most >= 0) return ILLEGAL_ADDRESS;
-    shim::launch(kernel, bx, tx, shared, arguments[0]);
+    shim::launch(kernel, blocks[0], cluster, threads[0], shared, arguments[0]);
     stub::check_guards(kernel.name);
     return SUCCESS;
-}
-
-}  // namespace
-
-DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
-                      void* stream, void** arguments, void**) {
-    return launch("cuLaunchKernel", function, bx, by, bz, tx, ty, tz, shared, stream, arguments);
 }
 
 struct LaunchAttribute {
@@ -350,6 +352,7 @@ struct LaunchAttribute {
     union {
         char pad[64];
         int allowed;
+        unsigned cluster[3];
     } value;
 };
 struct LaunchConfig {
@@ -359,17 +362,53 @@ struct LaunchConfig {
     unsigned count;
 };
 
-// The only attribute that it knows is programmatic stream serialization, and a kernel that is launched so has to wait for the one before it.
+// The attributes that the stub knows: programmatic stream serialization, and a cluster's blocks along x.
+bool read(const LaunchConfig& config, bool& overlaps, unsigned& cluster) {
+    overlaps = false, cluster = 1;
+    for (unsigned i = 0; i < config.count; ++i) {
+        const LaunchAttribute& attribute = config.attributes[i];
+        const unsigned(&along)[3] = attribute.value.cluster;
+        if (attribute.id == 6 && attribute.value.allowed == 1) {
+            overlaps = true;
+        } else if (attribute.id == 4 && capability() >= 90 && along[1] == 1 && along[2] == 1) {
+            cluster = along[0];
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
+                      void* stream, void** arguments, void**) {
+    return launch("cuLaunchKernel", function, {bx, by, bz}, {tx, ty, tz}, 1, shared, stream, arguments);
+}
+
+// A kernel that may begin before the one before it is over has to wait for that.
 DRIVER cuLaunchKernelEx(const LaunchConfig* config, void* function, void** arguments, void**) {
-    const unsigned(&blocks)[3] = config->blocks, (&threads)[3] = config->threads;
-    if (config->count != 1 || config->attributes[0].id != 6 || config->attributes[0].value.allowed != 1) return INVALID_VALUE;
+    bool overlaps;
+    unsigned cluster;
+    if (!read(*config, overlaps, cluster)) return INVALID_VALUE;
     const long before = shim::waits();
-    const CUresult result = launch("cuLaunchKernelEx", function, blocks[0], blocks[1], blocks[2], threads[0], threads[1], threads[2],
-                                   config->shared, config->stream, arguments);
-    const long waits = shim::waits() - before, all = long(blocks[0]) * threads[0];
-    if (result == SUCCESS && (waits == 0 || waits % all != 0)) {
+    const CUresult result = launch("cuLaunchKernelEx", function, config->blocks, config->threads, cluster, config->shared, config->stream, arguments);
+    const long waits = shim::waits() - before, all = long(config->blocks[0]) * config->threads[0];
+    if (result == SUCCESS && overlaps && (waits == 0 || waits % all != 0)) {
         fprintf(stderr, "stub: not every thread of a launch waits for the launch before it\n");
         return ILLEGAL_ADDRESS;
     }
     return result;
+}
+
+// As many as the test says, and twice as many of blocks that leave room for a second one beside them.
+DRIVER cuOccupancyMaxActiveClusters(int* count, void* function, const LaunchConfig* config) {
+    bool overlaps;
+    unsigned cluster;
+    if (!valid(functions, function)) return INVALID_HANDLE;
+    const Function& of = *static_cast<Function*>(function);
+    if (!read(*config, overlaps, cluster) || cluster > of.cluster || static_cast<int>(config->shared) > of.shared) return INVALID_VALUE;
+    const int more = 2 * static_cast<int>(config->shared) < most_shared() - (32 << 10) ? 2 : 1;
+    *count = more * static_cast<int>(number("CLUSTERS", "1"));
+    return SUCCESS;
 }

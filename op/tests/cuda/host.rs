@@ -11,7 +11,7 @@ use crate::numbers::compare;
 use crate::samples::input;
 
 /// Each test, and what it needs of the stub: a process of its own, for a driver is looked for but once.
-pub const CASES: [(&str, &[(&str, &str)]); 8] = [
+pub const CASES: [(&str, &[(&str, &str)]); 9] = [
     ("host::no_device", &[("DEVICES", "0")]),
     ("host::an_old_device", &[("CAPABILITY", "7.0")]),
     ("host::no_memory_pools", &[("POOLS", "0")]),
@@ -20,6 +20,7 @@ pub const CASES: [(&str, &[(&str, &str)]); 8] = [
     ("host::no_memory", &[]),
     ("host::a_failed_launch", &[("LAUNCHES", "3")]),
     ("host::calls_of_a_run", &[]),
+    ("host::calls_with_clusters", &[("CLUSTERS", "3")]),
 ];
 
 /// Calls that are the test's own.
@@ -141,7 +142,7 @@ fn a_failed_launch() {
 #[ignore = "run by kernels_on_the_stub"]
 fn calls_of_a_run() {
     let (kernel, stream) = (kernel().expect("a device"), stream());
-    assert_eq!(calls(stream), ["cuModuleLoadDataEx 90 -> 0", "cuMemPoolCreate", "cuMemPoolSetAttribute 4"]);
+    assert_eq!(calls(stream), LOADED);
     try_out(&kernel, stream).expect("the stub launches everything");
     // Kernels are looked up the first time that they are launched.
     let all = calls(stream);
@@ -154,6 +155,17 @@ fn calls_of_a_run() {
     run(&kernel, ElementType::Float, (&[], &[0, 70, 90]), stream).expect("nothing to do");
     assert!(calls(stream).is_empty());
 }
+
+/// What happens once for a context.
+const LOADED: [&str; 7] = [
+    "cuModuleLoadDataEx 90 -> 0",
+    "cuMemPoolCreate",
+    "cuMemPoolSetAttribute 4",
+    "cuModuleGetFunction cluster_halves",
+    "cuFuncSetAttribute cluster_halves 8 49168",
+    "cuFuncSetAttribute cluster_halves 8 98320",
+    "cuFuncSetAttribute cluster_halves 14 1",
+];
 
 /// Nothing waits, and all is on the stream.
 const CALLS: [&str; 10] = [
@@ -169,3 +181,23 @@ const CALLS: [&str; 10] = [
     "cuMemFreeAsync stream S W",
 ];
 const PRODUCT: &str = "cuLaunchKernelEx stream S product_halves tier 90 blocks 9 threads 256 shared 98304";
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn calls_with_clusters() {
+    let (kernel, stream) = (kernel().expect("a device"), stream());
+    for _ in 0..2 {
+        log();
+        try_out(&kernel, stream).expect("the stub launches everything");
+    }
+    let mut expected = CALLS.to_vec();
+    expected.splice(
+        3..8,
+        ["cuLaunchKernelEx stream S cluster_halves tier 90 blocks 9 clusters of 3 threads 256 shared 98320"],
+    );
+    assert_eq!(calls(stream), expected);
+    // Where some samples would have to wait for others, each product has its launch.
+    let (data, dims) = input(kernel.layer(), (7, 70, 90));
+    run(&kernel, ElementType::Float, (&data, &dims), stream).expect("the stub launches everything");
+    assert!(!calls(stream).iter().any(|line| line.contains("cluster")));
+}

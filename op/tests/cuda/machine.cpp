@@ -1,4 +1,4 @@
-// The machine that runs a launch: blocks one after the other, their threads as fibers between one barrier and the next.
+// The machine that runs a launch: clusters of blocks one after the other, their threads as fibers between one barrier and the next.
 // Compiled without the sanitizers' instrumentation, as `fiber.cpp`: its own memory is no kernel's.
 #include "machine.hpp"
 
@@ -24,8 +24,8 @@ std::vector<Kernel>& kernels() {
 
 namespace {
 
-enum State { READY, AT_BARRIER, AT_WARP_BARRIER, IN_EXCHANGE, IN_LOAD, IN_MULTIPLY, ENDED };
-const char* const STATES[] = {"is ready",       "waits at __syncthreads",
+enum State { READY, AT_BARRIER, AT_CLUSTER_BARRIER, AT_WARP_BARRIER, IN_EXCHANGE, IN_LOAD, IN_MULTIPLY, ENDED };
+const char* const STATES[] = {"is ready",       "waits at __syncthreads", "waits at cluster_sync",
                               "waits at warp_sync", "waits in exchange", "waits in load_transposed", "waits in multiply_f16", "has ended"};
 
 struct Block;
@@ -34,6 +34,7 @@ struct Warp;
 struct Thread : Place {
     Fiber* fiber;
     State state;
+    Block* in;
     Warp* warp;
     int lane;
     uint64_t value;  // what it passes to a collective, and what it gets
@@ -82,8 +83,9 @@ struct Machine {
     const void* argument;
     int order;
     uint64_t random;
-    std::vector<Thread> threads;  // of the block that runs
-    Block block;
+    std::vector<Thread> threads;  // of the cluster that runs,
+    std::vector<Block> cluster;   // its blocks,
+    Barrier barrier;              // and where all of them meet
     std::vector<Thread*> queue;  // a ring of those that are ready
     size_t first, ready, ended;
     Fiber host;
@@ -135,7 +137,7 @@ void prepend(Thread* thread) {
     for (int state = AT_BARRIER; state <= ENDED; ++state) {
         int count = 0;
         const Thread* one = nullptr;
-        for (const Thread* thread : machine->block.barrier.members) {
+        for (const Thread* thread : machine->barrier.members) {
             if (thread->state == state && count++ == 0) one = thread;
         }
         if (one) {
@@ -231,31 +233,37 @@ void free_used() {
     machine->used.clear();
 }
 
-void run_block(unsigned number, unsigned blocks, unsigned threads, size_t shared) {
+void run_cluster(unsigned first, unsigned blocks, unsigned threads, size_t shared) {
     // Not those of the block before, and not the same for a thread of the same number: to ThreadSanitizer a fiber is one thread,
     // which never races with itself.
-    size_t fiber = static_cast<size_t>(number) * (threads + 37);
+    size_t fiber = static_cast<size_t>(first) * (threads + 37);
     machine->first = machine->ready = machine->ended = 0;
-    Block& block = machine->block;
-    block.barrier.members.clear();
-    block.warps.assign((threads + 31) / 32, Warp{});
-    void* memory = shared_memory_of(shared);
-    machine->used.push_back(memory);
-    for (unsigned i = 0; i < threads; ++i) {
-        Thread& thread = machine->threads[i];
-        static_cast<Place&>(thread) = {{i}, {number}, {threads}, {blocks}, memory};
-        thread.warp = &block.warps[i / 32];
-        thread.lane = static_cast<int>(i % 32);
-        thread.warp->lanes[thread.warp->size++] = &thread;
-        thread.copies.clear();
-        thread.groups.clear();
-        thread.open = 0;
-        thread.fiber = &machine->pool.fibers[fiber++ % machine->pool.fibers.size()];
-        prepare(*thread.fiber, run, i);
-        block.barrier.members.push_back(&thread);
+    machine->barrier.members.clear();
+    Thread* thread = machine->threads.data();
+    for (Block& block : machine->cluster) {
+        unsigned number = first + static_cast<unsigned>(&block - machine->cluster.data());
+        block.barrier.members.clear();
+        block.warps.assign((threads + 31) / 32, Warp{});
+        void* memory = shared_memory_of(shared);
+        machine->used.push_back(memory);
+        for (unsigned i = 0; i < threads; ++i, ++thread) {
+            static_cast<Place&>(*thread) = {{i}, {number}, {threads}, {blocks}, memory};
+            thread->in = &block;
+            thread->warp = &block.warps[i / 32];
+            thread->lane = static_cast<int>(i % 32);
+            thread->warp->lanes[thread->warp->size++] = thread;
+            thread->copies.clear();
+            thread->groups.clear();
+            thread->open = 0;
+            thread->fiber = &machine->pool.fibers[fiber++ % machine->pool.fibers.size()];
+            prepare(*thread->fiber, run, i);
+            block.barrier.members.push_back(thread);
+            machine->barrier.members.push_back(thread);
+        }
+        put_in_order(block.barrier.members);
     }
-    put_in_order(block.barrier.members);
-    for (Thread* thread : block.barrier.members) append(thread);
+    put_in_order(machine->barrier.members);
+    for (Thread* member : machine->barrier.members) append(member);
     release(&machine->begin);
     Thread* to = next();
     here = to;
@@ -266,23 +274,24 @@ void run_block(unsigned number, unsigned blocks, unsigned threads, size_t shared
 
 void set_order(int order) { wanted = order; }
 
-void launch(const Kernel& kernel, unsigned blocks, unsigned threads, size_t shared, const void* argument) {
+void launch(const Kernel& kernel, unsigned blocks, unsigned cluster, unsigned threads, size_t shared, const void* argument) {
     machine = &own;
     machine->kernel = &kernel;
     machine->argument = argument;
     machine->order = wanted;
     machine->random = 0x9e3779b97f4a7c15u * (static_cast<uint64_t>(wanted) + 1);
-    machine->threads.resize(threads);
-    machine->queue.resize(threads);
-    machine->block = Block{};
+    machine->threads.resize(static_cast<size_t>(cluster) * threads);
+    machine->queue.resize(machine->threads.size());
+    machine->cluster.assign(cluster, Block{});
+    machine->barrier = Barrier{};
     adopt(machine->host);
     size_t fibers = std::max(machine->threads.size(), FEWEST);
     while (machine->pool.fibers.size() < fibers) create(machine->pool.fibers.emplace_back());
-    std::vector<unsigned> numbers(blocks);
+    std::vector<unsigned> numbers(blocks / cluster);
     std::iota(numbers.begin(), numbers.end(), 0u);
     put_in_order(numbers);
     for (unsigned number : numbers) {
-        run_block(number, blocks, threads, shared);
+        run_cluster(number * cluster, blocks, threads, shared);
         // To ThreadSanitizer no block has come before another, and nothing may be freed before the launch's end.
         if (!RACES_SHOW) free_used();
     }
@@ -290,7 +299,8 @@ void launch(const Kernel& kernel, unsigned blocks, unsigned threads, size_t shar
     free_used();
 }
 
-void block_barrier() { meet(machine->block.barrier, AT_BARRIER); }
+void block_barrier() { meet(self().in->barrier, AT_BARRIER); }
+void cluster_barrier() { meet(machine->barrier, AT_CLUSTER_BARRIER); }
 
 void warp_barrier() {
     Warp& warp = *self().warp;

@@ -35,8 +35,8 @@ void set_order(int order);
 // How often threads of this host thread's launches have come to `previous_is_over`.
 long waits();
 
-// Runs a kernel to its end, a block at a time.
-void launch(const Kernel& kernel, unsigned blocks, unsigned threads, size_t shared, const void* argument);
+// Runs a kernel to its end, a cluster of so many blocks at a time.
+void launch(const Kernel& kernel, unsigned blocks, unsigned cluster, unsigned threads, size_t shared, const void* argument);
 
 }  // namespace shim
 

@@ -33,8 +33,9 @@ struct Copy {
     int valid;
 };
 
-// The collectives: each returns when all threads of the block or of the warp have come to it.
+// The collectives: each returns when all threads of the block, of its cluster or of the warp have come to it.
 void block_barrier();
+void cluster_barrier();
 void warp_barrier();
 // Counts those who wait for the launch before.
 void wait_for_previous();
@@ -59,6 +60,7 @@ DEVICE void let_next_begin() {}
 DEVICE void previous_is_over() { shim::wait_for_previous(); }
 
 DEVICE void __syncthreads() { shim::block_barrier(); }
+DEVICE void cluster_sync() { shim::cluster_barrier(); }
 
 template <class T>
 DEVICE T* shared_memory() {

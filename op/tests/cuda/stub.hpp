@@ -15,6 +15,7 @@ namespace stub {
 //     REFUSE           tiers whose modules the driver cannot load, as in 80,75
 //     ALLOCATIONS      after how many allocations of the process the memory is full
 //     LAUNCHES         after how many launches of the process they fail
+//     CLUSTERS         how many clusters there is room for, of blocks that take most of the shared memory
 //     LOG              a file that the log goes to as well
 std::string setting(const char* name, const char* otherwise);
 long number(const char* name, const char* otherwise);

@@ -7,6 +7,8 @@
 constexpr int TERMS = 12;
 // The most products of a chain: a kernel's arguments may take 4 KiB.
 constexpr int CHAIN = 9;
+// The bytes of shared memory that a block keeps its Place in.
+constexpr int PLACE = 16;
 
 // What is known of one sample's matrix, written by `center` or `measure`.
 struct alignas(16) Scale {
@@ -115,11 +117,13 @@ struct Product {
     Epilogue<R> epilogue;
 };
 
-// Products of matrices that are a single tile, each of which reads what those before it wrote: `chain_R` and `chain_halves`, one block for a sample.
+// Products of matrices of one size, each of which reads what those before it wrote (tiles fastest, then samples): `chain_R` and `chain_halves` where a
+// matrix is a single tile, one block for a sample; `cluster_halves` for others, one block for a tile and a cluster for a sample.
 template <class R>
 struct Chain {
     Product<R> products[CHAIN];
     int count;
+    int behind;  // bytes of shared memory, before those for the block's Place
 };
 
 // The layer's last product: `write_T` and `write_halves_T`, one block for a tile of the upper triangle.

@@ -20,10 +20,10 @@ constexpr int WARP_ROOM = (TILE_ROWS + GROUP) * TILE_LD;
 // left alone. A lane has four neighbors of every fourth row. An entry of a place
 // is read and written by the same lane, which is why a matrix may take the place of one that is read here for the last time.
 template <class A, class R>
-DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int64 sample, int first_row, int first_column, R* room) {
+DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, int first_row, int first_column, R* room) {
     constexpr int TURNS = GROUP / 4;
     const int side = epilogue.side, ld = epilogue.ld, lane = threadIdx.x % 32;
-    const int64 matrix = sample * side * ld;
+    const int64 matrix = int64(sample) * side * ld;
     const int column = first_column + lane % 8 * 4, below = first_column + lane;
     R* const places = epilogue.places + matrix + (first_row + lane / 8) * ld + column;
     // Of this lane's rows, those that there are; none in a block below the diagonal.

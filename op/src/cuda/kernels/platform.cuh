@@ -75,6 +75,14 @@ DEVICE void let_next_begin() {}
 DEVICE void previous_is_over() {}
 #endif
 
+// Waits for the other threads of the block's cluster. What they have written before, to global memory too, all of them see after. Before
+// Hopper a block is all of its cluster.
+#if ISQRT_TIER >= 90
+DEVICE void cluster_sync() { asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory"); }
+#else
+DEVICE void cluster_sync() { __syncthreads(); }
+#endif
+
 #if ISQRT_TIER >= 80
 // Copies 16 bytes from global to shared memory, of which the first `valid`, a multiple of 4, are read and the rest are zeros. Both addresses are
 // multiples of 16. The bytes are there for the thread that asked once `copies_wait` has returned for their group, and for the

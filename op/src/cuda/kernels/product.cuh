@@ -5,8 +5,7 @@
 
 // Which tile of which sample a block has.
 struct Place {
-    int64 sample;
-    int row, column;
+    int sample, row, column;
 
     // `symmetric`: tiles of the upper triangle, column by column; else all, row by row.
     DEVICE Place(unsigned block, int rows, int columns, bool symmetric) {
@@ -23,6 +22,7 @@ struct Place {
         column = j * TILE;
     }
 };
+static_assert(sizeof(Place) <= PLACE, "the host leaves room for it");
 
 // This warp's 16x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back.
 template <class A, class R>
@@ -30,8 +30,8 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
     constexpr int STAGE = A::CHUNKS * 2 * A::SIZE;
     unsigned char* shared = shared_memory<unsigned char>();  // [stage][chunk][left and right]
     const int warp = threadIdx.x / 32, depth = factors.depth;
-    typename A::Stream left(factors.left + place.sample * factors.left_stride, depth, factors.left_ld, place.row, factors.rows);
-    typename A::Stream right(factors.right + place.sample * factors.right_stride, depth, factors.right_ld, place.column, factors.columns);
+    typename A::Stream left(factors.left + factors.left_stride * place.sample, depth, factors.left_ld, place.row, factors.rows);
+    typename A::Stream right(factors.right + factors.right_stride * place.sample, depth, factors.right_ld, place.column, factors.columns);
     // Chunks behind the last one are zeros.
     const int stages = (depth + A::CHUNKS * CHUNK - 1) / (A::CHUNKS * CHUNK);
     const auto fetch = [&](int stage, int offset) {
@@ -76,7 +76,7 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
 
 // A warp's tile of a product, into what comes next.
 template <class A, class R>
-DEVICE void keep(const Product<R>& arguments, int64 sample, int first_row, int first_column, R* room) {
+DEVICE void keep(const Product<R>& arguments, int sample, int first_row, int first_column, R* room) {
     const Factors<R>& factors = arguments.factors;
     if (!arguments.plain) {
         finish<A>(arguments.epilogue, arguments.scale ? arguments.scale + sample : nullptr, sample, first_row, first_column, room);
@@ -93,27 +93,43 @@ DEVICE void keep(const Product<R>& arguments, int64 sample, int first_row, int f
     }
 }
 
-// A tile of a product.
+// The block's tile of a product.
 template <class A, class R>
-DEVICE void product(const Product<R>& arguments) {
+DEVICE void product(const Product<R>& arguments, const Place& place) {
     const Factors<R>& factors = arguments.factors;
-    const bool symmetric = !arguments.plain;
-    const Place place(blockIdx.x, factors.rows, factors.columns, symmetric);
-    previous_is_over();
     const int warp = threadIdx.x / 32;
     const int row = place.row + warp / 2 * TILE_ROWS, column = place.column + warp % 2 * TILE_COLUMNS;
-    const bool active = row < factors.rows && column < factors.columns && !(symmetric && row >= column + TILE_COLUMNS);
+    const bool below = !arguments.plain && row >= column + TILE_COLUMNS;
+    const bool active = row < factors.rows && column < factors.columns && !below;
     R* room = multiply<A>(factors, place, active);
     if (active) keep<A>(arguments, place.sample, row, column, room);
 }
 
-// A sample's products, one after the other.
 template <class A, class R>
+DEVICE void product(const Product<R>& arguments) {
+    const Place place(blockIdx.x, arguments.factors.rows, arguments.factors.columns, !arguments.plain);
+    previous_is_over();
+    product<A>(arguments, place);
+}
+
+// A sample's products, one after the other, by a block for each tile: all of them in a cluster, where there are several.
+template <class A, bool CLUSTER, class R>
 DEVICE void chain(const Chain<R>& arguments) {
+    const int side = arguments.products[0].factors.rows;
+    // In shared memory, where it takes no registers.
+    Place& place = *reinterpret_cast<Place*>(shared_memory<unsigned char>() + arguments.behind);
+    if (threadIdx.x == 0) place = Place(blockIdx.x, side, side, true);
+    previous_is_over();
+    __syncthreads();
     _Pragma("unroll 1")
     for (int i = 0; i < arguments.count; i++) {
-        product<A>(arguments.products[i]);
-        // What the block's threads have written, the next product reads, in shared memory as well as beside it.
-        __syncthreads();
+        product<A>(arguments.products[i], place);
+        if (i + 1 == arguments.count) break;
+        // What one thread has written, others read for the next product, in shared memory as well as beside it.
+        if (CLUSTER) {
+            cluster_sync();
+        } else {
+            __syncthreads();
+        }
     }
 }
