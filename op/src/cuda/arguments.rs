@@ -12,8 +12,8 @@ pub(super) const TERMS: usize = 12;
 /// The most products of a chain: a kernel's arguments may take 4 KiB.
 pub(super) const CHAIN: usize = 9;
 
-/// The bytes of shared memory that a block keeps its place in.
-pub(super) const PLACE: u32 = 16;
+/// The bytes of shared memory that a block of a cluster keeps its Turn in.
+pub(super) const TURN: u32 = 32;
 
 /// Bytes of a `Scale`.
 pub(super) const SCALE: usize = 48;
@@ -97,7 +97,7 @@ arguments!(
     /// The factors of a product.
     Factors<R> {
         left: Address, right: Address, left_stride: i64, right_stride: i64, left_ld: i32, right_ld: i32,
-        rows: i32, columns: i32, depth: i32, stages: i32, scale: R,
+        rows: i32, columns: i32, depth: i32, tiles: i32, stages: i32, scale: R,
     }
 );
 arguments!(
@@ -108,14 +108,18 @@ arguments!(
     }
 );
 arguments!(
-    /// Of `chain_R` and `cluster_halves`.
-    Chain<R> { products: [Product<R>; CHAIN], count: i32, behind: i32 }
+    /// Of `chain_R`.
+    Chain<R> { products: [Product<R>; CHAIN], count: i32 }
 );
 arguments!(
     /// Of `write_T`.
     Write<R> {
         factors: Factors<R>, scale: Address, out: Address, epsilon: f64, off_diagonal: R, vectorization: i32, covariance: i32,
     }
+);
+arguments!(
+    /// Of `cluster_halves_T`.
+    Cluster<R> { products: [Product<R>; CHAIN], write: Write<R>, count: i32, blocks: i32, single: i32, behind: i32 }
 );
 macro_rules! passed {
     ($($name:ident$(<$real:ident>)?),*) => {$(
@@ -126,7 +130,7 @@ macro_rules! passed {
         }
     )*};
 }
-passed!(Moments, Center, Measure, Load<R>, Product<R>, Chain<R>, Write<R>);
+passed!(Moments, Center, Measure, Load<R>, Product<R>, Chain<R>, Write<R>, Cluster<R>);
 
 /// `enum Vectorization`.
 pub(super) fn vectorization(vectorization: Vectorization) -> i32 {
@@ -182,12 +186,13 @@ mod tests {
             Chain<f64> => "Chain<double>";
             Write<f32> => "Write<f16, float>";
             Write<f64> => "Write<double, double>";
+            Cluster<f32> => "Cluster<f16, float>";
         }
         for (found, expected) in [
             ("sizeof(Scale)", SCALE),
             ("TERMS", TERMS),
             ("CHAIN", CHAIN),
-            ("PLACE", PLACE as usize),
+            ("TURN", TURN as usize),
             ("DIRECT", Form::Direct as usize),
             ("GRAM", Form::Gram as usize),
             ("COVARIANCE", Form::Covariance as usize),

@@ -1,7 +1,8 @@
-//! The launches of products that follow one another: each by itself, or a sample's all in one.
+//! The launches of products that follow one another, and of the output: each by itself, or a sample's together.
 
-use super::arguments::{CHAIN, Chain, Factors, PLACE, Product};
+use super::arguments::{CHAIN, Chain, Cluster, Factors, Product, TURN, Write};
 use super::arithmetic::Arithmetic;
+use super::element::ElementType;
 use super::module::Module;
 use super::plan::{Launch, Launching};
 use super::real::Real;
@@ -9,76 +10,105 @@ use super::slab::{PRODUCT_THREADS, Slab, Stage, TILE, name, product_shared, tria
 use super::tier::Clusters;
 use crate::Error;
 
-/// The kernel that has a cluster for each sample.
-pub(super) const CLUSTER: &str = "cluster_halves";
-
 impl Clusters {
     /// Those that the current context's device has room for; none that the driver does not know of.
-    pub(super) fn of(module: &Module) -> Self {
-        Self::ask(|blocks, alone| {
+    pub(super) fn of(module: &Module, multiprocessors: u32) -> Self {
+        let kernel = name(Stage::Cluster, Arithmetic::Halves, ElementType::Float);
+        Self::ask(multiprocessors, |blocks, alone| {
             let (_, shared) = product_shared::<f32>(Arithmetic::Halves, alone);
-            let (cluster, shared) = (blocks as u32, shared + PLACE);
-            module.clusters(CLUSTER, cluster, PRODUCT_THREADS, shared).unwrap_or(0)
+            module.clusters(kernel, blocks, PRODUCT_THREADS, shared + TURN).unwrap_or(0)
         })
     }
 }
 
+/// The clusters of a launch.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    blocks: usize,
+    /// Whether each block is alone on its multiprocessor.
+    alone: bool,
+}
+
 impl Slab<'_> {
-    /// Products in order. Where a matrix is a single tile each sample's follow one another in one launch, in a block; elsewhere in a
-    /// cluster, if there is room for one for every sample.
+    /// Products in order, and the output of the last one, in as few launches as there can be.
     pub(super) fn launch_products<R: Real>(
         &self,
         products: &[Product<R>],
+        write: &Write<R>,
         launch: Launching<'_>,
     ) -> Result<(), Error> {
-        let chain = self.chain::<R>();
-        let chained = |product: &Product<R>| chain.is_some() && product.plain == 0;
-        for group in products.chunk_by(|one, next| chained(one) && chained(next)) {
-            match (group, chain) {
-                ([_, _, ..], Some(chain)) => self.launch_chain(group, chain, launch)?,
-                _ => group.iter().try_for_each(|product| self.launch_product(product, launch))?,
+        if let Some(shape) = self.shape(products, Some(write)) {
+            return self.launch_cluster(products, write, shape, launch);
+        }
+        for group in products.chunk_by(|one, next| one.is_symmetric() && next.is_symmetric()) {
+            if let [product] = group {
+                self.launch_product(product, launch)?;
+            } else if group.iter().all(|product| product.tiles() == 1) {
+                self.launch_chain(group, launch)?;
+            } else if let Some(shape) = self.shape(group, None) {
+                let nothing = Write { out: 0, ..*write };
+                self.launch_cluster(group, &nothing, shape, launch)?;
+            } else {
+                group.iter().try_for_each(|product| self.launch_product(product, launch))?;
             }
         }
-        Ok(())
+        self.launch_write(write, launch)
     }
 
-    /// The kernel that a sample's products share a launch of, if there is one for this size, and whether its blocks are alone on their multiprocessors.
-    fn chain<R: Real>(&self) -> Option<(&'static str, bool)> {
-        let target = &self.plan.target;
-        match (self.tiles(), self.plan.arithmetic) {
-            (1, arithmetic) => {
-                Some((name(Stage::Chain, arithmetic, R::ELEMENT), self.blocks(1) <= target.multiprocessors))
-            }
-            (tiles, Arithmetic::Halves) => Some((CLUSTER, target.clusters.alone(tiles, self.samples)?)),
-            (_, Arithmetic::Plain) => None,
+    /// The clusters in which every sample's products, and its output, can be made at a time, if there are any.
+    fn shape<R: Real>(&self, products: &[Product<R>], write: Option<&Write<R>>) -> Option<Shape> {
+        if self.plan.arithmetic != Arithmetic::Halves || products.len() > CHAIN {
+            return None;
         }
+        let most = |plain: bool| {
+            let counted = products.iter().filter(|product| plain || product.is_symmetric());
+            counted.map(Product::tiles).chain(write.map(Write::tiles)).max().unwrap_or(0)
+        };
+        // A block for each tile; if need be, only the one product that is not symmetric takes its tiles in two turns.
+        [true, false].into_iter().find_map(|plain| {
+            let blocks = most(plain);
+            let alone = self.plan.target.clusters.alone(blocks, self.samples)?;
+            Some(Shape { blocks, alone })
+        })
     }
 
-    /// The tiles of a symmetric matrix, each of which takes a block.
-    fn tiles(&self) -> usize {
-        triangle(self.side().div_ceil(TILE))
-    }
-
-    fn launch_chain<R: Real>(
+    fn launch_cluster<R: Real>(
         &self,
         products: &[Product<R>],
-        (function, alone): (&'static str, bool),
+        write: &Write<R>,
+        Shape { blocks, alone }: Shape,
         launch: Launching<'_>,
     ) -> Result<(), Error> {
         let (stages, shared) = product_shared::<R>(self.plan.arithmetic, alone);
+        launch(Launch {
+            function: name(Stage::Cluster, self.plan.arithmetic, self.plan.element),
+            blocks: self.blocks(blocks),
+            cluster: blocks as u32,
+            threads: PRODUCT_THREADS,
+            shared: shared + TURN,
+            arguments: &Cluster {
+                products: staged(products, stages),
+                write: write.staged(stages),
+                count: products.len() as i32,
+                blocks: blocks as i32,
+                single: products.iter().take_while(|product| product.tiles() == 1).count() as i32,
+                behind: shared as i32,
+            },
+        })
+    }
+
+    /// Products of matrices that are a single tile.
+    fn launch_chain<R: Real>(&self, products: &[Product<R>], launch: Launching<'_>) -> Result<(), Error> {
+        let blocks = self.blocks(1);
+        let (stages, shared) = self.stages::<R>(blocks);
         for products in products.chunks(CHAIN) {
-            let product = |i: usize| products[i.min(products.len() - 1)].staged(stages);
             launch(Launch {
-                function,
-                blocks: self.blocks(self.tiles()),
-                cluster: self.tiles() as u32,
+                function: name(Stage::Chain, self.plan.arithmetic, R::ELEMENT),
+                blocks,
+                cluster: 1,
                 threads: PRODUCT_THREADS,
-                shared: shared + PLACE,
-                arguments: &Chain {
-                    products: std::array::from_fn(product),
-                    count: products.len() as i32,
-                    behind: shared as i32,
-                },
+                shared,
+                arguments: &Chain { products: staged(products, stages), count: products.len() as i32 },
             })?;
         }
         Ok(())
@@ -90,10 +120,7 @@ impl Slab<'_> {
         product: &Product<R>,
         launch: Launching<'_>,
     ) -> Result<(), Error> {
-        let [down, across] =
-            [product.factors.rows, product.factors.columns].map(|size| (size as usize).div_ceil(TILE));
-        let tiles = if product.plain == 0 { triangle(down) } else { down * across };
-        let blocks = self.blocks(tiles);
+        let blocks = self.blocks(product.tiles());
         let (stages, shared) = self.stages::<R>(blocks);
         launch(Launch {
             function: name(Stage::Product, self.plan.arithmetic, R::ELEMENT),
@@ -104,11 +131,52 @@ impl Slab<'_> {
             arguments: &product.staged(stages),
         })
     }
+
+    /// The output by itself.
+    pub(super) fn launch_write<R: Real>(&self, write: &Write<R>, launch: Launching<'_>) -> Result<(), Error> {
+        let blocks = self.blocks(write.tiles());
+        let (stages, shared) = self.stages::<R>(blocks);
+        launch(Launch {
+            function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
+            blocks,
+            cluster: 1,
+            threads: PRODUCT_THREADS,
+            shared,
+            arguments: &write.staged(stages),
+        })
+    }
+}
+
+/// Up to CHAIN products, each with so many stages; the last one again where there are fewer.
+fn staged<R: Real>(products: &[Product<R>], stages: i32) -> [Product<R>; CHAIN] {
+    std::array::from_fn(|i| products[i.min(products.len() - 1)].staged(stages))
 }
 
 impl<R: Real> Product<R> {
-    /// The same with so many stages.
+    fn is_symmetric(&self) -> bool {
+        self.plain == 0
+    }
+
+    /// The tiles that it has.
+    fn tiles(&self) -> usize {
+        let [down, across] =
+            [self.factors.rows, self.factors.columns].map(|size| (size as usize).div_ceil(TILE));
+        if self.is_symmetric() { triangle(down) } else { down * across }
+    }
+
+    /// The same with so many stages, ready to be launched.
     fn staged(&self, stages: i32) -> Self {
-        Self { factors: Factors { stages, ..self.factors }, ..*self }
+        Self { factors: Factors { stages, tiles: self.tiles() as i32, ..self.factors }, ..*self }
+    }
+}
+
+impl<R: Real> Write<R> {
+    fn tiles(&self) -> usize {
+        triangle((self.factors.rows as usize).div_ceil(TILE))
+    }
+
+    /// The same with so many stages, ready to be launched.
+    fn staged(&self, stages: i32) -> Self {
+        Self { factors: Factors { stages, tiles: self.tiles() as i32, ..self.factors }, ..*self }
     }
 }

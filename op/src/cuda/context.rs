@@ -124,7 +124,8 @@ impl Context {
         let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let pool = Pool::new(driver, device.ordinal)?;
         let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let clusters = if tier.has_clusters() { Clusters::of(&module) } else { Clusters::default() };
+        let clusters =
+            if tier.has_clusters() { Clusters::of(&module, multiprocessors) } else { Clusters::default() };
         Ok(Self { target: Target { tier, multiprocessors, clusters }, module, pool })
     }
 }

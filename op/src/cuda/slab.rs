@@ -40,6 +40,7 @@ pub(super) enum Stage {
     Load,
     Product,
     Chain,
+    Cluster,
     Write,
 }
 
@@ -104,8 +105,7 @@ impl Slab<'_> {
             }
         }
         products.extend(self.products::<R>(program));
-        self.launch_products(&products, launch)?;
-        self.launch_write(&self.result::<R>(program), launch)
+        self.launch_products(&products, &self.result::<R>(program), launch)
     }
 
     /// What a kernel computes that reads samples.
@@ -335,19 +335,6 @@ impl Slab<'_> {
         }
     }
 
-    fn launch_write<R: Real>(&self, write: &Write<R>, launch: Launching<'_>) -> Result<(), Error> {
-        let blocks = self.blocks(triangle(self.plan.extent.channels.div_ceil(TILE)));
-        let (stages, shared) = self.stages::<R>(blocks);
-        launch(Launch {
-            function: name(Stage::Write, self.plan.arithmetic, self.plan.element),
-            blocks,
-            cluster: 1,
-            threads: PRODUCT_THREADS,
-            shared,
-            arguments: &Write { factors: Factors { stages, ..write.factors }, ..*write },
-        })
-    }
-
     fn operands<R: Real>([left, right]: [Matrix; 2], depth: usize) -> Factors<R> {
         Factors {
             left: left.address,
@@ -360,6 +347,7 @@ impl Slab<'_> {
             columns: right.columns as i32,
             depth: depth as i32,
             // Who launches it says how many.
+            tiles: 0,
             stages: 0,
             scale: power(-left.exponent - right.exponent),
         }
@@ -428,6 +416,7 @@ pub(super) fn name(kernel: Stage, arithmetic: Arithmetic, element: ElementType) 
         Measure _ => "measure",
         Product _ => "product",
         Chain _ => "chain",
+        Cluster _ => "cluster_halves",
         Center Arithmetic::Plain => "center",
         Center Arithmetic::Halves => "center_halves",
         Load Arithmetic::Plain => "load",

@@ -31,10 +31,12 @@ pub(super) struct Clusters([[u32; 2]; MOST_BLOCKS + 1]);
 
 impl Clusters {
     /// Those that `room` tells of: of so many blocks, and with as many stages as a block has that is alone on its multiprocessor, or with fewer.
-    pub(super) fn ask(mut room: impl FnMut(usize, bool) -> u32) -> Self {
+    /// Clusters of one block need not run at a time.
+    pub(super) fn ask(multiprocessors: u32, mut room: impl FnMut(u32, bool) -> u32) -> Self {
         Self(std::array::from_fn(|blocks| match blocks {
-            0 | 1 => [0; 2],
-            _ => [false, true].map(|alone| room(blocks, alone)),
+            0 => [0; 2],
+            1 => [u32::MAX, multiprocessors],
+            _ => [false, true].map(|alone| room(blocks as u32, alone)),
         }))
     }
 
@@ -113,15 +115,17 @@ mod tests {
 
     #[test]
     fn clusters_are_used_where_all_of_them_have_room() {
-        let clusters =
-            Clusters::ask(|blocks, alone| if blocks > 8 { 0 } else { 24 / (1 + u32::from(alone)) });
+        let room = |blocks, alone| if blocks > 8 { 0 } else { 24 / (1 + u32::from(alone)) };
+        let clusters = Clusters::ask(20, room);
         assert_eq!(clusters.alone(3, 12), Some(true));
         assert_eq!(clusters.alone(3, 13), Some(false));
         assert_eq!(clusters.alone(3, 25), None);
-        for blocks in [0, 1, 10, 16, 17] {
+        assert_eq!(clusters.alone(1, 20), Some(true));
+        assert_eq!(clusters.alone(1, 1000), Some(false));
+        for blocks in [0, 10, 16, 17] {
             assert_eq!(clusters.alone(blocks, 1), None, "{blocks}");
         }
-        assert_eq!(Clusters::default().alone(3, 1), None);
+        assert_eq!(Clusters::default().alone(1, 1), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use isqrt_cov_op::cuda::{ElementType, Kernel};
 use isqrt_cov_op::{Layer, OperatorKind};
 
-use crate::device::{ORDERS, bits, run, set_order, stream};
+use crate::device::{ORDERS, bits, log, run, set_order, stream};
 use crate::samples::{ELEMENTS, input, layers};
 
 fn in_every_order(layer: &Layer, element: ElementType, size: (usize, usize, usize)) {
@@ -56,13 +56,18 @@ fn other_samples_change_no_bit() {
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn clusters_change_no_bit() {
-    for (samples, channels, positions) in [(1, 66, 130), (2, 130, 70), (1, 260, 193)] {
+    // All of it, all with a second turn, products but not the output, and blocks that are clusters by themselves.
+    for (samples, channels, positions) in [(2, 66, 130), (1, 260, 193), (1, 330, 70), (3, 64, 70)] {
         let layer = Layer::new(OperatorKind::IsqrtCov);
         let (data, dims) = input(&layer, (samples, channels, positions));
         let found = |kernel: &Kernel| {
             run(kernel, ElementType::Float, (&data, &dims), stream()).expect("the stub launches everything")
         };
         let kernel = Kernel::new(layer).expect("a device");
-        assert!(found(&kernel) == found(&kernel.without_clusters()), "{dims:?}");
+        log();
+        let together = found(&kernel);
+        let calls = log();
+        assert_eq!(calls.contains(" cluster_halves_f32 "), calls.contains(" tier 90 "), "{dims:?}");
+        assert!(together == found(&kernel.without_clusters()), "{dims:?}");
     }
 }

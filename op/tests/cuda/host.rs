@@ -161,10 +161,10 @@ const LOADED: [&str; 7] = [
     "cuModuleLoadDataEx 90 -> 0",
     "cuMemPoolCreate",
     "cuMemPoolSetAttribute 4",
-    "cuModuleGetFunction cluster_halves",
-    "cuFuncSetAttribute cluster_halves 8 49168",
-    "cuFuncSetAttribute cluster_halves 8 98320",
-    "cuFuncSetAttribute cluster_halves 14 1",
+    "cuModuleGetFunction cluster_halves_f32",
+    "cuFuncSetAttribute cluster_halves_f32 8 49184",
+    "cuFuncSetAttribute cluster_halves_f32 8 98336",
+    "cuFuncSetAttribute cluster_halves_f32 14 1",
 ];
 
 /// Nothing waits, and all is on the stream.
@@ -182,6 +182,9 @@ const CALLS: [&str; 10] = [
 ];
 const PRODUCT: &str = "cuLaunchKernelEx stream S product_halves tier 90 blocks 9 threads 256 shared 98304";
 
+const CLUSTERS: &str =
+    "cuLaunchKernelEx stream S cluster_halves_f32 tier 90 blocks 9 clusters of 3 threads 256 shared 98336";
+
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn calls_with_clusters() {
@@ -191,10 +194,7 @@ fn calls_with_clusters() {
         try_out(&kernel, stream).expect("the stub launches everything");
     }
     let mut expected = CALLS.to_vec();
-    expected.splice(
-        3..8,
-        ["cuLaunchKernelEx stream S cluster_halves tier 90 blocks 9 clusters of 3 threads 256 shared 98320"],
-    );
+    expected.splice(3..9, [CLUSTERS]);
     assert_eq!(calls(stream), expected);
     // Where some samples would have to wait for others, each product has its launch.
     let (data, dims) = input(kernel.layer(), (7, 70, 90));

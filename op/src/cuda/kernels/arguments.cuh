@@ -7,8 +7,8 @@
 constexpr int TERMS = 12;
 // The most products of a chain: a kernel's arguments may take 4 KiB.
 constexpr int CHAIN = 9;
-// The bytes of shared memory that a block keeps its Place in.
-constexpr int PLACE = 16;
+// The bytes of shared memory that a block of a cluster keeps its Turn in.
+constexpr int TURN = 32;
 
 // What is known of one sample's matrix, written by `center` or `measure`.
 struct alignas(16) Scale {
@@ -100,6 +100,7 @@ struct Factors {
     int64 left_stride, right_stride;  // from sample to sample
     int left_ld, right_ld;            // multiples of 16 bytes, as are the addresses
     int rows, columns, depth;
+    int tiles;   // of the product: those of the upper triangle where it is symmetric, else all
     int stages;  // that there is shared memory for: A::STAGES or A::MORE_STAGES
     R scale;     // of the product: a power of two that undoes those of its factors
 };
@@ -117,13 +118,11 @@ struct Product {
     Epilogue<R> epilogue;
 };
 
-// Products of matrices of one size, each of which reads what those before it wrote (tiles fastest, then samples): `chain_R` and `chain_halves` where a
-// matrix is a single tile, one block for a sample; `cluster_halves` for others, one block for a tile and a cluster for a sample.
+// Products of matrices that are a single tile, each of which reads what those before it wrote: `chain_R` and `chain_halves`, one block for a sample.
 template <class R>
 struct Chain {
     Product<R> products[CHAIN];
     int count;
-    int behind;  // bytes of shared memory, before those for the block's Place
 };
 
 // The layer's last product: `write_T` and `write_halves_T`, one block for a tile of the upper triangle.
@@ -136,4 +135,15 @@ struct Write {
     R off_diagonal;
     int vectorization;
     int covariance;  // whether a sample's state does not matter
+};
+
+// Products, each of which reads what those before it wrote, and the output, if `write` has one: `cluster_halves_T`, a cluster of so many blocks for a
+// sample.
+template <class T, class R>
+struct Cluster {
+    Product<R> products[CHAIN];
+    Write<T, R> write;
+    int count, blocks;
+    int single;  // how many products, from the first on, are a single tile
+    int behind;  // bytes of shared memory, before those for the block's Turn
 };

@@ -24,7 +24,7 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, 
     constexpr int TURNS = GROUP / 4;
     const int side = epilogue.side, ld = epilogue.ld, lane = threadIdx.x % 32;
     const int64 matrix = int64(sample) * side * ld;
-    const int column = first_column + lane % 8 * 4, below = first_column + lane;
+    const int column = first_column + lane % 8 * 4;
     R* const places = epilogue.places + matrix + (first_row + lane / 8) * ld + column;
     // Of this lane's rows, those that there are; none in a block below the diagonal.
     const int lines = column < side && column >= first_row ? side - first_row - lane / 8 : 0;
@@ -115,6 +115,7 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, 
             R values[GROUP];
             UNROLL
             for (int k = 0; k < GROUP; k++) values[k] = made[k * TILE_LD + lane];
+            const int below = first_column + lane;
             if (below < side && below >= first_row + TILE_ROWS) A::put(out, side, ld, below, first_row + first, values);
             warp_sync();
         }

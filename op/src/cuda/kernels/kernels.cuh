@@ -1,9 +1,9 @@
 // Every kernel of a tier, under the name by which the host asks for it.
 #pragma once
 
+#include "cluster.cuh"
 #include "measure.cuh"
 #include "read.cuh"
-#include "write.cuh"
 
 // What kernels begin with that have nothing to do before the launch before them is over.
 DEVICE void begin() {
@@ -31,9 +31,9 @@ KERNELS_OF_ELEMENT(f16, f16, float)
 KERNELS_OF_ELEMENT(bf16, bf16, float)
 KERNELS_OF_ELEMENT(f64, double, double)
 KERNEL(PRODUCT_THREADS, 2) product_f32(const Product<float> arguments) { let_next_begin(); product<Plain<float>>(arguments); }
-KERNEL(PRODUCT_THREADS, 2) chain_f32(const Chain<float> arguments) { let_next_begin(); chain<Plain<float>, false>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) chain_f32(const Chain<float> arguments) { let_next_begin(); chain<Plain<float>>(arguments); }
 KERNEL(PRODUCT_THREADS, 1) product_f64(const Product<double> arguments) { let_next_begin(); product<Plain<double>>(arguments); }
-KERNEL(PRODUCT_THREADS, 1) chain_f64(const Chain<double> arguments) { let_next_begin(); chain<Plain<double>, false>(arguments); }
+KERNEL(PRODUCT_THREADS, 1) chain_f64(const Chain<double> arguments) { let_next_begin(); chain<Plain<double>>(arguments); }
 
 #if ISQRT_TIER >= 80
 KERNELS_OF_READING(halves_f32, Halves, float, float)
@@ -41,8 +41,13 @@ KERNELS_OF_READING(halves_f16, Halves, f16, float)
 KERNELS_OF_READING(halves_bf16, Halves, bf16, float)
 KERNEL(LOAD_THREADS, 4) load_halves_f32(const Load<float, float> arguments) { begin(); load<Halves>(arguments); }
 KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { let_next_begin(); product<Halves>(arguments); }
-KERNEL(PRODUCT_THREADS, 2) chain_halves(const Chain<float> arguments) { let_next_begin(); chain<Halves, false>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) chain_halves(const Chain<float> arguments) { let_next_begin(); chain<Halves>(arguments); }
 #endif
 #if ISQRT_TIER >= 90
-KERNEL(PRODUCT_THREADS, 3) cluster_halves(const Chain<float> arguments) { let_next_begin(); chain<Halves, true>(arguments); }
+#define CLUSTER_OF_ELEMENT(name, T)                                                                        \
+    KERNEL(PRODUCT_THREADS, 3) cluster_halves_##name(const Cluster<T, float> arguments) { let_next_begin(); cluster<Halves>(arguments); }
+
+CLUSTER_OF_ELEMENT(f32, float)
+CLUSTER_OF_ELEMENT(f16, f16)
+CLUSTER_OF_ELEMENT(bf16, bf16)
 #endif

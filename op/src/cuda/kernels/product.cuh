@@ -7,12 +7,9 @@
 struct Place {
     int sample, row, column;
 
-    // `symmetric`: tiles of the upper triangle, column by column; else all, row by row.
-    DEVICE Place(unsigned block, int rows, int columns, bool symmetric) {
-        const int down = (rows + TILE - 1) / TILE, across = (columns + TILE - 1) / TILE;
-        const int tiles = symmetric ? down * (down + 1) / 2 : down * across;
-        sample = block / tiles;
-        int tile = block % tiles;
+    // Tiles of the upper triangle column by column, others row by row.
+    DEVICE Place(int sample, int tile, int columns, bool symmetric) : sample(sample) {
+        const int across = (columns + TILE - 1) / TILE;
         int i = tile / across, j = tile % across;
         if (symmetric) {
             for (j = 0; tile > j; j++) tile -= j + 1;
@@ -21,8 +18,22 @@ struct Place {
         row = i * TILE;
         column = j * TILE;
     }
+
+    // Where this warp's part of the tile begins. Asked for again rather than kept: a place in shared memory then takes no registers.
+    DEVICE int warp_row() const { return row + threadIdx.x / 32 / 2 * TILE_ROWS; }
+    DEVICE int warp_column() const { return column + threadIdx.x / 32 % 2 * TILE_COLUMNS; }
+
+    // Whether the matrix has that part, and not below its diagonal where it is `symmetric`.
+    DEVICE bool is_there(int rows, int columns, bool symmetric) const {
+        return warp_row() < rows && warp_column() < columns && !(symmetric && warp_row() >= warp_column() + TILE_COLUMNS);
+    }
 };
-static_assert(sizeof(Place) <= PLACE, "the host leaves room for it");
+
+// The place of a block of a launch that has one for each tile of each sample.
+template <class R>
+DEVICE Place place_of_block(const Factors<R>& factors, bool symmetric) {
+    return Place(blockIdx.x / factors.tiles, blockIdx.x % factors.tiles, factors.columns, symmetric);
+}
 
 // This warp's 16x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back.
 template <class A, class R>
@@ -97,39 +108,27 @@ DEVICE void keep(const Product<R>& arguments, int sample, int first_row, int fir
 template <class A, class R>
 DEVICE void product(const Product<R>& arguments, const Place& place) {
     const Factors<R>& factors = arguments.factors;
-    const int warp = threadIdx.x / 32;
-    const int row = place.row + warp / 2 * TILE_ROWS, column = place.column + warp % 2 * TILE_COLUMNS;
-    const bool below = !arguments.plain && row >= column + TILE_COLUMNS;
-    const bool active = row < factors.rows && column < factors.columns && !below;
+    const bool active = place.is_there(factors.rows, factors.columns, !arguments.plain);
     R* room = multiply<A>(factors, place, active);
-    if (active) keep<A>(arguments, place.sample, row, column, room);
+    if (active) keep<A>(arguments, place.sample, place.warp_row(), place.warp_column(), room);
 }
 
 template <class A, class R>
 DEVICE void product(const Product<R>& arguments) {
-    const Place place(blockIdx.x, arguments.factors.rows, arguments.factors.columns, !arguments.plain);
+    const Place place = place_of_block(arguments.factors, !arguments.plain);
     previous_is_over();
     product<A>(arguments, place);
 }
 
-// A sample's products, one after the other, by a block for each tile: all of them in a cluster, where there are several.
-template <class A, bool CLUSTER, class R>
+// A sample's products of matrices that are a single tile, one after the other.
+template <class A, class R>
 DEVICE void chain(const Chain<R>& arguments) {
-    const int side = arguments.products[0].factors.rows;
-    // In shared memory, where it takes no registers.
-    Place& place = *reinterpret_cast<Place*>(shared_memory<unsigned char>() + arguments.behind);
-    if (threadIdx.x == 0) place = Place(blockIdx.x, side, side, true);
+    const Place place(blockIdx.x, 0, TILE, true);
     previous_is_over();
-    __syncthreads();
     _Pragma("unroll 1")
     for (int i = 0; i < arguments.count; i++) {
         product<A>(arguments.products[i], place);
-        if (i + 1 == arguments.count) break;
-        // What one thread has written, others read for the next product, in shared memory as well as beside it.
-        if (CLUSTER) {
-            cluster_sync();
-        } else {
-            __syncthreads();
-        }
+        // What the block's threads have written, the next product reads, in shared memory as well as beside it.
+        __syncthreads();
     }
 }

@@ -16,14 +16,14 @@ DEVICE int64 output_size(int side, int vectorization) {
 
 // Writes a warp's 16x32 entries from `first_row` and `first_column` on, which are in its shared memory.
 template <class T, class R>
-DEVICE void emit(const Write<T, R>& arguments, const Scale& scale, int64 sample, int first_row, int first_column, R* room) {
+DEVICE void emit(const Write<T, R>& arguments, const Scale& scale, int sample, int first_row, int first_column, R* room) {
     const int side = arguments.factors.rows, vectorization = arguments.vectorization;
     const int lane = threadIdx.x % 32;
     const int state = arguments.covariance ? ORDINARY : scale.state;
     const int exponent = scale.exponent;
     const R factor = R(scale.factor), rest = R(scale.factor - double(factor)), epsilon = R(arguments.epsilon);
     const R other = arguments.off_diagonal, constant = state == ZERO ? R(0) : R(nan(""));
-    T* out = arguments.out + sample * output_size(side, vectorization);
+    T* out = arguments.out + output_size(side, vectorization) * sample;
     const auto result = [&](int i, int j) {
         const R entry = room[i * TILE_LD + j];
         R value = fused(factor, entry, rest * entry);
@@ -54,17 +54,19 @@ DEVICE void emit(const Write<T, R>& arguments, const Scale& scale, int64 sample,
     }
 }
 
-// A tile of the last product.
+// The block's tile of the last product.
 template <class A, class T, class R>
-DEVICE void write(const Write<T, R>& arguments) {
-    const int side = arguments.factors.rows;
-    const Place place(blockIdx.x, side, side, true);
-    previous_is_over();
+DEVICE void write(const Write<T, R>& arguments, const Place& place) {
+    const bool active = place.is_there(arguments.factors.rows, arguments.factors.rows, true);
     // On its way while the product is made.
     const Scale scale = arguments.scale[place.sample];
-    const int warp = threadIdx.x / 32;
-    const int row = place.row + warp / 2 * TILE_ROWS, column = place.column + warp % 2 * TILE_COLUMNS;
-    const bool active = row < side && column < side && row < column + TILE_COLUMNS;
     R* room = multiply<A>(arguments.factors, place, active);
-    if (active) emit(arguments, scale, place.sample, row, column, room);
+    if (active) emit(arguments, scale, place.sample, place.warp_row(), place.warp_column(), room);
+}
+
+template <class A, class T, class R>
+DEVICE void write(const Write<T, R>& arguments) {
+    const Place place = place_of_block(arguments.factors, true);
+    previous_is_over();
+    write<A>(arguments, place);
 }
