@@ -121,6 +121,10 @@ arguments!(
     /// Of `cluster_halves_T`.
     Cluster<R> { products: [Product<R>; CHAIN], write: Write<R>, count: i32, blocks: i32, single: i32, behind: i32 }
 );
+arguments!(
+    /// Of `read_halves_T`.
+    Read { center: Center, centered: i32, blocks: i32 }
+);
 macro_rules! passed {
     ($($name:ident$(<$real:ident>)?),*) => {$(
         impl$(<$real>)? Arguments for $name$(<$real>)? {
@@ -130,7 +134,7 @@ macro_rules! passed {
         }
     )*};
 }
-passed!(Moments, Center, Measure, Load<R>, Product<R>, Chain<R>, Write<R>, Cluster<R>);
+passed!(Moments, Center, Read, Measure, Load<R>, Product<R>, Chain<R>, Write<R>, Cluster<R>);
 
 /// `enum Vectorization`.
 pub(super) fn vectorization(vectorization: Vectorization) -> i32 {
@@ -173,6 +177,7 @@ mod tests {
         compare! {
             Moments => "Moments<f16>", "Moments<double>";
             Center => "Center<f16, float>", "Center<double, double>";
+            Read => "Read<f16, float>";
             Measure => "Measure<f16>", "Measure<double>";
             Epilogue<f32> => "Epilogue<float>";
             Epilogue<f64> => "Epilogue<double>";

@@ -2,24 +2,10 @@
 
 use super::arguments::{CHAIN, Chain, Cluster, Factors, Product, TURN, Write};
 use super::arithmetic::Arithmetic;
-use super::element::ElementType;
-use super::module::Module;
 use super::plan::{Launch, Launching};
 use super::real::Real;
 use super::slab::{PRODUCT_THREADS, Slab, Stage, TILE, name, product_shared, triangle};
-use super::tier::Clusters;
 use crate::Error;
-
-impl Clusters {
-    /// Those that the current context's device has room for; none that the driver does not know of.
-    pub(super) fn of(module: &Module, multiprocessors: u32) -> Self {
-        let kernel = name(Stage::Cluster, Arithmetic::Halves, ElementType::Float);
-        Self::ask(multiprocessors, |blocks, alone| {
-            let (_, shared) = product_shared::<f32>(Arithmetic::Halves, alone);
-            module.clusters(kernel, blocks, PRODUCT_THREADS, shared + TURN).unwrap_or(0)
-        })
-    }
-}
 
 /// The clusters of a launch.
 #[derive(Debug, Clone, Copy)]

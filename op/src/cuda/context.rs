@@ -10,10 +10,11 @@ use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
+use super::clusters::Clusters;
 use super::driver::{Driver, call};
 use super::module::Module;
 use super::pool::Pool;
-use super::tier::{Clusters, Target, Tier};
+use super::tier::{Target, Tier};
 use crate::Error;
 
 /// A context with everything that kernels need in it.

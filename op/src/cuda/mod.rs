@@ -10,6 +10,7 @@
 mod arguments;
 mod arithmetic;
 mod chain;
+mod clusters;
 mod context;
 mod driver;
 mod element;
@@ -17,6 +18,7 @@ mod epilogue;
 mod module;
 mod plan;
 mod pool;
+mod read;
 mod real;
 mod slab;
 mod tier;
@@ -29,10 +31,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::layer::Extent;
 use crate::{Error, Layer};
 
+use clusters::Clusters;
 use context::Current;
 pub use element::ElementType;
 use plan::{Addresses, Plan};
-use tier::{Clusters, Target};
+use tier::Target;
 
 /// The plans that a kernel keeps: as many sizes as a session usually alternates between.
 const PLANS: usize = 8;

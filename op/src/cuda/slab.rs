@@ -1,6 +1,6 @@
 //! The launches of a slab: samples that a call computes together, one launch for each stage of all of them.
 
-use super::arguments::{self, Address, Center, Epilogue, Factors, Load, Measure, Moments, Product, Write};
+use super::arguments::{self, Address, Epilogue, Factors, Load, Measure, Product, Write};
 use super::arithmetic::Arithmetic;
 use super::element::ElementType;
 use super::epilogue::no_epilogue;
@@ -12,18 +12,13 @@ use crate::form::Form;
 use crate::layer::{Extent, Normalization, OperatorKind};
 use crate::program::{Outcome, Program};
 
-/// The sizes of `kernels/read.cuh`, `measure.cuh` and `product.cuh`: threads of a block, and what it has a part of.
-const READ_THREADS: u32 = 256;
-const MOMENTS_CHANNELS: usize = 8;
-const CENTER_CHANNELS: usize = 32;
-const CENTER_POSITIONS: usize = 128;
+/// The sizes of `kernels/measure.cuh` and `product.cuh`: threads of a block, and what it has a part of.
+const MEASURE_THREADS: u32 = 256;
 const LOAD_THREADS: u32 = 64;
 const LOAD_SIDE: usize = 32;
 pub(super) const PRODUCT_THREADS: u32 = 256;
 pub(super) const TILE: usize = 64;
 /// Shared memory, in bytes.
-const MOMENTS_SHARED: u32 = 2048;
-const CENTER_SHARED: u32 = 32 * 129 * 8;
 const MEASURE_SHARED: u32 = 2048;
 
 /// What a warp needs for its tile in the end, in bytes.
@@ -36,6 +31,7 @@ const fn warp_room(real: u32) -> u32 {
 pub(super) enum Stage {
     Moments,
     Center,
+    Read,
     Measure,
     Load,
     Product,
@@ -180,7 +176,7 @@ impl Slab<'_> {
     }
 
     /// A matrix of positions by channels, X̄ᵀ or q(G) X̄ᵀ; X̄ has the same exponent.
-    fn positions_by_channels<R: Real>(&self, part: Part) -> Matrix {
+    pub(super) fn positions_by_channels<R: Real>(&self, part: Part) -> Matrix {
         let Extent { channels, positions, .. } = self.plan.extent;
         let exponent = self.plan.arithmetic.raised();
         Matrix { exponent, ..self.matrix::<R>(part, positions, channels) }
@@ -194,71 +190,6 @@ impl Slab<'_> {
         [0, usize::from(right.is_some())].map(|factor| Matrix {
             exponent: exponents[factor],
             ..self.matrix::<R>(parts[factor], self.side(), self.side())
-        })
-    }
-
-    /// The arguments of the kernel that sums over each channel.
-    fn moments(&self) -> Moments {
-        let Plan { layer, extent, parts, .. } = self.plan;
-        Moments {
-            x: self.addresses.input,
-            means: self.at(parts.means),
-            squares: self.at(parts.squares),
-            samples: self.samples as i32,
-            channels: extent.channels as i32,
-            positions: extent.positions as i32,
-            channels_last: arguments::channels_last(layer.layout),
-            centered: layer.centered.into(),
-        }
-    }
-
-    /// The arguments of the kernel that makes X̄ in the orders that are needed.
-    fn center<R: Real>(&self, form: arguments::Form) -> Center {
-        let Plan { layer, extent, parts, .. } = self.plan;
-        let straight = self.matrix::<R>(parts.straight, extent.channels, extent.positions);
-        let transposed = self.positions_by_channels::<R>(parts.transposed);
-        let Moments { x, means, squares, samples, channels, positions, channels_last, .. } = self.moments();
-        Center {
-            x,
-            means,
-            squares,
-            straight: if form == arguments::Form::Gram { straight.address } else { 0 },
-            transposed: transposed.address,
-            scale: self.at(parts.scales),
-            divisor: self.divisor(),
-            epsilon: layer.epsilon.into(),
-            samples,
-            channels,
-            positions,
-            channels_last,
-            straight_ld: straight.ld as i32,
-            transposed_ld: transposed.ld as i32,
-            form,
-            compensated: layer.compensated.into(),
-            frobenius: self.frobenius(),
-            raised: self.plan.arithmetic.raised(),
-        }
-    }
-
-    /// From the elements to X̄.
-    fn read<R: Real>(&self, form: arguments::Form, launch: Launching<'_>) -> Result<(), Error> {
-        let Extent { channels, positions, .. } = self.plan.extent;
-        launch(Launch {
-            function: name(Stage::Moments, self.plan.arithmetic, self.plan.element),
-            blocks: self.blocks(channels.div_ceil(MOMENTS_CHANNELS)),
-            cluster: 1,
-            threads: READ_THREADS,
-            shared: MOMENTS_SHARED,
-            arguments: &self.moments(),
-        })?;
-        launch(Launch {
-            function: name(Stage::Center, self.plan.arithmetic, self.plan.element),
-            blocks: self
-                .blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS) + 1),
-            cluster: 1,
-            threads: READ_THREADS,
-            shared: CENTER_SHARED,
-            arguments: &self.center::<R>(form),
         })
     }
 
@@ -291,7 +222,7 @@ impl Slab<'_> {
             function: name(Stage::Measure, self.plan.arithmetic, element),
             blocks: self.blocks(1),
             cluster: 1,
-            threads: READ_THREADS,
+            threads: MEASURE_THREADS,
             shared: MEASURE_SHARED,
             arguments: &measure,
         })?;
@@ -354,7 +285,7 @@ impl Slab<'_> {
     }
 
     /// M − δ; 1 for a matrix that is given.
-    fn divisor(&self) -> f64 {
+    pub(super) fn divisor(&self) -> f64 {
         if self.plan.layer.operator == OperatorKind::MatrixSqrt {
             1.0
         } else {
@@ -362,7 +293,7 @@ impl Slab<'_> {
         }
     }
 
-    fn frobenius(&self) -> i32 {
+    pub(super) fn frobenius(&self) -> i32 {
         i32::from(self.plan.layer.normalization == Normalization::Frobenius)
     }
 
@@ -416,6 +347,7 @@ pub(super) fn name(kernel: Stage, arithmetic: Arithmetic, element: ElementType) 
         Measure _ => "measure",
         Product _ => "product",
         Chain _ => "chain",
+        Read _ => "read_halves",
         Cluster _ => "cluster_halves",
         Center Arithmetic::Plain => "center",
         Center Arithmetic::Halves => "center_halves",

@@ -1,5 +1,7 @@
 //! Which compilation of the kernels a device gets.
 
+use super::clusters::Clusters;
+
 /// A compilation of the kernels, by the compute capability that it asks for at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Tier {
@@ -20,35 +22,6 @@ pub(super) struct Target {
     pub multiprocessors: u32,
     /// The clusters that it has room for.
     pub clusters: Clusters,
-}
-
-/// The most blocks that a cluster has on any device.
-const MOST_BLOCKS: usize = 16;
-
-/// How many clusters of so many blocks a device has room for at a time, by how many stages each block has shared memory for; none without an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Clusters([[u32; 2]; MOST_BLOCKS + 1]);
-
-impl Clusters {
-    /// Those that `room` tells of: of so many blocks, and with as many stages as a block has that is alone on its multiprocessor, or with fewer.
-    /// Clusters of one block need not run at a time.
-    pub(super) fn ask(multiprocessors: u32, mut room: impl FnMut(u32, bool) -> u32) -> Self {
-        Self(std::array::from_fn(|blocks| match blocks {
-            0 => [0; 2],
-            1 => [u32::MAX, multiprocessors],
-            _ => [false, true].map(|alone| room(blocks as u32, alone)),
-        }))
-    }
-
-    /// Whether the blocks of `samples` clusters of so many `blocks` are alone; none where not all of the clusters run at a time: those left over
-    /// would take as long again, and a launch for each product is then faster.
-    pub(super) fn alone(&self, blocks: usize, samples: usize) -> Option<bool> {
-        let [few, many] = *self.0.get(blocks)?;
-        [(many, true), (few, false)]
-            .into_iter()
-            .find(|(room, _)| samples <= *room as usize)
-            .map(|(_, alone)| alone)
-    }
 }
 
 impl Tier {
@@ -111,21 +84,6 @@ mod tests {
         assert_eq!(fitting(8, 9), [Tier::Sm80, Tier::Sm75]);
         assert_eq!(fitting(9, 0), Tier::ALL);
         assert_eq!(fitting(12, 0), Tier::ALL);
-    }
-
-    #[test]
-    fn clusters_are_used_where_all_of_them_have_room() {
-        let room = |blocks, alone| if blocks > 8 { 0 } else { 24 / (1 + u32::from(alone)) };
-        let clusters = Clusters::ask(20, room);
-        assert_eq!(clusters.alone(3, 12), Some(true));
-        assert_eq!(clusters.alone(3, 13), Some(false));
-        assert_eq!(clusters.alone(3, 25), None);
-        assert_eq!(clusters.alone(1, 20), Some(true));
-        assert_eq!(clusters.alone(1, 1000), Some(false));
-        for blocks in [0, 10, 16, 17] {
-            assert_eq!(clusters.alone(blocks, 1), None, "{blocks}");
-        }
-        assert_eq!(Clusters::default().alone(1, 1), None);
     }
 
     #[test]

@@ -39,7 +39,7 @@ template <class T, class R>
 struct Center {
     const T* x;
     const double* means;
-    const double* squares;
+    double* squares;  // of the moments; `read_halves_T` writes them
     R* straight;    // [samples][channels][straight_ld], or null
     R* transposed;  // [samples][positions][transposed_ld]
     Scale* scale;   // [samples]
@@ -48,6 +48,13 @@ struct Center {
     int straight_ld, transposed_ld;
     int form, compensated, frobenius;
     int raised;  // the exponent of a power of two that operands are multiplied by
+};
+
+// Both at once: `read_halves_T`, a cluster of one block for each 32 channels of a sample (channels fastest, then samples).
+template <class T, class R>
+struct Read {
+    Center<T, R> center;  // without means, and with positions that are contiguous
+    int centered, blocks;
 };
 
 // f of a matrix: `measure_T`, one block for a sample.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cluster.cuh"
+#include "cluster_read.cuh"
 #include "measure.cuh"
 #include "read.cuh"
 
@@ -44,10 +45,11 @@ KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { let_
 KERNEL(PRODUCT_THREADS, 2) chain_halves(const Chain<float> arguments) { let_next_begin(); chain<Halves>(arguments); }
 #endif
 #if ISQRT_TIER >= 90
-#define CLUSTER_OF_ELEMENT(name, T)                                                                        \
+#define CLUSTERS_OF_ELEMENT(name, T)                                                                       \
+    KERNEL(READ_THREADS, 3) read_halves_##name(const Read<T, float> arguments) { let_next_begin(); read<Halves>(arguments); }     \
     KERNEL(PRODUCT_THREADS, 3) cluster_halves_##name(const Cluster<T, float> arguments) { let_next_begin(); cluster<Halves>(arguments); }
 
-CLUSTER_OF_ELEMENT(f32, float)
-CLUSTER_OF_ELEMENT(f16, f16)
-CLUSTER_OF_ELEMENT(bf16, bf16)
+CLUSTERS_OF_ELEMENT(f32, float)
+CLUSTERS_OF_ELEMENT(f16, f16)
+CLUSTERS_OF_ELEMENT(bf16, bf16)
 #endif

@@ -66,7 +66,7 @@ DEVICE void moments(const Moments<T>& arguments, int64 sample, int group) {
         _Pragma("unroll 4")
         for (int position = begin; position < positions; position += 32) {
             const double distance = element(position) - rounded;
-            squares += distance * distance;
+            squares = fused(distance, distance, squares);
         }
     }
     squares = total(squares);
@@ -127,28 +127,39 @@ DEVICE Scale scale_of(double f, double shift, int exponent, double divisor, int 
     return scale;
 }
 
-// The norm of P, shifted by `added`.
+// What is added to the diagonal of P, which is a multiple of the covariance.
 template <class T, class R>
-DEVICE double sample_norm(const Center<T, R>& arguments, int64 sample, double added) {
+DEVICE double shift_of(const Center<T, R>& arguments) {
+    return arguments.form == COVARIANCE ? 0 : arguments.epsilon * arguments.divisor;
+}
+
+// The norm of the shifted P. `room` has a number for each warp.
+template <class T, class R>
+DEVICE double sample_norm(const Center<T, R>& arguments, int64 sample, double* room) {
     const int channels = arguments.channels;
     const double* squares = arguments.squares + sample * channels;
-    return block_sum(channels, shared_memory<double>(), [&](int i) { return squares[i]; }) + added * channels;
+    return block_sum(channels, room, [&](int i) { return squares[i]; }) + shift_of(arguments) * channels;
 }
 
 // Writes down what follows from a sample's norm.
 template <class T, class R>
-DEVICE void scale_sample(const Center<T, R>& arguments, int64 sample) {
-    const double added = arguments.form == COVARIANCE ? 0 : arguments.epsilon * arguments.divisor;
-    const double norm = sample_norm(arguments, sample, added);
-    if (threadIdx.x != 0) return;
+DEVICE void scale_sample(const Center<T, R>& arguments, int64 sample, double norm) {
     const int exponent = root_exponent(norm);
     // The Frobenius norm is not known before P is; P is left as it is until then.
-    Scale scale = scale_of(ldexp(norm, -2 * exponent), ldexp(added, -2 * exponent), exponent, arguments.divisor, arguments.form, arguments.compensated);
+    Scale scale = scale_of(ldexp(norm, -2 * exponent), ldexp(shift_of(arguments), -2 * exponent), exponent, arguments.divisor, arguments.form, arguments.compensated);
     if (arguments.frobenius) scale.inverse = 1;
     arguments.scale[sample] = scale;
 }
 
-// Writes 32 channels and 128 positions, centered and divided by a power of two such that the norm of P is between 1 and 4.
+// The power of two that a sample's centered elements are multiplied by, so that the norm of P is between 1 and 4; as two factors, each of which is a
+// number itself.
+template <class T, class R>
+DEVICE Two<R> power_of(const Center<T, R>& arguments, double norm) {
+    const int raised = arguments.raised - root_exponent(norm);
+    return {{ldexp(R(1), raised / 2), ldexp(R(1), raised - raised / 2)}};
+}
+
+// Writes 32 channels and 128 positions, centered and scaled.
 template <class A, class T, class R>
 DEVICE void center(const Center<T, R>& arguments, int64 sample, int block) {
     constexpr int LD = CENTER_POSITIONS + 1, ELEMENTS = CENTER_CHANNELS * CENTER_POSITIONS / READ_THREADS;
@@ -173,13 +184,10 @@ DEVICE void center(const Center<T, R>& arguments, int64 sample, int block) {
         elements[i] = 0;
         if (i * step < there) elements[i] = widen(x[i * step * stride]) - R(means[last ? 0 : i * step]);
     }
-    const double added = arguments.form == COVARIANCE ? 0 : arguments.epsilon * arguments.divisor;
-    // In two steps, each by a power of two that is a number itself.
-    const int raised = arguments.raised - root_exponent(sample_norm(arguments, sample, added));
-    const R power = ldexp(R(1), raised / 2), again = ldexp(R(1), raised - raised / 2);
+    const Two<R> power = power_of(arguments, sample_norm(arguments, sample, shared_memory<double>()));
     R* own = tile + (last ? fast * LD + slow : slow * LD + fast);
     UNROLL
-    for (int i = 0; i < ELEMENTS; i++) own[i * step * (last ? 1 : LD)] = elements[i] * power * again;
+    for (int i = 0; i < ELEMENTS; i++) own[i * step * (last ? 1 : LD)] = elements[i] * power.at[0] * power.at[1];
     __syncthreads();
     // Eight neighbors at a time.
     if (arguments.straight) {
@@ -220,6 +228,7 @@ DEVICE void center(const Center<T, R>& arguments) {
     const int64 sample = blockIdx.x / blocks;
     const int block = blockIdx.x % blocks;
     // A sample's last block has none of its elements.
-    if (block == blocks - 1) return scale_sample(arguments, sample);
-    center<A>(arguments, sample, block);
+    if (block < blocks - 1) return center<A>(arguments, sample, block);
+    const double norm = sample_norm(arguments, sample, shared_memory<double>());
+    if (threadIdx.x == 0) scale_sample(arguments, sample, norm);
 }
