@@ -1,0 +1,148 @@
+//! `isqrt-cov bench`.
+
+mod feed;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueHint};
+use serde_json::{Value, json};
+
+use self::feed::{Feed, Loaded, feeds};
+use super::{checkpoint, layers};
+use crate::cli::{Answer, RuntimeKind, RuntimeOptions};
+use crate::latency::{Subject, in_turns};
+use crate::progress::Progress;
+use crate::runtime::ort::OPERATORS_VARIABLE;
+use crate::table::Table;
+
+/// Measure the latency of a model, or of two side by side
+///
+/// Both models are loaded in one process and run in turns, so that what disturbs the one disturbs the other. A round
+/// repeats a run until it takes long enough to be measured. Handing over inputs and outputs is included. Both get the same
+/// random inputs; models that do not take and give the same are measured too, and a note says so. The column LAYERS says how
+/// many operators of ai.isqrtcov a model holds, and whether they ran or their function bodies did.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  isqrt-cov bench model.onnx fused.onnx --onnxruntime /usr/lib/libonnxruntime.so --threads 1
+  isqrt-cov bench fused.onnx --batch 8 --json")]
+pub struct Arguments {
+    /// The model to measure: an .onnx file
+    #[arg(value_hint = ValueHint::FilePath)]
+    model: PathBuf,
+    /// Another model, to compare with the first
+    #[arg(value_hint = ValueHint::FilePath)]
+    other: Option<PathBuf>,
+    /// Samples in a run, where the model leaves that open
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Size of every other axis that the model leaves open
+    #[arg(long, value_name = "N", default_value_t = 224, value_parser = clap::value_parser!(u32).range(1..))]
+    extent: u32,
+    /// Rounds measured
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Threads within an operator, for `--runtime ort` [default: what ONNX Runtime chooses]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    #[command(flatten)]
+    runtime: RuntimeOptions,
+}
+
+/// Rounds run before the first that counts.
+const WARM_UP: usize = 3;
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+    let paths: Vec<&Path> =
+        std::iter::once(&arguments.model).chain(&arguments.other).map(PathBuf::as_path).collect();
+    for path in &paths {
+        checkpoint::refuse(path)?;
+    }
+    let runtime = arguments.runtime.open_with(arguments.threads.map(|threads| threads as usize))?;
+    let loaded = paths.into_iter().map(Loaded::read).collect::<Result<Vec<_>>>()?;
+    let (feeds, mut notes) = feeds(&loaded, arguments)?;
+    let mut subjects = Vec::new();
+    for (Loaded { path, model, .. }, feed) in loaded.iter().zip(&feeds) {
+        let shapes = feed.shapes();
+        let session = runtime.prepare(model, &shapes);
+        let subject = session.and_then(|session| Subject::new(session, feed.inputs.clone()));
+        let place = || format!("{}: cannot be measured on inputs of shape {shapes:?}", path.display());
+        subjects.push(subject.with_context(place)?);
+    }
+    if let ([one, other], true) = (subjects.as_slice(), notes.is_empty())
+        && one.gives() != other.gives()
+    {
+        notes.push(format!(
+            "the models do not give the same, so the ratio compares different work: the outputs of one have the shapes {:?}, \
+             those of the other {:?}",
+            one.gives(),
+            other.gives()
+        ));
+    }
+    let operators: Vec<usize> = loaded.iter().map(|loaded| layers::fused(&loaded.model).len()).collect();
+    let runs_operators = arguments.runtime.has_operators();
+    if !runs_operators && operators.iter().any(|&count| count > 0) {
+        notes.push(format!(
+            "no operator library was found, so function bodies ran; name it with --op-library or {OPERATORS_VARIABLE} to \
+             measure the operators"
+        ));
+    }
+    let progress = Progress::on_terminal();
+    let rounds = arguments.rounds as usize;
+    progress.begin("measuring", rounds);
+    in_turns(&mut subjects, WARM_UP, |_| rounds, || progress.step())?;
+    progress.end();
+
+    let ran = match (arguments.runtime.kind(), runs_operators) {
+        (RuntimeKind::Tract, _) => "operator",
+        (RuntimeKind::Ort, true) => "operator library",
+        (RuntimeKind::Ort, false) => "function body",
+    };
+    let mut table =
+        Table::new(&["model", "inputs", "layers", "median ms", "min ms", "90 % ms", "ms a sample", "ratio"]);
+    let base = subjects[0].quantile(0.5);
+    let mut models = Vec::new();
+    for (((subject, Loaded { path, .. }), feed), &count) in
+        subjects.iter().zip(&loaded).zip(&feeds).zip(&operators)
+    {
+        let &Feed { batch, .. } = feed;
+        let inputs = feed.shapes();
+        let [median, least, slow] = [0.5, 0.0, 0.9].map(|share| 1e3 * subject.quantile(share));
+        let (sample, ratio) = (median / batch as f64, 1e3 * base / median);
+        table.row([
+            path.display().to_string(),
+            inputs.iter().map(|shape| format!("{shape:?}")).collect::<Vec<_>>().join(" "),
+            if count == 0 { "none".to_owned() } else { format!("{count}, by {ran}") },
+            format!("{median:.3}"),
+            format!("{least:.3}"),
+            format!("{slow:.3}"),
+            format!("{sample:.3}"),
+            format!("{ratio:.2}×"),
+        ]);
+        models.push(json!({
+            "model": path,
+            "inputs": inputs,
+            "batch": batch,
+            "operators": count,
+            "operators_ran_as": (count > 0).then_some(ran),
+            "median_ms": median,
+            "min_ms": least,
+            "p90_ms": slow,
+            "median_ms_per_sample": sample,
+        }));
+    }
+    let mut text = format!("{}\n{} rounds in {}\n", table.render(), arguments.rounds, runtime.name());
+    text.extend(notes.iter().map(|note| format!("note: {note}\n")));
+    let fields = json!({
+        "runtime": runtime.name(),
+        "rounds": arguments.rounds,
+        "threads": arguments.threads,
+        "models": models,
+        "notes": notes,
+    });
+    let Value::Object(mut fields) = fields else { unreachable!("`json!({{…}})` is an object") };
+    if let [first, second] = subjects.as_slice() {
+        fields.insert("ratio".to_owned(), json!(first.quantile(0.5) / second.quantile(0.5)));
+    }
+    Ok(Answer { fields, text, refusal: None })
+}
