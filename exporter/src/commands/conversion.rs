@@ -131,8 +131,12 @@ impl Conversion {
         table.row(["nodes".to_owned(), format!("{} before, {nodes_after} after", self.nodes_before)]);
         proof.describe(table, ["before", "after"]);
         for (found, accuracy) in self.findings.layers.iter().zip(accuracies) {
-            let said =
-                accuracy.as_ref().map_or_else(|reason| format!("not measured: {reason}"), Accuracy::describe);
+            let said = match accuracy {
+                Err(reason) => format!("not measured: {reason}"),
+                // Of a model that is not written, nothing is to be praised.
+                Ok(accuracy) if self.refusal.is_some() => accuracy.describe(),
+                Ok(accuracy) => format!("{}: {}", accuracy.describe(), accuracy.verdict()),
+            };
             table.row(["float64".to_owned(), format!("{}: {said}", layers::place(found))]);
         }
     }

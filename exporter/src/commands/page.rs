@@ -32,7 +32,8 @@ pub fn page(conversion: &Conversion, original: &ModelProto, input: &Path, writte
     for (index, found) in conversion.findings.layers.iter().enumerate() {
         let accuracy = conversion.converted.as_ref().and_then(|done| done.accuracies.get(index));
         let recognized = recognized(found, conversion.trained.is_some());
-        body.extend([layer(index + 1, found, recognized, accuracy, original)]);
+        let truth = accuracy.map(|accuracy| truth(accuracy, conversion.refusal.is_none()));
+        body.extend([layer(index + 1, found, recognized, truth, original)]);
     }
     body.extend([others(conversion)]);
     body.extend([paragraph("note", &format!("Written by isqrt-cov {}.", env!("CARGO_PKG_VERSION")))]);
@@ -131,7 +132,7 @@ fn layer(
     place: usize,
     found: &Found,
     recognized: String,
-    accuracy: Option<&Result<Accuracy, String>>,
+    truth: Option<Markup>,
     original: &ModelProto,
 ) -> Markup {
     let heading = format!("Layer {place}: {} at {}", found.layer.name(), layers::place(found));
@@ -158,7 +159,7 @@ fn layer(
         found.layer.attributes().into_iter().map(|(name, value)| (name, value.to_string())).collect();
     let mut content = html::pairs(&facts);
     content.extend([heading_3("Attributes"), html::pairs(&attributes)]);
-    content.extend(accuracy.map(truth));
+    content.extend(truth);
     content.extend([heading_3("Graph"), pictures(found, original)]);
     section(&heading, &content)
 }
@@ -184,8 +185,8 @@ fn heading_3(words: &str) -> Markup {
     element("h3", "", &text(words))
 }
 
-/// A layer's errors against float64, in numbers and drawn.
-fn truth(accuracy: &Result<Accuracy, String>) -> Markup {
+/// A layer's errors against float64, in numbers and drawn; which is nearer is said of a model that is proven.
+fn truth(accuracy: &Result<Accuracy, String>, is_proven: bool) -> Markup {
     let mut content = heading_3("Error against float64");
     match accuracy {
         Err(reason) => content.extend([paragraph("note", &format!("Not measured: {reason}"))]),
@@ -195,7 +196,11 @@ fn truth(accuracy: &Result<Accuracy, String>) -> Markup {
                 std::iter::once(name.to_owned()).chain(errors).collect::<Vec<_>>()
             };
             let rows = [row("before", &accuracy.before), row("after", &accuracy.after)];
-            let verdict = format!("On {} samples {}.", accuracy.samples, accuracy.verdict());
+            let verdict = if is_proven {
+                format!("On {} samples {}.", accuracy.samples, accuracy.verdict())
+            } else {
+                format!("On {} samples.", accuracy.samples)
+            };
             let series = [("before", &accuracy.before), ("after", &accuracy.after)];
             content.extend([
                 table(&["layer", "max", "99.9 %", "mean"], &rows),

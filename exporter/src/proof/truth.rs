@@ -65,7 +65,7 @@ impl Accuracy {
         })
     }
 
-    /// The errors in a line for people.
+    /// The errors in a line for people; which of the two is nearer is [`Accuracy::verdict`].
     #[must_use]
     pub fn describe(&self) -> String {
         let side = |difference: &Difference| {
@@ -74,11 +74,10 @@ impl Accuracy {
             format!("{max} (99.9 % {tail}, mean {mean})")
         };
         format!(
-            "max error {} before, {} after, on {} samples: {}",
+            "max error {} before, {} after, on {} samples",
             side(&self.before),
             side(&self.after),
-            self.samples,
-            self.verdict()
+            self.samples
         )
     }
 

@@ -251,6 +251,25 @@ fn an_impossible_tolerance_fails_the_proof_and_leaves_no_file() {
 }
 
 #[test]
+fn a_model_that_is_not_proven_is_not_said_to_be_near_the_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.html");
+    let ran = isqrt_cov(&arguments![
+        "convert",
+        graph(FUSE),
+        "--dry-run",
+        "--tolerance",
+        "1e-30",
+        "--report",
+        report
+    ]);
+    assert_eq!(status(&ran), 1, "{ran:?}");
+    let text = String::from_utf8(ran.stdout).unwrap();
+    assert!(text.contains("float64") && !text.contains("to the truth"), "{text}");
+    assert!(!std::fs::read_to_string(report).unwrap().contains("to the truth"));
+}
+
+#[test]
 fn a_failed_proof_leaves_no_external_data_either() {
     let (source, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let input = source.path().join("model.onnx");
