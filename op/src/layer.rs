@@ -389,11 +389,14 @@ impl std::fmt::Display for Domain {
     }
 }
 
-/// The operator with the attributes that differ from their defaults: `IsqrtCov(iterations=3)`.
+/// The operator with the attributes that differ from their defaults: `IsqrtCov(iterations=3)`, or `IsqrtCov` where none does.
 impl std::fmt::Display for Layer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let changed = self.changed_attributes();
         let listed: Vec<String> = changed.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if listed.is_empty() {
+            return f.write_str(self.name());
+        }
         write!(f, "{}({})", self.name(), listed.join(", "))
     }
 }
@@ -438,6 +441,7 @@ mod tests {
         assert_eq!(layer.iterations, 3);
         let shown = r#"IsqrtCov(iterations=3, vectorization="none", layout="channels_last")"#;
         assert_eq!(layer.to_string(), shown);
+        assert_eq!(Layer::new(OperatorKind::IsqrtCov).to_string(), "IsqrtCov");
         assert_eq!(layer.layout, Layout::ChannelsLast);
     }
 

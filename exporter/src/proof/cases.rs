@@ -67,10 +67,46 @@ pub(super) fn cases(shapes: &Shapes, extents: &[(usize, usize)], plan: &Plan) ->
 pub(super) fn inputs_of(work: &Work, case: &Case, shapes: &Shapes, plan: &Plan) -> (Vec<Tensor>, String) {
     match (work, &plan.samples) {
         (Work::Rows { start, valid }, Some(samples)) => {
-            (samples.cut(*start, case.batch), format!("samples {start} to {}", start + valid - 1))
+            let name = match valid {
+                1 => format!("sample {start}"),
+                _ => format!("samples {start} to {}", start + valid - 1),
+            };
+            (samples.cut(*start, case.batch), name)
         }
         (Work::Seed(seed) | Work::Rows { start: seed, .. }, _) => {
             (shapes.random(&case.shapes, *seed as u64), format!("seed {seed}, inputs {:?}", case.shapes))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Samples;
+    use crate::proof::Alignment;
+    use crate::signature::{Dim, Port, Signature};
+    use crate::tensor::ElementType;
+
+    #[test]
+    fn runs_on_samples_are_named_after_them() {
+        let element = ElementType::F32;
+        let dims = Some(vec![Dim::Unknown, Dim::Fixed(2)]);
+        let inputs = vec![Port { name: "x".to_owned(), element: Some(element), dims }];
+        let signature = Signature { inputs, outputs: Vec::new() };
+        let alignment = Alignment::of(&signature, &signature).unwrap();
+        let shapes = Shapes::agreed(&signature, &signature, &alignment, None).unwrap().unwrap();
+        let samples = Samples {
+            inputs: vec![Tensor::zeros(element, &[3, 2])],
+            count: 3,
+            expected: None,
+            labels: None,
+            unused: Vec::new(),
+        };
+        let plan = Plan { seeds: 0, tolerance: None, samples: Some(samples), shapes: None };
+        let named: Vec<_> = cases(&shapes, &[(1, 1)], &plan)
+            .iter()
+            .flat_map(|case| case.work.iter().map(|work| inputs_of(work, case, &shapes, &plan).1))
+            .collect();
+        assert_eq!(named, ["sample 0", "samples 1 to 2"]);
     }
 }
