@@ -16,7 +16,7 @@ use super::proving::Proving;
 use super::repair::{self, Repair};
 use super::selection::Selection;
 use super::told::Told;
-use super::{ProofOptions, layers};
+use super::{ProofOptions, expected, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::progress::Progress;
 use crate::proof::{Plan, Proof, compare, latency};
@@ -42,6 +42,7 @@ use crate::signature::Signature;
 #[command(after_help = "Examples:
   isqrt-cov convert model.onnx -o fused.onnx
   isqrt-cov convert model.onnx -o fused.onnx --inputs test.npz     Accuracy before and after on your own data
+  isqrt-cov convert model.onnx -o fused.onnx --expected test.npz   Refused where the outputs are not those in test.npz
   isqrt-cov convert model.onnx -o fused.onnx --report report.html  What was done, and why it may be trusted
   isqrt-cov convert model.onnx -o fused.onnx --only /head/pool/Gather_output_0     One layer of several
   isqrt-cov convert model.onnx -o fused.onnx --onnxruntime /usr/lib/libonnxruntime.so
@@ -99,6 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut model = Model::load(&arguments.input)?;
     let original = Arc::new(model.inlined()?);
     let mut plan = arguments.proof.plan(&Signature::of(&original)?, arguments.told.expected.as_ref())?;
+    arguments.told.check(plan.samples.as_ref())?;
 
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
@@ -158,8 +160,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     conversion.refusal = not_proven(&proof);
     if repaired.is_empty() {
         proof.notes.extend(arguments.repair.was_idle());
+        let decides = arguments.told.expected.is_some() || arguments.repair.is_wanted();
+        match expected::apart(&proof, arguments.proof.tolerance).filter(|_| conversion.refusal.is_none()) {
+            Some(apart) if decides => conversion.refusal = Some(apart.refusal()),
+            apart => proof.notes.extend(apart.map(|apart| apart.note())),
+        }
     } else if conversion.refusal.is_none() {
-        conversion.refusal = repair::judge(&arguments.told, &proof)?;
+        conversion.refusal = repair::judge(&arguments.told, &proof);
     }
     let latency = arguments.report.as_ref().map(|_| {
         progress.spin("measuring the latency");
@@ -213,8 +220,8 @@ impl Arguments {
         let path = self.input.display();
         ensure!(
             self.repair.is_wanted() || !self.told.is_any(),
-            "{path}: a graph says what its layers are; --iterations, --triangle and --expected are for checkpoints, and with \
-             --repair for layers whose iteration was dropped"
+            "{path}: a graph says what its layers are; --iterations and --triangle are for checkpoints, and with --repair for \
+             layers whose iteration was dropped"
         );
         if let Some(option) = self.checkpoint.given() {
             bail!("{path}: {option} is for checkpoints; a graph stays as it is but for its layers");

@@ -7,6 +7,7 @@ mod conversion;
 pub mod convert;
 pub mod doctor;
 pub mod expand;
+mod expected;
 mod facts;
 pub mod inspect;
 pub mod layers;

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum, ValueHint};
 use isqrt_cov_op::Vectorization;
+
+use crate::data::Samples;
 
 /// What the user says of layers that a file does not describe: those of a checkpoint, and those that are to be put back.
 #[derive(Debug, Clone, Args)]
@@ -18,8 +21,8 @@ pub struct Told {
     pub triangle: Option<Triangle>,
     /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`
     ///
-    /// The conversion fails where the model does not give them; with --repair or a checkpoint, `expected` in
-    /// --inputs does the same.
+    /// The conversion fails where the model does not give them: exit status 1, and nothing is written. With --repair or a
+    /// checkpoint, `expected` in --inputs does the same; of any other graph that is only reported.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "inputs")]
     pub expected: Option<PathBuf>,
 }
@@ -45,8 +48,23 @@ impl Triangle {
 }
 
 impl Told {
-    /// Whether anything was said.
+    /// Whether anything was said of what a file does not say.
     pub fn is_any(&self) -> bool {
-        self.iterations.is_some() || self.triangle.is_some() || self.expected.is_some()
+        self.iterations.is_some() || self.triangle.is_some()
+    }
+
+    /// Checks that data which should have outputs have them.
+    ///
+    /// # Errors
+    /// Data without `expected`.
+    pub fn check(&self, samples: Option<&Samples>) -> Result<()> {
+        if let (Some(path), Some(samples)) = (&self.expected, samples) {
+            ensure!(
+                samples.expected.is_some(),
+                "{}: has no array `expected`, the outputs that the model should give; add it, or name the file with --inputs",
+                path.display()
+            );
+        }
+        Ok(())
     }
 }

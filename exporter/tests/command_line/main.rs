@@ -435,6 +435,42 @@ fn accuracy_is_told_before_and_after() {
     assert_eq!(object(&ran)["proof"]["batches"], serde_json::json!([1, 2, 5, 32]));
 }
 
+/// What the user knows to be right is reported, or decides, as the user says.
+#[test]
+fn outputs_that_a_graph_does_not_give_are_told_or_refused() {
+    use ndarray_npy::{NpzReader, NpzWriter};
+
+    let folder = tempfile::tempdir().unwrap();
+    let (right, wrong) = (corpus(&format!("{FUSE}.npz")), folder.path().join("wrong.npz"));
+    let mut arrays = NpzReader::new(std::fs::File::open(&right).unwrap()).unwrap();
+    let mut array = |name: &str| -> ndarray::ArrayD<f32> { arrays.by_name(name).unwrap() };
+    let mut archive = NpzWriter::new(std::fs::File::create(&wrong).unwrap());
+    archive.add_array("input", &array("input")).unwrap();
+    archive.add_array("expected", &array("expected").mapv(|value| 1.5 * value)).unwrap();
+    archive.finish().unwrap();
+    let output = folder.path().join("out.onnx");
+    let convert = |option: &str, data: &Path| {
+        let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, option, data, "--json"]);
+        let written = output.exists();
+        let _ = std::fs::remove_file(&output);
+        (status(&ran), written, object(&ran))
+    };
+    let is_told =
+        |answer: &Value| answer["proof"]["notes"].to_string().contains("3.3e-1 away from those expected");
+    let (status, written, answer) = convert("--inputs", &wrong);
+    assert!(status == 0 && written && is_told(&answer), "{answer}");
+    let (status, written, answer) = convert("--expected", &wrong);
+    assert_eq!((status, written, &answer["reason"]), (1, false, &"expected-differs".into()), "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("the original's 3.3e-1"), "{answer}");
+    for option in ["--inputs", "--expected"] {
+        let (status, written, answer) = convert(option, &right);
+        assert!(status == 0 && written && !is_told(&answer), "{option}: {answer}");
+    }
+    let (status, _, answer) = convert("--expected", &corpus("digits/test_images.npy"));
+    let message = answer["message"].as_str().unwrap();
+    assert!(status == 2 && message.contains("has no array `expected`"), "{answer}");
+}
+
 #[test]
 fn data_is_cut_to_a_fixed_batch() {
     // 360 images do not fill the last batch of a model that takes 7 at once.

@@ -10,12 +10,13 @@ use isqrt_cov_models::{Options, Placed, Storage};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::ModelProto;
 
-use super::decision::{self, decide, plain};
+use super::decision::{decide, plain};
 use super::description::Trained;
 use super::{Read, options};
 use crate::cli::{Answer, Refusal};
 use crate::commands::conversion::{Conversion, Converted};
 use crate::commands::convert::{Arguments, not_proven};
+use crate::commands::expected;
 use crate::commands::layers;
 use crate::commands::output::Written;
 use crate::commands::proving::Proving;
@@ -63,9 +64,7 @@ pub fn convert(
     let as_trained = Options { fold: false, storage: Storage::Float32, ..graph };
     let signature = Signature::of(&plain(candidate, &read.weights, &settings, as_trained)?)?;
     let mut plan = arguments.proof.plan(&signature, arguments.told.expected.as_ref())?;
-    if let (Some(path), Some(samples)) = (&arguments.told.expected, &plan.samples) {
-        ensure!(samples.expected.is_some(), "{}: has no array `expected`", path.display());
-    }
+    arguments.told.check(plan.samples.as_ref())?;
     let samples = plan.samples.as_ref();
     let data = arguments.proof.inputs.as_ref().or(arguments.told.expected.as_ref());
     let (decision, refusal) =
@@ -157,7 +156,7 @@ impl Watch {
 /// Whether the model gives the outputs that the user's data expect; if not, a refusal.
 fn judge(proof: &Proof) -> Option<Refusal> {
     let [_, after] = proof.samples.as_ref()?.distance?;
-    let tolerance = proof.tolerance.max(decision::TOLERANCE);
+    let tolerance = proof.tolerance.max(expected::TOLERANCE);
     (after.is_nan() || after > tolerance).then(|| Refusal {
         reason: "expected-differs",
         message: format!(

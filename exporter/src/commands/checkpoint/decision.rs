@@ -9,6 +9,7 @@ use isqrt_cov_models::{Built, Candidate, Choice, Options, Settings, Source, Stor
 use isqrt_cov_proto::onnx::ModelProto;
 
 use crate::cli::Refusal;
+use crate::commands::expected::TOLERANCE;
 use crate::data::Samples;
 use crate::expand;
 use crate::progress::Progress;
@@ -25,8 +26,6 @@ const CHUNK: usize = 16;
 const LEAD: f64 = 2.0;
 /// How many times as far off as the right value of a setting any other is.
 const CLEARLY: f64 = 10.0;
-/// The greatest share of max|expected| that counts as what the data expect.
-pub const TOLERANCE: f64 = 1e-4;
 /// The setting that is tried last, as it is rarely another than usual.
 const ITERATIONS: &str = "iterations";
 /// The most steps that are tried.
