@@ -42,6 +42,18 @@ pub(crate) struct Converted {
 }
 
 impl Conversion {
+    /// Of a file of which no model could be made.
+    pub fn refused(refusal: Refusal) -> Self {
+        Self {
+            findings: Findings::default(),
+            skipped: Vec::new(),
+            nodes_before: 0,
+            trained: None,
+            converted: None,
+            refusal: Some(refusal),
+        }
+    }
+
     /// The answer: `written` is where the proven model goes, `function` whether with function bodies.
     pub fn answer(&self, input: &Path, written: Option<&Path>, function: bool) -> Answer {
         Answer {

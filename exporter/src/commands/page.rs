@@ -75,7 +75,7 @@ fn model(conversion: &Conversion, original: &ModelProto, input: &Path, written: 
     if let Ok(signature) = Signature::of(original) {
         facts::describe(original, &signature, &mut table);
     }
-    if conversion.converted.is_none() {
+    if conversion.converted.is_none() && conversion.nodes_before > 0 {
         table.row(["nodes".to_owned(), conversion.nodes_before.to_string()]);
     }
     conversion.summary(&mut table);

@@ -259,15 +259,21 @@ fn what_does_not_fit_is_named() {
     for (change, said) in changes {
         let folder = tempfile::tempdir().unwrap();
         let file = changed(&folder, change);
-        let run = convert(&file, &folder.path().join("model.onnx"), &[]);
+        let report = folder.path().join("report.html");
+        let output = folder.path().join("model.onnx");
+        let run = convert(&file, &output, &["--report", report.to_str().unwrap()]);
         let answer = object(&run);
-        assert_eq!((status(&run), &answer["status"]), (2, &"error".into()), "{answer}");
+        assert_eq!((status(&run), &answer["reason"]), (1, &"unknown-architecture".into()), "{answer}");
+        assert_eq!((&answer["layers"], &answer["proof"]), (&serde_json::json!([]), &Value::Null));
+        let page = std::fs::read_to_string(&report).unwrap();
+        assert!(page.contains("No (unknown-architecture)"), "{page}");
+        std::fs::remove_file(report).unwrap();
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains("changed.safetensors"), "{message}");
         said.iter().for_each(|said| assert!(message.contains(said), "{said}: {message}"));
         assert_eq!(files(&folder), ["changed.safetensors"]);
         let inspected = isqrt_cov(&arguments!["inspect", file, "--json"]);
-        assert_eq!((status(&inspected), &object(&inspected)["reason"]), (1, &"unknown-architecture".into()));
+        assert_eq!((status(&inspected), &object(&inspected)["message"]), (1, &message.into()), "{inspected:?}");
     }
 }
 

@@ -36,7 +36,7 @@ const HALF_TOLERANCE: f64 = 1e-2;
 /// every batch normalization on its own.
 ///
 /// # Errors
-/// A checkpoint that cannot be read or is of no known architecture; options that do not fit it.
+/// A checkpoint that cannot be read; options that do not fit it.
 pub fn convert(
     arguments: &Arguments,
     destination: Option<&PathBuf>,
@@ -55,9 +55,12 @@ pub fn convert(
     let read = Read::load(input, &settings)?;
     progress.end();
     watch.lap("read");
-    let candidate = read.fitting(input)?;
-    options::check(&settings, &candidate.built)?;
     arguments.check(&read.shards)?;
+    let candidate = match read.fitting(input) {
+        Ok(candidate) => candidate,
+        Err(refusal) => return arguments.finish(&Conversion::refused(refusal), &ModelProto::default(), None),
+    };
+    options::check(&settings, &candidate.built)?;
     candidate.built.check(&read.weights).with_context(|| format!("{}: cannot be used", input.display()))?;
 
     let graph = arguments.checkpoint.graph();

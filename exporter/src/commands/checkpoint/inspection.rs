@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::decision::{Decision, by_weights};
 use super::description::{Trained, facts_json, pairs};
-use super::{Read, misfit};
-use crate::cli::{Answer, Refusal};
+use super::Read;
+use crate::cli::Answer;
 use crate::commands::layers;
 use crate::table::Table;
 
@@ -22,16 +22,16 @@ use crate::table::Table;
 pub fn inspect(path: &Path) -> Result<Answer> {
     let mut settings = Settings::default();
     let read = Read::load(path, &settings)?;
-    let fitting = read.candidate.as_ref().filter(|candidate| candidate.fits());
-    let scores = match fitting {
-        Some(candidate) => by_weights(candidate, &read.weights, &mut settings)?,
-        None => None,
+    let fitting = read.fitting(path);
+    let scores = match &fitting {
+        Ok(candidate) => by_weights(candidate, &read.weights, &mut settings)?,
+        Err(_) => None,
     };
     let mut table = Table::pairs();
     table.row(["file".to_owned(), path.display().to_string()]);
     let mut fields = Map::new();
     fields.insert("model".to_owned(), json!(path.display().to_string()));
-    if let Some(candidate) = fitting {
+    if let Ok(candidate) = &fitting {
         let built = candidate.rebuilt(&read.weights, &settings, true);
         let trained = Trained::new(&read, candidate, &built, Decision { scores, ..Decision::default() });
         trained.describe(&mut table);
@@ -73,11 +73,7 @@ pub fn inspect(path: &Path) -> Result<Answer> {
     }
     text.push('\n');
     text.push_str(&list.render());
-    let refusal = fitting.is_none().then(|| Refusal {
-        reason: "unknown-architecture",
-        message: misfit(read.candidate.as_ref(), &read.weights),
-    });
-    Ok(Answer { fields, text, refusal })
+    Ok(Answer { fields, text, refusal: fitting.err() })
 }
 
 fn tensor_json(name: &str, tensor: &TensorProto) -> Value {

@@ -8,7 +8,7 @@ mod options;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use isqrt_cov_models::{Candidate, Problem, Settings, Weights, recognize};
 
 pub use self::conversion::convert;
@@ -16,6 +16,7 @@ pub use self::description::Trained;
 pub use self::inspection::inspect;
 pub use self::options::CheckpointOptions;
 use crate::checkpoint::{Checkpoint, Format, is_checkpoint};
+use crate::cli::Refusal;
 
 /// Endings of names that promise a checkpoint.
 const ENDINGS: [&str; 5] = [".pth", ".pt", ".tar", ".safetensors", ".safetensors.index.json"];
@@ -76,15 +77,14 @@ impl Read {
         Ok(Self { format, shards, facts, weights, candidate })
     }
 
-    /// The architecture, where everything fits.
-    ///
-    /// # Errors
-    /// A checkpoint of no architecture that is known; everything that does not fit the nearest is named.
-    pub fn fitting(&self, path: &Path) -> Result<&Candidate> {
-        match &self.candidate {
-            Some(candidate) if candidate.fits() => Ok(candidate),
-            candidate => bail!("{}: {}", path.display(), misfit(candidate.as_ref(), &self.weights)),
-        }
+    /// The architecture, where everything fits. A refusal where it is none that is known, which names everything that does not
+    /// fit the nearest: the file `path` can be read, and there is nothing to convert.
+    pub fn fitting(&self, path: &Path) -> Result<&Candidate, Refusal> {
+        let candidate = self.candidate.as_ref();
+        candidate.filter(|candidate| candidate.fits()).ok_or_else(|| Refusal {
+            reason: "unknown-architecture",
+            message: format!("{}: {}", path.display(), misfit(candidate, &self.weights)),
+        })
     }
 }
 
