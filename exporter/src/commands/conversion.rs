@@ -41,6 +41,35 @@ pub(crate) struct Converted {
     pub latency: Option<Result<Latency, String>>,
 }
 
+/// Where a conversion leaves what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left<'a> {
+    /// Where the proven model goes; nothing where none is written.
+    pub model: Option<&'a Path>,
+    /// Whether none is to be written, as the user says.
+    pub is_dry: bool,
+    /// Where it would go then.
+    pub would: Option<&'a Path>,
+    /// Where the report goes.
+    pub report: Option<&'a Path>,
+}
+
+impl Left<'_> {
+    /// For people, a row each. `is_proven` says whether there is a model to write.
+    fn describe(&self, is_proven: bool, table: &mut Table) {
+        let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+        if let Some(model) = self.model {
+            row("written", model.display().to_string());
+        } else if self.is_dry && is_proven {
+            let would = self.would.map(|model| format!("; without it, {} would be", model.display()));
+            row("written", format!("no model, as --dry-run says{}", would.unwrap_or_default()));
+        }
+        if let Some(report) = self.report {
+            row("report", report.display().to_string());
+        }
+    }
+}
+
 impl Conversion {
     /// Of a file of which no model could be made.
     pub fn refused(refusal: Refusal) -> Self {
@@ -54,22 +83,24 @@ impl Conversion {
         }
     }
 
-    /// The answer: `written` is where the proven model goes, `function` whether with function bodies.
-    pub fn answer(&self, input: &Path, written: Option<&Path>, function: bool) -> Answer {
+    /// The answer: `left` says where things go, `function` whether the model has function bodies.
+    pub fn answer(&self, input: &Path, left: Left, function: bool) -> Answer {
         Answer {
-            fields: self.fields(input, written, function),
-            text: self.text(written),
+            fields: self.fields(input, left, function),
+            text: self.text(left),
             refusal: self.refusal.clone(),
         }
     }
 
-    fn fields(&self, input: &Path, written: Option<&Path>, function: bool) -> Map<String, Value> {
+    fn fields(&self, input: &Path, left: Left, function: bool) -> Map<String, Value> {
         let findings = &self.findings;
         let (converted, proof) = (self.converted.as_ref(), self.converted.as_ref().map(|done| &done.proof));
         let mut fields = Map::new();
         let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
         field("input", json!(input));
-        field("output", json!(written));
+        field("output", json!(left.model));
+        field("dry_run", left.is_dry.into());
+        field("report", json!(left.report));
         field("layers", (0..findings.layers.len()).map(|index| self.layer_json(index)).collect());
         field("skipped", self.skipped.iter().map(layers::layer_json).collect());
         if let Some(trained) = &self.trained {
@@ -107,7 +138,7 @@ impl Conversion {
         layer
     }
 
-    fn text(&self, written: Option<&Path>) -> String {
+    fn text(&self, left: Left) -> String {
         let findings = &self.findings;
         let mut text = String::new();
         if let Some(trained) = &self.trained {
@@ -126,14 +157,10 @@ impl Conversion {
             text.extend(["left as they are: ", &layers::listed(&self.skipped), "\n"]);
         }
         text.push_str(&layers::others_text(findings));
-        if self.converted.is_some() {
-            let mut table = Table::pairs();
-            self.summary(&mut table);
-            if let Some(written) = written {
-                table.row(["written".to_owned(), written.display().to_string()]);
-            }
-            text.push_str(&table.render());
-        }
+        let mut table = Table::pairs();
+        self.summary(&mut table);
+        left.describe(self.refusal.is_none(), &mut table);
+        text.push_str(&table.render());
         text
     }
 

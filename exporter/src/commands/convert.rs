@@ -9,7 +9,7 @@ use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::ModelProto;
 
 use super::checkpoint::{self, CheckpointOptions};
-use super::conversion::{Conversion, Converted};
+use super::conversion::{Conversion, Converted, Left};
 use super::output::{self, Written};
 use super::page::page;
 use super::proving::Proving;
@@ -238,7 +238,13 @@ impl Arguments {
     ) -> Result<Answer> {
         let proven = conversion.refusal.is_none();
         let written = self.output.as_deref().filter(|_| proven && !self.dry_run);
-        let answer = conversion.answer(&self.input, written, !self.no_function);
+        let left = Left {
+            model: written,
+            is_dry: self.dry_run,
+            would: self.output.as_deref(),
+            report: self.report.as_deref(),
+        };
+        let answer = conversion.answer(&self.input, left, !self.no_function);
         let report = self.report.as_ref().map(|path| {
             let content = match report::Format::of(path)? {
                 report::Format::Json => answer.to_json().to_string() + "\n",

@@ -183,8 +183,35 @@ fn a_dry_run_writes_nothing() {
     let output = folder.path().join("fused.onnx");
     let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, "--dry-run", "--json"]);
     assert_eq!(status(&ran), 0, "{ran:?}");
-    assert_eq!(object(&ran)["output"], Value::Null);
+    assert_eq!((&object(&ran)["output"], &object(&ran)["dry_run"]), (&Value::Null, &true.into()));
     assert!(files(&folder).is_empty());
+}
+
+#[test]
+fn what_is_written_or_would_be_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, report) = (folder.path().join("fused.onnx"), folder.path().join("report.json"));
+    let told = |line: &[std::ffi::OsString]| {
+        let text = String::from_utf8(isqrt_cov(line).stdout).unwrap();
+        let told = |name: &str| text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+        (told("written "), told("report "))
+    };
+    let ends = |line: &Option<String>, with: &Path| line.as_ref().is_some_and(|line| line.ends_with(with.to_str().unwrap()));
+    let dry = arguments!["convert", graph(FUSE), "-o", output, "--dry-run", "--seeds", "1"];
+    let (written, reported) = told(&dry);
+    let would = format!("no model, as --dry-run says; without it, {} would be", output.display());
+    assert!(written.is_some_and(|line| line.contains(&would)) && reported.is_none());
+    let (written, _) = told(&arguments!["convert", graph(FUSE), "--dry-run", "--seeds", "1"]);
+    assert!(written.is_some_and(|line| line.ends_with("no model, as --dry-run says")));
+    let done = arguments!["convert", graph(FUSE), "-o", output, "--report", report, "--seeds", "1"];
+    let (written, reported) = told(&done);
+    assert!(ends(&written, &output) && ends(&reported, &report), "{written:?}, {reported:?}");
+    let answer: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
+    assert_eq!((&answer["report"], &answer["dry_run"]), (&report.to_str().into(), &false.into()));
+    // The report is written where the answer is no, too.
+    let refused = arguments!["convert", graph(LOST), "-o", output, "--report", report];
+    let (written, reported) = told(&refused);
+    assert!(written.is_none() && ends(&reported, &report), "{written:?}, {reported:?}");
 }
 
 #[test]
