@@ -77,6 +77,12 @@ pub fn lost_json(lost: &Lost) -> Value {
     json!({ "input": lost.input, "output": lost.output, "reason": lost.reason })
 }
 
+/// What the columns of the table below say.
+const LEGEND: &str = "\
+ERROR is how far the operator in float64 is from what the model's nodes compute, as a share of the greatest value; NEXT BEST is the
+same of the attributes that come second, which must be far worse.
+";
+
 /// The layers found, as a table with the columns that people compare.
 pub fn layer_table(layers: &[Found]) -> String {
     let mut table = Table::new(&["layer", "attributes", "input", "output", "nodes", "error", "next best"]);
@@ -100,7 +106,7 @@ pub fn layer_table(layers: &[Found]) -> String {
             next,
         ]);
     }
-    table.render()
+    table.render() + LEGEND
 }
 
 /// Layers by the values that they read and compute, in one line.

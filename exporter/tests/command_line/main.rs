@@ -165,6 +165,8 @@ fn people_get_a_table() {
     for expected in [
         "IsqrtCov",
         "iterations=5",
+        "ERROR is how far",
+        "NEXT BEST is the",
         "103 before",
         "same function",
         "5 seeds at batch 1, 2 seeds at 2 and 5: 9 runs",
