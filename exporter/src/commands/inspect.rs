@@ -24,6 +24,7 @@ use crate::table::Table;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   isqrt-cov inspect model.onnx
+  isqrt-cov inspect model.onnx --inputs test.npz     Sizes that the model leaves open, as in your data
   isqrt-cov inspect model_best.pth.tar
   isqrt-cov inspect model.onnx --json | jq .layers")]
 pub struct Arguments {

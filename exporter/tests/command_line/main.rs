@@ -554,6 +554,8 @@ fn every_command_explains_itself() {
         assert!(text.contains("Examples:") && text.contains(&format!("isqrt-cov {command}")), "{text}");
         assert!(text.contains("--json"), "{text}");
     }
+    let inspect = isqrt_cov(&["inspect", "--help"]);
+    assert!(String::from_utf8(inspect.stdout).unwrap().contains("isqrt-cov inspect model.onnx --inputs"));
     let ran = isqrt_cov(&["--help"]);
     assert!(String::from_utf8(ran.stdout).unwrap().contains("Exit status"));
     let version = isqrt_cov(&["--version"]);
