@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let put_back = arguments.repair.take(&arguments.told, &mut findings)?;
     findings.layers.extend(put_back);
     let nodes_before = layers::node_count(&original);
-    let mut refusal = layers::refusal(&findings, &original, &runtime.name());
+    let mut refusal = layers::refusal(&findings, &original, &*runtime);
     let mut skipped = Vec::new();
     if refusal.is_none() {
         (findings.layers, skipped) = arguments.selection.divide(findings.layers, &original)?;
@@ -146,10 +146,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         with_function: !arguments.no_function,
         progress: &progress,
     };
-    let (mut proof, accuracies) = proving.run(&mut plan)?;
+    let proven = proving.run(&mut plan);
+    let (mut proof, accuracies) =
+        proven.with_context(|| format!("{}: cannot be proven", arguments.input.display()))?;
     let doubt = conversion.findings.not_evaluated.as_ref();
     proof.notes.extend(doubt.map(|problem| {
-        format!("there may be more layers, since not all of the original could be evaluated: {problem}")
+        let advice = runtime.advice();
+        format!(
+            "there may be more layers, since not all of the original could be evaluated{advice}: {problem}"
+        )
     }));
     if !repaired.is_empty() {
         proof.notes.push(repair::note(&repaired));

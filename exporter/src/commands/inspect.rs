@@ -73,7 +73,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         text.push_str(&layers::layer_table(&findings.layers));
     }
     if let Some(problem) = findings.not_evaluated.as_ref().filter(|_| !findings.layers.is_empty()) {
-        let _ = writeln!(text, "\nnot all of it could be evaluated, so there may be more: {problem}");
+        let advice = runtime.advice();
+        let _ = writeln!(text, "\nnot all of it could be evaluated, so there may be more{advice}: {problem}");
     }
     let obstacle = layers::obstacle(&findings, proto);
     if let Some(obstacle) = &obstacle {
@@ -103,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "runtime": runtime.name(),
     });
     let Value::Object(fields) = fields else { unreachable!("`json!({{…}})` is an object") };
-    let refusal = layers::refusal(&findings, proto, &runtime.name());
+    let refusal = layers::refusal(&findings, proto, &*runtime);
     let refusal = refusal.filter(|refusal: &Refusal| refusal.reason == "lost-iteration" || fused.is_empty());
     Ok(Answer { fields, text, refusal })
 }

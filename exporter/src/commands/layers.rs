@@ -11,6 +11,7 @@ use crate::cli::Refusal;
 use crate::fused::layer_of;
 use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
+use crate::runtime::Runtime;
 use crate::table::Table;
 
 /// What is to be known of a layer that is the same down to small inputs only.
@@ -134,7 +135,7 @@ pub fn others_text(findings: &Findings) -> String {
 }
 
 /// Why a model with these findings cannot be converted; nothing where it can.
-pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option<Refusal> {
+pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -> Option<Refusal> {
     if let Some(lost) = findings.lost.first() {
         return Some(Refusal { reason: "lost-iteration", message: lost_message(lost) });
     }
@@ -146,9 +147,9 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &str) -> Option
         let what =
             if findings.misses.is_empty() { "covariance layer" } else { "layer that an operator computes" };
         let doubt = findings.not_evaluated.as_ref().map_or_else(String::new, |failure| {
-            format!(". Not all of it could be evaluated, so there may be one: {failure}")
+            format!(". Not all of it could be evaluated, so there may be one{}: {failure}", runtime.advice())
         });
-        format!("the model holds no {what} (evaluated in {runtime}){doubt}")
+        format!("the model holds no {what} (evaluated in {}){doubt}", runtime.name())
     } else {
         format!("the model is converted already: it holds {}", fused_text(&fused))
     };

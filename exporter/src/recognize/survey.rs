@@ -84,7 +84,12 @@ pub fn survey(
         let shapes: Vec<String> =
             entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
         let problem = match outcome {
-            Err(error) => format!("{error:#}"),
+            Err(error) => {
+                // What runs a single node names it once more.
+                let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+                causes.dedup();
+                causes.join(": ")
+            }
             Ok(_) if kept > MOST_KEPT => {
                 format!("what layers may read has {kept} elements together, of which {MOST_KEPT} are kept")
             }

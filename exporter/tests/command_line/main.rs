@@ -198,7 +198,9 @@ fn what_is_written_or_would_be_is_told() {
         let told = |name: &str| text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
         (told("written "), told("report "))
     };
-    let ends = |line: &Option<String>, with: &Path| line.as_ref().is_some_and(|line| line.ends_with(with.to_str().unwrap()));
+    let ends = |line: &Option<String>, with: &Path| {
+        line.as_ref().is_some_and(|line| line.ends_with(with.to_str().unwrap()))
+    };
     let dry = arguments!["convert", graph(FUSE), "-o", output, "--dry-run", "--seeds", "1"];
     let (written, reported) = told(&dry);
     let would = format!("no model, as --dry-run says; without it, {} would be", output.display());
@@ -234,6 +236,34 @@ fn no_layer_leaves_no_file() {
     let inspected = isqrt_cov(&arguments!["inspect", input, "--json"]);
     assert_eq!((status(&inspected), &object(&inspected)["reason"]), (1, &"no-layer-found".into()));
     assert_eq!(object(&inspected)["inputs"][0]["shape"], serde_json::json!([2, 3]));
+}
+
+/// What neither this program nor tract computes is named, and what does compute it.
+#[test]
+fn an_operator_that_nothing_here_computes_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("det.onnx"), folder.path().join("out.onnx"));
+    let mut model = Model::load(graph(FUSE)).unwrap();
+    let body = model.proto.graph.as_mut().unwrap();
+    let scores = body.output[0].name().to_owned();
+    let product = NodeProto::new("MatMul", &[&scores, "turned"], &["product"]);
+    let turned = NodeProto::new("Transpose", &[&scores], &["turned"]);
+    body.node.extend([turned, product, NodeProto::new("Det", &["product"], &["det"]).named("det")]);
+    body.output.push(ValueInfoProto::of_any_shape("det", DataType::Float));
+    model.save(&input).unwrap();
+    let advice = "(try ONNX Runtime: --runtime ort --onnxruntime PATH)";
+    let is_ours = |text: &str| !["Unimplemented", "TypedOp"].iter().any(|theirs| text.contains(theirs));
+
+    let ran = isqrt_cov(&arguments!["convert", input, "-o", output]);
+    let text = error_text(&ran);
+    assert_eq!(status(&ran), 2, "{ran:?}");
+    for expected in ["det.onnx: cannot be proven", advice, "node `det` (Det)", "know the operator Det"] {
+        assert!(text.contains(expected) && is_ours(text), "`{expected}` is missing in:\n{text}");
+    }
+    let inspected = String::from_utf8(isqrt_cov(&arguments!["inspect", input]).stdout).unwrap();
+    assert!(inspected.contains(&format!("so there may be more {advice}: ")), "{inspected}");
+    assert!(inspected.matches("node `det` (Det)").count() == 1 && is_ours(&inspected), "{inspected}");
+    assert_eq!(files(&folder), ["det.onnx"]);
 }
 
 #[test]
@@ -602,7 +632,7 @@ fn unrelated_models_are_not_compared_without_a_word() {
     let matrix = "layer/official_sqrt1_vec0_d16_hw7_it5_dyn18_b2";
     for (one, other, said) in [
         (FUSE, layer, "axis 1 of input `input` is 1 in one model and 16 in the other"),
-        (layer, matrix, "the outputs of one have the shapes [[2, 136]], those of the other"),
+        (layer, matrix, "the outputs of one have the shapes [[2, 136, 1]], those of the other"),
     ] {
         let line = arguments!["bench", graph(one), graph(other), "--rounds", "1", "--json"];
         let answer = object(&isqrt_cov(&line));

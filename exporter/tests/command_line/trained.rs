@@ -273,7 +273,11 @@ fn what_does_not_fit_is_named() {
         said.iter().for_each(|said| assert!(message.contains(said), "{said}: {message}"));
         assert_eq!(files(&folder), ["changed.safetensors"]);
         let inspected = isqrt_cov(&arguments!["inspect", file, "--json"]);
-        assert_eq!((status(&inspected), &object(&inspected)["message"]), (1, &message.into()), "{inspected:?}");
+        assert_eq!(
+            (status(&inspected), &object(&inspected)["message"]),
+            (1, &message.into()),
+            "{inspected:?}"
+        );
     }
 }
 

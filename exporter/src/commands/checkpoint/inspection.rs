@@ -8,9 +8,9 @@ use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use serde_json::{Map, Value, json};
 
+use super::Read;
 use super::decision::{Decision, by_weights};
 use super::description::{Trained, facts_json, pairs};
-use super::Read;
 use crate::cli::Answer;
 use crate::commands::layers;
 use crate::table::Table;

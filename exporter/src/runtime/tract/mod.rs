@@ -70,6 +70,10 @@ impl Tract {
         drop(mended);
         let proto = tract_onnx::pb::ModelProto::decode(bytes).context("tract could not decode the model")?;
         let mut model = self.onnx.model_for_proto_model(&proto).context("tract could not load the model")?;
+        // tract puts a placeholder there, and complains of that.
+        let is_unknown = |kind: &&str| !self.onnx.op_register.0.contains_key(*kind);
+        let mut kinds = proto.graph.iter().flat_map(|graph| &graph.node).map(|node| node.op_type.as_str());
+        let unknown = kinds.find(is_unknown).map(str::to_owned);
         drop(proto);
         let inputs = model.inputs.clone();
         ensure!(
@@ -83,7 +87,10 @@ impl Tract {
             let element = element.with_context(|| format!("input {index} has no element type"))?;
             model.set_input_fact(index, InferenceFact::dt_shape(element, shape))?;
         }
-        let optimized = model.into_optimized().context("tract could not prepare the model")?;
+        let optimized = model.into_optimized().map_err(|error| match unknown {
+            Some(kind) => anyhow!("tract does not know the operator {kind}"),
+            None => error.context("tract could not prepare the model"),
+        })?;
         let mut largest = 0;
         for node in optimized.nodes() {
             let shapes = node.outputs.iter().filter_map(|output| output.fact.shape.as_concrete());
