@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, c_int};
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
@@ -20,7 +20,9 @@ use crate::Error;
 /// A context with everything that kernels need in it.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) target: Target,
+    target: Target,
+    /// The device's, once they are asked for.
+    clusters: OnceLock<Clusters>,
     pub(super) module: Module,
     pub(super) pool: Pool,
 }
@@ -125,9 +127,18 @@ impl Context {
         let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let pool = Pool::new(driver, device.ordinal)?;
         let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let clusters =
-            if tier.has_clusters() { Clusters::of(&module, multiprocessors) } else { Clusters::default() };
-        Ok(Self { target: Target { tier, multiprocessors, clusters }, module, pool })
+        let target = Target { tier, multiprocessors, clusters: Clusters::default() };
+        Ok(Self { target, clusters: OnceLock::new(), module, pool })
+    }
+
+    /// What plans depend on; `clusters` are none unless they are wanted. The context is current.
+    pub(super) fn target(&self, clusters: bool) -> Target {
+        let Target { tier, multiprocessors, .. } = self.target;
+        if !clusters || !tier.has_clusters() {
+            return self.target;
+        }
+        let clusters = *self.clusters.get_or_init(|| Clusters::of(&self.module, multiprocessors));
+        Target { clusters, ..self.target }
     }
 }
 

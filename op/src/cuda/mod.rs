@@ -31,7 +31,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::layer::Extent;
 use crate::{Error, Layer};
 
-use clusters::Clusters;
 use context::Current;
 pub use element::ElementType;
 use plan::{Addresses, Plan};
@@ -61,14 +60,20 @@ impl Kernel {
     pub fn new(layer: Layer) -> Result<Self, Error> {
         // SAFETY: null is a stream of the current context.
         unsafe { Current::of(ptr::null_mut()) }?.context()?;
-        Ok(Self { layer, clusters: true, plans: Mutex::default() })
+        Ok(Self { layer, clusters: false, plans: Mutex::default() })
     }
 
-    /// The same with a launch for each product of matrices that are larger than a tile, as on devices that have no clusters. The same bits, to
-    /// compare the times of.
-    #[must_use]
-    pub fn without_clusters(self) -> Self {
-        Self { clusters: false, plans: Mutex::default(), ..self }
+    /// The same in fewer launches where the current context's device has clusters of blocks: the same bits. No GPU has run these kernels yet.
+    ///
+    /// # Errors
+    /// As `new`.
+    #[allow(unsafe_code)]
+    pub fn with_clusters(self) -> Result<Self, Error> {
+        // SAFETY: null is a stream of the current context.
+        let current = unsafe { Current::of(ptr::null_mut()) }?;
+        // Asked for now, and not in a call.
+        let _ = current.context()?.target(true);
+        Ok(Self { clusters: true, plans: Mutex::default(), ..self })
     }
 
     /// The layer that it computes.
@@ -105,7 +110,7 @@ impl Kernel {
         // SAFETY: the stream is the caller's.
         let current = unsafe { Current::of(stream) }?;
         let context = current.context()?;
-        let plan = self.plan((element, extent, context.target))?;
+        let plan = self.plan((element, extent, context.target(self.clusters)))?;
         let bytes = plan.workspace();
         // SAFETY: the context is that of the stream, and current until this function returns.
         let memory = unsafe { context.pool.take(bytes, stream) }?;
@@ -135,10 +140,7 @@ impl Kernel {
             plans.push(found);
             return Ok(plan);
         }
-        let (element, extent, mut target) = case;
-        if !self.clusters {
-            target.clusters = Clusters::default();
-        }
+        let (element, extent, target) = case;
         let plan = Arc::new(Plan::new(&self.layer, element, extent, target)?);
         if plans.len() == PLANS {
             plans.remove(0);

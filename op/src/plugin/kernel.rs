@@ -20,6 +20,9 @@ use crate::cpu::Element;
 use crate::cuda::ElementType;
 use crate::{Layer, cpu, cuda};
 
+/// The environment's variable that is 1 where kernels may use clusters of blocks.
+const CLUSTERS: &str = "ISQRT_COV_CLUSTERS";
+
 /// What ONNX Runtime keeps for a node.
 struct State {
     api: Api,
@@ -37,7 +40,11 @@ impl Kernel {
     fn new(provider: Provider, layer: Layer) -> Result<Self, Failure> {
         Ok(match provider {
             Provider::Cpu => Self::Cpu(Box::new(cpu::Kernel::new(layer)), PoolSize::default()),
-            Provider::Cuda => Self::Cuda(cuda::Kernel::new(layer)?),
+            Provider::Cuda => {
+                let kernel = cuda::Kernel::new(layer)?;
+                let wanted = std::env::var_os(CLUSTERS).is_some_and(|value| value == "1");
+                Self::Cuda(if wanted { kernel.with_clusters()? } else { kernel })
+            }
         })
     }
 }

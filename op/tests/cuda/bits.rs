@@ -63,11 +63,12 @@ fn clusters_change_no_bit() {
         let found = |kernel: &Kernel| {
             run(kernel, ElementType::Float, (&data, &dims), stream()).expect("the stub launches everything")
         };
-        let kernel = Kernel::new(layer).expect("a device");
-        log();
-        let together = found(&kernel);
+        let kernel = || Kernel::new(layer).expect("a device");
+        let apart = found(&kernel());
+        assert!(!log().contains(" cluster_halves_f32 "), "{dims:?}");
+        let together = found(&kernel().with_clusters().expect("the context is there"));
         let calls = log();
         assert_eq!(calls.contains(" cluster_halves_f32 "), calls.contains(" tier 90 "), "{dims:?}");
-        assert!(together == found(&kernel.without_clusters()), "{dims:?}");
+        assert!(together == apart, "{dims:?}");
     }
 }

@@ -96,10 +96,11 @@ pub fn log() -> String {
     String::from_utf8(text).expect("names and numbers")
 }
 
-/// What the layer makes of `input`, as the bits of the output's elements. The input is rounded to the type.
+/// What the layer makes of `input`, as the bits of the output's elements, in clusters where there are some. The input is rounded to the type.
 pub fn bits(layer: Layer, element: ElementType, input: &[f64], dims: &[usize]) -> Vec<u64> {
     enter();
     let kernel = Kernel::new(layer).expect("the stub is a device that the kernels run on");
+    let kernel = kernel.with_clusters().expect("the context is there");
     run(&kernel, element, (input, dims), ptr::null_mut()).expect("the stub launches everything")
 }
 

@@ -85,8 +85,8 @@ DEVICE void read(const Read<T, R>& arguments) {
     R* transposed = center.transposed + int64(sample) * positions * center.transposed_ld;
     _Pragma("unroll 1")
     for (int column = warp * 8 + lane / 4; column < positions; column += WARPS * 8) {
+        // Behind the last channel are zeros, up to a whole panel.
         const int row = lane % 4 * 8;
-        if (first_channel + row >= channels) continue;
         R values[8];
         UNROLL
         for (int k = 0; k < 8; k++) values[k] = tile[(row + k) * ld + column] * power.at[0] * power.at[1];
