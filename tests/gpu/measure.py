@@ -55,13 +55,14 @@ def main() -> None:
     results["seed"] = seed
     left = args.seconds - (time.monotonic() - start)
     if args.part == "correctness":
-        results["correctness"] = correctness.run(device, left, seed)
+        part = "clusters" if os.environ.get("ISQRT_COV_CLUSTERS") == "1" else "correctness"
+        results[part] = correctness.run(device, left, seed)
     elif not timing.run(device, left, seed, wanted, results, lambda: report.save(results, args.output)):
         # The libraries would only fail again when they clean up.
         sys.stdout.flush()
         os._exit(FAILED)
     report.save(results, args.output)
-    if args.part == "correctness" and results["correctness"]["failed"]:
+    if args.part == "correctness" and results[part]["failed"]:
         raise SystemExit(1)
 
 
@@ -100,7 +101,7 @@ def supervise(args: argparse.Namespace) -> int:
     for name in ("not_measured", "no_time"):
         if results[name]:
             print(f"{name.replace('_', ' ')}: {'; '.join(results[name])}", flush=True)
-    nodes = [subject for case in results["measurements"] for name, subject in case["subjects"].items() if name.startswith("converted")]
+    nodes = [subject for case in results["measurements"] for name, subject in case["subjects"].items() if name.startswith(("converted", "clusters"))]
     holds = bool(nodes) and all(subject["complete"] and subject["same_bits"] is not False for subject in nodes)
     return int(status != 0 or bool(results["not_measured"]) or not holds)
 

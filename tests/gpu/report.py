@@ -7,18 +7,19 @@ NOTES = """\
 Microseconds a run of the whole batch, float32: medians of rounds in turns, by the device's clock over runs that follow each other unwaited. \
 `graph` is the decomposed graph in ONNX Runtime's CUDA provider, the faster of two (centered by a matrix or by subtracting the mean), as it comes: \
 there cuBLAS rounds to TF32; `graph fp32` is the latter with `use_tf32` off. `node` is the converted model there, `node captured` the same with \
-`enable_cuda_graph`, `graph captured` the fp32 graph likewise. `eager` is the authors' code in PyTorch, `cuBLAS captured` the same mathematics with \
+`enable_cuda_graph`, `graph captured` the fp32 graph likewise; `clusters` and `clusters captured` are the converted model with ISQRT_COV_CLUSTERS=1. \
+`eager` is the authors' code in PyTorch, `cuBLAS captured` the same mathematics with \
 baddbmm in a CUDA graph; both with TF32 off. `waited` is how long a caller waits for one run of `node` and of `graph`. TFLOP/s are the operations \
 that the layer needs at least, bytes those of its input and output, both over the shorter time of `node` and `node captured`; their shares are of \
 what a product of 8192×8192 matrices (fp32) and a copy reach in the same run. A run of one node has one number to change the sign of: that much of every \
 other time in ONNX Runtime is its own. Errors are the greatest difference from float64, relative to the greatest \
 entry."""
 
-COLUMNS = ["C/M", "batch", "graph", "graph fp32", "graph captured", "node", "node captured", "eager", "cuBLAS captured"]
+COLUMNS = ["C/M", "batch", "graph", "graph fp32", "graph captured", "node", "node captured", "clusters", "clusters captured", "eager", "cuBLAS captured"]
 COLUMNS += ["graph / node", "fp32 / node", "cuBLAS / node, captured", "eager / node", "TFLOP/s", "of fp32", "GB/s", "of copy", "waited: node, graph"]
 COLUMNS += ["error graph, fp32", "error node"]
 # Those that fit on a screen.
-BRIEF = ["C/M", "batch", "graph", "graph fp32", "node", "node captured", "cuBLAS captured", "graph / node", "fp32 / node"]
+BRIEF = ["C/M", "batch", "graph", "graph fp32", "node", "node captured", "clusters", "clusters captured", "cuBLAS captured", "graph / node", "fp32 / node"]
 BRIEF += ["cuBLAS / node, captured", "TFLOP/s", "error node"]
 
 
@@ -59,7 +60,8 @@ def rows(results: dict) -> list[list[str]]:
             [
                 f"{case['channels']}/{case['positions']}",
                 str(case["batch"]),
-                *map(digits, (graph, time("mean fp32"), time("mean captured"), node, time("converted captured"), time("eager"))),
+                *map(digits, (graph, time("mean fp32"), time("mean captured"), node, time("converted captured"))),
+                *map(digits, (time("clusters"), time("clusters captured"), time("eager"))),
                 digits(time("cuBLAS captured")),
                 ratio(graph, node),
                 ratio(time("mean fp32"), node),

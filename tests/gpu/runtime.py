@@ -1,6 +1,7 @@
 """Sessions of ONNX Runtime on the device, with inputs and outputs that stay there."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -34,8 +35,11 @@ def node_model(operator: str, element: str, rank: int, attributes: dict) -> byte
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
-def session(device: Device, model: bytes, only_device: bool = True, options=None, **provider) -> onnxruntime.InferenceSession:
-    """A session of `model`, surely on the device; with `only_device`, every node of it."""
+def session(device: Device, model: bytes, only_device: bool = True, options=None, clusters=None, **provider) -> onnxruntime.InferenceSession:
+    """A session of `model`, surely on the device; with `only_device`, every node of it. `clusters`: whether the operator may use them, if not as the
+    environment says."""
+    if clusters is not None:
+        os.environ["ISQRT_COV_CLUSTERS"] = str(int(clusters))
     options = options or onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1

@@ -25,6 +25,8 @@ SLOW = 0.05
 SLOW_ROUNDS = 2
 # Inputs go round, so that what is read does not lie in the cache already, where they are too large to lie there together.
 SETS = 8
+# Channels up to which the operator may use clusters.
+CLUSTERS = 512
 # Channels from which sessions are made anew for every batch, to save memory.
 LARGE = 1024
 
@@ -176,7 +178,7 @@ class Models:
     """The sessions of one size, made when they are asked for."""
 
     def __init__(self, device, channels: int, positions: int):
-        self.device, self.large = device, channels >= LARGE
+        self.device, self.channels, self.large = device, channels, channels >= LARGE
         self.models = {name: graphs.layer_model(channels, positions, name).SerializeToString() for name in graphs.CENTERINGS}
         converted = HERE / "converted" / f"{channels}-{positions}.onnx"
         self.by_exporter = converted.exists()
@@ -190,6 +192,9 @@ class Models:
         made = {name: self.kept(name) for name in self.models}
         made["mean fp32"] = self.kept("mean", use_tf32="0")
         made["converted captured"] = self.maker("converted", enable_cuda_graph="1")
+        if self.channels <= CLUSTERS:
+            made["clusters"] = self.kept("converted", clusters=True)
+            made["clusters captured"] = self.maker("converted", enable_cuda_graph="1", clusters=True)
         if not self.large:
             made["mean captured"] = self.maker("mean", enable_cuda_graph="1", use_tf32="0")
         elif batch > 8:
@@ -199,7 +204,8 @@ class Models:
 
     def maker(self, model: str, **options):
         def make(**more) -> InferenceSession:
-            return session(self.device, self.models[model], only_device=model == "converted", **options, **more)
+            given = {"clusters": False, **options, **more}
+            return session(self.device, self.models[model], only_device=model == "converted", **given)
 
         return make
 
