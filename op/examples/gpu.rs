@@ -7,12 +7,11 @@
 //! gpu [--quick] [--size C/M] [--batch N] [--type NAME] [--once] [--seconds S] [--seed N]
 //!     --quick    small sizes, every operator and type, and no times: for compute-sanitizer
 //!     --size, --batch, --type    only that; each may be given several times
-//!     --once     a single run of each, unchecked: for a profiler
+//!     --once     a single run of each, and one with clusters, unchecked: for a profiler
 //! ```
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::ptr;
@@ -20,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cudarc::driver::sys;
 use half::{bf16, f16};
-use isqrt_cov_op::cuda::{ElementType, Kernel};
+use isqrt_cov_op::cuda::{ElementType, Gpu, Kernel};
 use isqrt_cov_op::{Layer, Layout, OperatorKind, Vectorization, cpu, reference};
 
 const TYPES: [(ElementType, &str, f64); 4] = [
@@ -41,10 +40,8 @@ const BATCHES: [usize; 4] = [1, 8, 32, 128];
 const LARGE: usize = 300;
 /// Samples of a batch that are compared: the first and the last ones.
 const COMPARED: usize = 3;
-/// Runs after the first one that are to give its bits, beside one without clusters.
+/// Runs after the first one that are to give its bits, without clusters and with them.
 const AGAIN: usize = 3;
-/// Channels of a layer that a cluster may read.
-const CLUSTERS: RangeInclusive<usize> = 1..=512;
 /// Larger outputs are not worth the time that they take to be brought back.
 const MOST_OUTPUTS: usize = 1 << 28;
 /// Around every output.
@@ -54,10 +51,12 @@ const POISON: u8 = 0xff;
 fn main() -> ExitCode {
     let options = Options::parse();
     let begin = Instant::now();
-    let gpu = Gpu::new();
-    println!("{}, seed {}", gpu.name, options.seed);
+    let gpu = Card::new();
+    let found = Gpu::current().expect("the kernels load");
+    println!("{}, seed {}, clusters of {} blocks", found.name, options.seed, found.clusters);
     let mut random = Random(options.seed);
-    let mut wrong = 0;
+    // Those of data centers have them: without, nothing below would try them.
+    let mut wrong = usize::from(matches!(found.capability, (9 | 10, _)) && found.clusters < 2);
     let types: Vec<_> = TYPES
         .into_iter()
         .filter(|(_, name, _)| options.types.is_empty() || options.types.iter().any(|t| t == name))
@@ -102,7 +101,7 @@ fn main() -> ExitCode {
 
 /// The error at a size, and what there is to say of the time; with `once`, the layer is only run.
 fn measure(
-    gpu: &Gpu,
+    gpu: &Card,
     element: ElementType,
     dims: [usize; 3],
     once: bool,
@@ -111,6 +110,7 @@ fn measure(
     let run = Run::new(gpu, Layer::new(OperatorKind::IsqrtCov), element, &dims, random);
     if once {
         run.start();
+        run.start_by(&run.clusters);
         gpu.wait();
         return (0.0, ", not looked at".to_owned());
     }
@@ -123,7 +123,7 @@ fn measure(
 }
 
 /// Every operator at small sizes. Returns how many were wrong.
-fn check_small(gpu: &Gpu, element: ElementType, name: &str, limit: f64, random: &mut Random) -> usize {
+fn check_small(gpu: &Card, element: ElementType, name: &str, limit: f64, random: &mut Random) -> usize {
     let mut layers = Vec::new();
     for operator in [OperatorKind::IsqrtCov, OperatorKind::CovariancePooling, OperatorKind::MatrixSqrt] {
         layers.push(Layer::new(operator));
@@ -165,10 +165,10 @@ fn check_small(gpu: &Gpu, element: ElementType, name: &str, limit: f64, random: 
 
 /// A layer on an input that lies on the device.
 struct Run<'a> {
-    gpu: &'a Gpu,
-    /// With clusters, where the device has them.
+    gpu: &'a Card,
     kernel: Kernel,
-    without: Kernel,
+    /// The same with clusters, where the device has them.
+    clusters: Kernel,
     element: ElementType,
     dims: [usize; 3],
     /// The input's numbers as the type rounds them.
@@ -180,7 +180,13 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(gpu: &'a Gpu, layer: Layer, element: ElementType, dims: &[usize; 3], random: &mut Random) -> Self {
+    fn new(
+        gpu: &'a Card,
+        layer: Layer,
+        element: ElementType,
+        dims: &[usize; 3],
+        random: &mut Random,
+    ) -> Self {
         let extent = layer.extent(dims).expect("the sizes are legal");
         let numbers = match layer.operator {
             OperatorKind::MatrixSqrt => random.matrices(extent.samples, extent.channels),
@@ -189,19 +195,10 @@ impl<'a> Run<'a> {
         let (bytes, numbers) = encode(element, &numbers);
         let outputs = layer.output_elements(extent.channels) * extent.samples;
         let output = Memory::holding(&vec![POISON; outputs * element.bytes() + 2 * GUARD]);
-        let [kernel, without] = [(); 2].map(|()| Kernel::new(layer).expect("the kernels load"));
-        let kernel = kernel.with_clusters().expect("the kernels have loaded");
-        Self {
-            gpu,
-            kernel,
-            without,
-            element,
-            dims: *dims,
-            numbers,
-            input: Memory::holding(&bytes),
-            output,
-            outputs,
-        }
+        let [kernel, clusters] = [(); 2].map(|()| Kernel::new(layer).expect("the kernels load"));
+        let clusters = clusters.with_clusters().expect("the kernels have loaded");
+        let (dims, input) = (*dims, Memory::holding(&bytes));
+        Self { gpu, kernel, clusters, element, dims, numbers, input, output, outputs }
     }
 
     /// Puts the layer on the stream.
@@ -234,7 +231,7 @@ impl<'a> Run<'a> {
             println!("    an element was not written, or is NaN");
             return f64::INFINITY;
         }
-        for kernel in [&self.kernel; AGAIN].into_iter().chain([&self.without]) {
+        for kernel in [&self.kernel; AGAIN].into_iter().chain([&self.clusters; AGAIN]) {
             self.start_by(kernel);
             if !self.gives(&bytes) {
                 return f64::INFINITY;
@@ -274,37 +271,33 @@ impl<'a> Run<'a> {
         same
     }
 
-    /// How long it takes, in words: one behind the other, captured in a graph and replayed, and waited for; and, where there may be clusters,
-    /// captured without them.
+    /// How long it takes, in words: one behind the other, waited for, captured in a graph and replayed, and that with clusters, as a share of the
+    /// time without.
     fn times(&self) -> String {
         let [samples, channels, positions] = self.dims;
-        let layer = *self.kernel.layer();
         let waited = || {
             self.start();
             self.gpu.wait();
         };
         let graph = self.gpu.captured(|| self.start());
-        let [plain, waited, captured] = self.medians([
+        let clusters = self.gpu.captured(|| self.start_by(&self.clusters));
+        let replay = |graph| move || self.gpu.replay(graph);
+        let (graph, clusters) = (graph.map(replay), clusters.map(replay));
+        let [plain, waited, captured, clusters] = self.medians([
             Some(&|| self.start()),
             Some(&waited),
-            graph.map(|graph| move || self.gpu.replay(graph)).as_ref().map(|work| work as &dyn Fn()),
+            graph.as_ref().map(|work| work as _),
+            clusters.as_ref().map(|work| work as _),
         ]);
         let (plain, waited) = (plain.unwrap_or(f64::NAN), waited.unwrap_or(f64::NAN));
-        let kernel = cpu::Kernel::new(layer);
+        let kernel = cpu::Kernel::new(*self.kernel.layer());
         let operations = kernel.operations::<f32>(&[1, channels, positions]).expect("the sizes are legal");
         let rate = operations * samples as f64 / captured.unwrap_or(plain).min(plain) / 1e6;
-        let captured = captured.map_or_else(String::new, |time| format!(", {time:.1} captured"));
-        let apart = self.apart(graph).unwrap_or_default();
-        format!(", {plain:.1} us{captured}{apart}, {waited:.1} waited; {rate:.2} TFLOP/s")
-    }
-
-    /// Captured, beside the same without clusters, at sizes where there may be some.
-    fn apart(&self, graph: Option<sys::CUgraphExec>) -> Option<String> {
-        let graph = graph.filter(|_| CLUSTERS.contains(&self.dims[1]))?;
-        let other = self.gpu.captured(|| self.start_by(&self.without))?;
-        let [with, without] =
-            self.medians([Some(&|| self.gpu.replay(graph) as _), Some(&|| self.gpu.replay(other) as _)]);
-        Some(format!(", {:.3} of the {:.1} without clusters", with? / without?, without?))
+        let replayed = captured.zip(clusters).map_or_else(String::new, |(captured, clusters)| {
+            let share = clusters / captured;
+            format!(", {captured:.1} captured, {clusters:.1} with clusters ({share:.2})")
+        });
+        format!(", {plain:.1} us, {waited:.1} waited{replayed}; {rate:.2} TFLOP/s")
     }
 
     /// The median time of each work there is, in turns, in microseconds.
@@ -334,28 +327,24 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The first device, with a stream.
-struct Gpu {
-    name: String,
+/// The first device's context, with a stream.
+struct Card {
     stream: sys::CUstream,
 }
 
-impl Gpu {
+impl Card {
     fn new() -> Self {
-        let (mut device, mut context, mut stream, mut name) =
-            (0, ptr::null_mut(), ptr::null_mut(), [0_i8; 128]);
+        let (mut device, mut context, mut stream) = (0, ptr::null_mut(), ptr::null_mut());
         // SAFETY: each call writes what its pointer has room for.
         unsafe {
             assert!(sys::is_culib_present(), "there is no NVIDIA driver on this machine");
             ok(sys::cuInit(0));
             ok(sys::cuDeviceGet(&raw mut device, 0));
-            ok(sys::cuDeviceGetName(name.as_mut_ptr().cast(), name.len() as i32, device));
             ok(sys::cuDevicePrimaryCtxRetain(&raw mut context, device));
             ok(sys::cuCtxSetCurrent(context));
             ok(sys::cuStreamCreate(&raw mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32));
         }
-        let name = name.iter().take_while(|&&unit| unit != 0).map(|&unit| unit as u8 as char).collect();
-        Self { name, stream }
+        Self { stream }
     }
 
     fn wait(&self) {

@@ -29,6 +29,7 @@ ATTRIBUTES = {
         {"centered": 0}, {"correction": 1}, {"epsilon": 1e-3}, {"normalization": "frobenius"}, {"compensated": 0},
         {"vectorization": "upper_column_major"}, {"vectorization": "none"}, {"off_diagonal_scale": 1.4142135},
         {"layout": "channels_last"},
+        {"iterations": 1, "normalization": "frobenius"},
         {"iterations": 3, "normalization": "frobenius", "vectorization": "none", "layout": "channels_last", "centered": 0},
         {"epsilon": 1e-2, "correction": 1, "compensated": 0, "vectorization": "upper_column_major", "off_diagonal_scale": 2.0},
     ],

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
+use isqrt_cov_op::cuda::Gpu;
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind, VERSION, reference};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
@@ -22,8 +23,9 @@ use crate::tensor::{ElementType, Tensor};
 /// Check which runtime and which operator library there are, whether they load, and which kernel runs
 ///
 /// A model of one node is run: in tract, in ONNX Runtime with the operator library (its profile tells whose kernel
-/// ran) and without it (the function body runs), each compared with the float64 reference. Exit status 0: everything
-/// that was named, or found, works; 1: something does not. Without an ONNX Runtime only tract is checked.
+/// ran) and without it (the function body runs), each compared with the float64 reference. An NVIDIA GPU that the CUDA
+/// kernels run on has them loaded. Exit status 0: everything that was named, or found, works; 1: something does not.
+/// Without an ONNX Runtime only tract and the GPU are checked.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   isqrt-cov doctor
@@ -62,6 +64,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     fields.insert("domain_version".to_owned(), VERSION.into());
 
     checks.push(Check { name: "tract", outcome: probe.in_tract() });
+    let gpu = Gpu::current();
+    fields.insert("gpu".to_owned(), gpu.as_ref().map_or(Value::Null, gpu_json));
+    checks.push(Check { name: "CUDA", outcome: gpu_text(gpu) });
     let operators = ort::find_operators(arguments.op_library.as_deref());
     let named = arguments.onnxruntime.is_some() || std::env::var_os(ort::RUNTIME_VARIABLE).is_some();
     let library = ort::find_runtime(arguments.onnxruntime.as_deref());
@@ -96,6 +101,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
     let refusal = (!failed.is_empty()).then(|| Refusal { reason: "not-working", message: failed.join("; ") });
     Ok(Answer { fields, text: table.render(), refusal })
+}
+
+/// What there is to say of the GPU. One that is not there, or that the kernels are not made for, is no failure.
+fn gpu_text(gpu: Result<Gpu, isqrt_cov_op::Error>) -> Result<String> {
+    use isqrt_cov_op::Error::{Device, Driver};
+    match gpu {
+        Ok(Gpu { name, capability: (major, minor), driver, kernels, .. }) => Ok(format!(
+            "{name} of compute capability {major}.{minor}, driver of CUDA {driver}: the kernels for {kernels} load"
+        )),
+        Err(Driver { found }) => Ok(format!("not used: there is no NVIDIA driver to use: {found}")),
+        Err(error @ Device { .. }) => Ok(format!("not used: {error}")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn gpu_json(gpu: &Gpu) -> Value {
+    let (major, minor) = gpu.capability;
+    json!({
+        "name": gpu.name,
+        "compute_capability": format!("{major}.{minor}"),
+        "driver_cuda": gpu.driver,
+        "kernels": gpu.kernels,
+        "clusters": gpu.clusters,
+    })
 }
 
 fn check_ort(

@@ -477,6 +477,12 @@ fn the_doctor_checks_tract_where_there_is_nothing_else() {
     assert_eq!(status(&ran), 0, "{ran:?}");
     let answer = object(&ran);
     assert_eq!((&answer["checks"]["tract"]["works"], &answer["onnxruntime"]), (&true.into(), &Value::Null));
+    // Where there is a GPU it has a name; elsewhere it is said why none is used.
+    let said = answer["checks"]["CUDA"]["result"].as_str().unwrap();
+    match answer["gpu"]["name"].as_str() {
+        Some(name) => assert!(said.starts_with(name) && said.contains("load"), "{said}"),
+        None => assert!(said.starts_with("not used: "), "{said}"),
+    }
 }
 
 #[test]

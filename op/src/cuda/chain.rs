@@ -11,7 +11,7 @@ use crate::Error;
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     blocks: usize,
-    /// Whether each block is alone on its multiprocessor.
+    /// Whether a block has as many stages as one that is alone on its multiprocessor.
     alone: bool,
 }
 
@@ -43,7 +43,8 @@ impl Slab<'_> {
 
     /// The clusters in which every sample's products, and its output, can be made at a time, if there are any.
     fn shape<R: Real>(&self, products: &[Product<R>], write: Option<&Write<R>>) -> Option<Shape> {
-        if self.plan.arithmetic != Arithmetic::Halves || products.len() > CHAIN {
+        // An output alone gains nothing.
+        if self.plan.arithmetic != Arithmetic::Halves || !(1..=CHAIN).contains(&products.len()) {
             return None;
         }
         let most = |plain: bool| {

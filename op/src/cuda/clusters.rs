@@ -32,7 +32,7 @@ impl Clusters {
             1 => [u32::MAX, multiprocessors],
             _ => [false, true].map(|alone| products(blocks as u32, alone)),
         });
-        let read = (2..=MOST_BLOCKS as u32).rev().find(|&blocks| read(blocks) > 0).unwrap_or(1);
+        let read = (1..=MOST_BLOCKS as u32).rev().find(|&blocks| read(blocks) > 0).unwrap_or(0);
         Self { products, read }
     }
 
@@ -50,7 +50,13 @@ impl Clusters {
         Self::ask(multiprocessors, products, read)
     }
 
-    /// Whether the blocks of `samples` clusters of so many `blocks` are alone; none where not all of the clusters run at a time: those left over
+    /// The most blocks of a cluster that there is room for, in both kernels.
+    pub(super) fn most(&self) -> u32 {
+        let products = self.products.iter().rposition(|&[few, _]| few > 0).unwrap_or(0);
+        self.read.min(products as u32)
+    }
+
+    /// Whether the blocks of `samples` clusters of so many `blocks` have as many stages as if they were alone; none where not all of the clusters run at a time: those left over
     /// would take as long again, and a launch for each product is then faster.
     pub(super) fn alone(&self, blocks: usize, samples: usize) -> Option<bool> {
         let [few, many] = *self.products.get(blocks)?;
@@ -69,7 +75,8 @@ mod tests {
     fn clusters_are_used_where_all_of_them_have_room() {
         let room = |blocks, alone| if blocks > 8 { 0 } else { 24 / (1 + u32::from(alone)) };
         let clusters = Clusters::ask(20, room, |blocks| 12_u32.saturating_sub(blocks));
-        assert_eq!(clusters.read, 11);
+        assert_eq!((clusters.read, clusters.most()), (11, 8));
+        assert_eq!(Clusters::ask(20, room, |_| 0).most(), 0);
         assert_eq!(clusters.alone(3, 12), Some(true));
         assert_eq!(clusters.alone(3, 13), Some(false));
         assert_eq!(clusters.alone(3, 25), None);

@@ -10,6 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
+use super::Gpu;
 use super::clusters::Clusters;
 use super::driver::{Driver, call};
 use super::module::Module;
@@ -20,6 +21,8 @@ use crate::Error;
 /// A context with everything that kernels need in it.
 #[derive(Debug)]
 pub(super) struct Context {
+    /// Without the clusters.
+    pub(super) gpu: Gpu,
     target: Target,
     /// The device's, once they are asked for.
     clusters: OnceLock<Clusters>,
@@ -128,7 +131,14 @@ impl Context {
         let pool = Pool::new(driver, device.ordinal)?;
         let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let target = Target { tier, multiprocessors, clusters: Clusters::default() };
-        Ok(Self { target, clusters: OnceLock::new(), module, pool })
+        let gpu = Gpu {
+            name: device.name,
+            capability,
+            driver: driver.version.clone(),
+            kernels: tier.to_string(),
+            clusters: 0,
+        };
+        Ok(Self { gpu, target, clusters: OnceLock::new(), module, pool })
     }
 
     /// What plans depend on; `clusters` are none unless they are wanted. The context is current.

@@ -92,7 +92,7 @@ functions! {
     {
         // From CUDA 12: gives a context a number that no other has, also after it is gone.
         cuCtxGetId(sys::CUcontext, *mut u64);
-        // From CUDA 11.8: lets a launch begin before the one before it is over.
+        // From CUDA 11.8: lets a launch begin before the one before it is over, and makes clusters of blocks.
         cuLaunchKernelEx(*const sys::CUlaunchConfig, sys::CUfunction, *mut *mut c_void, *mut *mut c_void);
         // From CUDA 11.8: how many clusters there is room for.
         cuOccupancyMaxActiveClusters(*mut c_int, sys::CUfunction, *const sys::CUlaunchConfig);

@@ -36,6 +36,35 @@ pub use element::ElementType;
 use plan::{Addresses, Plan};
 use tier::Target;
 
+/// A GPU with the kernels that are loaded for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// Its name, as the driver has it.
+    pub name: String,
+    /// Its compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// The newest CUDA that the driver supports, as `12.4`.
+    pub driver: String,
+    /// What the kernels are compiled for that it runs, as `sm_90`.
+    pub kernels: String,
+    /// The most blocks of a cluster that the kernels with clusters have room for; less than 2 where there are none.
+    pub clusters: u32,
+}
+
+impl Gpu {
+    /// That of the context that is current on this thread, or the first one. Its kernels are loaded as for a session.
+    ///
+    /// # Errors
+    /// No driver, one that is too old, no device, or one that the kernels do not run on.
+    #[allow(unsafe_code)]
+    pub fn current() -> Result<Self, Error> {
+        // SAFETY: null is a stream of the current context.
+        let current = unsafe { Current::of(ptr::null_mut()) }?;
+        let context = current.context()?;
+        Ok(Self { clusters: context.target(true).clusters.most(), ..context.gpu.clone() })
+    }
+}
+
 /// The plans that a kernel keeps: as many sizes as a session usually alternates between.
 const PLANS: usize = 8;
 
@@ -73,7 +102,7 @@ impl Kernel {
         let current = unsafe { Current::of(ptr::null_mut()) }?;
         // Asked for now, and not in a call.
         let _ = current.context()?.target(true);
-        Ok(Self { clusters: true, plans: Mutex::default(), ..self })
+        Ok(Self { clusters: true, ..self })
     }
 
     /// The layer that it computes.

@@ -17,7 +17,7 @@ const CENTER_POSITIONS: usize = 128;
 const MOMENTS_SHARED: u32 = 2048;
 const CENTER_SHARED: u32 = 32 * 129 * 8;
 
-/// The most positions that a block of `kernels/cluster_read.cuh` keeps in shared memory; two such blocks fit on a multiprocessor.
+/// The most positions that a block of `kernels/cluster_read.cuh` keeps in shared memory; two such blocks fit on a multiprocessor of Hopper's, and none on those with less than 100 KiB.
 pub(super) const READ_POSITIONS: usize = 800;
 
 /// The shared memory that it takes for so many.

@@ -56,19 +56,29 @@ fn other_samples_change_no_bit() {
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn clusters_change_no_bit() {
-    // All of it, all with a second turn, products but not the output, and blocks that are clusters by themselves.
-    for (samples, channels, positions) in [(2, 66, 130), (1, 260, 193), (1, 330, 70), (3, 64, 70)] {
-        let layer = Layer::new(OperatorKind::IsqrtCov);
-        let (data, dims) = input(&layer, (samples, channels, positions));
-        let found = |kernel: &Kernel| {
-            run(kernel, ElementType::Float, (&data, &dims), stream()).expect("the stub launches everything")
-        };
+    let check = |layer: Layer, element: ElementType, size: (usize, usize, usize)| {
+        let (data, dims) = input(&layer, size);
         let kernel = || Kernel::new(layer).expect("a device");
-        let apart = found(&kernel());
-        assert!(!log().contains(" cluster_halves_f32 "), "{dims:?}");
-        let together = found(&kernel().with_clusters().expect("the context is there"));
-        let calls = log();
-        assert_eq!(calls.contains(" cluster_halves_f32 "), calls.contains(" tier 90 "), "{dims:?}");
-        assert!(together == apart, "{dims:?}");
+        let found = |kernel: &Kernel| {
+            let bits = run(kernel, element, (&data, &dims), stream()).expect("the stub launches everything");
+            (bits, log())
+        };
+        let (apart, calls) = found(&kernel());
+        assert!(!calls.contains(" read_halves_") && !calls.contains(" cluster_halves_"), "{calls}");
+        let (together, calls) = found(&kernel().with_clusters().expect("the context is there"));
+        assert!(together == apart, "{layer} of {element:?}, {size:?}");
+        calls
+    };
+    // All of it, all with a second turn, products but not the output, and blocks that are clusters by themselves.
+    for size in [(2, 66, 130), (1, 260, 193), (1, 330, 70), (3, 64, 70)] {
+        let calls = check(Layer::new(OperatorKind::IsqrtCov), ElementType::Float, size);
+        assert_eq!(calls.contains(" cluster_halves_f32 "), calls.contains(" tier 90 "), "{size:?}");
+    }
+    for layer in layers().into_iter().filter(|layer| layer.operator == OperatorKind::IsqrtCov) {
+        for element in [ElementType::Float, ElementType::Float16, ElementType::BFloat16] {
+            for size in [(2, 33, 17), (1, 67, 70)] {
+                check(layer, element, size);
+            }
+        }
     }
 }

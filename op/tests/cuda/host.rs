@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use isqrt_cov_op::cuda::{ElementType, Kernel};
+use isqrt_cov_op::cuda::{ElementType, Gpu, Kernel};
 use isqrt_cov_op::{Error, Layer, OperatorKind};
 
 use crate::device::{log, run, set, stream};
@@ -11,7 +11,7 @@ use crate::numbers::compare;
 use crate::samples::input;
 
 /// Each test, and what it needs of the stub: a process of its own, for a driver is looked for but once.
-pub const CASES: [(&str, &[(&str, &str)]); 9] = [
+pub const CASES: [(&str, &[(&str, &str)]); 10] = [
     ("host::no_device", &[("DEVICES", "0")]),
     ("host::an_old_device", &[("CAPABILITY", "7.0")]),
     ("host::no_memory_pools", &[("POOLS", "0")]),
@@ -21,6 +21,7 @@ pub const CASES: [(&str, &[(&str, &str)]); 9] = [
     ("host::a_failed_launch", &[("LAUNCHES", "3")]),
     ("host::calls_of_a_run", &[]),
     ("host::calls_with_clusters", &[("CLUSTERS", "3")]),
+    ("host::little_shared_memory", &[("CAPABILITY", "12.0")]),
 ];
 
 /// Calls that are the test's own.
@@ -60,6 +61,7 @@ fn said<T>(result: Result<T, Error>) -> String {
 fn no_device() {
     let message = said(Kernel::new(Layer::new(OperatorKind::IsqrtCov)));
     assert!(message.contains("cuInit says CUDA_ERROR_NO_DEVICE (100)"), "{message}");
+    assert_eq!(said(Gpu::current()), message);
     assert!(message.contains("CPUExecutionProvider"), "{message}");
 }
 
@@ -90,6 +92,10 @@ fn a_refused_tier() {
     );
     let mut launched = log.lines().filter(|line| line.starts_with("cuLaunchKernel"));
     assert!(launched.all(|line| line.contains(" tier 75 ")), "{log}");
+    let name = "stub of compute capability 9.0".to_owned();
+    let gpu =
+        Gpu { name, capability: (9, 0), driver: "12.4".to_owned(), kernels: "sm_75".to_owned(), clusters: 0 };
+    assert_eq!(Gpu::current().expect("a device"), gpu);
 }
 
 #[test]
@@ -200,4 +206,16 @@ fn calls_with_clusters() {
     let (data, dims) = input(kernel.layer(), (7, 70, 90));
     run(&kernel, ElementType::Float, (&data, &dims), stream).expect("the stub launches everything");
     assert!(!calls(stream).iter().any(|line| line.contains("cluster_halves")));
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn little_shared_memory() {
+    let stream = stream();
+    let kernel = kernel().expect("a device").with_clusters().expect("the context is there");
+    let (data, dims) = input(kernel.layer(), (1, 32, 784));
+    let found =
+        run(&kernel, ElementType::Float, (&data, &dims), stream).expect("the stub launches everything");
+    compare(kernel.layer(), ElementType::Float, (&data, &dims), &found);
+    assert!(!calls(stream).iter().any(|line| line.contains("cuLaunch") && line.contains("read_halves")));
 }

@@ -79,7 +79,9 @@ pub fn layers() -> Vec<Layer> {
         whole.vectorization = Vectorization::None;
         let mut triangle = own;
         triangle.vectorization = Vectorization::Upper;
-        layers.extend([whole, triangle, all]);
+        // Without a product between A and the output, and A known only when all of P is there.
+        let few = Layer { iterations: 1, normalization: Normalization::Frobenius, ..own };
+        layers.extend([whole, triangle, all, few]);
     }
     // Attributes that an operator does not have are back at their defaults, and what has become equal goes.
     for layer in &mut layers {

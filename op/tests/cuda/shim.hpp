@@ -60,7 +60,9 @@ DEVICE void let_next_begin() {}
 DEVICE void previous_is_over() { shim::wait_for_previous(); }
 
 DEVICE void __syncthreads() { shim::block_barrier(); }
+#if ISQRT_TIER >= 90
 DEVICE void cluster_sync() { shim::cluster_barrier(); }
+#endif
 
 template <class T>
 DEVICE T* shared_memory() {

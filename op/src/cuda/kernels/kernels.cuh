@@ -1,10 +1,13 @@
 // Every kernel of a tier, under the name by which the host asks for it.
 #pragma once
 
-#include "cluster.cuh"
-#include "cluster_read.cuh"
 #include "measure.cuh"
 #include "read.cuh"
+#include "write.cuh"
+#if ISQRT_TIER >= 90
+#include "cluster.cuh"
+#include "cluster_read.cuh"
+#endif
 
 // What kernels begin with that have nothing to do before the launch before them is over.
 DEVICE void begin() {

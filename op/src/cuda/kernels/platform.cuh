@@ -75,12 +75,9 @@ DEVICE void let_next_begin() {}
 DEVICE void previous_is_over() {}
 #endif
 
-// Waits for the other threads of the block's cluster. What they have written before, to global memory too, all of them see after. Before
-// Hopper a block is all of its cluster.
 #if ISQRT_TIER >= 90
+// Waits for the other threads of the block's cluster. What they have written before, to global memory too, all of them see after.
 DEVICE void cluster_sync() { asm volatile("barrier.cluster.arrive.aligned;\n\tbarrier.cluster.wait.aligned;" ::: "memory"); }
-#else
-DEVICE void cluster_sync() { __syncthreads(); }
 #endif
 
 #if ISQRT_TIER >= 80

@@ -138,7 +138,7 @@ template <class T, class R>
 DEVICE double sample_norm(const Center<T, R>& arguments, int64 sample, double* room) {
     const int channels = arguments.channels;
     const double* squares = arguments.squares + sample * channels;
-    return block_sum(channels, room, [&](int i) { return squares[i]; }) + shift_of(arguments) * channels;
+    return fused(shift_of(arguments), double(channels), block_sum(channels, room, [&](int i) { return squares[i]; }));
 }
 
 // Writes down what follows from a sample's norm.
