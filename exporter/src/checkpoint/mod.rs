@@ -157,6 +157,9 @@ fn unknown(content: &[u8]) -> String {
                 .to_owned()
         }
         [0x80, protocol, ..] => format!("it begins as a pickle of protocol {protocol} would, and there are 2 to 5"),
+        [b'{', ..] => "it is a JSON text, and no index of safetensors files".to_owned(),
+        // A model's first field, ir_version, and its next ones.
+        [0x08, _, 0x12 | 0x3a, ..] => "it begins as an ONNX model does: give it a name that ends in .onnx".to_owned(),
         [b'P', b'K', ..] => "it begins as an empty or divided zip archive does".to_owned(),
         _ => {
             let head: Vec<String> = content.iter().take(8).map(|byte| format!("{byte:02x}")).collect();

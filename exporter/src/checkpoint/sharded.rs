@@ -8,7 +8,7 @@ use isqrt_cov_proto::{content, regular};
 
 use super::pairs::Pairs;
 use super::state_dict::Contents;
-use super::{Error, safetensors};
+use super::{Error, HEAD, Kind, safetensors};
 use isqrt_cov_proto::Printable;
 
 /// The member of the index that lists the tensors.
@@ -37,7 +37,14 @@ pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, Vec<PathBuf>),
     for &shard in &shards {
         let file = locate(path, shard)?;
         files.push(file.clone());
-        let contents = safetensors::read(&file, &content(&file, u64::MAX)?)?;
+        let bytes = content(&file, u64::MAX)?;
+        if matches!(Kind::of(&bytes[..bytes.len().min(HEAD)]), Some(Kind::Zip | Kind::Pickle)) {
+            return Err(wrong(format!(
+                "shard `{}` is a file of torch.save; expected safetensors: load the model and save it with safe_serialization",
+                Printable(shard)
+            )));
+        }
+        let contents = safetensors::read(&file, &bytes)?;
         facts.extend(contents.facts);
         for tensor in contents.tensors {
             let name = tensor.name().to_owned();

@@ -117,10 +117,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         refusal = findings.layers.is_empty().then(|| Refusal {
             reason: "all-skipped",
             message: format!(
-                "every layer of the model is left as it is, as --skip says: {}",
+                "every layer of the model is left as it is, as --only and --skip say: {}",
                 layers::listed(&skipped)
             ),
         });
+        // What lost its iteration and is left so is as broken as without --repair.
+        refusal = skipped.iter().find(|found| found.is_repaired()).map(|lost| Refusal {
+            reason: "lost-iteration",
+            message: format!(
+                "{} lost its iteration, and --only or --skip leaves it so: the model would give meaningless outputs still",
+                layers::place(lost)
+            ),
+        }).or(refusal);
     }
     let mut conversion =
         Conversion { findings, skipped, nodes_before, trained: None, converted: None, refusal };

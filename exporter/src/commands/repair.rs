@@ -104,8 +104,9 @@ pub fn reference(original: &ModelProto, repaired: &[Found]) -> Result<ModelProto
 /// What a proof of repaired layers rests on.
 pub fn note(repaired: &[Found]) -> String {
     format!(
-        "{} put back as told, not as known: the number of steps and the order of the triangle are assumed; `before` is the \
-         original with the layer in standard operators, as its own outputs are meaningless",
+        "{} put back as told, not as known: the number of steps and the order of the triangle are assumed; the proof \
+         compares with the original with the layer in standard operators, as the original's own outputs, of which `before` \
+         tells, are meaningless",
         layers::listed(repaired)
     )
 }

@@ -79,6 +79,8 @@ impl Data {
     /// An input without an array; an array of another type or shape than the input; different numbers of samples.
     pub fn fit(mut self, signature: &Signature) -> Result<Samples> {
         let place = self.path.display().to_string();
+        let held: Vec<String> = self.arrays.keys().map(|name| format!("`{name}`")).collect();
+        let held = if held.is_empty() { "none".to_owned() } else { held.join(", ") };
         let mut inputs = Vec::new();
         for port in &signature.inputs {
             let mut array = self.arrays.remove(&port.name);
@@ -86,11 +88,7 @@ impl Data {
                 array = self.arrays.remove(ONLY_INPUT);
             }
             let array = array.with_context(|| {
-                format!(
-                    "{place}: has no array for input `{}`; it holds `{}`",
-                    port.name,
-                    self.arrays.keys().cloned().collect::<Vec<_>>().join("`, `")
-                )
+                format!("{place}: has no array for input `{}`; it holds {held}", port.name)
             })?;
             inputs.push(conform(array, port).with_context(|| format!("{place}: array `{}`", port.name))?);
         }

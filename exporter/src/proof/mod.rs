@@ -251,7 +251,9 @@ impl<'a> Pair<'a> {
         let converted = match self.runtime.prepare(self.candidate, &fed) {
             Ok(session) => session,
             Err(error) => {
-                proof.failure = Some(format!("the candidate does not load on {:?}: {error:#}", case.shapes));
+                let advice = self.runtime.advice();
+                proof.failure =
+                    Some(format!("the candidate does not load on {:?}{advice}: {error:#}", case.shapes));
                 return Ok(());
             }
         };

@@ -7,7 +7,7 @@ use super::cases::SEEDS_BEYOND;
 use crate::table::Table;
 
 impl Proof {
-    /// The proof as a JSON object. Errors that are infinite (a NaN on one side only) are `null`.
+    /// The proof as a JSON object. Errors that are infinite (a NaN on one side only) are `null`, and so are those of no run.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let outputs: Vec<Value> = self
@@ -23,12 +23,13 @@ impl Proof {
                 })
             })
             .collect();
+        let measured = |error: f64| (self.runs > 0).then_some(error);
         json!({
             "passed": self.failure.is_none(),
             "runtime": self.runtime,
-            "max_error": self.max_error(),
-            "mean_error": self.mean_error(),
-            "p999_error": self.quantile_999(),
+            "max_error": measured(self.max_error()),
+            "mean_error": measured(self.mean_error()),
+            "p999_error": measured(self.quantile_999()),
             "tolerance": self.tolerance,
             "seeds": self.seeds,
             "batches": self.batches,

@@ -647,6 +647,43 @@ fn unrelated_models_are_not_compared_without_a_word() {
     }
 }
 
+/// Sizes that no memory holds are refused before any is asked for, and features are no images.
+#[test]
+fn sizes_that_are_measured_are_held() {
+    for (option, size) in [("--batch", "100000000"), ("--batch", "4294967295")] {
+        let ran = isqrt_cov(&arguments!["bench", graph(FUSE), option, size]);
+        assert_eq!(status(&ran), 2, "{ran:?}");
+        assert!(
+            String::from_utf8_lossy(&ran.stderr).contains("give a smaller --batch or --extent"),
+            "{ran:?}"
+        );
+    }
+    let open = graph("layer/official_noDotData_d16_dynHW_it5_dyn18");
+    let answer = object(&isqrt_cov(&arguments!["bench", open, "--rounds", "1", "--json"]));
+    assert_eq!(answer["models"][0]["inputs"], serde_json::json!([[1, 16, 14, 14]]), "{answer}");
+}
+
+/// What a file is that is not what it was taken for.
+#[test]
+fn other_files_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, named, index) =
+        (folder.path().join("data.npz"), folder.path().join("model.pth"), folder.path().join("i.json"));
+    std::fs::write(&archive, b"").unwrap();
+    std::fs::copy(graph(FUSE), &named).unwrap();
+    std::fs::write(&index, br#"{"metadata": {}, "weight_map": {"w": "w.bin"}}"#).unwrap();
+    std::fs::write(folder.path().join("w.bin"), b"PK\x03\x04 and so on").unwrap();
+    for (line, said) in [
+        (arguments!["bench", archive], "holds arrays, not a model"),
+        (arguments!["inspect", named], "begins as an ONNX model does"),
+        (arguments!["inspect", index], "`w.bin` is a file of torch.save; expected safetensors"),
+    ] {
+        let ran = isqrt_cov(&line);
+        assert_eq!(status(&ran), 2, "{ran:?}");
+        assert!(String::from_utf8_lossy(&ran.stderr).contains(said), "{ran:?}");
+    }
+}
+
 /// Bash completes what stands behind a command, too.
 #[test]
 fn bash_completes_options() {

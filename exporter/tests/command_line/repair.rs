@@ -63,6 +63,58 @@ fn a_repair_that_the_data_contradict_is_refused() {
     }
 }
 
+/// Both graphs side by side, the values of the second under names of their own.
+fn beside(one: &str, other: &str) -> Model {
+    let mut model = Model::load(graph(one)).unwrap();
+    let mut second = Model::load(graph(other)).unwrap().proto.graph.unwrap();
+    let rename = |name: &mut String| {
+        if !name.is_empty() {
+            name.insert_str(0, "b/");
+        }
+    };
+    for node in &mut second.node {
+        node.input.iter_mut().chain(&mut node.output).chain(&mut node.name).for_each(rename);
+    }
+    second.initializer.iter_mut().filter_map(|tensor| tensor.name.as_mut()).for_each(rename);
+    second
+        .input
+        .iter_mut()
+        .chain(&mut second.output)
+        .filter_map(|value| value.name.as_mut())
+        .for_each(rename);
+    let first = model.proto.graph.as_mut().unwrap();
+    first.node.append(&mut second.node);
+    first.initializer.append(&mut second.initializer);
+    first.input.append(&mut second.input);
+    first.output.append(&mut second.output);
+    model
+}
+
+/// Repairing one layer makes nothing right where another stays broken.
+#[test]
+fn a_lost_layer_is_not_left_beside_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("both.onnx"), folder.path().join("repaired.onnx"));
+    let model = beside("digits/digits_isqrt_stripped_noDotData_ts17_dynbatch", LOST);
+    std::fs::write(&input, prost::Message::encode_to_vec(&model.proto)).unwrap();
+    let line = arguments!["convert", input, "-o", output, "--json", "--repair", "--iterations", "5"];
+    let layers = object(&isqrt_cov(&line))["layers"].clone();
+    let (sound, lost): (Vec<_>, Vec<_>) = layers
+        .as_array()
+        .unwrap()
+        .iter()
+        .partition(|layer| !layer["output"].as_str().unwrap().starts_with("b/"));
+    assert_eq!((sound.len(), lost.len()), (1, 1), "{layers}");
+    std::fs::remove_file(&output).unwrap();
+    for (option, layer) in [("--only", sound[0]), ("--skip", lost[0])] {
+        let mut line = line.to_vec();
+        line.extend(arguments![option, layer["output"].as_str().unwrap()]);
+        let answer = object(&isqrt_cov(&line));
+        assert_eq!(answer["reason"], "lost-iteration", "{answer}");
+        assert!(!output.exists());
+    }
+}
+
 /// Every broken graph of the corpus gives what its PyTorch model gave once it is told the number of steps and the order.
 #[test]
 fn every_broken_graph_is_repaired() {

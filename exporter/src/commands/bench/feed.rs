@@ -65,7 +65,7 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
         // A size that one of them leaves open is what the other takes, or they would do different work.
         match shapes(&one.signature, &other.signature) {
             Ok((alignment, shapes)) => {
-                let first = feed(&shapes, arguments);
+                let first = feed(&shapes, arguments)?;
                 let inputs = alignment.inputs.iter().map(|&index| first.inputs[index].clone()).collect();
                 let second = Feed { inputs, batch: first.batch };
                 return Ok((vec![first, second], alignment.notes));
@@ -74,11 +74,12 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
                 let note = format!(
                     "the models do not take and give the same, so the ratio compares different work: {reason:#}"
                 );
-                return Ok((each.iter().map(|shapes| feed(shapes, arguments)).collect(), vec![note]));
+                let feeds = each.iter().map(|shapes| feed(shapes, arguments)).collect::<Result<_>>()?;
+                return Ok((feeds, vec![note]));
             }
         }
     }
-    Ok((each.iter().map(|shapes| feed(shapes, arguments)).collect(), Vec::new()))
+    Ok((each.iter().map(|shapes| feed(shapes, arguments)).collect::<Result<_>>()?, Vec::new()))
 }
 
 /// How two models correspond, and the inputs that both take.
@@ -88,8 +89,28 @@ fn shapes(one: &Signature, other: &Signature) -> Result<(Alignment, Shapes)> {
     Ok((alignment, shapes))
 }
 
-fn feed(shapes: &Shapes, arguments: &Arguments) -> Feed {
+/// Channels that an image has at most, and the sizes of images and of the features at a network's end.
+const IMAGE_CHANNELS: usize = 4;
+const IMAGE: usize = 224;
+const FEATURES: usize = 14;
+/// The most numbers that are made up for a model.
+const MOST_NUMBERS: usize = 1 << 27;
+
+fn feed(shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
     let batch = if shapes.open_batch() { arguments.batch as usize } else { shapes.fixed_batch() };
-    let sized = shapes.sized(batch, (arguments.extent as usize, arguments.extent as usize));
-    Feed { inputs: shapes.random(&sized, 1), batch }
+    let sized_by = |extent: usize| shapes.sized(batch, (extent, extent));
+    let is_image = |dims: &Vec<usize>| !matches!(dims[..], [_, channels, _, _] if channels > IMAGE_CHANNELS);
+    let sized = match arguments.extent {
+        Some(extent) => sized_by(extent as usize),
+        None => Some(sized_by(IMAGE))
+            .filter(|sized| sized.iter().all(is_image))
+            .unwrap_or_else(|| sized_by(FEATURES)),
+    };
+    let numbers = |dims: &Vec<usize>| dims.iter().try_fold(1, |all: usize, &size| all.checked_mul(size));
+    let all = sized.iter().try_fold(0, |all: usize, dims| all.checked_add(numbers(dims)?));
+    ensure!(
+        all.is_some_and(|all| all <= MOST_NUMBERS),
+        "inputs of shape {sized:?} are more than {MOST_NUMBERS} numbers: give a smaller --batch or --extent"
+    );
+    Ok(Feed { inputs: shapes.random(&sized, 1), batch })
 }

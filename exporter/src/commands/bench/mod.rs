@@ -36,9 +36,10 @@ pub struct Arguments {
     /// Samples in a run, where the model leaves that open
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Size of every other axis that the model leaves open
-    #[arg(long, value_name = "N", default_value_t = 224, value_parser = clap::value_parser!(u32).range(1..))]
-    extent: u32,
+    /// Size of every other axis that the model leaves open [default: 224 for images, 14 for features of more than 4
+    /// channels]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    extent: Option<u32>,
     /// Rounds measured
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -66,7 +67,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         let shapes = feed.shapes();
         let session = runtime.prepare(model, &shapes);
         let subject = session.and_then(|session| Subject::new(session, feed.inputs.clone()));
-        let place = || format!("{}: cannot be measured on inputs of shape {shapes:?}", path.display());
+        let place = || {
+            let path = path.display();
+            format!(
+                "{path}: cannot be measured on inputs of shape {shapes:?} (--batch and --extent set the sizes that it leaves open)"
+            )
+        };
         subjects.push(subject.with_context(place)?);
     }
     if let ([one, other], true) = (subjects.as_slice(), notes.is_empty())

@@ -32,6 +32,12 @@ pub fn is_meant(path: &Path) -> bool {
 /// # Errors
 /// `path` is one.
 pub fn refuse(path: &Path) -> Result<()> {
+    let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
+    ensure!(
+        ending != "npz" && ending != "npy",
+        "{}: holds arrays, not a model; give them with --inputs",
+        path.display()
+    );
     ensure!(
         !is_meant(path),
         "{}: is a checkpoint, not a model; make one of it with: isqrt-cov convert {} -o model.onnx",
