@@ -146,10 +146,13 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -
     let message = if fused.is_empty() {
         let what =
             if findings.misses.is_empty() { "covariance layer" } else { "layer that an operator computes" };
-        let doubt = findings.not_evaluated.as_ref().map_or_else(String::new, |failure| {
-            format!(". Not all of it could be evaluated, so there may be one{}: {failure}", runtime.advice())
-        });
-        format!("the model holds no {what} (evaluated in {}){doubt}", runtime.name())
+        match &findings.not_evaluated {
+            None => format!("the model holds no {what} (evaluated in {})", runtime.name()),
+            Some(failure) => format!(
+                "no {what} was found, but not all of the model could be evaluated, so there may be one{}: {failure}",
+                runtime.advice()
+            ),
+        }
     } else {
         format!("the model is converted already: it holds {}", fused_text(&fused))
     };

@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, Value, json};
 
-use super::{ProofOptions, checkpoint};
+use super::{ProofOptions, checkpoint, expected};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::progress::Progress;
 use crate::proof::compare;
@@ -44,9 +44,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let reference = Arc::new(Model::load(&arguments.reference)?.into_inlined()?);
     let candidate = Arc::new(Model::load(&arguments.candidate)?.into_inlined()?);
     let plan = arguments.proof.plan(&Signature::of(&reference)?, None)?;
-    let proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())
+    let mut proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())
         .with_context(|| format!("{}: cannot be compared", arguments.reference.display()))?;
 
+    let apart = expected::apart(&proof, arguments.proof.tolerance);
+    proof.notes.extend(apart.map(|apart| format!("{apart}: only the models are compared with each other")));
     let mut table = Table::pairs();
     table.row(["reference".to_owned(), arguments.reference.display().to_string()]);
     table.row(["candidate".to_owned(), arguments.candidate.display().to_string()]);
