@@ -77,7 +77,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         Err(error) if named || arguments.op_library.is_some() => {
             checks.push(Check { name: "ONNX Runtime", outcome: Err(error) });
         }
-        Err(error) => note = Some(format!("{error:#}")),
+        Err(error) => {
+            note = Some(format!("{error:#}"));
+            checks.extend(
+                operators.as_deref().map(|path| Check { name: "operator library", outcome: unloaded(path) }),
+            );
+        }
     }
     fields.entry("onnxruntime").or_insert(Value::Null);
 
@@ -101,6 +106,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
     let refusal = (!failed.is_empty()).then(|| Refusal { reason: "not-working", message: failed.join("; ") });
     Ok(Answer { fields, text: table.render(), refusal })
+}
+
+/// What there is to say of the operator library where nothing loads it.
+fn unloaded(operators: &Path) -> Result<String> {
+    ensure!(operators.is_file(), "{}: there is no such file", operators.display());
+    Ok(format!("{}: not loaded without ONNX Runtime", operators.display()))
 }
 
 /// What there is to say of the GPU. One that is not there, or that the kernels are not made for, is no failure.

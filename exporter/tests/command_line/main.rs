@@ -477,6 +477,15 @@ fn the_doctor_checks_tract_where_there_is_nothing_else() {
     assert_eq!(status(&ran), 0, "{ran:?}");
     let answer = object(&ran);
     assert_eq!((&answer["checks"]["tract"]["works"], &answer["onnxruntime"]), (&true.into(), &Value::Null));
+    // A library that the environment names is looked for though nothing loads it.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isqrt-cov"));
+    let ran = command
+        .args(["doctor", "--json"])
+        .env("ISQRT_COV_OP_LIBRARY", "/nowhere/op.so")
+        .env_remove("ORT_DYLIB_PATH");
+    let ran = ran.output().unwrap();
+    assert_eq!(status(&ran), 1, "{ran:?}");
+    assert!(object(&ran)["message"].as_str().unwrap().contains("/nowhere/op.so: there is no such file"));
     // Where there is a GPU it has a name; elsewhere it is said why none is used.
     let said = answer["checks"]["CUDA"]["result"].as_str().unwrap();
     match answer["gpu"]["name"].as_str() {

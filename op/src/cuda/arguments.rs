@@ -156,12 +156,14 @@ mod tests {
     use std::path::Path;
     use std::process::{Command, Stdio};
 
+    use super::super::arithmetic::Arithmetic;
+    use super::super::{read, slab};
     use super::*;
 
-    /// Has the C++ compiler compare sizes and places of fields, as the kernels' tests have them compiled.
+    /// Has the C++ compiler compare sizes, and places of fields, as the kernels' tests have them compiled.
     #[test]
     fn layouts_are_those_of_the_kernels() {
-        let mut lines = vec!["#include \"arguments.cuh\"\n".to_owned()];
+        let mut lines = vec!["#include \"measure.cuh\"\n".to_owned()];
         let mut equal = |found: &str, expected: usize| {
             lines.push(format!("static_assert({found} == {expected}, \"{found}\");\n"));
         };
@@ -201,8 +203,22 @@ mod tests {
             ("DIRECT", Form::Direct as usize),
             ("GRAM", Form::Gram as usize),
             ("COVARIANCE", Form::Covariance as usize),
+            ("READ_THREADS", read::READ_THREADS as usize),
+            ("CENTER_CHANNELS", read::CENTER_CHANNELS),
+            ("CENTER_POSITIONS", read::CENTER_POSITIONS),
+            ("LOAD_THREADS", slab::LOAD_THREADS as usize),
+            ("PRODUCT_THREADS", slab::PRODUCT_THREADS as usize),
+            ("TILE", slab::TILE),
+            ("WARP_ROOM * sizeof(float)", slab::warp_room(4) as usize),
         ] {
             equal(found, expected);
+        }
+        for (arithmetic, name) in [(Arithmetic::Plain, "Plain<float>"), (Arithmetic::Halves, "Halves")] {
+            for (alone, stages) in [(false, "STAGES"), (true, "MORE_STAGES")] {
+                let (count, bytes) = arithmetic.stages::<f32>(alone);
+                equal(&format!("{name}::{stages}"), count as usize);
+                equal(&format!("{name}::CHUNKS * 2 * {name}::SIZE"), bytes as usize);
+            }
         }
         for known in [Vectorization::Upper, Vectorization::UpperColumnMajor, Vectorization::None] {
             let name = match known {

@@ -11,8 +11,8 @@ use crate::layer::{Extent, Layout};
 /// The sizes of `kernels/read.cuh`: threads of a block, and what it has a part of.
 pub(super) const READ_THREADS: u32 = 256;
 const MOMENTS_CHANNELS: usize = 8;
-const CENTER_CHANNELS: usize = 32;
-const CENTER_POSITIONS: usize = 128;
+pub(super) const CENTER_CHANNELS: usize = 32;
+pub(super) const CENTER_POSITIONS: usize = 128;
 /// Shared memory, in bytes.
 const MOMENTS_SHARED: u32 = 2048;
 const CENTER_SHARED: u32 = 32 * 129 * 8;

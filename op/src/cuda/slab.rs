@@ -14,7 +14,7 @@ use crate::program::{Outcome, Program};
 
 /// The sizes of `kernels/measure.cuh` and `product.cuh`: threads of a block, and what it has a part of.
 const MEASURE_THREADS: u32 = 256;
-const LOAD_THREADS: u32 = 64;
+pub(super) const LOAD_THREADS: u32 = 64;
 const LOAD_SIDE: usize = 32;
 pub(super) const PRODUCT_THREADS: u32 = 256;
 pub(super) const TILE: usize = 64;
@@ -22,7 +22,7 @@ pub(super) const TILE: usize = 64;
 const MEASURE_SHARED: u32 = 2048;
 
 /// What a warp needs for its tile in the end, in bytes.
-const fn warp_room(real: u32) -> u32 {
+pub(super) const fn warp_room(real: u32) -> u32 {
     (16 + 8) * 36 * real
 }
 
