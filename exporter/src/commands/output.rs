@@ -8,11 +8,13 @@ use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 use isqrt_cov_proto::{Draft, Model, Staged};
 
+use super::checkpoint;
+
 /// Checks, before any long work, that `output`, which the user named with `option`, may be written.
 ///
 /// # Errors
 /// An output that is one of the files `read`, under whatever name; one that is a folder, a device or a link to nothing, or
-/// whose folder does not exist; one to which this program's own output goes.
+/// whose folder does not exist; one to which this program's own output goes; one that would be taken for a checkpoint.
 pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option: &str) -> Result<()> {
     for input in read {
         ensure!(
@@ -22,6 +24,11 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
             input.display()
         );
     }
+    ensure!(
+        !checkpoint::is_named(output),
+        "{}: would be taken for a checkpoint by its name; name a file with {option} that ends in .onnx",
+        output.display()
+    );
     ensure!(!output.is_dir(), "{}: is a folder; name a file in it with {option}", output.display());
     ensure!(
         !output.exists() || output.is_file(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ use crate::table::Table;
 /// Say whether two models compute the same function, on what, and how far apart they are
 ///
 /// Both are run on the same inputs, random ones and your own. Inputs and outputs correspond by name, or by position
-/// where the names differ. Exit status 0: the same; 1: they differ.
+/// where the names differ. Exit status 0: the same; 1: they differ; 2: one of them cannot be run.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   isqrt-cov validate model.onnx fused.onnx
@@ -47,6 +47,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())
         .with_context(|| format!("{}: cannot be compared", arguments.reference.display()))?;
 
+    ensure!(
+        !proof.not_run,
+        "{}: cannot be compared: {}",
+        arguments.candidate.display(),
+        proof.failure.unwrap_or_default()
+    );
     let apart = expected::apart(&proof, arguments.proof.tolerance);
     proof.notes.extend(apart.map(|apart| format!("{apart}: only the models are compared with each other")));
     let mut table = Table::pairs();

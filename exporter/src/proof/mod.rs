@@ -84,6 +84,8 @@ pub struct Proof {
     pub notes: Vec<String>,
     /// Why the models do not compute the same function; nothing where they do.
     pub failure: Option<String>,
+    /// Whether the candidate could not even be run, which is then the failure.
+    pub not_run: bool,
     /// The shapes that were run, in the order of the plan.
     cases: Vec<Case>,
     /// Whether the runtime ran a model node by node, since it does not take it whole.
@@ -116,6 +118,7 @@ pub fn compare(
         float64_error: None,
         notes: Vec::new(),
         failure: None,
+        not_run: false,
         cases: Vec::new(),
         by_node: false,
         complete: false,
@@ -254,6 +257,7 @@ impl<'a> Pair<'a> {
                 let advice = self.runtime.advice();
                 proof.failure =
                     Some(format!("the candidate does not load on {:?}{advice}: {error:#}", case.shapes));
+                proof.not_run = proof.runs == 0;
                 return Ok(());
             }
         };
@@ -265,7 +269,9 @@ impl<'a> Pair<'a> {
             let after = match converted.run(&fed) {
                 Ok(after) => after,
                 Err(error) => {
-                    proof.failure = Some(format!("the candidate fails on {name}: {error:#}"));
+                    let advice = self.runtime.advice();
+                    proof.failure = Some(format!("the candidate fails on {name}{advice}: {error:#}"));
+                    proof.not_run = proof.runs == 0;
                     return Ok(());
                 }
             };
@@ -390,6 +396,7 @@ impl Proof {
             float64_error: None,
             notes: Vec::new(),
             failure: None,
+            not_run: false,
             cases: Vec::new(),
             by_node: false,
             complete: true,

@@ -672,6 +672,37 @@ fn sizes_that_are_measured_are_held() {
     assert_eq!(answer["models"][0]["inputs"], serde_json::json!([[1, 16, 14, 14]]), "{answer}");
 }
 
+/// Models that cannot be compared do not differ.
+#[test]
+fn a_candidate_that_does_not_run_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.onnx");
+    let mut model = Model::load(graph(FUSE)).unwrap();
+    let nodes = &mut model.proto.graph.as_mut().unwrap().node;
+    nodes.iter_mut().find(|node| node.op_type() == "Relu").unwrap().op_type = Some("Rellu".to_owned());
+    std::fs::write(&path, prost::Message::encode_to_vec(&model.proto)).unwrap();
+    let ran = isqrt_cov(&arguments!["validate", graph(FUSE), path]);
+    assert_eq!(status(&ran), 2, "{ran:?}");
+    assert!(
+        String::from_utf8_lossy(&ran.stderr).contains("other.onnx: cannot be compared: the candidate"),
+        "{ran:?}"
+    );
+}
+
+/// A model under a checkpoint's name would not be read again.
+#[test]
+fn no_model_is_written_as_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("model.pth");
+    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output]);
+    assert_eq!(status(&ran), 2, "{ran:?}");
+    assert!(
+        String::from_utf8_lossy(&ran.stderr).contains("name a file with -o that ends in .onnx"),
+        "{ran:?}"
+    );
+    assert!(!output.exists());
+}
+
 /// What a file is that is not what it was taken for.
 #[test]
 fn other_files_are_told_apart() {

@@ -332,7 +332,8 @@ fn not_as_expected(trials: &[Trial], tolerance: f64) -> Refusal {
         message: format!(
             "no setting gives the outputs expected (at most {tolerance:.0e} of the greatest counts as equal), and nothing was \
              written. {} of {} tried comes nearest: {}. Perhaps `expected` is of another checkpoint, or not logits but \
-             probabilities, or the images are prepared otherwise than in training",
+             probabilities, or rounded otherwise than float32 (--tolerance allows for that), or the images are prepared otherwise \
+             than in training",
             best.map_or_else(String::new, |best| format!("{:.1e} away", best.distance())),
             trials.len(),
             best.map_or("nothing", |best| &best.name)

@@ -23,8 +23,13 @@ const ENDINGS: [&str; 5] = [".pth", ".pt", ".tar", ".safetensors", ".safetensors
 
 /// Whether `path` is to be read as a checkpoint: by what is in it or, where that tells nothing, by its name.
 pub fn is_meant(path: &Path) -> bool {
+    is_checkpoint(path) || is_named(path)
+}
+
+/// Whether the name of `path` promises a checkpoint.
+pub fn is_named(path: &Path) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    is_checkpoint(path) || ENDINGS.iter().any(|ending| name.ends_with(ending))
+    ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Refuses a checkpoint where a model is wanted.
