@@ -56,8 +56,8 @@ impl Clusters {
         self.read.min(products as u32)
     }
 
-    /// Whether the blocks of `samples` clusters of so many `blocks` have as many stages as if they were alone; none where not all of the clusters run at a time: those left over
-    /// would take as long again, and a launch for each product is then faster.
+    /// Whether the blocks of `samples` clusters of so many `blocks` have as many stages as if they were alone; none where not all of the
+    /// clusters run at a time: those left over would take as long again.
     pub(super) fn alone(&self, blocks: usize, samples: usize) -> Option<bool> {
         let [few, many] = *self.products.get(blocks)?;
         [(many, true), (few, false)]

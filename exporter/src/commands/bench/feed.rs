@@ -61,25 +61,23 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
             arguments.batch
         );
     }
+    let mut notes = Vec::new();
     if let [one, other] = models {
         // A size that one of them leaves open is what the other takes, or they would do different work.
         match shapes(&one.signature, &other.signature) {
             Ok((alignment, shapes)) => {
-                let first = feed(&shapes, arguments)?;
+                let first = feed(one.path, &shapes, arguments)?;
                 let inputs = alignment.inputs.iter().map(|&index| first.inputs[index].clone()).collect();
                 let second = Feed { inputs, batch: first.batch };
                 return Ok((vec![first, second], alignment.notes));
             }
-            Err(reason) => {
-                let note = format!(
-                    "the models do not take and give the same, so the ratio compares different work: {reason:#}"
-                );
-                let feeds = each.iter().map(|shapes| feed(shapes, arguments)).collect::<Result<_>>()?;
-                return Ok((feeds, vec![note]));
-            }
+            Err(reason) => notes.push(format!(
+                "the models do not take and give the same, so the ratio compares different work: {reason:#}"
+            )),
         }
     }
-    Ok((each.iter().map(|shapes| feed(shapes, arguments)).collect::<Result<_>>()?, Vec::new()))
+    let feeds = models.iter().zip(&each).map(|(model, shapes)| feed(model.path, shapes, arguments));
+    Ok((feeds.collect::<Result<_>>()?, notes))
 }
 
 /// How two models correspond, and the inputs that both take.
@@ -96,7 +94,11 @@ const FEATURES: usize = 14;
 /// The most numbers that are made up for a model.
 const MOST_NUMBERS: usize = 1 << 27;
 
-fn feed(shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
+/// Inputs for the model at `path`.
+///
+/// # Errors
+/// More numbers than are made up.
+fn feed(path: &Path, shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
     let batch = if shapes.open_batch() { arguments.batch as usize } else { shapes.fixed_batch() };
     let sized_by = |extent: usize| shapes.sized(batch, (extent, extent));
     let is_image = |dims: &Vec<usize>| !matches!(dims[..], [_, channels, _, _] if channels > IMAGE_CHANNELS);
@@ -110,7 +112,8 @@ fn feed(shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
     let all = sized.iter().try_fold(0, |all: usize, dims| all.checked_add(numbers(dims)?));
     ensure!(
         all.is_some_and(|all| all <= MOST_NUMBERS),
-        "inputs of shape {sized:?} are more than {MOST_NUMBERS} numbers: give a smaller --batch or --extent"
+        "{}: inputs of shape {sized:?} are more than {MOST_NUMBERS} numbers: give a smaller --batch or --extent",
+        path.display()
     );
     Ok(Feed { inputs: shapes.random(&sized, 1), batch })
 }
