@@ -156,23 +156,22 @@ impl Shapes {
             }
         }
         let shapes = Self { inputs };
-        shapes.check_size()?;
+        let extents: &[usize] = if shapes.looks_like_images() { &IMAGES } else { &FEATURES };
+        let greatest = |sizes: &[usize]| sizes.iter().copied().max().unwrap_or(1);
+        let extent = greatest(extents);
+        shapes.check(&shapes.sized(greatest(&BATCHES), (extent, larger(extent))))?;
         Ok(Ok(shapes))
     }
 
-    /// An error where the inputs are more than anybody would make up, at the greatest sizes that are tried.
-    fn check_size(&self) -> Result<()> {
-        let extents: &[usize] = if self.looks_like_images() { &IMAGES } else { &FEATURES };
-        let greatest = |sizes: &[usize]| sizes.iter().copied().max().unwrap_or(1);
-        let extent = greatest(extents);
-        let sized = self.sized(greatest(&BATCHES), (extent, larger(extent)));
+    /// An error where inputs of these shapes are more than models are run on.
+    pub fn check(&self, sized: &[Vec<usize>]) -> Result<()> {
         let mut together = 0_usize;
         for (input, dims) in self.inputs.iter().zip(sized) {
             together =
                 together.saturating_add(dims.iter().fold(1, |product, &dim| product.saturating_mul(dim)));
             ensure!(
                 together <= MOST_ELEMENTS,
-                "input `{}` of shape {dims:?} is too large to be made up: inputs may have {MOST_ELEMENTS} elements together",
+                "input `{}` of shape {dims:?} is too large: inputs may have {MOST_ELEMENTS} elements together",
                 input.name
             );
         }

@@ -1,4 +1,4 @@
-//! What models are fed while they are measured: the same inputs, where they take the same.
+//! What models are fed while they are measured: samples of the user's, or made-up ones; the same, where they take the same.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::ModelProto;
 
 use super::Arguments;
+use crate::data::{Data, Samples};
 use crate::proof::{Alignment, Shapes};
 use crate::signature::Signature;
 use crate::tensor::Tensor;
@@ -17,6 +18,8 @@ pub(super) struct Loaded<'a> {
     pub path: &'a Path,
     pub model: Arc<ModelProto>,
     signature: Signature,
+    /// The user's data for it, if there are any.
+    samples: Option<Samples>,
 }
 
 /// Inputs of a model, and how many samples they are.
@@ -33,16 +36,25 @@ impl Feed {
 }
 
 impl<'a> Loaded<'a> {
-    pub fn read(path: &'a Path) -> Result<Self> {
+    pub fn read(path: &'a Path, data: Option<&Data>) -> Result<Self> {
         let model = Arc::new(Model::load(path)?.into_inlined()?);
         let signature = Signature::of(&model).with_context(|| format!("{}", path.display()))?;
-        Ok(Self { path, model, signature })
+        let samples = data.map(|data| data.clone().fit(&signature)).transpose()?;
+        Ok(Self { path, model, signature, samples })
     }
 
     /// The inputs that it takes, whatever others do.
     fn shapes(&self) -> Result<Shapes> {
-        let own = shapes(&self.signature, &self.signature);
+        let own = self.shapes_with(self);
         Ok(own.with_context(|| format!("{}: cannot be measured", self.path.display()))?.1)
+    }
+
+    /// How another model corresponds to this one, and the inputs that both take.
+    fn shapes_with(&self, other: &Self) -> Result<(Alignment, Shapes)> {
+        let alignment = Alignment::of(&self.signature, &other.signature).map_err(anyhow::Error::msg)?;
+        let known = self.samples.as_ref().map(Samples::shapes);
+        let shapes = Shapes::agreed(&self.signature, &other.signature, &alignment, known.as_deref())?;
+        Ok((alignment, shapes.map_err(anyhow::Error::msg)?))
     }
 }
 
@@ -64,9 +76,9 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
     let mut notes = Vec::new();
     if let [one, other] = models {
         // A size that one of them leaves open is what the other takes, or they would do different work.
-        match shapes(&one.signature, &other.signature) {
+        match one.shapes_with(other) {
             Ok((alignment, shapes)) => {
-                let first = feed(one.path, &shapes, arguments)?;
+                let first = feed(one, &shapes, arguments)?;
                 let inputs = alignment.inputs.iter().map(|&index| first.inputs[index].clone()).collect();
                 let second = Feed { inputs, batch: first.batch };
                 return Ok((vec![first, second], alignment.notes));
@@ -76,44 +88,35 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
             )),
         }
     }
-    let feeds = models.iter().zip(&each).map(|(model, shapes)| feed(model.path, shapes, arguments));
+    let feeds = models.iter().zip(&each).map(|(model, shapes)| feed(model, shapes, arguments));
     Ok((feeds.collect::<Result<_>>()?, notes))
-}
-
-/// How two models correspond, and the inputs that both take.
-fn shapes(one: &Signature, other: &Signature) -> Result<(Alignment, Shapes)> {
-    let alignment = Alignment::of(one, other).map_err(anyhow::Error::msg)?;
-    let shapes = Shapes::agreed(one, other, &alignment, None)?.map_err(anyhow::Error::msg)?;
-    Ok((alignment, shapes))
 }
 
 /// Channels that an image has at most, and the sizes of images and of the features at a network's end.
 const IMAGE_CHANNELS: usize = 4;
 const IMAGE: usize = 224;
 const FEATURES: usize = 14;
-/// The most numbers that are made up for a model.
-const MOST_NUMBERS: usize = 1 << 27;
-
-/// Inputs for the model at `path`.
+/// Inputs for `model`.
 ///
 /// # Errors
-/// More numbers than are made up.
-fn feed(path: &Path, shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
+/// More numbers than a run is given.
+fn feed(model: &Loaded, shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
     let batch = if shapes.open_batch() { arguments.batch as usize } else { shapes.fixed_batch() };
     let sized_by = |extent: usize| shapes.sized(batch, (extent, extent));
     let is_image = |dims: &Vec<usize>| !matches!(dims[..], [_, channels, _, _] if channels > IMAGE_CHANNELS);
+    // Data leave no size open but the batch.
     let sized = match arguments.extent {
         Some(extent) => sized_by(extent as usize),
         None => Some(sized_by(IMAGE))
             .filter(|sized| sized.iter().all(is_image))
             .unwrap_or_else(|| sized_by(FEATURES)),
     };
-    let numbers = |dims: &Vec<usize>| dims.iter().try_fold(1, |all: usize, &size| all.checked_mul(size));
-    let all = sized.iter().try_fold(0, |all: usize, dims| all.checked_add(numbers(dims)?));
-    ensure!(
-        all.is_some_and(|all| all <= MOST_NUMBERS),
-        "{}: inputs of shape {sized:?} are more than {MOST_NUMBERS} numbers: give a smaller --batch or --extent",
-        path.display()
-    );
-    Ok(Feed { inputs: shapes.random(&sized, 1), batch })
+    shapes
+        .check(&sized)
+        .with_context(|| format!("{}: give a smaller --batch or --extent", model.path.display()))?;
+    let inputs = match &model.samples {
+        Some(samples) => samples.cut(0, batch),
+        None => shapes.random(&sized, 1),
+    };
+    Ok(Feed { inputs, batch })
 }

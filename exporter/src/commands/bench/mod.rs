@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use self::feed::{Feed, Loaded, feeds};
 use super::{checkpoint, layers};
 use crate::cli::{Answer, RuntimeKind, RuntimeOptions};
+use crate::data::Data;
 use crate::latency::{Subject, in_turns};
 use crate::progress::Progress;
 use crate::runtime::ort::OPERATORS_VARIABLE;
@@ -20,11 +21,13 @@ use crate::table::Table;
 ///
 /// Both models are loaded in one process and run in turns, so that what disturbs the one disturbs the other. A round
 /// repeats a run until it takes long enough to be measured. Handing over inputs and outputs is included. Both get the same
-/// random inputs; models that do not take and give the same are measured too, and a note says so. The column LAYERS says how
-/// many operators of ai.isqrtcov a model holds, and whether they ran or their function bodies did.
+/// inputs, random ones or the first samples of --inputs; models that do not take and give the same are measured too, and a
+/// note says so. The column LAYERS says how many operators of ai.isqrtcov a model holds, and whether they ran or their
+/// function bodies did.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   isqrt-cov bench model.onnx fused.onnx --onnxruntime /usr/lib/libonnxruntime.so --threads 1
+  isqrt-cov bench model.onnx fused.onnx --inputs test.npz --batch 32
   isqrt-cov bench fused.onnx --batch 8 --json")]
 pub struct Arguments {
     /// The model to measure: an .onnx file
@@ -40,6 +43,12 @@ pub struct Arguments {
     /// channels]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     extent: Option<u32>,
+    /// Data of your own to run on, instead of random inputs
+    ///
+    /// A .npz archive or .npy file as convert takes it. Each run takes the first --batch samples, again from the start
+    /// where there are fewer.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "extent")]
+    inputs: Option<PathBuf>,
     /// Rounds measured
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -60,7 +69,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         checkpoint::refuse(path)?;
     }
     let runtime = arguments.runtime.open_with(arguments.threads.map(|threads| threads as usize))?;
-    let loaded = paths.into_iter().map(Loaded::read).collect::<Result<Vec<_>>>()?;
+    let data = arguments.inputs.as_deref().map(Data::read).transpose()?;
+    let loaded =
+        paths.into_iter().map(|path| Loaded::read(path, data.as_ref())).collect::<Result<Vec<_>>>()?;
     let (feeds, mut notes) = feeds(&loaded, arguments)?;
     let mut subjects = Vec::new();
     for (Loaded { path, model, .. }, feed) in loaded.iter().zip(&feeds) {
@@ -69,9 +80,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         let subject = session.and_then(|session| Subject::new(session, feed.inputs.clone()));
         let place = || {
             let path = path.display();
-            format!(
-                "{path}: cannot be measured on inputs of shape {shapes:?} (--batch and --extent set the sizes that it leaves open)"
-            )
+            let sizes =
+                if data.is_some() { "" } else { " (--batch and --extent set the sizes that it leaves open)" };
+            format!("{path}: cannot be measured on inputs of shape {shapes:?}{sizes}")
         };
         subjects.push(subject.with_context(place)?);
     }
