@@ -14,8 +14,13 @@ use super::checkpoint;
 ///
 /// # Errors
 /// An output that is one of the files `read`, under whatever name; one that is a folder, a device or a link to nothing, or
-/// whose folder does not exist; one to which this program's own output goes; one that would be taken for a checkpoint.
+/// whose folder does not exist; one to which this program's own output goes, or `-`, which is meant to be that; one that
+/// would be taken for a checkpoint.
 pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option: &str) -> Result<()> {
+    ensure!(
+        output != Path::new("-"),
+        "{option} -: goes to no standard output, which no proof could come before; name a file (./- is one)"
+    );
     for input in read {
         ensure!(
             !same_file(input, output),
@@ -46,10 +51,7 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
         "{}: is where this program prints to; name another file with {option}",
         output.display()
     );
-    let folder = match output.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(output);
     ensure!(folder.is_dir(), "{}: the folder {} does not exist", output.display(), folder.display());
     Draft::new(output).with_context(|| {
         format!("{}: the folder {} cannot be written to", output.display(), folder.display())
@@ -57,12 +59,18 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
     Ok(())
 }
 
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
+}
+
 /// Whether two paths lead to one file, existing or not: through links of either kind, too.
 pub fn same_file(one: &Path, other: &Path) -> bool {
     let resolved = |path: &Path| {
         path.canonicalize().or_else(|_| {
-            let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-            Ok::<_, std::io::Error>(folder.canonicalize()?.join(path.file_name().unwrap_or_default()))
+            Ok::<_, std::io::Error>(
+                folder_of(path).canonicalize()?.join(path.file_name().unwrap_or_default()),
+            )
         })
     };
     if let (Ok(one), Ok(other)) = (resolved(one), resolved(other))
@@ -166,6 +174,7 @@ mod tests {
         assert!(
             check(&model, Path::new("/dev/null")).unwrap_err().to_string().contains("not a regular file")
         );
+        assert!(check(&model, Path::new("-")).unwrap_err().to_string().contains("./- is one"));
         let nowhere = folder.path().join("nowhere/out.onnx");
         assert!(check(&model, &nowhere).unwrap_err().to_string().contains("does not exist"));
     }

@@ -6,7 +6,7 @@ use crate::tensor::Tensor;
 /// Batch sizes tried where the model leaves them open: alone, a pair, and an odd number larger than both.
 pub(super) const BATCHES: [usize; 3] = [1, 2, 5];
 /// Seeds at the sizes after the first. A large model takes seconds a sample, and what depends on a size shows at once.
-pub(super) const SEEDS_BEYOND: usize = 2;
+const SEEDS_BEYOND: usize = 2;
 /// Samples of the user's data that run at once, beyond the batch sizes above.
 const CHUNK: usize = 32;
 /// One shape of the inputs with what is run on it.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Proof;
-use super::cases::SEEDS_BEYOND;
+use super::cases::{Case, Work};
 use crate::table::Table;
 
 impl Proof {
@@ -38,6 +38,7 @@ impl Proof {
             "function_body_max_error": self.body_error,
             "float64_max_error": self.float64_error,
             "samples": self.samples.as_ref().map(|samples| samples.count),
+            "samples_not_finite": self.samples.as_ref().map(|samples| samples.not_finite),
             "notes": self.notes,
         })
     }
@@ -118,6 +119,13 @@ impl Proof {
                 };
                 table.row(["accuracy".to_owned(), format!("{}; {}", side(0), side(1))]);
             }
+            if samples.not_finite > 0 {
+                let said = format!(
+                    "{} of the {} samples prove little: {} gives NaN or infinity on them",
+                    samples.not_finite, samples.count, sides[0]
+                );
+                table.row(["note".to_owned(), said]);
+            }
             if !samples.unused.is_empty() {
                 let unused = samples.unused.join("`, `");
                 table.row(["note".to_owned(), format!("arrays not used: `{unused}`")]);
@@ -128,19 +136,33 @@ impl Proof {
         }
     }
 
-    /// The seeds and batch sizes.
+    /// The seeds, at which batch sizes, and the user's samples.
     fn tried(&self) -> String {
-        let Some((first, others)) = self.batches.split_first() else {
-            return format!("{} seeds", self.seeds);
-        };
-        let seeds = |count: usize| if count == 1 { "1 seed".to_owned() } else { format!("{count} seeds") };
-        let mut tried = format!("{} at batch {first}", seeds(self.seeds));
-        if !others.is_empty() {
-            let others: Vec<_> = others.iter().map(usize::to_string).collect();
-            let few = seeds(self.seeds.min(SEEDS_BEYOND));
-            tried.extend([", ", &few, " at ", &others.join(" and ")]);
+        let seeds = |case: &Case| case.work.iter().filter(|work| matches!(work, Work::Seed(_))).count();
+        let counted =
+            |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let mut tried = Vec::new();
+        let (mut batches, mut others, mut sizes) = (Vec::new(), 0, 0);
+        for case in self.cases.iter().filter(|&case| seeds(case) > 0) {
+            match &tried[..] {
+                [] => tried.push(format!("{} at batch {}", counted(seeds(case), "seed"), case.batch)),
+                _ if case.batch == self.cases[0].batch => sizes += seeds(case),
+                _ => {
+                    others = seeds(case);
+                    batches.push(case.batch.to_string());
+                }
+            }
         }
-        tried
+        if others > 0 {
+            tried.push(format!("{} at {}", counted(others, "seed"), batches.join(" and ")));
+        }
+        if sizes > 0 {
+            tried.push(format!("{} at other sizes", counted(sizes, "seed")));
+        }
+        if let Some(samples) = &self.samples {
+            tried.push(counted(samples.count, "sample"));
+        }
+        tried.join(", ")
     }
 
     /// The error that 99.9 % of an output's numbers do not exceed, of the output where that is greatest.

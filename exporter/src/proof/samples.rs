@@ -16,6 +16,8 @@ pub struct SampleProof {
     pub distance: Option<[f64; 2]>,
     /// Samples that the reference and the candidate class as `labels` says, where those were given.
     pub correct: Option<[usize; 2]>,
+    /// Samples whose outputs the reference gives as NaN or infinite, which prove little.
+    pub not_finite: usize,
     /// Arrays that the model has no use for.
     pub unused: Vec<String>,
     expected: Option<Expected>,
@@ -42,6 +44,7 @@ impl SampleProof {
             count: samples.count,
             distance: expected.as_ref().map(|_| [0.0; 2]),
             correct: samples.labels.as_ref().map(|_| [0; 2]),
+            not_finite: 0,
             unused: samples.unused.clone(),
             expected,
             labels: samples.labels.clone(),
@@ -62,15 +65,20 @@ impl SampleProof {
         reference: &Tensor,
         candidate: &Tensor,
     ) -> Result<()> {
-        if self.expected.is_none() && self.labels.is_none() {
+        let dims = reference.dims();
+        if dims.first().is_none_or(|&rows| rows < valid) {
+            ensure!(
+                self.expected.is_none() && self.labels.is_none(),
+                "`expected` and `labels` need a first output with a row for each sample; its shape is {dims:?}"
+            );
             return Ok(());
         }
-        let dims = reference.dims();
-        ensure!(
-            dims.first().is_some_and(|&rows| rows >= valid),
-            "`expected` and `labels` need a first output with a row for each sample; its shape is {dims:?}"
-        );
         let per_sample: usize = dims[1..].iter().product();
+        if per_sample > 0 {
+            let rows = &reference.to_f64()[..valid * per_sample];
+            let finite = |row: &&[f64]| row.iter().all(|value| value.is_finite());
+            self.not_finite += valid - rows.chunks_exact(per_sample).filter(finite).count();
+        }
         for (model, output) in [reference, candidate].into_iter().enumerate() {
             let rows = &output.to_f64()[..valid * per_sample];
             if let (Some(expected), Some(distance)) = (&self.expected, &mut self.distance) {
@@ -140,7 +148,7 @@ mod tests {
         let padded = tensor(&[2, 2], &[1.0, 0.0, 9.0, 9.0]);
         proof.add(2, 1, &padded, &padded).unwrap();
         assert_eq!(proof.correct, Some([2, 1]));
-        assert_eq!(proof.distance, Some([0.0, 0.5]));
+        assert_eq!((proof.not_finite, proof.distance), (0, Some([0.0, 0.5])));
     }
 
     #[test]
@@ -161,7 +169,7 @@ mod tests {
         let mut proof = SampleProof::new(&samples());
         let nan = tensor(&[3, 2], &[f64::NAN; 6]);
         proof.add(0, 3, &nan, &nan).unwrap();
-        assert_eq!(proof.distance, Some([f64::INFINITY; 2]));
+        assert_eq!((proof.not_finite, proof.distance), (3, Some([f64::INFINITY; 2])));
         assert_eq!(proof.accuracy(), Some([0.0; 2]));
     }
 }

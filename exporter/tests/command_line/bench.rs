@@ -73,10 +73,7 @@ fn data_of_ones_own_are_run_on() {
         assert_eq!(model["inputs"], serde_json::json!([[4, 16, 9, 5]]), "{answer}");
     }
     for (line, said) in [
-        (
-            arguments!["bench", graph(FUSE), "--inputs", data].to_vec(),
-            "has shape [3, 16, 9, 5]",
-        ),
+        (arguments!["bench", graph(FUSE), "--inputs", data].to_vec(), "has shape [3, 16, 9, 5]"),
         (
             arguments!["bench", open, "--inputs", data, "--batch", "4294967295"].to_vec(),
             "give a smaller --batch",

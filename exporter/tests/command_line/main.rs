@@ -19,6 +19,7 @@ macro_rules! arguments {
 
 // Below the macro, which they use.
 mod bench;
+mod data;
 mod faults;
 mod inspect;
 mod repair;
@@ -493,101 +494,6 @@ fn the_doctor_checks_tract_where_there_is_nothing_else() {
         Some(name) => assert!(said.starts_with(name) && said.contains("load"), "{said}"),
         None => assert!(said.starts_with("not used: "), "{said}"),
     }
-}
-
-#[test]
-fn accuracy_is_told_before_and_after() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("fused.onnx");
-    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/digits");
-    let (model, data) = (digits.join("digits.onnx"), digits.join("test.npz"));
-    let ran = isqrt_cov(&arguments!["convert", model, "-o", output, "--inputs", data, "--json"]);
-    assert_eq!(status(&ran), 0, "{ran:?}");
-    let accuracy = &object(&ran)["accuracy"];
-    assert_eq!(accuracy["samples"], 360);
-    assert!(accuracy["before"].as_f64().unwrap() > 0.98, "{accuracy}");
-    assert_eq!(accuracy["before"], accuracy["after"]);
-    assert_eq!(object(&ran)["proof"]["batches"], serde_json::json!([1, 2, 5, 32]));
-}
-
-/// What the user knows to be right is reported, or decides, as the user says.
-#[test]
-fn outputs_that_a_graph_does_not_give_are_told_or_refused() {
-    use ndarray_npy::{NpzReader, NpzWriter};
-
-    let folder = tempfile::tempdir().unwrap();
-    let (right, wrong) = (corpus(&format!("{FUSE}.npz")), folder.path().join("wrong.npz"));
-    let mut arrays = NpzReader::new(std::fs::File::open(&right).unwrap()).unwrap();
-    let mut array = |name: &str| -> ndarray::ArrayD<f32> { arrays.by_name(name).unwrap() };
-    let mut archive = NpzWriter::new(std::fs::File::create(&wrong).unwrap());
-    archive.add_array("input", &array("input")).unwrap();
-    archive.add_array("expected", &array("expected").mapv(|value| 1.5 * value)).unwrap();
-    archive.finish().unwrap();
-    let output = folder.path().join("out.onnx");
-    let convert = |option: &str, data: &Path| {
-        let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, option, data, "--json"]);
-        let written = output.exists();
-        let _ = std::fs::remove_file(&output);
-        (status(&ran), written, object(&ran))
-    };
-    let is_told =
-        |answer: &Value| answer["proof"]["notes"].to_string().contains("3.3e-1 away from those expected");
-    let (status, written, answer) = convert("--inputs", &wrong);
-    assert!(status == 0 && written && is_told(&answer), "{answer}");
-    let (status, written, answer) = convert("--expected", &wrong);
-    assert_eq!((status, written, &answer["reason"]), (1, false, &"expected-differs".into()), "{answer}");
-    assert!(answer["message"].as_str().unwrap().contains("the original's 3.3e-1"), "{answer}");
-    for option in ["--inputs", "--expected"] {
-        let (status, written, answer) = convert(option, &right);
-        assert!(status == 0 && written && !is_told(&answer), "{option}: {answer}");
-    }
-    let (status, _, answer) = convert("--expected", &corpus("digits/test_images.npy"));
-    let message = answer["message"].as_str().unwrap();
-    assert!(status == 2 && message.contains("has no array `expected`"), "{answer}");
-}
-
-#[test]
-fn data_is_cut_to_a_fixed_batch() {
-    // 360 images do not fill the last batch of a model that takes 7 at once.
-    let folder = tempfile::tempdir().unwrap();
-    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/digits");
-    let mut model = Model::load(digits.join("digits.onnx")).unwrap();
-    let graph = model.proto.graph.as_mut().unwrap();
-    for value in graph.input.iter_mut().chain(&mut graph.output) {
-        let Some(isqrt_cov_proto::onnx::type_proto::Value::TensorType(tensor)) =
-            value.r#type.as_mut().and_then(|kind| kind.value.as_mut())
-        else {
-            panic!("a tensor")
-        };
-        tensor.shape.as_mut().unwrap().dim[0] = 7.into();
-    }
-    let fixed = folder.path().join("fixed.onnx");
-    model.save(&fixed).unwrap();
-    let data = digits.join("test.npz");
-    let ran =
-        isqrt_cov(&arguments!["validate", fixed, digits.join("digits.onnx"), "--inputs", data, "--json"]);
-    assert_eq!(status(&ran), 0, "{ran:?}");
-    let answer = object(&ran);
-    assert_eq!(answer["proof"]["batches"], serde_json::json!([7]));
-    assert_eq!(answer["accuracy"]["samples"], 360);
-    assert!(answer["accuracy"]["before"].as_f64().unwrap() > 0.98, "{answer}");
-    assert!(answer["expected"]["error_before"].as_f64().unwrap() < 1e-5, "{answer}");
-}
-
-#[test]
-fn data_that_does_not_fit_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("out.onnx");
-    let data = corpus(&format!("{MISS}.npz"));
-    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, "--inputs", data]);
-    assert_eq!(status(&ran), 2, "{ran:?}");
-    assert!(
-        error_text(&ran).contains("array `input`") && error_text(&ran).contains("[batch, 1, 8, 8]"),
-        "{ran:?}"
-    );
-    let ran = isqrt_cov(&arguments!["convert", graph(FUSE), "-o", output, "--inputs", graph(FUSE)]);
-    assert_eq!(status(&ran), 2, "{ran:?}");
-    assert!(files(&folder).is_empty());
 }
 
 #[test]
