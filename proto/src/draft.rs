@@ -43,12 +43,35 @@ impl Draft {
     }
 
     /// Where the file goes.
+    pub(crate) fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    /// Waits until the content is on the disk.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn finish(self) -> io::Result<Finished> {
+        self.file.sync_all()?;
+        Ok(Finished { file: self.file, destination: self.destination })
+    }
+}
+
+/// A file that is whole, and has no name yet. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Finished {
+    file: File,
+    destination: PathBuf,
+}
+
+impl Finished {
+    /// Where the file goes.
     #[must_use]
     pub fn destination(&self) -> &Path {
         &self.destination
     }
 
-    /// The file, to read and to write.
+    /// The file, to read.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
@@ -57,15 +80,6 @@ impl Draft {
     /// Another last component for the destination.
     pub(crate) fn rename(&mut self, name: &OsStr) {
         self.destination.set_file_name(name);
-    }
-
-    /// Waits until the content is on the disk.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn finish(self) -> io::Result<Self> {
-        self.file.sync_all()?;
-        Ok(self)
     }
 
     /// Gives the file its name. A file that has it is replaced, between two instants.
@@ -177,7 +191,7 @@ mod tests {
 
     use super::*;
 
-    fn draft(destination: &Path, content: &str) -> Draft {
+    fn draft(destination: &Path, content: &str) -> Finished {
         let mut draft = Draft::new(destination).unwrap();
         draft.write_all(content.as_bytes()).unwrap();
         draft.finish().unwrap()
@@ -245,6 +259,7 @@ mod tests {
         }
         let mut draft = Draft { file, destination: path.clone() };
         draft.write_all(b"content").unwrap();
+        let draft = draft.finish().unwrap();
         draft.commit_new().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "content");
         draft.commit().unwrap();

@@ -158,6 +158,9 @@ fn entry<'a>(tensor: &'a TensorProto, key: &'static str) -> Result<Option<&'a st
     Ok(value)
 }
 
+/// What a model's metadata calls the file with data that was written with it, so that it can go with the model.
+pub(crate) const OWN_DATA: &str = "isqrt_cov.data";
+
 /// Whether a file that another one names may be read; if not, why. A hard link cannot be told from a file but by the count of
 /// its names: whoever unpacks an archive of a stranger's may have made one to a file elsewhere.
 ///

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::content::content;
-use crate::external::ExternalFiles;
+use crate::external::{ExternalFiles, OWN_DATA};
 use crate::onnx::tensor_proto::DataLocation;
 use crate::onnx::{ModelProto, TensorProto};
 use crate::structure::{self, Refusal};
@@ -128,6 +128,7 @@ impl Model {
             }
             Ok(())
         })?;
+        proto.metadata_props.retain(|entry| entry.key() != OWN_DATA);
         Ok(proto)
     }
 }

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::draft::Draft;
+use crate::draft::{Draft, Finished};
 use crate::error::{Problem, TensorError};
-use crate::external::{self, offset_of};
+use crate::external::{self, OWN_DATA, offset_of};
 use crate::map::map;
 use crate::model::{MESSAGE_LIMIT, folder_of};
 use crate::onnx::tensor_proto::DataLocation;
@@ -38,8 +38,8 @@ const COMPARED: usize = 1 << 20;
 /// A model that is written and not yet in its place. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Staged {
-    model: Draft,
-    data: Option<Draft>,
+    model: Finished,
+    data: Option<Finished>,
     /// What was written of the larger tensors, by their place among the model's tensors.
     written: HashMap<usize, Bytes>,
     /// The files from which the data came.
@@ -52,7 +52,7 @@ impl Model {
     /// # Errors
     /// As [`Model::stage`] and [`Staged::commit`].
     pub fn save(&self, destination: impl AsRef<Path>) -> Result<(), Error> {
-        self.stage(destination)?.commit()
+        self.stage(destination)?.commit().map(drop)
     }
 
     /// Writes the model for `destination`, where it is not seen before [`Staged::commit`]. A symbolic link is followed.
@@ -168,14 +168,14 @@ impl Model {
 
 impl Staged {
     /// Gives the model its name, after its data if it has any. A model that was there is replaced, and its data removed where
-    /// that has such a name as is given here.
+    /// that was written here. What it had of other data stays, since other models may have it too, and is what comes back.
     ///
     /// # Errors
     /// A destination that cannot be replaced. What was there before is still there then.
-    pub fn commit(self) -> Result<(), Error> {
+    pub fn commit(self) -> Result<Vec<PathBuf>, Error> {
         let Self { model, data, read, .. } = self;
-        let failed = |draft: &Draft, source| Error::Write { path: draft.destination().to_owned(), source };
-        let former = former_data(model.destination());
+        let failed = |draft: &Finished, source| Error::Write { path: draft.destination().to_owned(), source };
+        let (former, others) = former_data(model.destination());
         let mut new = None;
         if let Some(data) = &data {
             match data.commit_new() {
@@ -190,7 +190,7 @@ impl Staged {
             let _ = new.map(std::fs::remove_file);
             return Err(failed(&model, error));
         }
-        let kept = data.as_ref().map(Draft::destination);
+        let kept = data.as_ref().map(Finished::destination);
         for former in former.iter().filter(|former| Some(former.as_path()) != kept) {
             if former.canonicalize().is_ok_and(|former| !read.contains(&former)) {
                 // The model is in its place; what is left over does not make that an error.
@@ -198,7 +198,10 @@ impl Staged {
             }
         }
         sync(folder_of(model.destination()));
-        Ok(())
+        let is_left = |other: &PathBuf| {
+            Some(other.as_path()) != kept && other.canonicalize().is_ok_and(|other| !read.contains(&other))
+        };
+        Ok(others.into_iter().filter(is_left).collect())
     }
 
     /// The message as the files hold it, with all external data moved into it. Where larger tensors are what was written,
@@ -207,9 +210,9 @@ impl Staged {
     /// # Errors
     /// As [`Model::load`] and [`Model::tensor`].
     pub fn read_back(&self) -> Result<ModelProto, Error> {
-        let failed = |draft: &Draft, source| Error::Read { path: draft.destination().to_owned(), source };
+        let failed = |draft: &Finished, source| Error::Read { path: draft.destination().to_owned(), source };
         let mapped =
-            |draft: &Draft| map(draft.file(), draft.destination()).map_err(|source| failed(draft, source));
+            |draft: &Finished| map(draft.file(), draft.destination()).map_err(|source| failed(draft, source));
         let content = mapped(&self.model)?;
         let mut model = Model::decode(content.clone(), self.model.destination())?;
         if let Some(data) = &self.data {
@@ -261,7 +264,7 @@ fn holds(mut file: &File, offset: u64, expected: &[u8]) -> io::Result<bool> {
 }
 
 /// Whether a file with the name of `data` has its content, and may be read as external data.
-fn holds_the_same(data: &Draft) -> bool {
+fn holds_the_same(data: &Finished) -> bool {
     let compare = || -> io::Result<bool> {
         let metadata = data.destination().symlink_metadata()?;
         if external::regular(&metadata).is_err() || metadata.len() != data.file().metadata()?.len() {
@@ -290,25 +293,37 @@ fn data_name(model: &OsStr, number: usize) -> OsString {
     name
 }
 
-/// The files with such names to which the model at `path`, if there is one, refers.
-fn former_data(path: &Path) -> Vec<PathBuf> {
-    let Ok(mut model) = Model::load(path) else { return Vec::new() };
+/// The files with data of the model at `path`, if there is one: those that were written with it, under such names, and others.
+fn former_data(path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let Ok(mut model) = Model::load(path) else { return (Vec::new(), Vec::new()) };
     let name = path.file_name().unwrap_or_default();
-    let own = |location: &str| {
+    let has_own_name = |location: &str| {
         let rest = location.strip_prefix(name.to_str()?)?.strip_suffix(".data")?;
         let number = if rest.is_empty() { 1 } else { rest.strip_prefix('.')?.parse().ok()? };
-        (data_name(name, number) == *location).then(|| path.with_file_name(location))
+        (data_name(name, number) == *location).then_some(())
     };
-    let mut files = Vec::new();
+    let mut locations = Vec::new();
     let visited: Result<(), std::convert::Infallible> = walk::tensors(&mut model.proto, &mut |tensor, _| {
-        let locations = tensor.external_data.iter().filter(|entry| entry.key() == external::LOCATION);
-        files.extend(locations.filter_map(|entry| own(entry.value())));
+        let entries = tensor.external_data.iter().filter(|entry| entry.key() == external::LOCATION);
+        locations.extend(entries.map(|entry| entry.value().to_owned()));
         Ok(())
     });
     let Ok(()) = visited;
-    files.sort();
-    files.dedup();
-    files
+    locations.sort();
+    locations.dedup();
+    let mark = model.proto.metadata_props.iter().find(|entry| entry.key() == OWN_DATA);
+    let is_own = |location: &String| {
+        mark.is_some_and(|mark| mark.value() == location) && has_own_name(location).is_some()
+    };
+    let (own, others): (Vec<String>, Vec<String>) = locations.into_iter().partition(is_own);
+    let paths = |locations: Vec<String>| -> Vec<PathBuf> {
+        locations.into_iter().map(|location| folder_of(path).join(location)).collect()
+    };
+    (paths(own), paths(others))
+}
+
+fn entry(key: &str, value: String) -> StringStringEntryProto {
+    StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) }
 }
 
 /// The file that gets a model's external data; it is created when the first data comes.
@@ -345,10 +360,6 @@ impl<'a> DataFile<'a> {
     /// Makes `tensor` refer to data in this file.
     fn refer(&self, tensor: &mut TensorProto, offset: u64, length: usize) -> Result<(), Error> {
         let location = text(&self.path)?;
-        let entry = |key: &str, value: String| StringStringEntryProto {
-            key: Some(key.to_owned()),
-            value: Some(value),
-        };
         tensor.clear_data();
         tensor.external_data = vec![
             entry(external::LOCATION, location.to_owned()),
@@ -360,8 +371,10 @@ impl<'a> DataFile<'a> {
     }
 
     /// Flushes the file to the disk, if there is one. It gets the first name that is free or that a file of the same content
-    /// has, unless that is one of those `read`; `proto`, all of whose external data it holds, then refers to that name.
-    fn finish(self, read: &[PathBuf], proto: &mut ModelProto) -> Result<Option<Draft>, Error> {
+    /// has, unless that is one of those `read`; `proto`, all of whose external data it holds, then refers to that name, and says
+    /// that it is its own.
+    fn finish(self, read: &[PathBuf], proto: &mut ModelProto) -> Result<Option<Finished>, Error> {
+        proto.metadata_props.retain(|entry| entry.key() != OWN_DATA);
         let Some(writer) = self.writer else { return Ok(None) };
         let write_error = |source| Error::Write { path: self.path.clone(), source };
         let data = writer.into_inner().map_err(io::IntoInnerError::into_error);
@@ -377,6 +390,7 @@ impl<'a> DataFile<'a> {
             }
             number += 1;
         }
+        proto.metadata_props.push(entry(OWN_DATA, text(data.destination())?.to_owned()));
         if number > 1 {
             let location = text(data.destination())?;
             walk::tensors(proto, &mut |tensor, _| {

@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use isqrt_cov_proto::onnx::{
     GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
 };
 use isqrt_cov_proto::{Error, Model};
+use prost::Message as _;
 use tempfile::{TempDir, tempdir};
 
 /// A tensor's dims and its entries of `external_data`.
@@ -44,7 +45,7 @@ fn read(model: &Model, index: usize) -> Result<Vec<f32>, Error> {
 }
 
 /// A folder `models` with a data file of the numbers 0 to 2047, beside a `secret` outside it.
-fn folder() -> (TempDir, std::path::PathBuf) {
+fn folder() -> (TempDir, PathBuf) {
     let outside = tempdir().unwrap();
     fs::write(outside.path().join("secret"), [7; 8192]).unwrap();
     let folder = outside.path().join("models");
@@ -257,6 +258,28 @@ fn data_never_takes_the_place_of_other_data() {
     fs::write(folder.join("out.onnx.data"), "own").unwrap();
     model(&folder, &[]).save(&output).unwrap();
     assert_eq!(names(&folder), ["out.onnx", "out.onnx.2.data", "out.onnx.data", "weights"]);
+}
+
+/// Whoever wrote it may have given it to other models, too.
+#[test]
+fn data_that_was_not_written_here_is_left() {
+    let (_outside, folder) = folder();
+    let (output, data) = (folder.join("out.onnx"), folder.join("out.onnx.data"));
+    fs::copy(folder.join("weights"), &data).unwrap();
+    let theirs = model(&folder, &[(&[2], &[("location", "out.onnx.data"), ("length", "8")])]);
+    fs::write(&output, theirs.proto.encode_to_vec()).unwrap();
+    fs::copy(&output, folder.join("backup.onnx")).unwrap();
+    let ours = model(&folder, &[(&[2], &[("location", "weights"), ("offset", "4096")])]);
+    assert_eq!(ours.stage(&output).unwrap().commit().unwrap(), [data]);
+    assert_eq!(read(&Model::load(folder.join("backup.onnx")).unwrap(), 0).unwrap(), [0.0, 1.0]);
+    // What was written here goes, and is not told of; and what a model without data says of none is gone.
+    assert_eq!(ours.stage(&output).unwrap().commit().unwrap(), [] as [PathBuf; 0]);
+    let loaded = Model::load(&output).unwrap();
+    assert_eq!(loaded.proto.metadata_props.len(), 1);
+    let inlined = Model::new(loaded.inlined().unwrap(), "inlined.onnx");
+    inlined.save(&output).unwrap();
+    assert_eq!(Model::load(&output).unwrap().proto.metadata_props, []);
+    assert_eq!(names(&folder), ["backup.onnx", "out.onnx", "out.onnx.data", "weights"]);
 }
 
 #[test]

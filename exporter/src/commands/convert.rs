@@ -54,7 +54,7 @@ pub struct Arguments {
     /// The model to convert: an .onnx file, or a checkpoint (.pth, .pt, .pth.tar, .safetensors or its .index.json)
     #[arg(value_hint = ValueHint::FilePath)]
     pub(super) input: PathBuf,
-    /// Where to write the converted model; one that is there is replaced, and its data with it
+    /// Where to write the converted model; one that is there is replaced, with the data that was written with it
     #[arg(short, long, value_name = "OUTPUT", value_hint = ValueHint::FilePath, required_unless_present = "dry_run")]
     output: Option<PathBuf>,
     /// Leave out the function body: the file is smaller, but runs only where the operator library is loaded
@@ -210,16 +210,14 @@ impl Arguments {
         let named = || self.proof.read_with(&self.input).chain(self.told.expected.as_deref());
         let read = || named().chain(shards.iter().map(PathBuf::as_path));
         if let Some(destination) = destination {
-            output::check(read(), destination, "-o")?;
+            output::check_model(read(), destination)?;
         }
         if let Some(report) = &self.report {
             report::Format::of(report)?;
             output::check(read(), report, "--report")?;
             if let Some(destination) = destination {
-                let data = destination.with_added_extension("data");
-                let clash = output::same_file(report, destination) || output::same_file(report, &data);
                 ensure!(
-                    !clash,
+                    !output::same_file(report, destination),
                     "{}: is where the model goes; name another file with --report",
                     report.display()
                 );
@@ -257,7 +255,7 @@ impl Arguments {
             would: self.output.as_deref(),
             report: self.report.as_deref(),
         };
-        let answer = conversion.answer(&self.input, left, !self.no_function);
+        let mut answer = conversion.answer(&self.input, left, !self.no_function);
         let report = self.report.as_ref().map(|path| {
             let content = match report::Format::of(path)? {
                 report::Format::Json => answer.to_json().to_string() + "\n",
@@ -267,11 +265,13 @@ impl Arguments {
         });
         let report = report.transpose()?;
         if let Some(model) = model.filter(|_| proven) {
-            model.commit()?;
+            model.commit(&mut answer)?;
         }
         if let Some(report) = report {
             let path = report.destination().display();
-            report.commit().with_context(|| format!("{path}: cannot be written"))?;
+            let written = written.map(|model| format!(", though the model is: {}", model.display()));
+            let failed = || format!("{path}: cannot be written{}", written.unwrap_or_default());
+            report.commit().with_context(failed)?;
         }
         Ok(answer)
     }

@@ -38,7 +38,7 @@ pub struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     checkpoint::refuse(&arguments.input)?;
-    output::check(arguments.proof.read_with(&arguments.input), &arguments.output, "-o")?;
+    output::check_model(arguments.proof.read_with(&arguments.input), &arguments.output)?;
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
     let original = Arc::new(model.inlined()?);
@@ -60,9 +60,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let nodes_after = layers::node_count(&model.proto);
     let written = Written::stage(&model, Some(&arguments.output))?;
     let proof = compare(&original, &written.proto, &*runtime, &plan, &Progress::on_terminal())?;
-    if proof.failure.is_none() {
-        written.commit()?;
-    }
     let mut table = Table::pairs();
     table.row(["operators".to_owned(), layers::fused_text(&fused)]);
     table.row(["nodes".to_owned(), format!("{nodes_before} before, {nodes_after} after")]);
@@ -73,11 +70,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         table.row(["written".to_owned(), arguments.output.display().to_string()]);
         fields.insert("output".to_owned(), json!(arguments.output));
     }
+    let is_proven = proof.failure.is_none();
     let refusal = proof.failure.map(|failure| Refusal {
         reason: "proof-failed",
         message: format!(
             "the expanded model is not proven to compute the same function, and was not written: {failure}"
         ),
     });
-    Ok(Answer { fields, text: table.render(), refusal })
+    let mut answer = Answer { fields, text: table.render(), refusal };
+    if is_proven {
+        written.commit(&mut answer)?;
+    }
+    Ok(answer)
 }

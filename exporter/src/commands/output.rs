@@ -7,15 +7,30 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 use isqrt_cov_proto::{Draft, Model, Staged};
+use serde_json::json;
 
 use super::checkpoint;
+use crate::cli::Answer;
+
+/// Checks, before any long work, that a model may be written to `output`, which the user named with -o.
+///
+/// # Errors
+/// As [`check`]; an output that would be taken for a checkpoint.
+pub fn check_model<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path) -> Result<()> {
+    check(read, output, "-o")?;
+    ensure!(
+        !checkpoint::is_named(output),
+        "{}: would be taken for a checkpoint by its name; name a file with -o that ends in .onnx",
+        output.display()
+    );
+    Ok(())
+}
 
 /// Checks, before any long work, that `output`, which the user named with `option`, may be written.
 ///
 /// # Errors
 /// An output that is one of the files `read`, under whatever name; one that is a folder, a device or a link to nothing, or
-/// whose folder does not exist; one to which this program's own output goes, or `-`, which is meant to be that; one that
-/// would be taken for a checkpoint.
+/// whose folder does not exist; one to which this program's own output goes, or `-`, which is meant to be that.
 pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option: &str) -> Result<()> {
     ensure!(
         output != Path::new("-"),
@@ -29,11 +44,6 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
             input.display()
         );
     }
-    ensure!(
-        !checkpoint::is_named(output),
-        "{}: would be taken for a checkpoint by its name; name a file with {option} that ends in .onnx",
-        output.display()
-    );
     ensure!(!output.is_dir(), "{}: is a folder; name a file in it with {option}", output.display());
     ensure!(
         !output.exists() || output.is_file(),
@@ -132,12 +142,18 @@ impl Written {
         Ok(Self { proto: Arc::new(written), staged: Some(staged) })
     }
 
-    /// Moves the model to its destination.
+    /// Moves the model to its destination, and tells `answer` what is left of the one that was there.
     ///
     /// # Errors
     /// A destination that cannot be replaced.
-    pub fn commit(self) -> Result<()> {
-        self.staged.map_or(Ok(()), Staged::commit)?;
+    pub fn commit(self, answer: &mut Answer) -> Result<()> {
+        let Some(staged) = self.staged else { return Ok(()) };
+        let left = staged.commit()?;
+        for path in &left {
+            let said = "note: data of the model that was replaced is left, since other models may need it";
+            answer.text.extend([said, ": ", &path.display().to_string(), "\n"]);
+        }
+        answer.fields.insert("data_left".to_owned(), json!(left));
         Ok(())
     }
 }

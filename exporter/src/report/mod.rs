@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use isqrt_cov_proto::Draft;
+use isqrt_cov_proto::{Draft, Finished};
 
 /// What a report is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Format {
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn stage(path: &Path, content: &str) -> Result<Draft> {
+pub fn stage(path: &Path, content: &str) -> Result<Finished> {
     let attempt = || {
         let mut draft = Draft::new(path)?;
         draft.write_all(content.as_bytes())?;
