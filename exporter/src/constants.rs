@@ -1,5 +1,6 @@
 //! The constants of a graph: initializers and the values of `Constant` nodes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use half::{bf16, f16};
@@ -13,28 +14,25 @@ const STRUCTURAL_VALUES: usize = 16;
 /// Constants by the name of their value.
 #[derive(Debug)]
 pub struct Constants<'a> {
-    tensors: HashMap<&'a str, &'a TensorProto>,
+    tensors: HashMap<&'a str, Cow<'a, TensorProto>>,
 }
 
 impl<'a> Constants<'a> {
     /// The constants of `graph`.
     #[must_use]
     pub fn new(graph: &'a GraphProto) -> Self {
-        let mut tensors: HashMap<&str, &TensorProto> =
-            graph.initializer.iter().map(|tensor| (tensor.name(), tensor)).collect();
-        for node in graph.node.iter().filter(|node| node.op_type() == "Constant") {
-            let value = node.find("value").and_then(|value| value.t.as_deref());
-            if let (Some(name), Some(tensor)) = (node.output.first(), value) {
-                tensors.insert(name, tensor);
-            }
-        }
+        let mut tensors: HashMap<&str, Cow<TensorProto>> =
+            graph.initializer.iter().map(|tensor| (tensor.name(), Cow::Borrowed(tensor))).collect();
+        let nodes =
+            graph.node.iter().filter_map(|node| Some((node.output.first()?.as_str(), node.constant()?)));
+        tensors.extend(nodes);
         Self { tensors }
     }
 
     /// The tensor of a constant.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&'a TensorProto> {
-        self.tensors.get(name).copied()
+    pub fn get(&self, name: &str) -> Option<&TensorProto> {
+        self.tensors.get(name).map(AsRef::as_ref)
     }
 
     /// Whether a constant looks like trained weights rather than like a part of a formula.
@@ -77,6 +75,8 @@ fn number<T: Element + Into<f64>>(bytes: &[u8]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
+
     use super::*;
 
     #[test]
@@ -88,5 +88,16 @@ mod tests {
         assert!(trained(&[numbers(200, 1.0), vec![0.5]].concat()));
         let halves: Vec<f16> = numbers(64, 0.25).into_iter().map(f16::from_f32).collect();
         assert!(looks_trained(&TensorProto::from_values("", &[64], &halves)));
+        // Whatever a node calls them.
+        let floats = AttributeProto {
+            floats: numbers(64, 0.1),
+            name: Some("value_floats".to_owned()),
+            ..Default::default()
+        };
+        let graph = GraphProto {
+            node: vec![NodeProto::new("Constant", &[], &["w"]).with(floats)],
+            ..Default::default()
+        };
+        assert!(Constants::new(&graph).looks_trained("w"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto};
 
 use crate::evaluate::budget::spend;
@@ -18,8 +19,8 @@ const ROUNDS: usize = 3;
 /// What a node of a function counts as.
 const NODE: usize = 1 << 12;
 
-/// The functions of a model, by domain and name.
-pub type Functions<'a> = HashMap<(&'a str, &'a str), &'a FunctionProto>;
+/// The functions of a model.
+pub type Functions<'a> = HashMap<FunctionKey<'a>, &'a FunctionProto>;
 
 /// What is known of the names that a graph reads from outside.
 type Outside<'o> = dyn Fn(&str) -> Kind + 'o;
@@ -167,7 +168,7 @@ pub fn holds(node: &NodeProto, functions: &Functions, kind: &Outside, property: 
 /// Whether a node has graphs inside, or calls a function.
 #[must_use]
 pub fn holds_nodes(node: &NodeProto, functions: &Functions) -> bool {
-    functions.contains_key(&(node.domain(), node.op_type())) || subgraphs(node).next().is_some()
+    functions.contains_key(&node.called()) || subgraphs(node).next().is_some()
 }
 
 /// A look at what nodes hold.
@@ -198,7 +199,7 @@ impl Looking<'_> {
             return None;
         }
         let given = |from: usize| node.input.iter().skip(from).map(|name| kind(name)).collect::<Vec<_>>();
-        if let Some(function) = self.functions.get(&(node.domain(), node.op_type())) {
+        if let Some(function) = self.functions.get(&node.called()) {
             // Functions that call each other are far larger than their file.
             spend(&[function.node.len(), NODE]).ok()?;
             let known: HashMap<&str, Kind> =

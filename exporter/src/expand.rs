@@ -60,11 +60,19 @@ fn free_stem(model: &ModelProto) -> String {
         names.extend(function.input.iter().chain(&function.output).map(String::as_str));
         graph::node_names(&function.node, &mut names);
     }
-    let stem =
-        |number: usize| if number == 0 { "isqrt_cov/".to_owned() } else { format!("isqrt_cov.{number}/") };
-    // Each name is in the way of one stem at most, so one of these is free.
-    let mut stems = (0..=names.len()).map(stem);
-    stems.find(|stem| !names.iter().any(|name| name.starts_with(stem))).unwrap_or_default()
+    let taken: HashSet<usize> = names.into_iter().filter_map(number_of_stem).collect();
+    match (0..).find(|number| !taken.contains(number)) {
+        None | Some(0) => format!("{STEM}/"),
+        Some(number) => format!("{STEM}.{number}/"),
+    }
+}
+
+const STEM: &str = "isqrt_cov";
+
+/// The number of the stem that a name begins with.
+fn number_of_stem(name: &str) -> Option<usize> {
+    let (number, _) = name.strip_prefix(STEM)?.split_once('/')?;
+    if number.is_empty() { Some(0) } else { number.strip_prefix('.')?.parse().ok() }
 }
 
 #[cfg(test)]
@@ -131,6 +139,19 @@ mod tests {
         assert!(
             nodes[1..].iter().all(|node| node.name() == "y" || node.name().starts_with("isqrt_cov.1/1/"))
         );
+    }
+
+    /// In one pass over the names, however many stems are taken.
+    #[test]
+    fn the_first_stem_that_is_free_is_taken() {
+        let named = |names: &[String]| {
+            model(names.iter().map(|name| NodeProto::new("Relu", &["x"], &[name])).collect())
+        };
+        assert_eq!(free_stem(&named(&[])), "isqrt_cov/");
+        let names = ["isqrt_cov.2/a", "isqrt_cov.1", "isqrt_covers/b", "isqrt_cov/c", "isqrt_cov.x/d"];
+        assert_eq!(free_stem(&named(&names.map(str::to_owned))), "isqrt_cov.1/");
+        let many: Vec<String> = (1..200_000).map(|number| format!("isqrt_cov.{number}/")).collect();
+        assert_eq!(free_stem(&named(&[vec!["isqrt_cov/".to_owned()], many].concat())), "isqrt_cov.200000/");
     }
 
     #[test]

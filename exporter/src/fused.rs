@@ -228,11 +228,7 @@ fn output_types(
         "Loop" => of_subgraphs.into_iter().skip(1).collect(),
         "Cast" => all(named("to")),
         "CastLike" => all(input(1)),
-        "Constant" => all(node.attribute.first().and_then(|attribute| match attribute.name() {
-            "value" => DataType::try_from(attribute.t.as_deref()?.data_type()).ok(),
-            "value_float" | "value_floats" => Some(DataType::Float),
-            _ => None,
-        })),
+        "Constant" => all(node.constant().and_then(|tensor| DataType::try_from(tensor.data_type()).ok())),
         "ConstantOfShape" => all(Some(
             node.find("value")
                 .and_then(|value| DataType::try_from(value.t.as_deref()?.data_type()).ok())

@@ -1,15 +1,19 @@
 //! A graph as data flow: who makes a value, who reads it, and through which values all of its data comes.
 
+mod dominators;
+
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use isqrt_cov_op::DOMAIN;
+use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 pub use isqrt_cov_proto::subgraphs;
 
 use crate::constants::{Constants, looks_trained};
 use crate::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
 use crate::zeros::{self, is_zero, makes_zero};
+use dominators::Dominators;
 
 /// A value of the graph, by its place in [`Flow::names`].
 pub type ValueId = usize;
@@ -56,10 +60,8 @@ pub struct Flow<'a> {
     bent: Vec<bool>,
     /// Whether data decide how many elements each value has.
     sized: Vec<bool>,
-    /// Each data value's immediate dominator: the nearest value through which all of its data comes.
-    dominator: Vec<Option<ValueId>>,
-    /// Distance from the root of the dominator tree.
-    depth: Vec<usize>,
+    /// The values through which all of each value's data comes.
+    dominators: Dominators,
     /// What each node reads, including what its subgraphs read from this graph.
     reads: Vec<Vec<ValueId>>,
     /// Whether anything that each node makes goes into an output of the graph. Exporters leave nodes behind that do not.
@@ -74,31 +76,32 @@ pub struct Around<'a> {
     /// Values from outside, the arguments of a function among them, with what they depend on and whether a trained weight
     /// went into them. What is not here is data.
     pub known: HashMap<&'a str, (Kind, bool)>,
-    /// Functions, by domain and name, that cannot be part of a formula: see [`closed_functions`].
-    pub closed_functions: Rc<HashSet<(&'a str, &'a str)>>,
+    /// Functions that cannot be part of a formula: see [`closed_functions`].
+    pub closed_functions: Rc<HashSet<FunctionKey<'a>>>,
     /// The model's functions.
     pub functions: Rc<Functions<'a>>,
 }
 
-/// The functions, by domain and name, whose bodies hold trained weights or a layer that is an operator already.
+/// The functions whose bodies hold trained weights or a layer that is an operator already.
 #[must_use]
-pub fn closed_functions(functions: &[FunctionProto]) -> HashSet<(&str, &str)> {
+pub fn closed_functions(functions: &[FunctionProto]) -> HashSet<FunctionKey<'_>> {
     functions_with(functions, |nodes| holds_weights(nodes) || nodes.iter().any(holds_operator))
 }
 
-/// The functions, by domain and name, of whose nodes this is true, and those that call one of them. The operators' own are none.
+/// The functions of whose nodes this is true, and those that call one of them. The operators' own are none.
 #[must_use]
 pub fn functions_with(
     functions: &[FunctionProto],
     is: impl Fn(&[NodeProto]) -> bool,
-) -> HashSet<(&str, &str)> {
+) -> HashSet<FunctionKey<'_>> {
     let others = || functions.iter().filter(|function| function.domain() != DOMAIN);
-    let name = |function| (FunctionProto::domain(function), FunctionProto::name(function));
-    let mut found: HashSet<_> = others().filter(|function| is(&function.node)).map(name).collect();
+    let mut found: HashSet<_> =
+        others().filter(|function| is(&function.node)).map(FunctionProto::key).collect();
     loop {
-        let calls = |node: &NodeProto| found.contains(&(node.domain(), node.op_type()));
+        let calls = |node: &NodeProto| found.contains(&node.called());
         let calls = |function: &&FunctionProto| function.node.iter().any(|node| any_inside(node, &calls));
-        let more: Vec<_> = others().filter(calls).map(name).filter(|name| !found.contains(name)).collect();
+        let more: Vec<_> =
+            others().filter(calls).map(FunctionProto::key).filter(|key| !found.contains(key)).collect();
         if more.is_empty() {
             return found;
         }
@@ -124,10 +127,10 @@ fn asks_caller(node: &NodeProto) -> bool {
 /// Whether a `Constant` among the nodes, or a constant of a graph inside them, looks trained.
 fn holds_weights(nodes: &[NodeProto]) -> bool {
     nodes.iter().any(|node| {
-        let own = node.op_type() == "Constant"
-            && node.find("value").and_then(|value| value.t.as_deref()).is_some_and(looks_trained);
-        own || subgraphs(node)
-            .any(|graph| graph.initializer.iter().any(looks_trained) || holds_weights(&graph.node))
+        let own = node.constant();
+        own.is_some_and(|tensor| looks_trained(&tensor))
+            || subgraphs(node)
+                .any(|graph| graph.initializer.iter().any(looks_trained) || holds_weights(&graph.node))
     })
 }
 
@@ -240,8 +243,7 @@ impl<'a> Flow<'a> {
             decided: vec![false; graph.node.len()],
             bent: Vec::new(),
             sized: Vec::new(),
-            dominator: Vec::new(),
-            depth: Vec::new(),
+            dominators: Dominators::default(),
             reads: Vec::with_capacity(graph.node.len()),
             useful: vec![false; graph.node.len()],
             order: Vec::with_capacity(graph.node.len()),
@@ -304,8 +306,7 @@ impl<'a> Flow<'a> {
             self.trained.push(false);
             self.zero.push(false);
             self.sized.push(false);
-            self.dominator.push(None);
-            self.depth.push(0);
+            self.dominators.push();
         }
         id
     }
@@ -346,7 +347,7 @@ impl<'a> Flow<'a> {
         for position in 0..self.order.len() {
             let node = self.order[position];
             let proto = &self.graph.node[node];
-            let own_constant = proto.op_type() == "Constant"
+            let own_constant = proto.is("Constant")
                 && proto.output.first().is_some_and(|name| constants.looks_trained(name));
             let mut kind = Kind::Constant;
             let mut trained = own_constant;
@@ -369,7 +370,7 @@ impl<'a> Flow<'a> {
                     Kind::Data => {
                         dominator = Some(match dominator {
                             None => Some(value),
-                            Some(other) => other.and_then(|other| self.common_dominator(other, value)),
+                            Some(other) => other.and_then(|other| self.dominators.common(other, value)),
                         });
                     }
                     Kind::Constant | Kind::Shape => trained |= self.trained[value],
@@ -384,23 +385,10 @@ impl<'a> Flow<'a> {
                 self.trained[value] = trained && kind != Kind::Data;
                 self.sized[value] = sized && kind == Kind::Data;
                 if kind == Kind::Data {
-                    self.dominator[value] = dominator.flatten();
-                    self.depth[value] = self.dominator[value].map_or(1, |parent| self.depth[parent] + 1);
+                    self.dominators.set(value, dominator.flatten());
                 }
             }
         }
-    }
-
-    fn common_dominator(&self, left: ValueId, right: ValueId) -> Option<ValueId> {
-        let (mut left, mut right) = (left, right);
-        while left != right {
-            if self.depth[left] >= self.depth[right] {
-                left = self.dominator[left]?;
-            } else {
-                right = self.dominator[right]?;
-            }
-        }
-        Some(left)
     }
 
     /// The value called `name`.
@@ -442,7 +430,7 @@ impl<'a> Flow<'a> {
 
     fn is_closed(&self, node: NodeId, around: &Around) -> bool {
         let proto = &self.graph.node[node];
-        if around.closed_functions.contains(&(proto.domain(), proto.op_type())) || asks_caller(proto) {
+        if around.closed_functions.contains(&proto.called()) || asks_caller(proto) {
             return true;
         }
         // What is multiplied for one shape and not for another is no formula.
@@ -545,13 +533,19 @@ impl<'a> Flow<'a> {
 
     /// The values through which all data of `value` comes, nearest first.
     pub fn dominators(&self, value: ValueId) -> impl Iterator<Item = ValueId> + '_ {
-        std::iter::successors(self.dominator[value], |&value| self.dominator[value])
+        self.dominators.above(value)
+    }
+
+    /// Whether all data of `value` comes through `above`, or it is that.
+    #[must_use]
+    pub fn comes_through(&self, value: ValueId, above: ValueId) -> bool {
+        self.dominators.is_within(value, above)
     }
 
     /// How many values all data of `value` comes through.
     #[must_use]
     pub fn depth(&self, value: ValueId) -> usize {
-        self.depth[value]
+        self.dominators.depth(value)
     }
 
     /// Whether a value is of use though some nodes are `gone`: it, or what others make of it, is an output or is read by a node

@@ -3,9 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
-use isqrt_cov_proto::onnx::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
-};
+use isqrt_cov_proto::FunctionKey;
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 use crate::graph::{self, Flow, ValueId, subgraphs};
 use crate::recognize::{Arrangement, Found};
@@ -53,10 +52,8 @@ pub fn apply(model: &mut ModelProto, findings: &[Found], with_function: bool) ->
         }
     }
     let called_now = called(model);
-    model.functions.retain(|function| {
-        let name = (function.domain().to_owned(), function.name().to_owned());
-        called_now.contains(&name) || !called_before.contains(&name)
-    });
+    let mut kept = called_before.into_iter().zip(called_now).map(|(before, now)| now || !before);
+    model.functions.retain(|_| kept.next().unwrap_or(true));
     if with_function {
         functions::attach(model)?;
     } else {
@@ -116,21 +113,22 @@ fn constant(tensor: TensorProto) -> NodeProto {
     NodeProto::new("Constant", &[], &[&name]).with(AttributeProto::tensor("value", tensor))
 }
 
-/// The functions, by domain and name, that the model's graphs call, directly or through others.
-fn called(model: &ModelProto) -> HashSet<(String, String)> {
-    let by_name: HashMap<(&str, &str), &FunctionProto> =
-        model.functions.iter().map(|function| ((function.domain(), function.name()), function)).collect();
-    let mut called = HashSet::new();
+/// Whether the model's graphs call each of its functions, directly or through others.
+fn called(model: &ModelProto) -> Vec<bool> {
+    let functions = model.functions.iter().enumerate();
+    let by_key: HashMap<FunctionKey, usize> =
+        functions.map(|(index, function)| (function.key(), index)).collect();
+    let mut called = vec![false; model.functions.len()];
     let mut pending: Vec<&NodeProto> = model.graph.iter().flat_map(|graph| &graph.node).collect();
     let training = model.training_info.iter();
     let training = training.flat_map(|part| part.initialization.iter().chain(&part.algorithm));
     pending.extend(training.flat_map(|graph| &graph.node));
     while let Some(node) = pending.pop() {
         pending.extend(subgraphs(node).flat_map(|graph| &graph.node));
-        if let Some(function) = by_name.get(&(node.domain(), node.op_type()))
-            && called.insert((function.domain().to_owned(), function.name().to_owned()))
+        if let Some(&function) = by_key.get(&node.called())
+            && !std::mem::replace(&mut called[function], true)
         {
-            pending.extend(&function.node);
+            pending.extend(&model.functions[function].node);
         }
     }
     called

@@ -29,15 +29,9 @@ pub fn is_zero(tensor: &TensorProto) -> bool {
 /// Whether what a node makes is 0 throughout, or next to it, where the values that `is_known` tells are.
 #[must_use]
 pub fn makes_zero(node: &NodeProto, is_known: impl Fn(&str) -> bool) -> bool {
-    let tensor = || node.find("value").and_then(|value| value.t.as_deref());
     match node.op_type() {
-        "Constant" => {
-            let number = node.find("value_float").map(|value| f64::from(value.f()));
-            let integer = node.find("value_int").map(|value| value.i() as f64);
-            tensor().is_some_and(is_zero)
-                || number.or(integer).is_some_and(|number| number.abs() <= NEXT_TO_ZERO)
-        }
-        "ConstantOfShape" => tensor().is_none_or(is_zero),
+        "Constant" => node.constant().is_some_and(|tensor| is_zero(&tensor)),
+        "ConstantOfShape" => node.find("value").and_then(|value| value.t.as_deref()).is_none_or(is_zero),
         "Expand" | "CastLike" => node.input.first().is_some_and(|name| is_known(name)),
         "Concat" => node.input.iter().all(|name| is_known(name)),
         _ if moves(node) => node.input.first().is_some_and(|name| is_known(name)) && node.input.len() <= 2,

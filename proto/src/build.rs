@@ -1,5 +1,7 @@
 //! Making messages, and reading their attributes, without spelling out every optional field.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::onnx::attribute_proto::AttributeType;
@@ -58,7 +60,29 @@ impl NodeProto {
     }
 }
 
+impl NodeProto {
+    /// The tensor of a `Constant` node; none where the function around it is to say, and for words.
+    #[must_use]
+    pub fn constant(&self) -> Option<Cow<'_, TensorProto>> {
+        let own = self.attribute.iter().filter(|_| self.is("Constant"));
+        own.filter(|own| own.ref_attr_name().is_empty()).find_map(|own| own.constant(own.name()))
+    }
+}
+
 impl AttributeProto {
+    /// The tensor that a `Constant` node gives whose attribute `name` this is.
+    #[must_use]
+    pub fn constant(&self, name: &str) -> Option<Cow<'_, TensorProto>> {
+        Some(match name {
+            "value" => Cow::Borrowed(self.t.as_deref()?),
+            "value_float" => Cow::Owned(TensorProto::scalar("", self.f())),
+            "value_int" => Cow::Owned(TensorProto::scalar("", self.i())),
+            "value_floats" => Cow::Owned(TensorProto::from_values("", &[self.floats.len()], &self.floats)),
+            "value_ints" => Cow::Owned(TensorProto::from_values("", &[self.ints.len()], &self.ints)),
+            _ => return None,
+        })
+    }
+
     fn of(name: &str, r#type: AttributeType) -> Self {
         Self { name: Some(name.to_owned()), r#type: Some(r#type.into()), ..Self::default() }
     }

@@ -25,12 +25,12 @@ pub mod onnx;
 
 pub use bytes::Bytes;
 pub use content::content;
-pub use draft::Draft;
+pub use draft::{Draft, Finished};
 pub use error::{Error, Problem, TensorError};
 pub use external::regular;
 pub use map::on_lost;
 pub use model::Model;
 pub use printable::Printable;
 pub use save::Staged;
-pub use structure::{StructureProblem, domain_of, subgraphs};
+pub use structure::{FunctionKey, StructureProblem, domain_of, subgraphs};
 pub use tensor::{Element, TensorData, bits};

@@ -75,11 +75,29 @@ pub(crate) fn check(model: &mut ModelProto) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A function's name, whole.
-type Key<'a> = (&'a str, &'a str, &'a str);
+/// What a model has one function of, and what a node calls: the domain as it is looked up, the name, and the overload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FunctionKey<'a> {
+    /// The domain; that of the standard operators is empty.
+    pub domain: &'a str,
+    name: &'a str,
+    overload: &'a str,
+}
 
-fn called(node: &NodeProto) -> Key<'_> {
-    (domain_of(node.domain()), node.op_type(), node.overload())
+impl FunctionProto {
+    /// What the function is called by.
+    #[must_use]
+    pub fn key(&self) -> FunctionKey<'_> {
+        FunctionKey { domain: domain_of(self.domain()), name: self.name(), overload: self.overload() }
+    }
+}
+
+impl NodeProto {
+    /// The function that the node calls, if the model has one of that key.
+    #[must_use]
+    pub fn called(&self) -> FunctionKey<'_> {
+        FunctionKey { domain: domain_of(self.domain()), name: self.op_type(), overload: self.overload() }
+    }
 }
 
 /// A domain of operators as it is looked up: the standard one has two names.
@@ -104,12 +122,9 @@ pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 
 /// Checks that functions end, and soon.
 fn functions(graph: &GraphProto, functions: &[FunctionProto]) -> Result<(), StructureProblem> {
-    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
+    let mut places: HashMap<FunctionKey<'_>, usize> = HashMap::new();
     for (place, function) in functions.iter().enumerate() {
-        if places
-            .insert((domain_of(function.domain()), function.name(), function.overload()), place)
-            .is_some()
-        {
+        if places.insert(function.key(), place).is_some() {
             let name = function.name().to_owned();
             return Err(StructureProblem::Twice { what: "functions", name });
         }
@@ -118,7 +133,7 @@ fn functions(graph: &GraphProto, functions: &[FunctionProto]) -> Result<(), Stru
         let (mut own, mut calls) = (0_usize, Vec::new());
         each_node(nodes, &mut |node| {
             own += 1;
-            calls.extend(places.get(&called(node)).copied());
+            calls.extend(places.get(&node.called()).copied());
         });
         (own, calls)
     };

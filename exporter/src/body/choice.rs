@@ -11,12 +11,12 @@ use super::nodes::Body;
 impl Body {
     /// The one of `layers` that the attributes of the function's caller describe.
     pub(super) fn choose(&mut self, layers: &[Layer], input: &str, output: &str) -> String {
-        let (layer, others) = match layers {
-            [layer] => return self.compute(layer, input, output),
-            [layer, others @ ..] => (layer, others),
-            [] => unreachable!("the rest of two or more layers is never empty"),
-        };
-        let condition = self.matches(layer, others);
+        if let [layer] = layers {
+            return self.compute(layer, input, output);
+        }
+        // By halves: readers allow few graphs in each other.
+        let (first, others) = layers.split_at(layers.len() / 2);
+        let condition = self.is_one_of(first, layers);
         let branch = |name: &str, layers: &[Layer]| {
             let prefix = format!("{}{name}_", self.prefix);
             let mut body = Self { nodes: Vec::new(), prefix, ..*self };
@@ -29,15 +29,34 @@ impl Body {
             };
             AttributeProto::graph(name, graph)
         };
-        let (this, other) = (branch("then_branch", &[*layer]), branch("else_branch", others));
+        let (this, other) = (branch("then_branch", first), branch("else_branch", others));
         self.push(output, NodeProto::new("If", &[&condition], &[]).with(this).with(other))
     }
 
-    /// Whether the attributes of the function's caller are those of `layer` and not of one of `others`.
-    fn matches(&mut self, layer: &Layer, others: &[Layer]) -> String {
+    /// Whether the attributes of the function's caller are those of one of `wanted`, which are among `layers`, and of no other.
+    fn is_one_of(&mut self, wanted: &[Layer], layers: &[Layer]) -> String {
+        let prefix = self.prefix.clone();
+        let mut any: Option<String> = None;
+        for (index, layer) in wanted.iter().enumerate() {
+            if index > 0 {
+                self.prefix = format!("{prefix}or_{index}_");
+            }
+            let one = self.matches(layer, layers);
+            any = Some(match any {
+                None => one,
+                Some(any) => self.add("matches", "Or", &[&any, &one]),
+            });
+        }
+        self.prefix = prefix;
+        // A function is of one layer at least.
+        any.unwrap_or_else(|| self.constant("never", &[], &[false]))
+    }
+
+    /// Whether the attributes of the function's caller are those of `layer`, as far as they differ among `layers`.
+    fn matches(&mut self, layer: &Layer, layers: &[Layer]) -> String {
         let mut all: Option<String> = None;
         for (name, value) in layer.attributes() {
-            if others.iter().all(|other| other.attributes().contains(&(name, value.clone()))) {
+            if layers.iter().all(|other| other.attributes().contains(&(name, value.clone()))) {
                 continue;
             }
             let same = self.has(name, &value);
@@ -81,5 +100,56 @@ impl Body {
             }
         };
         self.add(&format!("{name}_matches"), "Equal", &[&given, &expected])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_op::{Layer, OperatorKind};
+    use isqrt_cov_proto::onnx::tensor_proto::DataType;
+    use isqrt_cov_proto::onnx::{GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
+    use prost::Message as _;
+
+    use crate::body::function_for;
+    use crate::evaluate::{Evaluator, Precision};
+    use crate::fused::node_of;
+    use crate::tensor::{ElementType, Tensor};
+
+    /// What a node of `layer` is given by a function of `layers`.
+    fn computed(layer: &Layer, layers: &[Layer]) -> Vec<f64> {
+        let body = function_for(layers, Some(DataType::Float), 17).unwrap();
+        let ports = |name: &str, rank: usize| {
+            vec![ValueInfoProto::tensor(name, DataType::Float, (0..rank).map(|_| "d".into()))]
+        };
+        let graph = GraphProto {
+            node: vec![node_of(layer, "x", "y").in_domain("bodies")],
+            input: ports("x", 3),
+            output: ports("y", 3),
+            ..GraphProto::default()
+        };
+        let model = ModelProto {
+            opset_import: vec![OperatorSetIdProto::new("", 17)],
+            graph: Some(graph),
+            functions: vec![isqrt_cov_proto::onnx::FunctionProto {
+                domain: Some("bodies".to_owned()),
+                ..body
+            }],
+            ..ModelProto::default()
+        };
+        // As it is read again.
+        let model = ModelProto::decode(&model.encode_to_vec()[..]).unwrap();
+        let x = Tensor::from_f64(ElementType::F32, &[1, 2, 3], &[1.0, -2.0, 0.5, 3.0, 1.5, -0.25]);
+        Evaluator::new(&model, Precision::Exact, None).unwrap().run(&[x]).unwrap()[0].to_f64()
+    }
+
+    #[test]
+    fn as_many_layers_as_there_are_share_a_function() {
+        let layers: Vec<Layer> = (1..=12)
+            .flat_map(|iterations| [0.0, 0.25, 0.5].map(|epsilon| (iterations, epsilon)))
+            .map(|(iterations, epsilon)| Layer { iterations, epsilon, ..Layer::new(OperatorKind::IsqrtCov) })
+            .collect();
+        for layer in &layers {
+            assert_eq!(computed(layer, &layers), computed(layer, &[*layer]), "{layer:?}");
+        }
     }
 }

@@ -52,9 +52,14 @@ impl Data {
     /// A file that is neither `.npz` nor `.npy`, is damaged, or holds arrays of other types than numbers and truth
     /// values.
     pub fn read(path: &Path) -> Result<Self> {
-        let file =
-            File::open(path).with_context(|| format!("{}: cannot be read as arrays", path.display()))?;
-        Self::decode(file, path)
+        let place = || format!("{}: cannot be read as arrays", path.display());
+        // Looked at before it is opened, because opening a pipe waits for its other end.
+        ensure!(
+            std::fs::metadata(path).with_context(place)?.is_file(),
+            "{}: is not a regular file; expected a .npz archive or a .npy file",
+            path.display()
+        );
+        Self::decode(File::open(path).with_context(place)?, path)
     }
 
     /// Decodes arrays as if they had been read from `path`, whose ending says whether they are one or an archive.

@@ -164,6 +164,7 @@ pub(super) fn axis(axis: i64, rank: usize) -> Result<usize> {
 
 /// Axes, each at most once, in ascending order.
 pub(super) fn axes(given: &[i64], rank: usize) -> Result<Vec<usize>> {
+    ensure!(given.len() <= rank, "{} axes are given of a tensor that has {rank}", given.len());
     let mut axes = given.iter().map(|&given| axis(given, rank)).collect::<Result<Vec<_>>>()?;
     axes.sort_unstable();
     ensure!(axes.windows(2).all(|pair| pair[0] != pair[1]), "an axis is given twice in {given:?}");

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension::Value as Size;
 use ndarray::{Axis, IxDyn};
 
+use super::budget::within_half;
 use super::call::{attribute, axis, truth};
 use super::plan::{Plan, Step};
 use super::run::{Run, Setting, Values};
@@ -40,8 +41,11 @@ impl<'r, 'a> Run<'r, 'a> {
         if self.is_watched()
             && let Ok(plan) = graph(step, other)
         {
-            // A shape test decides between a layer and what stands in for it: both are to be seen.
-            drop(self.plan(plan, Vec::new(), values, setting));
+            // A shape test decides between a layer and what stands in for it: both are to be seen. However this one ends, the one that
+            // counts must still have what it takes.
+            let nodes_left = self.nodes_left;
+            drop(within_half(u64::MAX, || self.plan(plan, Vec::new(), values, setting)));
+            self.nodes_left = nodes_left;
         }
         self.plan(graph(step, taken)?, Vec::new(), values, setting)
     }

@@ -6,8 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use isqrt_cov_proto::TensorData;
-use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+};
+use isqrt_cov_proto::{TensorData, domain_of};
 use prost::Message;
 
 use super::budget::spend;
@@ -102,7 +104,7 @@ impl<'a> Fallback<'a> {
         let refers = node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty());
         let attributes = if refers { resolved.encode_to_vec() } else { Vec::new() };
         let single = single(resolved, inputs)?;
-        let made = self.run(model, std::ptr::from_ref(node).addr(), attributes, &single)?;
+        let made = self.run(model, setting.opset, std::ptr::from_ref(node).addr(), attributes, &single)?;
         let Some(activation) = activation else { return Ok(made) };
         let sum = match residual {
             Some((None, value @ Value::Tensor(_))) => {
@@ -119,6 +121,7 @@ impl<'a> Fallback<'a> {
     fn run(
         &self,
         model: &ModelProto,
+        opset: i64,
         address: usize,
         attributes: Vec<u8>,
         single: &Single,
@@ -142,7 +145,7 @@ impl<'a> Fallback<'a> {
             run(&**session)?
         } else {
             spend(&[PREPARATION])?;
-            let session = self.prepare(model, single, &key.2)?;
+            let session = self.prepare(model, opset, single, &key.2)?;
             let made = run(&*session)?;
             drop(ready);
             self.sessions.keep(key, session, single.fixed.iter().map(|tensor| tensor.raw_data().len()).sum());
@@ -165,10 +168,11 @@ impl<'a> Fallback<'a> {
         Ok(outputs)
     }
 
-    /// Makes the one node ready, as a model.
+    /// Makes the one node ready, as a model with the standard operators of that version: a function may have its own.
     fn prepare(
         &self,
         model: &ModelProto,
+        opset: i64,
         single: &Single,
         shapes: &[Vec<usize>],
     ) -> Result<Box<dyn Session>> {
@@ -181,9 +185,11 @@ impl<'a> Fallback<'a> {
             output: single.node.output.iter().filter(|name| !name.is_empty()).map(output).collect(),
             ..GraphProto::default()
         };
+        let others = model.opset_import.iter().filter(|import| !domain_of(import.domain()).is_empty());
+        let standard = OperatorSetIdProto::new("", opset);
         let model = ModelProto {
             ir_version: model.ir_version,
-            opset_import: model.opset_import.clone(),
+            opset_import: std::iter::once(standard).chain(others.cloned()).collect(),
             graph: Some(graph),
             ..ModelProto::default()
         };

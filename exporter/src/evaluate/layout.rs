@@ -5,7 +5,7 @@ use ndarray::{Axis, IxDyn, concatenate};
 
 use super::call::{Call, FOR_TRAINING, axes, axis, size, truth};
 use super::elementwise::common_shape;
-use super::value::{Array, Data, Dense, Value, array, elements, full, map_data, reshaped};
+use super::value::{Array, Data, Dense, Value, array, check_rank, elements, full, map_data, reshaped};
 use crate::tensor::ElementType;
 
 fn in_shape(input: &Dense, dims: &[usize]) -> Result<Dense> {
@@ -90,7 +90,8 @@ pub(super) fn squeeze(call: &Call) -> Result<Dense> {
 pub(super) fn unsqueeze(call: &Call) -> Result<Dense> {
     let input = call.input(0)?;
     let given = call.ints_or_input("axes", 1)?.context("there are no axes")?;
-    let rank = input.rank() + given.len();
+    // Before any time is spent on them.
+    let rank = check_rank(input.rank() + given.len())?;
     let new = axes(&given, rank)?;
     let mut old = input.dims().iter();
     let dims: Vec<usize> = (0..rank)

@@ -36,7 +36,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use isqrt_cov_proto::domain_of;
+use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
 use crate::fused::standard_opset;
@@ -80,7 +80,7 @@ pub struct Evaluator<'a> {
     opset: i64,
     functions: Vec<Function<'a>>,
     /// By domain, name and overload.
-    by_name: HashMap<(&'a str, &'a str, &'a str), usize>,
+    by_key: HashMap<FunctionKey<'a>, usize>,
     model: &'a ModelProto,
     /// Elements of the main graph's initializers.
     weights: usize,
@@ -127,13 +127,13 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Self> {
         let opset = standard_opset(&model.opset_import);
         let mut functions = Vec::with_capacity(model.functions.len());
-        let mut by_name = HashMap::new();
+        let mut by_key = HashMap::new();
         for (index, function) in model.functions.iter().enumerate() {
             let body = Plan::of_function(function, index)
                 .with_context(|| format!("function {}:{}", function.domain(), function.name()))?;
             let own = standard_opset(&function.opset_import);
             functions.push(Function { body, opset: if own == 0 { opset } else { own } });
-            by_name.insert((domain_of(function.domain()), function.name(), function.overload()), index);
+            by_key.insert(function.key(), index);
         }
         let fallback = fallback.map(Fallback::new);
         let decoded = Decoded::default();
@@ -143,7 +143,7 @@ impl<'a> Evaluator<'a> {
         };
         let weights =
             model.graph.iter().flat_map(|graph| &graph.initializer).map(count).fold(0, usize::saturating_add);
-        Ok(Self { precision, fallback, decoded, main, opset, functions, by_name, model, weights })
+        Ok(Self { precision, fallback, decoded, main, opset, functions, by_key, model, weights })
     }
 
     /// Uses what earlier evaluators of this very model, at this very place in memory, have made ready, and keeps there

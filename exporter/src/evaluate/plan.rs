@@ -1,5 +1,6 @@
 //! A graph made ready: names are places, nodes stand in an order that works, and each value's last reader is known.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -27,26 +28,18 @@ pub(super) struct Decoded(Cell<usize>);
 
 /// A constant, decoded when it is needed, and kept while there is room.
 pub(super) struct Constant<'a> {
-    tensor: ConstantTensor<'a>,
+    tensor: Cow<'a, TensorProto>,
     value: OnceLock<Value>,
 }
 
-enum ConstantTensor<'a> {
-    Of(&'a TensorProto),
-    Made(Box<TensorProto>),
-}
-
 impl<'a> Constant<'a> {
-    fn new(tensor: ConstantTensor<'a>) -> Arc<Self> {
+    fn new(tensor: Cow<'a, TensorProto>) -> Arc<Self> {
         Arc::new(Self { tensor, value: OnceLock::new() })
     }
 
     /// The tensor as the model stores it.
     pub fn proto(&self) -> &TensorProto {
-        match &self.tensor {
-            ConstantTensor::Of(tensor) => tensor,
-            ConstantTensor::Made(tensor) => tensor,
-        }
+        &self.tensor
     }
 
     /// The tensor as it is computed with.
@@ -182,7 +175,7 @@ impl<'a> Builder<'a> {
         let mut builder = Builder::new(scope, Some(graph));
         for tensor in &graph.initializer {
             let id = builder.make(tensor.name())?;
-            builder.plan.constants.insert(id, Constant::new(ConstantTensor::Of(tensor)));
+            builder.plan.constants.insert(id, Constant::new(Cow::Borrowed(tensor)));
         }
         for input in &graph.input {
             // Before IR version 4 initializers were inputs, too.
@@ -242,7 +235,7 @@ impl<'a> Builder<'a> {
             });
             let outputs =
                 made.collect::<Result<Vec<_>>>().with_context(|| format!("node `{}`", place_of(node)))?;
-            if let (Some(&Some(output)), Some(tensor)) = (outputs.first(), constant(node)) {
+            if let (Some(&Some(output)), Some(tensor)) = (outputs.first(), node.constant()) {
                 self.plan.constants.insert(output, Constant::new(tensor));
             }
             steps.push(Step {
@@ -331,45 +324,9 @@ fn sorted<'a>(steps: Vec<Step<'a>>, reads: &mut Vec<Vec<usize>>, values: usize) 
     order.into_iter().filter_map(|index| steps[index].take()).collect()
 }
 
-/// The tensor of a `Constant` node, unless the function around it is to say.
-fn constant(node: &NodeProto) -> Option<ConstantTensor<'_>> {
-    if !node.is("Constant") {
-        return None;
-    }
-    let attribute = node.attribute.iter().find(|attribute| attribute.name().starts_with("value"))?;
-    constant_of(attribute)
-}
-
-/// The tensor that the attribute of a `Constant` node describes.
-fn constant_of(attribute: &AttributeProto) -> Option<ConstantTensor<'_>> {
-    if !attribute.ref_attr_name().is_empty() {
-        return None;
-    }
-    let made = |tensor| Some(ConstantTensor::Made(Box::new(tensor)));
-    match attribute.name() {
-        "value" => attribute.t.as_deref().map(ConstantTensor::Of),
-        _ => constant_value(attribute).and_then(made),
-    }
-}
-
-/// The tensor that the attribute `value_…` of a `Constant` node describes.
-fn constant_value(attribute: &AttributeProto) -> Option<TensorProto> {
-    match attribute.name() {
-        "value_float" => Some(TensorProto::scalar("", attribute.f())),
-        "value_int" => Some(TensorProto::scalar("", attribute.i())),
-        "value_floats" => Some(TensorProto::from_values("", &[attribute.floats.len()], &attribute.floats)),
-        "value_ints" => Some(TensorProto::from_values("", &[attribute.ints.len()], &attribute.ints)),
-        _ => None,
-    }
-}
-
 /// The value of a `Constant` node whose attribute is the one that the function around it was called with.
 pub(super) fn bound_constant(name: &str, attribute: &AttributeProto) -> Result<Dense> {
-    if name == "value" {
-        return Dense::decode(attribute.t.as_deref().context("attribute `value` holds no tensor")?);
-    }
-    let named = AttributeProto { name: Some(name.to_owned()), ..attribute.clone() };
-    let tensor = constant_value(&named).with_context(|| format!("attribute `{name}` holds no number"))?;
+    let tensor = attribute.constant(name).with_context(|| format!("attribute `{name}` holds no number"))?;
     TensorData::inline(&tensor)?;
     Dense::decode(&tensor)
 }

@@ -48,7 +48,7 @@ pub(super) struct Setting<'s, 'a> {
 pub(super) struct Run<'r, 'a> {
     pub evaluator: &'r Evaluator<'a>,
     watcher: Option<&'r mut dyn Watcher>,
-    nodes_left: usize,
+    pub nodes_left: usize,
     /// Elements of the values that are alive. One that two names stand for counts twice.
     pub alive: usize,
     depth: usize,
@@ -229,7 +229,7 @@ impl<'r, 'a> Run<'r, 'a> {
         let node = step.node;
         let decoded = &self.evaluator.decoded;
         let domain = domain_of(node.domain());
-        let called = self.evaluator.by_name.get(&(domain, node.op_type(), node.overload()));
+        let called = self.evaluator.by_key.get(&node.called());
         if let Some(&function) = called.filter(|_| domain != DOMAIN) {
             let inputs = fetch_all(plan, decoded, step, values)?;
             return self.function(function, node, inputs, setting);

@@ -10,6 +10,7 @@ use isqrt_cov_proto::onnx::{
 use ndarray::ArrayD;
 
 use super::{Evaluator, Precision, Watcher};
+use crate::runtime::tract::Tract;
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -116,6 +117,42 @@ fn both_branches_are_seen_and_one_is_taken() {
     assert_eq!(seen.of(&Scope::default().inside(0, 0), "same"), [[6.0]]);
     assert_eq!(seen.of(&Scope::default().inside(0, 1), "same"), [[9.0]]);
     assert_eq!(seen.of(&Scope::default(), "x"), [[3.0]]);
+}
+
+#[test]
+fn a_branch_without_end_that_is_not_taken_takes_nothing_from_the_other() {
+    let mut model = branches();
+    let endless = counting("").graph.unwrap().node.remove(0);
+    let graph = model.graph.as_mut().unwrap();
+    let branch = graph.node[0].attribute[1].g.as_mut().unwrap();
+    branch.output[0].name = Some(endless.output[0].clone());
+    branch.node = vec![endless];
+    let inputs = [floats(&[1], &[3.0]), Tensor::Bool(ArrayD::from_elem(vec![], true))];
+    let evaluator = Evaluator::new(&model, Precision::Exact, None).unwrap();
+    assert_eq!(evaluator.watch(&inputs, &mut Everything::default()).unwrap()[0].to_f64(), [6.0]);
+}
+
+/// Before operator set 11 the sizes of a Resize were its second input.
+#[test]
+fn a_runtime_is_given_the_operator_set_of_the_function() {
+    let resize = NodeProto::new("Resize", &["x", "scales"], &["y"]);
+    let scales = constant("scales", TensorProto::from_values("", &[4], &[1.0_f32, 1.0, 2.0, 2.0]));
+    let nearest = FunctionProto {
+        name: Some("Nearest".to_owned()),
+        domain: Some("com.example".to_owned()),
+        input: vec!["x".to_owned()],
+        output: vec!["y".to_owned()],
+        node: vec![scales, resize],
+        opset_import: vec![OperatorSetIdProto::new("", 10)],
+        ..FunctionProto::default()
+    };
+    let node = NodeProto::new("Nearest", &["a"], &["b"]).in_domain("com.example");
+    let mut model = model(17, graph(vec![node], &["a"], &["b"]));
+    model.functions = vec![nearest];
+    let tract = Tract::default();
+    let evaluator = Evaluator::new(&model, Precision::Declared, Some(&tract)).unwrap();
+    let made = evaluator.run(&[floats(&[1, 1, 1, 2], &[3.0, 5.0])]).unwrap().remove(0);
+    assert_eq!((made.dims(), made.to_f64()), (&[1, 1, 2, 4][..], [3.0, 3.0, 5.0, 5.0].repeat(2)));
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Each of the elements once.
 
-use std::cmp::Ordering;
-
 use anyhow::Result;
 
 use super::call::Call;
+use super::order::ascending;
 use super::value::{Dense, Value, map_data, reshaped};
 
 /// The distinct slices along an axis, or elements: sorted, or in the order of their first appearance; where each first
@@ -20,8 +19,10 @@ pub(super) fn unique(call: &Call) -> Result<Vec<Value>> {
     let numbers = data.to_f64();
     let slices: Vec<Vec<f64>> =
         numbers.axis_iter(ndarray::Axis(along)).map(|slice| slice.iter().copied().collect()).collect();
-    let compare =
-        |&a: &usize, &b: &usize| slices[a].partial_cmp(&slices[b]).unwrap_or(Ordering::Equal).then(a.cmp(&b));
+    let differ = |a: usize, b: usize| {
+        slices[a].iter().zip(&slices[b]).map(|(&a, &b)| ascending(a, b)).find(|order| order.is_ne())
+    };
+    let compare = |&a: &usize, &b: &usize| differ(a, b).unwrap_or_else(|| a.cmp(&b));
     let mut order: Vec<usize> = (0..slices.len()).collect();
     order.sort_by(compare);
     let mut groups: Vec<Vec<usize>> = Vec::new();

@@ -114,13 +114,18 @@ pub(super) fn most() -> usize {
     MOST.get()
 }
 
-/// The number of elements that a shape has, if that many are allowed, and as many axes.
-pub(super) fn elements(dims: &[usize]) -> Result<usize> {
-    let rank = dims.len();
+/// The number of axes, if that many are allowed.
+pub(super) fn check_rank(rank: usize) -> Result<usize> {
     ensure!(
         rank <= LARGEST_RANK,
         "a tensor of {rank} axes is not evaluated: at most {LARGEST_RANK} are followed"
     );
+    Ok(rank)
+}
+
+/// The number of elements that a shape has, if that many are allowed, and as many axes.
+pub(super) fn elements(dims: &[usize]) -> Result<usize> {
+    check_rank(dims.len())?;
     let bounded = dims
         .iter()
         .filter(|&&dim| dim != 0)

@@ -83,9 +83,7 @@ fn least_precise(part: &ModelProto) -> Option<ElementType> {
             pending.extend(&graph.node);
         }
         let called =
-            part.functions.iter().enumerate().filter(|(_, function)| {
-                function.domain() == node.domain() && function.name() == node.op_type()
-            });
+            part.functions.iter().enumerate().filter(|(_, function)| function.key() == node.called());
         for (index, function) in called {
             if entered.insert(index) {
                 pending.extend(&function.node);

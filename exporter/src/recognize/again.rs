@@ -185,8 +185,7 @@ fn scope_of(original: &ModelProto, changed: &ModelProto, scope: &Scope) -> Optio
         None => None,
         Some(function) => {
             let function = changed.functions.get(function)?;
-            let name = (function.domain(), function.name());
-            Some(original.functions.iter().position(|other| (other.domain(), other.name()) == name)?)
+            Some(original.functions.iter().position(|other| other.key() == function.key())?)
         }
     };
     let mut here = Scope { function: scope.function, path: Vec::new() };

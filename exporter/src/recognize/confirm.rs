@@ -184,8 +184,7 @@ impl Search<'_> {
     fn without_shapes(&self, claim: &Claim, frozen: &[TensorProto]) -> Option<Vec<TensorProto>> {
         let seen = self.survey.get(self.places, claim.place, claim.input)?;
         let flow = &self.places[claim.place].flow;
-        let follows =
-            |value: ValueId| value == claim.input || flow.dominators(value).any(|above| above == claim.input);
+        let follows = |value: ValueId| flow.comes_through(value, claim.input);
         let is_own = |tensor: &&TensorProto| {
             let node = flow.id(tensor.name()).and_then(|value| flow.producer[value]);
             node.is_some_and(|node| flow.data_reads(node).all(follows))

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use isqrt_cov_op::DOMAIN;
+use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
 use crate::decisions::Functions;
@@ -32,24 +33,20 @@ pub struct Place<'a> {
 #[must_use]
 pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [GraphProto]) -> Vec<Place<'a>> {
     let closed_functions = closed_functions(&model.functions);
-    let by_name: HashMap<(&str, &str), usize> = model
-        .functions
-        .iter()
-        .enumerate()
-        .map(|(index, function)| ((function.domain(), function.name()), index))
-        .collect();
+    let by_key: HashMap<FunctionKey, usize> =
+        model.functions.iter().enumerate().map(|(index, function)| (function.key(), index)).collect();
     let mut calls: HashMap<usize, usize> = HashMap::new();
     let mut pending: Vec<&NodeProto> =
         graph.node.iter().chain(bodies.iter().flat_map(|body| &body.node)).collect();
     while let Some(node) = pending.pop() {
         pending.extend(subgraphs(node).flat_map(|graph| &graph.node));
-        if let Some(&called) = by_name.get(&(node.domain(), node.op_type())) {
+        if let Some(&called) = by_key.get(&node.called()) {
             *calls.entry(called).or_default() += 1;
         }
     }
     // The operators' own are no formula here.
-    let others = by_name.iter().filter(|((domain, _), _)| *domain != DOMAIN);
-    let functions: Functions = others.map(|(&name, &index)| (name, &model.functions[index])).collect();
+    let others = by_key.iter().filter(|(key, _)| key.domain != DOMAIN);
+    let functions: Functions = others.map(|(&key, &index)| (key, &model.functions[index])).collect();
     let (closed_functions, functions) = (Rc::new(closed_functions), Rc::new(functions));
     let around = |known| {
         let (closed_functions, functions) = (Rc::clone(&closed_functions), Rc::clone(&functions));
@@ -72,7 +69,7 @@ pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [Gra
                 let scope = place.scope.inside(node, index);
                 found.push(Place { scope, flow, outer: Some(next), opsets: place.opsets });
             }
-            let called = by_name.get(&(proto.domain(), proto.op_type())).copied();
+            let called = by_key.get(&proto.called()).copied();
             let Some(called) = called.filter(|_| proto.domain() != DOMAIN) else { continue };
             if !entered.insert(called) {
                 continue;

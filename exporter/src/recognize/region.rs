@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
 
 use crate::decisions::is_decision;
@@ -31,7 +32,7 @@ pub struct Region {
 /// The nodes that multiply two matrices which both come from the data, and those that have such a product inside: where a
 /// covariance or an iteration may be. `multiplying` functions have products in their bodies.
 #[must_use]
-pub fn products(flow: &Flow, multiplying: &HashSet<(&str, &str)>) -> Vec<NodeId> {
+pub fn products(flow: &Flow, multiplying: &HashSet<FunctionKey>) -> Vec<NodeId> {
     let is_data = |name: &String| flow.id(name).is_some_and(|id| flow.kind[id] == Kind::Data);
     let producer = |name: &String| Some(&flow.graph.node[flow.producer[flow.id(name)?]?]);
     let is_spread = |name: &String| {
@@ -47,7 +48,7 @@ pub fn products(flow: &Flow, multiplying: &HashSet<(&str, &str)>) -> Vec<NodeId>
     };
     let is_product = |node: &&NodeId| {
         let proto = &flow.graph.node[**node];
-        if multiplying.contains(&(proto.domain(), proto.op_type())) || subgraphs(proto).any(multiplies) {
+        if multiplying.contains(&proto.called()) || subgraphs(proto).any(multiplies) {
             return flow.outputs(**node).any(|output| flow.kind[output] == Kind::Data);
         }
         let is_of_data = proto.input.get(..2).is_some_and(|operands| operands.iter().all(is_data));
@@ -56,9 +57,9 @@ pub fn products(flow: &Flow, multiplying: &HashSet<(&str, &str)>) -> Vec<NodeId>
     flow.order.iter().filter(is_product).copied().collect()
 }
 
-/// The functions, by domain and name, that have matrix products in their bodies, or call one that has.
+/// The functions that have matrix products in their bodies, or call one that has.
 #[must_use]
-pub fn multiplying_functions(functions: &[FunctionProto]) -> HashSet<(&str, &str)> {
+pub fn multiplying_functions(functions: &[FunctionProto]) -> HashSet<FunctionKey<'_>> {
     functions_with(functions, |nodes| nodes.iter().any(|node| any_inside(node, &is_matrix_product)))
 }
 

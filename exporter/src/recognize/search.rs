@@ -220,8 +220,7 @@ impl<'a> Search<'a> {
         };
         let calls = |place: &Place| {
             let nodes = place.flow.graph.node.iter().enumerate();
-            let calls = nodes
-                .filter(|(_, node)| node.domain() == function.domain() && node.op_type() == function.name());
+            let calls = nodes.filter(|(_, node)| node.called() == function.key());
             calls.map(|(node, _)| node).collect::<Vec<_>>()
         };
         self.places

@@ -510,6 +510,12 @@ fn outputs_that_are_no_ordinary_files() {
         assert_eq!(files(&folder), before);
     }
 
+    // Nobody writes into the pipe.
+    let started = Instant::now();
+    let ran = isqrt_cov(&arguments!["validate", graph(SMALL), graph(SMALL), "--inputs", place("pipe")]);
+    assert!(error_text(&ran).contains("pipe: is not a regular file"), "{ran:?}");
+    assert!(status(&ran) == 2 && started.elapsed() < Duration::from_secs(10));
+
     // A link is followed: what it leads to is replaced, in its own folder.
     fs::write(place("folder/target.onnx"), "former").unwrap();
     symlink("folder/target.onnx", place("link.onnx")).unwrap();

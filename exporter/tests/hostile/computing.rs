@@ -245,6 +245,16 @@ pub fn large() -> Vec<Case> {
             let lower = NodeProto::new("Trilu", &["long"], &["large"]);
             ones("matrix", [1024, 1024]).into_iter().chain([axes, unsqueezed, lower]).collect()
         }),
+        computed(item, "as many axes as numbers", "", |_| {
+            let axes = NodeProto::new("Range", &["from", "to", "step"], &["axes"]);
+            let scalar = |name: &str, value: i64| {
+                let value = TensorProto::scalar("", value);
+                NodeProto::new("Constant", &[], &[name]).with(AttributeProto::tensor("value", value))
+            };
+            let unsqueezed = NodeProto::new("Unsqueeze", &["matrix", "axes"], &["large"]);
+            let numbers = [scalar("from", 0), scalar("to", 1_000_000), scalar("step", 1), axes];
+            numbers.into_iter().chain(ones("matrix", [1, 1])).chain([unsqueezed]).collect()
+        }),
         computed(item, "ConvTranspose", "", |input| {
             let shape = constant("shape", &[16, 1, 1, 1]);
             let weight = NodeProto::new("ConstantOfShape", &["shape"], &["weight"]);

@@ -1,10 +1,14 @@
 //! Layers of the corpus with a guard: what ordinary inputs never show is no part of a layer, unless it keeps a divisor from 0.
 
 use isqrt_cov::recognize::{Findings, Miss, recognize};
+use isqrt_cov::rewrite;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::OperatorKind;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
+};
 
 use super::changed::{ending_in_the_root, read_instead, read_instead_of_input};
 use super::common::{corpus, load};
@@ -90,6 +94,53 @@ fn what_data_decide_is_no_part_of_a_layer() {
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let root = findings.layers.iter().find(|found| found.layer.operator == OperatorKind::IsqrtCov);
     assert_eq!(root.map(|found| &*found.output), Some("root"), "{findings:?}");
+}
+
+/// Functions are told apart by their overload as well: the one that is called decides by data, the other one does nothing.
+#[test]
+fn a_function_is_not_taken_for_another_of_its_name() {
+    let number = |name: &str, value: f32| {
+        let tensor = TensorProto::from_values("", &[], &[value]);
+        NodeProto::new("Constant", &[], &[name]).with(AttributeProto::tensor("value", tensor))
+    };
+    let of_overload = |overload: &str, node: Vec<NodeProto>| FunctionProto {
+        domain: Some("of.test".to_owned()),
+        name: Some("Pass".to_owned()),
+        overload: Some(overload.to_owned()),
+        input: vec!["given".to_owned()],
+        output: vec!["passed".to_owned()],
+        node,
+        opset_import: vec![OperatorSetIdProto::new("", 18)],
+        ..FunctionProto::default()
+    };
+    let without_some = vec![
+        number("most", 1000.0),
+        number("nothing", 0.0),
+        NodeProto::new("Greater", &["given", "most"], &["too much"]),
+        NodeProto::new("Where", &["too much", "nothing", "given"], &["passed"]),
+    ];
+    let functions = [
+        of_overload("without some", without_some),
+        of_overload("", vec![NodeProto::new("Identity", &["given"], &["passed"])]),
+    ];
+    for (first, second) in [(0, 1), (1, 0)] {
+        let mut model = load(&corpus().join("layer/official_d16_hw7_it5_dyn18_b2.onnx"));
+        model.functions = vec![functions[first].clone(), functions[second].clone()];
+        model.opset_import.push(OperatorSetIdProto::new("of.test", 1));
+        let graph = model.graph.as_mut().unwrap();
+        let input = read_instead_of_input(graph, "passed");
+        let mut call = NodeProto::new("Pass", &[&input], &["passed"]).in_domain("of.test");
+        call.overload = Some("without some".to_owned());
+        graph.node.insert(0, call);
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let [found] = &findings.layers[..] else { panic!("{findings:?}") };
+        assert_eq!(found.input, "passed");
+        let mut fused = model.clone();
+        rewrite::apply(&mut fused, &findings.layers, false).unwrap();
+        let kept: Vec<_> = fused.functions.iter().map(FunctionProto::overload).collect();
+        let given: Vec<_> = model.functions.iter().map(FunctionProto::overload).collect();
+        assert_eq!(kept, given, "what nothing called before stays, and so does what is still called");
+    }
 }
 
 /// Adds the numbers that guards compare with.

@@ -83,7 +83,7 @@ impl<'a> Integers<'a> {
         let node = self.producers.get(name)?;
         let input = |index: usize| self.values(node.input.get(index)?, depth.checked_sub(1)?);
         match node.op_type() {
-            "Constant" => constant(node),
+            "Constant" => integers(&*node.constant()?),
             "Identity" | "Unsqueeze" | "Squeeze" | "Reshape" => input(0),
             "Cast" => {
                 let to = node.find("to")?.i();
@@ -95,16 +95,6 @@ impl<'a> Integers<'a> {
             _ => None,
         }
     }
-}
-
-fn constant(node: &NodeProto) -> Option<Vec<i64>> {
-    if let Some(value) = node.find("value_int") {
-        return Some(vec![value.i()]);
-    }
-    if let Some(values) = node.find("value_ints") {
-        return Some(values.ints.clone());
-    }
-    integers(node.find("value")?.t.as_deref()?)
 }
 
 fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
