@@ -1,19 +1,27 @@
 //! A graph as data flow: who makes a value, who reads it, and through which values all of its data comes.
 
+mod choices;
 mod dominators;
+mod nodes;
+mod reach;
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::FunctionKey;
-use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::GraphProto;
 pub use isqrt_cov_proto::subgraphs;
 
-use crate::constants::{Constants, looks_trained};
+use crate::constants::Constants;
 use crate::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
-use crate::zeros::{self, is_zero, makes_zero};
+use crate::zeros::{is_zero, makes_zero};
 use dominators::Dominators;
+pub(crate) use nodes::{any_inside, captured, holds_operator, names, node_names};
+use nodes::{asks_caller, holds_weights};
+pub use nodes::{
+    closed_functions, functions_with, is_matrix_product, moves, multiplies, producers, reads_shape_only,
+    rearranges,
+};
 
 /// A value of the graph, by its place in [`Flow::names`].
 pub type ValueId = usize;
@@ -80,143 +88,6 @@ pub struct Around<'a> {
     pub closed_functions: Rc<HashSet<FunctionKey<'a>>>,
     /// The model's functions.
     pub functions: Rc<Functions<'a>>,
-}
-
-/// The functions whose bodies hold trained weights or a layer that is an operator already.
-#[must_use]
-pub fn closed_functions(functions: &[FunctionProto]) -> HashSet<FunctionKey<'_>> {
-    functions_with(functions, |nodes| holds_weights(nodes) || nodes.iter().any(holds_operator))
-}
-
-/// The functions of whose nodes this is true, and those that call one of them. The operators' own are none.
-#[must_use]
-pub fn functions_with(
-    functions: &[FunctionProto],
-    is: impl Fn(&[NodeProto]) -> bool,
-) -> HashSet<FunctionKey<'_>> {
-    let others = || functions.iter().filter(|function| function.domain() != DOMAIN);
-    let mut found: HashSet<_> =
-        others().filter(|function| is(&function.node)).map(FunctionProto::key).collect();
-    loop {
-        let calls = |node: &NodeProto| found.contains(&node.called());
-        let calls = |function: &&FunctionProto| function.node.iter().any(|node| any_inside(node, &calls));
-        let more: Vec<_> =
-            others().filter(calls).map(FunctionProto::key).filter(|key| !found.contains(key)).collect();
-        if more.is_empty() {
-            return found;
-        }
-        found.extend(more);
-    }
-}
-
-/// Whether a node, or one in a graph inside it, is such a one.
-pub(crate) fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> bool {
-    is(node) || subgraphs(node).any(|graph| graph.node.iter().any(|node| any_inside(node, is)))
-}
-
-/// Whether a node is one of our operators, or has one in a graph inside.
-pub(crate) fn holds_operator(node: &NodeProto) -> bool {
-    any_inside(node, &|node| node.domain() == DOMAIN)
-}
-
-/// Whether a node, or one inside it, depends on attributes that only the callers of its function know.
-fn asks_caller(node: &NodeProto) -> bool {
-    any_inside(node, &|node| node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty()))
-}
-
-/// Whether a `Constant` among the nodes, or a constant of a graph inside them, looks trained.
-fn holds_weights(nodes: &[NodeProto]) -> bool {
-    nodes.iter().any(|node| {
-        let own = node.constant();
-        own.is_some_and(|tensor| looks_trained(&tensor))
-            || subgraphs(node)
-                .any(|graph| graph.initializer.iter().any(looks_trained) || holds_weights(&graph.node))
-    })
-}
-
-/// Whether a graph, or a graph inside it, multiplies matrices.
-#[must_use]
-pub fn multiplies(graph: &GraphProto) -> bool {
-    graph.node.iter().any(|node| any_inside(node, &is_matrix_product))
-}
-
-/// Whether a node multiplies matrices.
-#[must_use]
-pub fn is_matrix_product(node: &NodeProto) -> bool {
-    matches!(node.op_type(), "MatMul" | "Gemm" | "Einsum" | "FusedMatMul" | "TransposeMatMul" | "FusedGemm")
-}
-
-/// Whether a node only moves the elements of its inputs.
-#[must_use]
-pub fn moves(node: &NodeProto) -> bool {
-    let operator = node.op_type();
-    let named = [
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Concat",
-        "Identity",
-        "Cast",
-        "Slice",
-        "Split",
-    ];
-    named.contains(&operator) || operator.starts_with("Gather") || operator.starts_with("Scatter")
-}
-
-/// Whether an operator uses the shape or the type of an input, not the elements.
-#[must_use]
-pub fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
-    matches!((node.op_type(), input), ("Shape" | "Size" | "EyeLike", 0) | ("CastLike", 1))
-}
-
-/// Calls `visit` for every name that `graph`'s nodes read and do not make themselves.
-pub(crate) fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)) {
-    let mut local: HashSet<&str> = graph
-        .input
-        .iter()
-        .map(isqrt_cov_proto::onnx::ValueInfoProto::name)
-        .chain(graph.initializer.iter().map(isqrt_cov_proto::onnx::TensorProto::name))
-        .collect();
-    for node in &graph.node {
-        local.extend(node.output.iter().map(String::as_str));
-    }
-    let mut from_outside = |name: &'a str| {
-        if !name.is_empty() && !local.contains(name) {
-            visit(name);
-        }
-    };
-    for node in &graph.node {
-        node.input.iter().for_each(|name| from_outside(name));
-        for subgraph in subgraphs(node) {
-            captured(subgraph, &mut from_outside);
-        }
-    }
-    graph.output.iter().for_each(|value| from_outside(value.name()));
-}
-
-/// Adds every name that a graph, or a graph inside it, gives to a value or a node.
-pub(crate) fn names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
-    names.extend(graph.input.iter().chain(&graph.output).map(ValueInfoProto::name));
-    names.extend(graph.initializer.iter().map(TensorProto::name));
-    names.extend(graph.sparse_initializer.iter().filter_map(|tensor| Some(tensor.values.as_ref()?.name())));
-    node_names(&graph.node, names);
-}
-
-/// Adds every name that nodes, or the graphs inside them, give to a value or a node.
-pub(crate) fn node_names<'a>(nodes: &'a [NodeProto], all: &mut HashSet<&'a str>) {
-    for node in nodes {
-        all.extend(node.input.iter().chain(&node.output).map(String::as_str));
-        all.insert(node.name());
-        subgraphs(node).for_each(|graph| names(graph, all));
-    }
-}
-
-/// The node that makes each value of a graph.
-#[must_use]
-pub fn producers(graph: &GraphProto) -> HashMap<&str, &NodeProto> {
-    graph.node.iter().flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node))).collect()
 }
 
 impl<'a> Flow<'a> {
@@ -474,63 +345,6 @@ impl<'a> Flow<'a> {
         self.id(name).is_some_and(|id| self.zero[id])
     }
 
-    /// Whether a node chooses by data, and cannot be part of a formula: see [`chooses`]. What is compared with 0 may be kept from
-    /// being a divisor, and true is made of true.
-    #[must_use]
-    pub fn chooses(&self, node: NodeId) -> bool {
-        let proto = &self.graph.node[node];
-        let is_true =
-            || self.data_reads(node).all(|value| self.made_by(value).is_some_and(zeros::makes_bool));
-        chooses(proto, &|name| self.kind_of(name))
-            && !(zeros::compares(proto) && proto.input.iter().any(|name| self.is_zero(name)))
-            && !(proto.op_type() == "Cast" && is_true())
-    }
-
-    /// Whether a node compares data with 0, and what comes of it is not for infinite numbers alone.
-    #[must_use]
-    pub fn compares_with_zero(&self, node: NodeId) -> bool {
-        let proto = &self.graph.node[node];
-        zeros::compares(proto)
-            && self.data_reads(node).next().is_some()
-            && !self.outputs(node).all(|output| self.is_of_infinite(output))
-    }
-
-    /// Whether a truth is asked for only together with whether something is infinite or no number.
-    fn is_of_infinite(&self, mut value: ValueId) -> bool {
-        for _ in 0..zeros::MOST_CASTS {
-            let [reader] = self.consumers[value][..] else { return false };
-            match self.graph.node[reader].op_type() {
-                "Cast" => {}
-                "And" => {
-                    let mut others = self.data_reads(reader).filter(|&other| other != value);
-                    return others.any(|other| self.asks_for_infinite(other));
-                }
-                _ => return false,
-            }
-            let Some(output) = self.outputs(reader).next() else { return false };
-            value = output;
-        }
-        false
-    }
-
-    fn asks_for_infinite(&self, mut value: ValueId) -> bool {
-        for _ in 0..zeros::MOST_CASTS {
-            let Some(node) = self.producer[value] else { return false };
-            match self.graph.node[node].op_type() {
-                "IsInf" | "IsNaN" => return true,
-                "Cast" => {}
-                _ => return false,
-            }
-            let Some(read) = self.data_reads(node).next() else { return false };
-            value = read;
-        }
-        false
-    }
-
-    fn made_by(&self, value: ValueId) -> Option<&NodeProto> {
-        Some(&self.graph.node[self.producer[value]?])
-    }
-
     /// The values through which all data of `value` comes, nearest first.
     pub fn dominators(&self, value: ValueId) -> impl Iterator<Item = ValueId> + '_ {
         self.dominators.above(value)
@@ -547,93 +361,12 @@ impl<'a> Flow<'a> {
     pub fn depth(&self, value: ValueId) -> usize {
         self.dominators.depth(value)
     }
-
-    /// Whether a value is of use though some nodes are `gone`: it, or what others make of it, is an output or is read by a node
-    /// with weights. What is made of `stops` does not count.
-    #[must_use]
-    pub fn leads_out(&self, value: ValueId, gone: &HashSet<NodeId>, stops: &HashSet<ValueId>) -> bool {
-        let mut reached = HashSet::from([value]);
-        let mut pending = vec![value];
-        while let Some(value) = pending.pop() {
-            let readers = self.consumers[value].iter().filter(|reader| !gone.contains(reader));
-            if self.is_output[value] || readers.clone().any(|&reader| self.has_weights(reader)) {
-                return true;
-            }
-            let made = readers.flat_map(|&reader| self.outputs(reader));
-            pending.extend(made.filter(|output| {
-                self.kind[*output] == Kind::Data && !stops.contains(output) && reached.insert(*output)
-            }));
-        }
-        false
-    }
-
-    /// The nodes that would have nothing to do if nobody made `values`: those that make them, those that only they read, and
-    /// those that read one of these for no output of the graph. `keep` stays needed, but for what is among the `values`.
-    #[must_use]
-    pub fn needed_only_for(&self, values: &[ValueId], keep: &[ValueId]) -> Vec<NodeId> {
-        let [values, keep] = [values, keep].map(|ids| ids.iter().copied().collect::<HashSet<ValueId>>());
-        let mut dead = std::collections::BTreeSet::new();
-        let mut pending: Vec<NodeId> = values.iter().filter_map(|&value| self.producer[value]).collect();
-        while let Some(node) = pending.pop() {
-            let needed = self.outputs(node).any(|output| {
-                let needs = |&reader: &NodeId| self.useful[reader] && !dead.contains(&reader);
-                !values.contains(&output)
-                    && (keep.contains(&output)
-                        || self.is_output[output]
-                        || self.consumers[output].iter().any(needs))
-            });
-            if needed || !dead.insert(node) {
-                continue;
-            }
-            pending.extend(self.reads[node].iter().filter_map(|&read| self.producer[read]));
-        }
-        pending.extend(&dead);
-        while let Some(node) = pending.pop() {
-            let gone = self.outputs(node).filter(|output| !values.contains(output) && !keep.contains(output));
-            let readers = gone.flat_map(|output| &self.consumers[output]);
-            pending.extend(readers.filter(|&&reader| dead.insert(reader)));
-        }
-        dead.into_iter().collect()
-    }
-
-    /// Whether a value, perhaps moved, is multiplied with other data as a matrix.
-    #[must_use]
-    pub fn is_multiplied(&self, value: ValueId) -> bool {
-        let mut reached = HashSet::from([value]);
-        let mut pending = vec![value];
-        while let Some(value) = pending.pop() {
-            for &reader in &self.consumers[value] {
-                let node = &self.graph.node[reader];
-                if is_matrix_product(node) && !self.has_weights(reader) {
-                    return true;
-                }
-                if moves(node) {
-                    pending.extend(self.outputs(reader).filter(|&output| reached.insert(output)));
-                }
-            }
-        }
-        false
-    }
-
-    /// The nodes on the ways of data from `input` to `output`.
-    #[must_use]
-    pub fn between(&self, input: ValueId, output: ValueId) -> HashSet<NodeId> {
-        let mut nodes = HashSet::new();
-        let mut pending = vec![output];
-        while let Some(value) = pending.pop() {
-            if value != input
-                && let Some(node) = self.producer[value]
-                && nodes.insert(node)
-            {
-                pending.extend(self.data_reads(node));
-            }
-        }
-        nodes
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use isqrt_cov_proto::onnx::{NodeProto, TensorProto, ValueInfoProto};
+
     use super::*;
 
     fn graph(nodes: Vec<NodeProto>, input: &str, output: &str) -> GraphProto {

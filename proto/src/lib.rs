@@ -32,5 +32,5 @@ pub use map::on_lost;
 pub use model::Model;
 pub use printable::Printable;
 pub use save::Staged;
-pub use structure::{FunctionKey, StructureProblem, domain_of, subgraphs};
+pub use structure::{DEEPEST, FunctionKey, StructureProblem, domain_of, subgraphs};
 pub use tensor::{Element, TensorData, bits};

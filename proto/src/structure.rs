@@ -13,8 +13,9 @@ use crate::printable::Printable;
 use crate::tensor::TensorData;
 use crate::walk;
 
-/// How deep functions may call each other. Exporters make one of a module, and modules are nested some ten deep.
-const DEEPEST: usize = 64;
+/// How deep functions may call each other, and graphs and functions be evaluated in each other. Exporters make one of a module, and modules are
+/// nested some ten deep.
+pub const DEEPEST: usize = 48;
 
 /// How many nodes a model may have once every call is replaced by the function's nodes.
 const MOST: usize = 1 << 20;

@@ -6,18 +6,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
-use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::{
     AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto,
 };
+use isqrt_cov_proto::{DEEPEST, TensorData};
 use prost::Message as _;
 
 use super::value::{Dense, Value};
 use crate::fused::place_of;
 use crate::scope::Scope;
-
-/// Graphs within graphs, and calls within calls, that are followed.
-pub(super) const DEEPEST: usize = 48;
 
 /// Bytes of decoded constants that are kept, at most: in float64 a model's weights take twice their size.
 const KEPT: usize = 64 << 20;

@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_op::DOMAIN;
-use isqrt_cov_proto::domain_of;
 use isqrt_cov_proto::onnx::NodeProto;
+use isqrt_cov_proto::{DEEPEST, domain_of};
 
 use super::budget::{at_most_of_model, spend, spend_node};
 use super::call::{Bindings, Call, bound};
 use super::convolution::Convolution;
 use super::layer;
-use super::plan::{DEEPEST, Decoded, Plan, Step, bound_constant};
+use super::plan::{Decoded, Plan, Step, bound_constant};
 use super::table::{self, Operator};
 use super::value::{self, Dense, Value, bounded, declared, elements, most};
 use super::weights::{self, Weights};

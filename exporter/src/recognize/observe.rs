@@ -17,7 +17,7 @@ use super::survey::Seen;
 use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract, value_info};
-use crate::graph::{NodeId, ValueId};
+use crate::graph::{NodeId, ValueId, rearranges};
 use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto, TensorProto};
@@ -211,20 +211,9 @@ impl Subject<'_> {
     fn is_end(&self, value: ValueId) -> bool {
         let flow = &self.place.flow;
         flow.consumers[value].iter().all(|&node| {
-            let operator = flow.graph.node[node].op_type();
-            let moves = matches!(
-                operator,
-                "Reshape"
-                    | "Flatten"
-                    | "Squeeze"
-                    | "Unsqueeze"
-                    | "Transpose"
-                    | "Concat"
-                    | "Identity"
-                    | "Cast"
-                    | "Shape"
-            );
-            moves || operator.starts_with("Reduce") || flow.has_weights(node)
+            let reader = &flow.graph.node[node];
+            let summed = reader.op_type() == "Shape" || reader.op_type().starts_with("Reduce");
+            rearranges(reader) || summed || flow.has_weights(node)
         })
     }
 

@@ -61,7 +61,11 @@ pub(super) enum Order {
     Backward,
 }
 
-/// Cuts `data` at `bound(0) ≤ bound(1) ≤ … ≤ bound(tasks)` and gives each task the piece that begins at its bound.
+/// Cuts `data` at `bound(0) ≤ bound(1) ≤ … ≤ bound(tasks)` and gives each task the piece that begins at its bound. What a bound is depends on
+/// its index alone.
+///
+/// # Panics
+/// If the bounds do not ascend.
 pub(super) fn for_each_piece<T: Send + Sync>(
     executor: &dyn Executor,
     data: &mut [T],
@@ -69,11 +73,12 @@ pub(super) fn for_each_piece<T: Send + Sync>(
     bound: &(dyn Fn(usize) -> usize + Sync),
     task: &(dyn Fn(usize, &mut [T]) + Sync),
 ) {
+    assert!((0..tasks).all(|index| bound(index) <= bound(index + 1)), "the bounds of pieces ascend");
     let shared = Shared::new(data);
     for_each(executor, tasks, &|index| {
         let index = if order == Order::Backward { tasks - 1 - index } else { index };
-        // SAFETY: the bounds ascend, so pieces of different indices do not overlap, and `for_each` hands out each
-        // index once.
+        // SAFETY: the bounds ascend, as was looked at, so pieces of different indices do not overlap, and `for_each` hands out
+        // each index once.
         #[allow(unsafe_code)]
         let piece = unsafe { shared.range(bound(index)..bound(index + 1)) };
         task(index, piece);

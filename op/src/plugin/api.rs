@@ -47,8 +47,11 @@ impl From<Error> for Failure {
             Error::Driver { .. } | Error::Device { .. } | Error::Kernels { .. } | Error::Cuda { .. } => {
                 OrtErrorCode::ORT_EP_FAIL
             }
-            Error::DeviceMemory { .. } => OrtErrorCode::ORT_RUNTIME_EXCEPTION,
-            _ => OrtErrorCode::ORT_INVALID_ARGUMENT,
+            Error::Memory { .. } | Error::DeviceMemory { .. } => OrtErrorCode::ORT_RUNTIME_EXCEPTION,
+            Error::UnknownOperator(_)
+            | Error::UnknownAttribute { .. }
+            | Error::Attribute { .. }
+            | Error::Shape { .. } => OrtErrorCode::ORT_INVALID_ARGUMENT,
         };
         Self { code, message: error.to_string() }
     }

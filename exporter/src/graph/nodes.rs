@@ -1,0 +1,146 @@
+//! What can be told of a node, a function or a graph without the data flow around it.
+
+use std::collections::{HashMap, HashSet};
+
+use isqrt_cov_op::DOMAIN;
+use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::{FunctionKey, subgraphs};
+
+use crate::constants::looks_trained;
+
+/// The functions whose bodies hold trained weights or a layer that is an operator already.
+#[must_use]
+pub fn closed_functions(functions: &[FunctionProto]) -> HashSet<FunctionKey<'_>> {
+    functions_with(functions, |nodes| holds_weights(nodes) || nodes.iter().any(holds_operator))
+}
+
+/// The functions of whose nodes this is true, and those that call one of them. The operators' own are none.
+#[must_use]
+pub fn functions_with(
+    functions: &[FunctionProto],
+    is: impl Fn(&[NodeProto]) -> bool,
+) -> HashSet<FunctionKey<'_>> {
+    let others = || functions.iter().filter(|function| function.domain() != DOMAIN);
+    let mut found: HashSet<_> =
+        others().filter(|function| is(&function.node)).map(FunctionProto::key).collect();
+    loop {
+        let calls = |node: &NodeProto| found.contains(&node.called());
+        let calls = |function: &&FunctionProto| function.node.iter().any(|node| any_inside(node, &calls));
+        let more: Vec<_> =
+            others().filter(calls).map(FunctionProto::key).filter(|key| !found.contains(key)).collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+/// Whether a node, or one in a graph inside it, is such a one.
+pub(crate) fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> bool {
+    is(node) || subgraphs(node).any(|graph| graph.node.iter().any(|node| any_inside(node, is)))
+}
+
+/// Whether a node is one of our operators, or has one in a graph inside.
+pub(crate) fn holds_operator(node: &NodeProto) -> bool {
+    any_inside(node, &|node| node.domain() == DOMAIN)
+}
+
+/// Whether a node, or one inside it, depends on attributes that only the callers of its function know.
+pub(super) fn asks_caller(node: &NodeProto) -> bool {
+    any_inside(node, &|node| node.attribute.iter().any(|attribute| !attribute.ref_attr_name().is_empty()))
+}
+
+/// Whether a `Constant` among the nodes, or a constant of a graph inside them, looks trained.
+pub(super) fn holds_weights(nodes: &[NodeProto]) -> bool {
+    nodes.iter().any(|node| {
+        let own = node.constant();
+        own.is_some_and(|tensor| looks_trained(&tensor))
+            || subgraphs(node)
+                .any(|graph| graph.initializer.iter().any(looks_trained) || holds_weights(&graph.node))
+    })
+}
+
+/// Whether a graph, or a graph inside it, multiplies matrices.
+#[must_use]
+pub fn multiplies(graph: &GraphProto) -> bool {
+    graph.node.iter().any(|node| any_inside(node, &is_matrix_product))
+}
+
+/// Whether a node multiplies matrices.
+#[must_use]
+pub fn is_matrix_product(node: &NodeProto) -> bool {
+    matches!(node.op_type(), "MatMul" | "Gemm" | "Einsum" | "FusedMatMul" | "TransposeMatMul" | "FusedGemm")
+}
+
+/// Whether a node gives all elements of its inputs, in another arrangement perhaps.
+#[must_use]
+pub fn rearranges(node: &NodeProto) -> bool {
+    matches!(
+        node.op_type(),
+        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Concat" | "Identity" | "Cast"
+    )
+}
+
+/// Whether a node only moves the elements of its inputs, or some of them.
+#[must_use]
+pub fn moves(node: &NodeProto) -> bool {
+    let operator = node.op_type();
+    rearranges(node)
+        || matches!(operator, "Slice" | "Split")
+        || operator.starts_with("Gather")
+        || operator.starts_with("Scatter")
+}
+
+/// Whether an operator uses the shape or the type of an input, not the elements.
+#[must_use]
+pub fn reads_shape_only(node: &NodeProto, input: usize) -> bool {
+    matches!((node.op_type(), input), ("Shape" | "Size" | "EyeLike", 0) | ("CastLike", 1))
+}
+
+/// Calls `visit` for every name that `graph`'s nodes read and do not make themselves.
+pub(crate) fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)) {
+    let mut local: HashSet<&str> = graph
+        .input
+        .iter()
+        .map(ValueInfoProto::name)
+        .chain(graph.initializer.iter().map(TensorProto::name))
+        .collect();
+    for node in &graph.node {
+        local.extend(node.output.iter().map(String::as_str));
+    }
+    let mut from_outside = |name: &'a str| {
+        if !name.is_empty() && !local.contains(name) {
+            visit(name);
+        }
+    };
+    for node in &graph.node {
+        node.input.iter().for_each(|name| from_outside(name));
+        for subgraph in subgraphs(node) {
+            captured(subgraph, &mut from_outside);
+        }
+    }
+    graph.output.iter().for_each(|value| from_outside(value.name()));
+}
+
+/// Adds every name that a graph, or a graph inside it, gives to a value or a node.
+pub(crate) fn names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
+    names.extend(graph.input.iter().chain(&graph.output).map(ValueInfoProto::name));
+    names.extend(graph.initializer.iter().map(TensorProto::name));
+    names.extend(graph.sparse_initializer.iter().filter_map(|tensor| Some(tensor.values.as_ref()?.name())));
+    node_names(&graph.node, names);
+}
+
+/// Adds every name that nodes, or the graphs inside them, give to a value or a node.
+pub(crate) fn node_names<'a>(nodes: &'a [NodeProto], all: &mut HashSet<&'a str>) {
+    for node in nodes {
+        all.extend(node.input.iter().chain(&node.output).map(String::as_str));
+        all.insert(node.name());
+        subgraphs(node).for_each(|graph| names(graph, all));
+    }
+}
+
+/// The node that makes each value of a graph.
+#[must_use]
+pub fn producers(graph: &GraphProto) -> HashMap<&str, &NodeProto> {
+    graph.node.iter().flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node))).collect()
+}
