@@ -14,6 +14,7 @@ pub mod extract;
 pub mod functions;
 pub mod fused;
 pub mod graph;
+pub mod held;
 pub mod latency;
 pub mod progress;
 pub mod proof;

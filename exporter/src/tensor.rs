@@ -20,6 +20,12 @@ pub enum Tensor {
     I64(ArrayD<i64>),
     /// int32
     I32(ArrayD<i32>),
+    /// uint32
+    U32(ArrayD<u32>),
+    /// int16
+    I16(ArrayD<i16>),
+    /// uint16
+    U16(ArrayD<u16>),
     /// uint8
     U8(ArrayD<u8>),
     /// int8
@@ -37,6 +43,10 @@ pub enum ElementType {
     U8 = 2,
     /// int8
     I8 = 3,
+    /// uint16
+    U16 = 4,
+    /// int16
+    I16 = 5,
     /// int32
     I32 = 6,
     /// int64
@@ -47,6 +57,8 @@ pub enum ElementType {
     F16 = 10,
     /// float64
     F64 = 11,
+    /// uint32
+    U32 = 12,
     /// bfloat16
     BF16 = 16,
 }
@@ -57,6 +69,9 @@ impl From<ElementType> for DataType {
             ElementType::F32 => Self::Float,
             ElementType::U8 => Self::Uint8,
             ElementType::I8 => Self::Int8,
+            ElementType::U16 => Self::Uint16,
+            ElementType::I16 => Self::Int16,
+            ElementType::U32 => Self::Uint32,
             ElementType::I32 => Self::Int32,
             ElementType::I64 => Self::Int64,
             ElementType::Bool => Self::Bool,
@@ -71,8 +86,9 @@ impl ElementType {
     /// The type with this number in `TensorProto.DataType`, if a [`Tensor`] can hold it.
     #[must_use]
     pub fn from_onnx(number: i32) -> Option<Self> {
-        use ElementType::{BF16, Bool, F16, F32, F64, I8, I32, I64, U8};
-        [F32, U8, I8, I32, I64, Bool, F16, F64, BF16].into_iter().find(|element| element.onnx() == number)
+        use ElementType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32};
+        let all = [F32, U8, I8, U16, I16, I32, I64, Bool, F16, F64, U32, BF16];
+        all.into_iter().find(|element| element.onnx() == number)
     }
 
     /// Its number in `TensorProto.DataType`.
@@ -94,6 +110,9 @@ impl ElementType {
             Self::F32 => "float",
             Self::U8 => "uint8",
             Self::I8 => "int8",
+            Self::U16 => "uint16",
+            Self::I16 => "int16",
+            Self::U32 => "uint32",
             Self::I32 => "int32",
             Self::I64 => "int64",
             Self::Bool => "bool",
@@ -115,6 +134,9 @@ macro_rules! with_array {
             $crate::tensor::Tensor::BF16($array) => $body,
             $crate::tensor::Tensor::I64($array) => $body,
             $crate::tensor::Tensor::I32($array) => $body,
+            $crate::tensor::Tensor::U32($array) => $body,
+            $crate::tensor::Tensor::I16($array) => $body,
+            $crate::tensor::Tensor::U16($array) => $body,
             $crate::tensor::Tensor::U8($array) => $body,
             $crate::tensor::Tensor::I8($array) => $body,
             $crate::tensor::Tensor::Bool($array) => $body,
@@ -139,6 +161,9 @@ impl Tensor {
             Self::BF16(_) => ElementType::BF16,
             Self::I64(_) => ElementType::I64,
             Self::I32(_) => ElementType::I32,
+            Self::U32(_) => ElementType::U32,
+            Self::I16(_) => ElementType::I16,
+            Self::U16(_) => ElementType::U16,
             Self::U8(_) => ElementType::U8,
             Self::I8(_) => ElementType::I8,
             Self::Bool(_) => ElementType::Bool,
@@ -161,6 +186,9 @@ impl Tensor {
             Self::BF16(array) => array.iter().map(|&value| value.into()).collect(),
             Self::I64(array) => array.iter().map(|&value| value as f64).collect(),
             Self::I32(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::U32(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::I16(array) => array.iter().map(|&value| value.into()).collect(),
+            Self::U16(array) => array.iter().map(|&value| value.into()).collect(),
             Self::U8(array) => array.iter().map(|&value| value.into()).collect(),
             Self::I8(array) => array.iter().map(|&value| value.into()).collect(),
             Self::Bool(array) => array.iter().map(|&value| f64::from(u8::from(value))).collect(),
@@ -217,6 +245,9 @@ impl Tensor {
             ElementType::BF16 => Self::BF16(ArrayD::default(dims)),
             ElementType::I64 => Self::I64(ArrayD::default(dims)),
             ElementType::I32 => Self::I32(ArrayD::default(dims)),
+            ElementType::U32 => Self::U32(ArrayD::default(dims)),
+            ElementType::I16 => Self::I16(ArrayD::default(dims)),
+            ElementType::U16 => Self::U16(ArrayD::default(dims)),
             ElementType::U8 => Self::U8(ArrayD::default(dims)),
             ElementType::I8 => Self::I8(ArrayD::default(dims)),
             ElementType::Bool => Self::Bool(ArrayD::default(dims)),
@@ -233,6 +264,9 @@ impl Tensor {
             Self::BF16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Self::I64(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Self::I32(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::U32(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::I16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::U16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
             Self::U8(array) => array.iter().copied().collect(),
             Self::I8(array) => array.iter().map(|&value| value as u8).collect(),
             Self::Bool(array) => array.iter().map(|&value| u8::from(value)).collect(),

@@ -34,11 +34,11 @@ pub fn read(reader: impl Read) -> Result<Tensor> {
     let (order, kind) = descriptor.split_at_checked(1).unwrap_or_default();
     let width = match kind {
         "f8" | "i8" => 8,
-        "f4" | "i4" => 4,
-        "f2" => 2,
+        "f4" | "i4" | "u4" => 4,
+        "f2" | "i2" | "u2" => 2,
         "u1" | "i1" | "b1" => 1,
         _ => bail!(
-            "its type is `{descriptor}`; expected float32, float64, float16, int64, int32, uint8, int8 or bool"
+            "its type is `{descriptor}`; expected float32, float64, float16, int64, int32, int16, int8, uint32, uint16, uint8 or bool"
         ),
     };
     let size = shape.iter().try_fold(width, |size: usize, &dim| size.checked_mul(dim));
@@ -56,6 +56,9 @@ pub fn read(reader: impl Read) -> Result<Tensor> {
         "f2" => Tensor::F16(array(elements, shape, big, f16::from_le_bytes)?),
         "i8" => Tensor::I64(array(elements, shape, big, i64::from_le_bytes)?),
         "i4" => Tensor::I32(array(elements, shape, big, i32::from_le_bytes)?),
+        "i2" => Tensor::I16(array(elements, shape, big, i16::from_le_bytes)?),
+        "u4" => Tensor::U32(array(elements, shape, big, u32::from_le_bytes)?),
+        "u2" => Tensor::U16(array(elements, shape, big, u16::from_le_bytes)?),
         "u1" => Tensor::U8(array(elements, shape, big, u8::from_le_bytes)?),
         "i1" => Tensor::I8(array(elements, shape, big, i8::from_le_bytes)?),
         _ => Tensor::Bool(array(elements, shape, big, |[byte]: [u8; 1]| byte != 0)?),
@@ -152,6 +155,8 @@ pub mod tests {
         assert_eq!(numbers("'>f8'", &big).to_f64(), [1.5, -2.0]);
         assert_eq!(numbers("'<f2'", &[0, 0x3c, 0, 0xc0]).to_f64(), [1.0, -2.0]);
         assert_eq!(numbers("'|i1'", &[255, 1]).to_f64(), [-1.0, 1.0]);
+        assert_eq!(numbers("'<u2'", &[1, 2, 255, 255]).to_f64(), [513.0, 65_535.0]);
+        assert_eq!(numbers("'>i2'", &[255, 254, 1, 0]).to_f64(), [-2.0, 256.0]);
         assert_eq!(numbers("'|b1'", &[0, 1]).to_f64(), [0.0, 1.0]);
         assert_eq!(read(write("'|u1'", false, "()", &[7]).as_slice()).unwrap().dims(), [0_usize; 0]);
     }

@@ -142,6 +142,11 @@ mod tests {
             one(cast, 13, &[super::super::tests::ints(&[127, 128, -129, 256])]).unwrap().to_f64(),
             [127.0, -128.0, 127.0, 0.0]
         );
+        let cast = NodeProto::new("Cast", &["x"], &["y"])
+            .with(AttributeProto::int("to", ElementType::U16.onnx().into()));
+        let wide = [Tensor::U32(ndarray::arr1(&[65_535, 65_537]).into_dyn())];
+        let narrow = one(cast, 13, &wide).unwrap();
+        assert_eq!((narrow.element_type(), narrow.to_f64()), (ElementType::U16, vec![65_535.0, 1.0]));
         let sum = NodeProto::new("Add", &["x", "x"], &["y"]);
         let wrapped = one(sum, 14, &[Tensor::U8(ndarray::arr1(&[200]).into_dyn())]);
         assert_eq!(wrapped.unwrap().to_f64(), [144.0]);

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use half::{bf16, f16};
 use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::TensorProto;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use ndarray::{ArcArray, IxDyn};
 
 use super::Precision;
@@ -183,6 +184,9 @@ pub(super) fn rounded(value: f64, element: ElementType) -> f64 {
 fn wrapped(value: i64, element: ElementType) -> i64 {
     match element {
         ElementType::I32 => (value as i32).into(),
+        ElementType::U32 => (value as u32).into(),
+        ElementType::I16 => (value as i16).into(),
+        ElementType::U16 => (value as u16).into(),
         ElementType::I8 => (value as i8).into(),
         ElementType::U8 => (value as u8).into(),
         _ => value,
@@ -341,6 +345,9 @@ impl Dense {
         let data = match tensor {
             Tensor::I64(array) => Data::Int(array.to_shared()),
             Tensor::I32(array) => Data::Int(array.mapv(i64::from).into_shared()),
+            Tensor::U32(array) => Data::Int(array.mapv(i64::from).into_shared()),
+            Tensor::I16(array) => Data::Int(array.mapv(i64::from).into_shared()),
+            Tensor::U16(array) => Data::Int(array.mapv(i64::from).into_shared()),
             Tensor::U8(array) => Data::Int(array.mapv(i64::from).into_shared()),
             Tensor::I8(array) => Data::Int(array.mapv(i64::from).into_shared()),
             Tensor::Bool(array) => Data::Bool(array.to_shared()),
@@ -360,6 +367,9 @@ impl Dense {
             Data::Bool(array) => Tensor::Bool(array.to_owned()),
             Data::Int(array) => match self.declared {
                 ElementType::I32 => Tensor::I32(array.mapv(|value| value as i32)),
+                ElementType::U32 => Tensor::U32(array.mapv(|value| value as u32)),
+                ElementType::I16 => Tensor::I16(array.mapv(|value| value as i16)),
+                ElementType::U16 => Tensor::U16(array.mapv(|value| value as u16)),
                 ElementType::U8 => Tensor::U8(array.mapv(|value| value as u8)),
                 ElementType::I8 => Tensor::I8(array.mapv(|value| value as i8)),
                 _ => Tensor::I64(array.to_owned()),
@@ -386,8 +396,10 @@ impl Dense {
 
 /// The element type with ONNX's number for it.
 pub(super) fn declared(number: i32) -> Result<ElementType> {
-    ElementType::from_onnx(number)
-        .with_context(|| format!("tensors of element type {number} are not evaluated"))
+    ElementType::from_onnx(number).with_context(|| {
+        let known = DataType::try_from(number).map(|known| known.as_str_name().to_lowercase());
+        format!("tensors of {} are not evaluated", known.unwrap_or_else(|_| format!("element type {number}")))
+    })
 }
 
 impl From<Dense> for Value {

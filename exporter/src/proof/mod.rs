@@ -31,6 +31,7 @@ pub use self::shapes::{Alignment, Shapes};
 pub use self::tolerance::tolerance;
 pub use self::truth::{Accuracy, truth};
 use crate::data::Samples;
+use crate::held::held_batches;
 use crate::progress::Progress;
 use crate::runtime::{Runtime, Session};
 use crate::signature::Signature;
@@ -106,7 +107,7 @@ pub fn compare(
     progress: &Progress,
 ) -> Result<Proof> {
     let outputs = Signature::of(reference)?.outputs.into_iter();
-    let mut proof = Proof {
+    let proof = Proof {
         runtime: runtime.name(),
         tolerance: plan.tolerance.unwrap_or_else(|| tolerance([reference, candidate])),
         seeds: plan.seeds,
@@ -127,48 +128,22 @@ pub fn compare(
         Ok(pair) => pair,
         Err(reason) => return Ok(Proof { failure: Some(reason), ..proof }),
     };
-    proof.notes.clone_from(&pair.alignment.notes);
-    let extents = pair.extents(&shapes)?;
-    let mut cases = cases(&shapes, &extents, plan);
-    cases.retain(|case| !case.work.is_empty());
-    let beyond = cases.iter().skip(1).map(|case| case.beyond().work.len());
-    let first = cases.first().map_or(0, |case| case.work.len());
-    progress.begin("proving", first + beyond.sum::<usize>());
-    let mut refused = None;
-    for case in cases {
-        let case = if proof.cases.is_empty() { case } else { case.beyond() };
-        let original = match runtime.prepare(reference, &case.shapes).and_then(|session| {
-            // Some exports declare an open batch but hold its size somewhere inside.
-            session.run(&inputs_of(&case.work[0], &case, &shapes, plan).0).map(|_| session)
-        }) {
-            Ok(session) => session,
-            Err(error) => {
-                proof
-                    .notes
-                    .push(format!("left out: the reference does not run on {:?}: {error:#}", case.shapes));
-                refused = Some(error);
-                continue;
-            }
-        };
-        pair.run(&case, &*original, &shapes, plan, &mut proof, progress)?;
-        proof.cases.push(case);
-        if proof.failure.is_some() {
-            break;
+    let proof = Proof { notes: pair.alignment.notes.clone(), ..proof };
+    let done = pair.compare(&shapes, plan, proof.clone(), progress);
+    if done.is_ok() || !shapes.open_batch() {
+        return done;
+    }
+    // Some exports declare an open batch but hold its size inside.
+    for batch in reference.graph.as_ref().map_or_else(Vec::new, held_batches) {
+        let mut proof = proof.clone();
+        proof.notes.push(format!(
+            "the model declares any number of samples, but runs with {batch} only, which it holds inside"
+        ));
+        if let Ok(proof) = pair.compare(&shapes.with_batch(batch), plan, proof, progress) {
+            return Ok(proof);
         }
     }
-    progress.end();
-    if proof.runs == 0
-        && proof.failure.is_none()
-        && let Some(error) = refused
-    {
-        return Err(error.context(format!(
-            "{} does not run the reference{}",
-            runtime.name(),
-            runtime.advice()
-        )));
-    }
-    proof.conclude();
-    Ok(proof)
+    done
 }
 
 /// Two models to be compared in a runtime.
@@ -194,6 +169,47 @@ impl<'a> Pair<'a> {
         };
         let shapes = Shapes::agreed(&signatures[0], &signatures[1], &alignment, plan.shapes.as_deref())?;
         Ok(shapes.map(|shapes| (Self { reference, candidate, runtime, alignment }, shapes)))
+    }
+
+    /// Runs all there is to run on inputs of these shapes.
+    fn compare(&self, shapes: &Shapes, plan: &Plan, mut proof: Proof, progress: &Progress) -> Result<Proof> {
+        let extents = self.extents(shapes)?;
+        let mut cases = cases(shapes, &extents, plan);
+        cases.retain(|case| !case.work.is_empty());
+        let beyond = cases.iter().skip(1).map(|case| case.beyond().work.len());
+        let first = cases.first().map_or(0, |case| case.work.len());
+        progress.begin("proving", first + beyond.sum::<usize>());
+        let mut refused = None;
+        for case in cases {
+            let case = if proof.cases.is_empty() { case } else { case.beyond() };
+            let original = match self.runtime.prepare(self.reference, &case.shapes).and_then(|session| {
+                session.run(&inputs_of(&case.work[0], &case, shapes, plan).0).map(|_| session)
+            }) {
+                Ok(session) => session,
+                Err(error) => {
+                    let shapes = &case.shapes;
+                    let left_out = format!("left out: the reference does not run on {shapes:?}: {error:#}");
+                    proof.notes.push(left_out);
+                    refused = Some(error);
+                    continue;
+                }
+            };
+            self.run(&case, &*original, shapes, plan, &mut proof, progress)?;
+            proof.cases.push(case);
+            if proof.failure.is_some() {
+                break;
+            }
+        }
+        progress.end();
+        if proof.runs == 0
+            && proof.failure.is_none()
+            && let Some(error) = refused
+        {
+            let (runtime, advice) = (self.runtime.name(), self.runtime.advice());
+            return Err(error.context(format!("{runtime} does not run the reference{advice}")));
+        }
+        proof.conclude();
+        Ok(proof)
     }
 
     /// Sizes for the open axes other than the batch, the first and the others: some on which the reference gives numbers, and

@@ -190,6 +190,18 @@ impl Shapes {
         !self.batch_keys().is_empty()
     }
 
+    /// The same with so many samples, where that is open.
+    #[must_use]
+    pub fn with_batch(&self, batch: usize) -> Self {
+        let keys = self.batch_keys();
+        let settled = |axis: &Axis| match axis {
+            Axis::Open(key) if keys.contains(key.as_str()) => Axis::Size(batch),
+            other => other.clone(),
+        };
+        let input = |input: &Input| Input { dims: input.dims.iter().map(settled).collect(), ..input.clone() };
+        Self { inputs: self.inputs.iter().map(input).collect() }
+    }
+
     /// Whether an axis other than the batch is open.
     #[must_use]
     pub fn open_extent(&self) -> bool {
@@ -257,6 +269,9 @@ fn random_tensor(element: ElementType, dims: &[usize], random: &mut Generator) -
     match element {
         ElementType::I64 => Tensor::I64(array(dims, || below(random, 4))),
         ElementType::I32 => Tensor::I32(array(dims, || below(random, 4) as i32)),
+        ElementType::U32 => Tensor::U32(array(dims, || below(random, 4) as u32)),
+        ElementType::I16 => Tensor::I16(array(dims, || below(random, 4) as i16)),
+        ElementType::U16 => Tensor::U16(array(dims, || below(random, 4) as u16)),
         ElementType::U8 => Tensor::U8(array(dims, || below(random, 256) as u8)),
         ElementType::I8 => Tensor::I8(array(dims, || below(random, 256) as u8 as i8)),
         ElementType::Bool => Tensor::Bool(array(dims, || below(random, 2) == 1)),

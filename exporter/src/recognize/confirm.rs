@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_op::OperatorKind;
+use isqrt_cov_op::{Layer, OperatorKind};
 use isqrt_cov_proto::onnx::TensorProto;
 
 use super::findings::merged;
@@ -174,6 +174,11 @@ impl Search<'_> {
     /// How a layer departs from what was found, in words, where its input is like `seen`.
     fn departs(&self, claim: &Claim, seen: &Seen, frozen: &[TensorProto]) -> Option<String> {
         let subject = self.claimed(claim, seen, frozen);
+        // Where all positions are taken off, the model divides by zero, and the operator refuses.
+        let takes = |correction| Layer { correction, ..claim.found.layer }.extent(&subject.dims()).is_ok();
+        if takes(0) && !takes(claim.found.layer.correction) {
+            return None;
+        }
         let error = subject.distance(&claim.found.layer, claim.output, self.runtime)?;
         (error > Resolution::exact(seen.element).tolerance)
             .then(|| explain::of_one_size(&claim.found, error, seen.tensor.dims()))

@@ -7,6 +7,7 @@ use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{GraphProto, TensorProto, ValueInfoProto};
 
 use super::probe::Generator;
+use crate::held::held_batches;
 use crate::tensor::{ElementType, Tensor};
 
 /// Sizes for the axes that a model leaves open, tried until it runs.
@@ -87,6 +88,9 @@ pub struct Trial<'t> {
     pub numbers: Numbers,
 }
 
+/// Samples of the user's that are tried at once, at most.
+const MOST_SAMPLES: usize = 64;
+
 /// What kind of numbers a model is evaluated with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbers {
@@ -134,7 +138,9 @@ impl<'t> Trial<'t> {
     /// An input that is no tensor, or of which neither the graph nor the data say how many axes it has.
     pub fn tries(&self, graph: &GraphProto) -> Result<Vec<Vec<Fed>>> {
         let mut tries: Vec<Vec<Fed>> = Vec::new();
-        for &batch in self.sizes.batches {
+        let data = self.known.and_then(|known| known.first()?.first().copied());
+        let data = data.filter(|samples| (1..=MOST_SAMPLES).contains(samples));
+        for batch in self.sizes.batches.iter().copied().chain(held_batches(graph)).chain(data) {
             for &extents in self.sizes.extents {
                 let next = entries(graph, self.known, batch, extents)?;
                 if !tries.contains(&next) {

@@ -97,6 +97,31 @@ fn data_that_does_not_fit_is_named() {
     assert!(files(&folder).is_empty());
 }
 
+/// An exporter that was told of an open batch may have written down the one that it traced, in the reshaping say.
+#[test]
+fn a_batch_that_the_model_holds_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, output) = (folder.path().join("held.onnx"), folder.path().join("fused.onnx"));
+    let mut model = Model::load(graph(FUSE)).unwrap();
+    let inner = model.proto.graph.as_mut().unwrap();
+    let input = inner.input[0].name().to_owned();
+    for name in inner.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| **name == input) {
+        "held".clone_into(name);
+    }
+    inner.initializer.push(TensorProto::from_values("traced", &[4], &[4_i64, 1, 8, 8]));
+    inner.node.insert(0, NodeProto::new("Reshape", &[&input, "traced"], &["held"]));
+    model.save(&path).unwrap();
+    let data = corpus(&format!("{FUSE}.npz"));
+    for options in [&arguments!["--seeds", "2"][..], &arguments!["--inputs", data]] {
+        let line = arguments!["convert", path, "-o", output, "--json"];
+        let ran = isqrt_cov(&[&line[..], options].concat());
+        let answer = object(&ran);
+        assert_eq!((status(&ran), &answer["proof"]["batches"]), (0, &serde_json::json!([4])), "{answer}");
+        let note = answer["proof"]["notes"][0].as_str().unwrap();
+        assert!(note.contains("runs with 4 only"), "{note}");
+    }
+}
+
 /// What overflows in both models is equal, and shows nothing.
 #[test]
 fn samples_that_prove_little_are_counted() {

@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::tensor_proto::{DataLocation, DataType};
 use isqrt_cov_proto::onnx::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, ValueInfoProto,
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto,
 };
 use serde_json::Value;
 use tempfile::TempDir;

@@ -4,7 +4,9 @@ use isqrt_cov::recognize::{Findings, recognize};
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::OperatorKind;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use isqrt_cov_proto::onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+};
 
 use super::changed::{ending_in_the_root, read_instead_of_input};
 use super::common::{corpus, load};
@@ -36,6 +38,51 @@ fn scaled_beyond(model: &mut ModelProto, axis: i64, most: i64) {
             .with(AttributeProto::int("to", DataType::Float as i64)),
         NodeProto::new("Mul", &[&input, "factor"], &["scaled"]),
     ]);
+}
+
+/// One position has no covariance where one is taken off: the model divides by zero there, and the operator refuses.
+#[test]
+fn a_covariance_without_bias_needs_no_single_position() {
+    let scalar = |name: &str, value: i64| TensorProto::from_values(name, &[], &[value]);
+    let of = |operator: &str, inputs: &[&str], output: &str| NodeProto::new(operator, inputs, &[output]);
+    let graph = GraphProto {
+        node: vec![
+            of("Shape", &["x"], "sizes"),
+            of("Gather", &["sizes", "two"], "h"),
+            of("Gather", &["sizes", "three"], "w"),
+            of("Mul", &["h", "w"], "positions"),
+            of("Sub", &["positions", "one"], "but one"),
+            of("Cast", &["but one"], "divisor").with(AttributeProto::int("to", DataType::Float as i64)),
+            of("Reshape", &["x", "features"], "r"),
+            of("ReduceMean", &["r"], "mean").with(AttributeProto::ints("axes", &[2])),
+            of("Sub", &["r", "mean"], "centered"),
+            of("Transpose", &["centered"], "transposed").with(AttributeProto::ints("perm", &[0, 2, 1])),
+            of("MatMul", &["centered", "transposed"], "product"),
+            of("Div", &["product", "divisor"], "y"),
+        ],
+        initializer: vec![
+            scalar("one", 1),
+            scalar("two", 2),
+            scalar("three", 3),
+            TensorProto::from_values("features", &[3], &[0_i64, 16, -1]),
+        ],
+        input: vec![ValueInfoProto::tensor(
+            "x",
+            DataType::Float,
+            ["n".into(), 16.into(), "h".into(), "w".into()],
+        )],
+        output: vec![ValueInfoProto::of_any_shape("y", DataType::Float)],
+        ..GraphProto::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto::new("", 17)],
+        graph: Some(graph),
+        ..ModelProto::default()
+    };
+    let findings = found_in(&model);
+    let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+    assert_eq!((found.layer.operator, found.layer.correction), (OperatorKind::CovariancePooling, 1));
 }
 
 #[test]
