@@ -14,7 +14,7 @@ const ROUND: f64 = 5e-3;
 pub struct Subject {
     session: Box<dyn Session>,
     inputs: Vec<Tensor>,
-    gives: Vec<Vec<usize>>,
+    gives: Vec<Tensor>,
     repeats: u32,
     /// Seconds a run, one for each round.
     times: Vec<f64>,
@@ -26,16 +26,16 @@ impl Subject {
     /// # Errors
     /// What the runtime reports.
     pub fn new(session: Box<dyn Session>, inputs: Vec<Tensor>) -> Result<Self> {
-        let gives = session.run(&inputs)?.iter().map(|output| output.dims().to_vec()).collect();
+        let gives = session.run(&inputs)?;
         let start = Instant::now();
         session.run(&inputs)?;
         let repeats = (ROUND / start.elapsed().as_secs_f64().max(1e-7)).ceil() as u32;
         Ok(Self { session, inputs, gives, repeats: repeats.max(1), times: Vec::new() })
     }
 
-    /// The shapes of its outputs.
+    /// Its outputs.
     #[must_use]
-    pub fn gives(&self) -> &[Vec<usize>] {
+    pub fn gives(&self) -> &[Tensor] {
         &self.gives
     }
 

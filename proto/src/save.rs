@@ -204,6 +204,12 @@ impl Staged {
         Ok(others.into_iter().filter(is_left).collect())
     }
 
+    /// The file that holds the model's data, where it does not hold them itself.
+    #[must_use]
+    pub fn data(&self) -> Option<&Path> {
+        self.data.as_ref().map(Finished::destination)
+    }
+
     /// The message as the files hold it, with all external data moved into it. Where larger tensors are what was written,
     /// they share the memory of the model that was written: only one of the two is ever in memory.
     ///

@@ -11,6 +11,7 @@ use crate::cli::{Answer, Cli};
 /// The script completes commands, options and file names.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  mkdir -p ~/.local/share/bash-completion/completions
   isqrt-cov completions bash > ~/.local/share/bash-completion/completions/isqrt-cov
   isqrt-cov completions zsh > \"${fpath[1]}/_isqrt-cov\"
   isqrt-cov completions fish > ~/.config/fish/completions/isqrt-cov.fish")]

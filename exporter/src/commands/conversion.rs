@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Trained;
-use super::{layers, repair};
+use super::{layers, output, repair};
 use crate::cli::{Answer, Refusal};
 use crate::proof::{Accuracy, Latency, Proof};
 use crate::recognize::{Findings, Found};
@@ -46,6 +46,8 @@ pub(crate) struct Converted {
 pub(crate) struct Left<'a> {
     /// Where the proven model goes; nothing where none is written.
     pub model: Option<&'a Path>,
+    /// Where its data go, where they are not in the same file.
+    pub data: Option<&'a Path>,
     /// Whether none is to be written, as the user says.
     pub is_dry: bool,
     /// Where it would go then.
@@ -59,7 +61,7 @@ impl Left<'_> {
     fn describe(&self, is_proven: bool, table: &mut Table) {
         let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
         if let Some(model) = self.model {
-            row("written", model.display().to_string());
+            row("written", output::written(model, self.data));
         } else if self.is_dry && is_proven {
             let would = self.would.map(|model| format!("; without it, {} would be", model.display()));
             row("written", format!("no model, as --dry-run says{}", would.unwrap_or_default()));
@@ -99,6 +101,7 @@ impl Conversion {
         let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
         field("input", json!(input));
         field("output", json!(left.model));
+        field("output_data", json!(left.data));
         field("dry_run", left.is_dry.into());
         field("report", json!(left.report));
         field("layers", (0..findings.layers.len()).map(|index| self.layer_json(index)).collect());

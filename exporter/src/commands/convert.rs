@@ -1,6 +1,6 @@
 //! `isqrt-cov convert`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -249,13 +249,16 @@ impl Arguments {
     ) -> Result<Answer> {
         let proven = conversion.refusal.is_none();
         let written = self.output.as_deref().filter(|_| proven && !self.dry_run);
+        let data = model.as_ref().and_then(Written::data).map(Path::to_owned);
         let left = Left {
             model: written,
+            data: data.as_deref().filter(|_| written.is_some()),
             is_dry: self.dry_run,
             would: self.output.as_deref(),
             report: self.report.as_deref(),
         };
         let mut answer = conversion.answer(&self.input, left, !self.no_function);
+        answer.fields.insert("fused".to_owned(), layers::fused_json(&layers::fused(original)));
         let report = self.report.as_ref().map(|path| {
             let content = match report::Format::of(path)? {
                 report::Format::Json => answer.to_json().to_string() + "\n",

@@ -67,8 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     fields.insert("nodes_after".to_owned(), nodes_after.into());
     fields.insert("proof".to_owned(), proof.to_json());
     if proof.failure.is_none() {
-        table.row(["written".to_owned(), arguments.output.display().to_string()]);
+        table.row(["written".to_owned(), output::written(&arguments.output, written.data())]);
         fields.insert("output".to_owned(), json!(arguments.output));
+        fields.insert("output_data".to_owned(), json!(written.data()));
     }
     let is_proven = proof.failure.is_none();
     let refusal = proof.failure.map(|failure| Refusal {

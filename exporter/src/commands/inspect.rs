@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     });
     let Value::Object(fields) = fields else { unreachable!("`json!({{…}})` is an object") };
     let refusal = layers::refusal(&findings, proto, &*runtime);
-    let refusal = refusal.filter(|refusal: &Refusal| refusal.reason == "lost-iteration" || fused.is_empty());
+    let refusal = refusal.filter(|refusal: &Refusal| refusal.reason != "already-converted");
     Ok(Answer { fields, text, refusal })
 }
 

@@ -107,7 +107,8 @@ pub fn layer_table(layers: &[Found]) -> String {
             next,
         ]);
     }
-    table.render() + LEGEND
+    let legend = if layers.iter().all(Found::is_repaired) { "" } else { LEGEND };
+    table.render() + legend
 }
 
 /// Layers by the values that they read and compute, in one line.
@@ -143,18 +144,18 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -
         return None;
     }
     let fused = fused(model);
-    let message = if fused.is_empty() {
-        let what =
-            if findings.misses.is_empty() { "covariance layer" } else { "layer that an operator computes" };
-        match &findings.not_evaluated {
-            None => format!("the model holds no {what} (evaluated in {})", runtime.name()),
-            Some(failure) => format!(
-                "no {what} was found, but not all of the model could be evaluated, so there may be one{}: {failure}",
-                runtime.advice()
-            ),
-        }
-    } else {
-        format!("the model is converted already: it holds {}", fused_text(&fused))
+    if !fused.is_empty() {
+        let message = format!("the model is converted already: it holds {}", fused_text(&fused));
+        return Some(Refusal { reason: "already-converted", message });
+    }
+    let what =
+        if findings.misses.is_empty() { "covariance layer" } else { "layer that an operator computes" };
+    let message = match &findings.not_evaluated {
+        None => format!("the model holds no {what} (evaluated in {})", runtime.name()),
+        Some(failure) => format!(
+            "no {what} was found, but not all of the model could be evaluated, so there may be one{}: {failure}",
+            runtime.advice()
+        ),
     };
     Some(Refusal { reason: "no-layer-found", message })
 }

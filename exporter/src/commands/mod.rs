@@ -36,8 +36,8 @@ pub struct ProofOptions {
     /// Data of your own to compare on, beside random inputs
     ///
     /// A .npz archive with an array for each input of the model, named like it (`input` will do where there is only
-    /// one), samples along the first axis. An array `expected` (the outputs you know to be right) and an array
-    /// `labels` (the class of each sample) are reported on, before and after. A .npy file is the only input's array.
+    /// one), samples along the first axis. An array `expected` (what you know to be right of the first output) and an array
+    /// `labels` (the class of each sample, from 0) are reported on, before and after. A .npy file is the only input's array.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub inputs: Option<PathBuf>,
     /// Number of random seeds: all of them at the first batch size, two at the others

@@ -69,6 +69,12 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
     Ok(())
 }
 
+/// What was written, for people.
+pub fn written(model: &Path, data: Option<&Path>) -> String {
+    let data = data.map(|data| format!(", which reads its weights from {} beside it", data.display()));
+    format!("{}{}", model.display(), data.unwrap_or_default())
+}
+
 /// The folder that a file is in.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
@@ -140,6 +146,11 @@ impl Written {
         let staged = model.stage(output)?;
         let written = staged.read_back().context("the model written cannot be read again")?;
         Ok(Self { proto: Arc::new(written), staged: Some(staged) })
+    }
+
+    /// Where the model's data go, where they are not in its own file.
+    pub fn data(&self) -> Option<&Path> {
+        self.staged.as_ref().and_then(Staged::data)
     }
 
     /// Moves the model to its destination, and tells `answer` what is left of the one that was there.

@@ -219,12 +219,13 @@ impl<'a> Pair<'a> {
             return Ok(vec![(1, 1)]);
         }
         let batch = if shapes.open_batch() { 1 } else { shapes.fixed_batch() };
+        let is_zero = std::cell::Cell::new(false);
         let attempt = |extent: (usize, usize)| -> Result<bool> {
             let sized = shapes.sized(batch, extent);
             let outputs = self.runtime.prepare(self.reference, &sized)?.run(&shapes.random(&sized, 1))?;
-            Ok(outputs
-                .iter()
-                .any(|output| output.to_f64().iter().any(|value| value.is_finite() && *value != 0.0)))
+            let any = |is: fn(&f64) -> bool| outputs.iter().any(|output| output.to_f64().iter().any(is));
+            is_zero.set(is_zero.get() || any(|value| *value == 0.0));
+            Ok(any(|value| value.is_finite() && *value != 0.0))
         };
         let mut last = None;
         let candidates: &[usize] = if shapes.looks_like_images() { &IMAGES } else { &FEATURES };
@@ -242,6 +243,11 @@ impl<'a> Pair<'a> {
             }
         }
         let tried: Vec<_> = candidates.iter().map(usize::to_string).collect();
+        anyhow::ensure!(
+            !is_zero.get(),
+            "the model leaves sizes open, and gives 0 throughout for each of {} that it takes: no proof would show anything;              are its last weights zeros?",
+            tried.join(", ")
+        );
         let headline = format!(
             "the model leaves sizes open, and gives no numbers for any of {} in {}; give data of the right shape \
              with --inputs{}",
@@ -362,9 +368,8 @@ impl Proof {
         self.complete = true;
         self.judge();
         for (name, difference) in &self.outputs {
-            if !difference.varies {
-                self.notes
-                    .push(format!("output `{name}` is the same number on every input: it proves nothing"));
+            if !difference.varies() {
+                self.notes.push(format!("output `{name}` is the same on every input: it proves nothing"));
             }
         }
     }

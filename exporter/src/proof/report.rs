@@ -119,6 +119,19 @@ impl Proof {
                 };
                 table.row(["accuracy".to_owned(), format!("{}; {}", side(0), side(1))]);
             }
+            if !samples.finite_inputs {
+                table.row([
+                    "note".to_owned(),
+                    "the data hold NaN or infinity, which runtimes treat differently".to_owned(),
+                ]);
+            }
+            if samples.no_class > 0 {
+                let said = format!(
+                    "{} of the labels are no class of the model's, which counts from 0",
+                    samples.no_class
+                );
+                table.row(["note".to_owned(), said]);
+            }
             if samples.not_finite > 0 {
                 let said = format!(
                     "{} of the {} samples prove little: {} gives NaN or infinity on them",

@@ -18,6 +18,10 @@ pub struct SampleProof {
     pub correct: Option<[usize; 2]>,
     /// Samples whose outputs the reference gives as NaN or infinite, which prove little.
     pub not_finite: usize,
+    /// Whether the samples themselves are numbers throughout.
+    pub finite_inputs: bool,
+    /// Labels that are no class of the model's.
+    pub no_class: usize,
     /// Arrays that the model has no use for.
     pub unused: Vec<String>,
     expected: Option<Expected>,
@@ -45,6 +49,8 @@ impl SampleProof {
             distance: expected.as_ref().map(|_| [0.0; 2]),
             correct: samples.labels.as_ref().map(|_| [0; 2]),
             not_finite: 0,
+            finite_inputs: samples.inputs.iter().flat_map(Tensor::to_f64).all(f64::is_finite),
+            no_class: 0,
             unused: samples.unused.clone(),
             expected,
             labels: samples.labels.clone(),
@@ -79,12 +85,14 @@ impl SampleProof {
             let finite = |row: &&[f64]| row.iter().all(|value| value.is_finite());
             self.not_finite += valid - rows.chunks_exact(per_sample).filter(finite).count();
         }
+        let labels = self.labels.iter().flat_map(|labels| &labels[start..start + valid]);
+        self.no_class += labels.filter(|&&label| !(0..per_sample as i64).contains(&label)).count();
         for (model, output) in [reference, candidate].into_iter().enumerate() {
             let rows = &output.to_f64()[..valid * per_sample];
             if let (Some(expected), Some(distance)) = (&self.expected, &mut self.distance) {
                 ensure!(
                     expected.per_sample == per_sample,
-                    "`expected` has {} numbers for each sample; the first output has {per_sample}",
+                    "`expected` has {} numbers for each sample; the model's first output, which it is compared with, has {per_sample}",
                     expected.per_sample
                 );
                 let expected_rows = &expected.values[start * per_sample..][..rows.len()];
@@ -147,7 +155,10 @@ mod tests {
         proof.add(0, 2, &first, &tensor(&[2, 2], &[0.0, 1.0, 0.0, 2.0])).unwrap();
         let padded = tensor(&[2, 2], &[1.0, 0.0, 9.0, 9.0]);
         proof.add(2, 1, &padded, &padded).unwrap();
-        assert_eq!(proof.correct, Some([2, 1]));
+        assert_eq!((proof.correct, proof.no_class), (Some([2, 1]), 0));
+        let mut counted_from_one = SampleProof::new(&Samples { labels: Some(vec![1, 2, 2]), ..samples() });
+        counted_from_one.add(0, 2, &first, &first).unwrap();
+        assert_eq!(counted_from_one.no_class, 1);
         assert_eq!((proof.not_finite, proof.distance), (0, Some([0.0, 0.5])));
     }
 

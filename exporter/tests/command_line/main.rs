@@ -23,6 +23,7 @@ mod bench;
 mod data;
 mod faults;
 mod inspect;
+mod json;
 mod repair;
 mod report;
 mod rounding;
@@ -145,7 +146,8 @@ fn a_model_is_converted_and_proven() {
     assert_eq!((status(&same), object(&same)["proof"]["passed"].as_bool()), (0, Some(true)));
     let twice = folder.path().join("twice.onnx");
     let converted = isqrt_cov(&arguments!["convert", output, "-o", twice, "--json"]);
-    assert_eq!((status(&converted), &object(&converted)["reason"]), (1, &"no-layer-found".into()));
+    assert_eq!((status(&converted), &object(&converted)["reason"]), (1, &"already-converted".into()));
+    assert_eq!(&object(&converted)["fused"], fused);
     assert!(object(&converted)["message"].as_str().unwrap().contains("converted already"));
 
     let plain = folder.path().join("plain.onnx");
@@ -353,6 +355,8 @@ fn a_failed_proof_leaves_no_external_data_either() {
     let done = isqrt_cov(&arguments!["convert", input, "-o", output]);
     assert_eq!(status(&done), 0, "{done:?}");
     assert_eq!(files(&folder), ["out.onnx", "out.onnx.data"]);
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(text.contains("out.onnx.data beside it"), "{text}");
 }
 
 #[test]

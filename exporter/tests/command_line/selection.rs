@@ -157,7 +157,7 @@ fn a_covariance_of_which_more_is_read_is_found_at_once() {
         assert_eq!((outputs.len(), fused(&once)), (expected, expected), "{outputs:?}");
         assert_eq!(outputs.contains(&covariance), expected == 2, "{outputs:?}");
         let again = isqrt_cov(&arguments!["convert", once, "-o", twice, "--json"]);
-        assert_eq!(object(&again)["reason"], "no-layer-found", "{again:?}");
+        assert_eq!(object(&again)["reason"], "already-converted", "{again:?}");
         assert!(!twice.exists());
     }
 }

@@ -96,12 +96,18 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
 const IMAGE_CHANNELS: usize = 4;
 const IMAGE: usize = 224;
 const FEATURES: usize = 14;
+
 /// Inputs for `model`.
 ///
 /// # Errors
 /// More numbers than a run is given.
 fn feed(model: &Loaded, shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
     let batch = if shapes.open_batch() { arguments.batch as usize } else { shapes.fixed_batch() };
+    ensure!(
+        shapes.open_extent() || arguments.extent.is_none(),
+        "{}: leaves no size open that --extent could set",
+        model.path.display()
+    );
     let sized_by = |extent: usize| shapes.sized(batch, (extent, extent));
     let is_image = |dims: &Vec<usize>| !matches!(dims[..], [_, channels, _, _] if channels > IMAGE_CHANNELS);
     // Data leave no size open but the batch.

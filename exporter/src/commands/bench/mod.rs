@@ -14,8 +14,10 @@ use crate::cli::{Answer, RuntimeKind, RuntimeOptions};
 use crate::data::Data;
 use crate::latency::{Subject, in_turns};
 use crate::progress::Progress;
+use crate::proof::{Difference, number};
 use crate::runtime::ort::OPERATORS_VARIABLE;
 use crate::table::Table;
+use crate::tensor::Tensor;
 
 /// Measure the latency of a model, or of two side by side
 ///
@@ -59,6 +61,9 @@ pub struct Arguments {
     runtime: RuntimeOptions,
 }
 
+/// The greatest difference that is rounding's, in the least precise element type.
+const ROUNDING: f64 = 5e-2;
+
 /// Rounds run before the first that counts.
 const WARM_UP: usize = 3;
 
@@ -86,15 +91,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         };
         subjects.push(subject.with_context(place)?);
     }
-    if let ([one, other], true) = (subjects.as_slice(), notes.is_empty())
-        && one.gives() != other.gives()
-    {
-        notes.push(format!(
-            "the models do not give the same, so the ratio compares different work: the outputs of one have the shapes {:?}, \
-             those of the other {:?}",
-            one.gives(),
-            other.gives()
-        ));
+    if let ([one, other], true) = (subjects.as_slice(), notes.is_empty()) {
+        notes.extend(apart(one.gives(), other.gives()));
     }
     let operators: Vec<usize> = loaded.iter().map(|loaded| layers::fused(&loaded.model).len()).collect();
     let runs_operators = arguments.runtime.has_operators();
@@ -148,7 +146,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             "median_ms_per_sample": sample,
         }));
     }
-    let mut text = format!("{}\n{} rounds in {}\n", table.render(), arguments.rounds, runtime.name());
+    let mut text = format!(
+        "{}\n{rounds} round{} in {}\n",
+        table.render(),
+        if rounds == 1 { "" } else { "s" },
+        runtime.name()
+    );
     text.extend(notes.iter().map(|note| format!("note: {note}\n")));
     let fields = json!({
         "runtime": runtime.name(),
@@ -162,4 +165,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         fields.insert("ratio".to_owned(), json!(first.quantile(0.5) / second.quantile(0.5)));
     }
     Ok(Answer { fields, text, refusal: None })
+}
+
+/// In what the outputs of two models are further apart than any element type makes them, if they are.
+fn apart(one: &[Tensor], other: &[Tensor]) -> Option<String> {
+    let shapes = |outputs: &[Tensor]| outputs.iter().map(|output| output.dims().to_vec()).collect::<Vec<_>>();
+    let (one_shapes, other_shapes) = (shapes(one), shapes(other));
+    if one_shapes != other_shapes {
+        return Some(format!(
+            "the models do not give the same, so the ratio compares different work: the outputs of one have the shapes \
+             {one_shapes:?}, those of the other {other_shapes:?}"
+        ));
+    }
+    let mut difference = Difference::new();
+    one.iter().zip(other).for_each(|(one, other)| difference.add(one, other, ""));
+    (difference.max > ROUNDING).then(|| {
+        format!(
+            "the outputs differ by {} of their greatest value, so the ratio compares different functions: isqrt-cov validate \
+             says more",
+            number(difference.max)
+        )
+    })
 }

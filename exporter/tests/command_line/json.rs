@@ -1,0 +1,107 @@
+//! `docs/Json.md` says what is printed.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The words in code type in the part of the page under a heading.
+fn documented(heading: &str) -> BTreeSet<String> {
+    let page = std::fs::read_to_string(root().join("docs/Json.md")).unwrap();
+    let parts: Vec<&str> = page.split("\n## ").collect();
+    let part = if heading.is_empty() {
+        parts[0]
+    } else {
+        parts
+            .iter()
+            .find(|part| part.starts_with(&format!("{heading}\n")))
+            .unwrap_or_else(|| panic!("{heading}"))
+    };
+    part.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Every `reason` of an answer, in the sources.
+fn reasons() -> BTreeSet<String> {
+    fn of(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                of(&path, found);
+            } else {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for mark in ["reason: \"", "\"reason\": \""] {
+                    let rest = text.split(mark).skip(1).filter_map(|rest| rest.split_once('"'));
+                    found.extend(rest.map(|(reason, _)| reason.to_owned()));
+                }
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    of(&root().join("exporter/src"), &mut found);
+    found
+}
+
+#[test]
+fn every_reason_is_documented() {
+    let page = std::fs::read_to_string(root().join("docs/Json.md")).unwrap();
+    let rows = page.lines().filter(|line| line.contains("` | 1 |") || line.contains("` | 2 |"));
+    let documented: BTreeSet<String> = rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(documented, reasons());
+}
+
+#[test]
+fn every_field_is_documented() {
+    let folder = tempfile::tempdir().unwrap();
+    let (fused, plain) = (folder.path().join("fused.onnx"), folder.path().join("plain.onnx"));
+    let digits = root().join("models/digits");
+    let (checkpoint, data) = (digits.join("digits.pth"), digits.join("test.npz"));
+    let (network, page) = (folder.path().join("network.onnx"), folder.path().join("page.html"));
+    let lines: [(&str, Vec<std::ffi::OsString>); 11] = [
+        ("convert", arguments!["convert", graph(FUSE), "-o", fused].to_vec()),
+        ("convert", arguments!["convert", graph(MISS), "--dry-run"].to_vec()),
+        (
+            "convert",
+            arguments!["convert", checkpoint, "-o", network, "--inputs", data, "--report", page].to_vec(),
+        ),
+        ("inspect", arguments!["inspect", graph(LOST)].to_vec()),
+        ("inspect", arguments!["inspect", checkpoint].to_vec()),
+        ("validate", arguments!["validate", network, network, "--inputs", data].to_vec()),
+        ("expand", arguments!["expand", fused, "-o", plain].to_vec()),
+        ("bench", arguments!["bench", fused, plain, "--rounds", "1"].to_vec()),
+        ("doctor", arguments!["doctor"].to_vec()),
+        ("operators", arguments!["operators"].to_vec()),
+        ("completions", arguments!["completions", "fish"].to_vec()),
+    ];
+    let everywhere = documented("");
+    for (command, mut line) in lines {
+        line.push("--json".into());
+        let answer = object(&isqrt_cov(&line));
+        let mut here = documented(command);
+        if answer["checkpoint"].is_object() {
+            here.extend(documented("inspect"));
+        }
+        let mut fields: Vec<&String> = answer.as_object().unwrap().keys().collect();
+        // And those of what `convert` says at length.
+        for inner in ["proof", "checkpoint"] {
+            if ["convert", "inspect"].contains(&command)
+                && let Some(inner) = answer[inner].as_object()
+            {
+                fields.extend(inner.keys());
+            }
+        }
+        for field in fields {
+            assert!(
+                everywhere.contains(field) || here.contains(field),
+                "{command}: `{field}` is not documented"
+            );
+        }
+        let shared = ["status", "reason", "message"];
+        assert!(
+            answer["status"] != "error" && shared.iter().all(|field| everywhere.contains(*field)),
+            "{answer}"
+        );
+    }
+}
