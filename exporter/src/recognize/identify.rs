@@ -1,13 +1,17 @@
 //! Which attributes explain what a region computes.
 
+mod epsilon;
+mod table;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use isqrt_cov_op::{Layer, Layout, Normalization, Operator, OperatorKind, Vectorization};
+use isqrt_cov_op::{Layer, Layout, Operator, OperatorKind, Vectorization};
 
+use self::table::simplicity;
 use super::probed::{Probed, Spectra, sampled_entries, samples};
 use super::spectrum::position;
 use super::{Evidence, judge};
-use crate::evaluate::budget::{self, is_spent, spend};
+use crate::evaluate::budget::{is_spent, spend};
 use crate::tensor::{ElementType, Tensor};
 
 /// The result of a search.
@@ -19,36 +23,11 @@ pub struct Identification {
     pub evidence: Evidence,
 }
 
-// The table of what is searched: one line a value. Earlier values are preferred where the numbers cannot tell.
-const ITERATIONS: std::ops::RangeInclusive<u32> = 1..=24;
-const CENTERED: [bool; 2] = [true, false];
-const CORRECTION: [u32; 2] = [0, 1];
-const EPSILON: [f32; 21] = [
-    0.0, 1e-5, 1e-3, 1e-4, 1e-6, 1e-2, 1e-1, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 5e-3, 5e-4, 5e-5, 5e-6, 5e-2,
-    1.0, 0.5, 0.2, 2e-2,
-];
-const NORMALIZATION: [Normalization; 2] = Normalization::ALL;
-const COMPENSATED: [bool; 2] = [true, false];
-const OFF_DIAGONAL_SCALE: [f32; 5] =
-    [1.0, std::f32::consts::SQRT_2, 2.0, std::f32::consts::FRAC_1_SQRT_2, 0.5];
-
-/// log₁₀ of the least and the greatest ε that is looked for beside the table's.
-const EXPONENTS: (f64, f64) = (-13.0, 0.5);
-
-/// Combinations of the other attributes for which ε is looked for.
-const REFINED: usize = 6;
-
-/// Where the table's best is farther off than this, no ε between its values will do either.
-const UNLIKE: f64 = 0.2;
-
 /// Entries that are compared first: a few settle most candidates.
 const FIRST_ENTRIES: usize = 8;
 
 /// Multiplications that take as long as beginning with a prediction.
 const PREDICTION: usize = 1 << 12;
-
-/// Multiplications that a search over many values of ε may take.
-const FINE: u64 = 1 << 33;
 
 /// Candidates that are kept while searching: enough to hold every neighbor of the winner.
 const KEPT: usize = 100;
@@ -133,9 +112,9 @@ pub fn identify(
         _ => &Layout::ALL,
     };
     probed.identified(key(operator, outputs, limit), resolution, || {
-        let found = layouts
-            .iter()
-            .filter_map(|&layout| Search::new(operator, layout, probed, outputs, resolution)?.run(limit));
+        let found = layouts.iter().filter_map(|&layout| {
+            AttributeSearch::new(operator, layout, probed, outputs, resolution)?.run(limit)
+        });
         found.min_by(|left, right| left.evidence.error.total_cmp(&right.evidence.error))
     })
 }
@@ -168,7 +147,7 @@ struct Sampled<'a> {
 }
 
 /// A search for the attributes that explain the outputs.
-pub(super) struct Search<'a> {
+pub(super) struct AttributeSearch<'a> {
     base: Layer,
     probed: &'a Probed,
     outputs: &'a [Tensor],
@@ -178,7 +157,7 @@ pub(super) struct Search<'a> {
     samples: Vec<Sampled<'a>>,
 }
 
-impl<'a> Search<'a> {
+impl<'a> AttributeSearch<'a> {
     /// None where the shapes exclude the operator, or where a number is not finite.
     pub(super) fn new(
         operator: OperatorKind,
@@ -219,37 +198,6 @@ impl<'a> Search<'a> {
         };
         let samples = spectra.iter().zip(samples(outputs)).map(sample).collect::<Option<Vec<_>>>()?;
         Some(Self { base, probed, outputs, resolution, vectorizations, entries, samples })
-    }
-
-    /// Every combination of the attributes that change the matrix itself.
-    fn matrices(&self) -> Vec<Layer> {
-        let base = self.base;
-        let has = |name: &str| Operator::of(base.operator).attribute(name).is_some();
-        let mut layers = vec![base];
-        expand(&mut layers, has("centered"), &CENTERED, |layer, centered| layer.centered = centered);
-        expand(&mut layers, has("correction"), &CORRECTION, |layer, correction| {
-            layer.correction = correction;
-        });
-        expand(&mut layers, has("epsilon"), &EPSILON, |layer, epsilon| layer.epsilon = epsilon);
-        expand(&mut layers, has("normalization"), &NORMALIZATION, |layer, norm| layer.normalization = norm);
-        expand(&mut layers, has("compensated"), &COMPENSATED, |layer, compensated| {
-            layer.compensated = compensated;
-        });
-        let iterations: Vec<u32> = ITERATIONS.collect();
-        expand(&mut layers, has("iterations"), &iterations, |layer, iterations| {
-            layer.iterations = iterations;
-        });
-        layers.retain(|layer| layer.extent(self.probed.dims()).is_ok());
-        layers
-    }
-
-    /// Every combination of the attributes that change how a matrix is written.
-    fn writings(&self) -> Vec<Layer> {
-        let has_scale = Operator::of(self.base.operator).attribute("off_diagonal_scale").is_some();
-        let mut layers = vec![self.base];
-        expand(&mut layers, has_scale, &OFF_DIAGONAL_SCALE, |layer, scale| layer.off_diagonal_scale = scale);
-        expand(&mut layers, true, &self.vectorizations, |layer, order| layer.vectorization = order);
-        layers
     }
 
     /// The distances, the worst over the samples, of `matrix` under each way of writing it; those above `limit` are left
@@ -373,58 +321,6 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Adds candidates whose ε is none of the table's, where the nearest ones are not the numbers yet.
-    fn refine_epsilon(&self, nearest: &mut Vec<Candidate>) {
-        let Some(best) = nearest.first().map(|best| best.distance) else { return };
-        if best <= 10.0 * self.resolution.noise || best > UNLIKE {
-            return;
-        }
-        let without_epsilon = |layer: &Layer| Layer { epsilon: 0.0, ..*layer };
-        let mut bases: Vec<Layer> = Vec::new();
-        let mut add = |candidates: &[Candidate], limit: usize| {
-            for base in candidates.iter().map(|candidate| without_epsilon(&candidate.layer)) {
-                if bases.len() < limit && !bases.contains(&base) {
-                    bases.push(base);
-                }
-            }
-        };
-        add(nearest, REFINED);
-        if best > self.resolution.tolerance {
-            // No ε of the table is near enough to show which of the others are right.
-            // Many values that are near to none must not use up what others need.
-            add(&budget::within_half(FINE, || self.on_fine_grid()), 4 * REFINED);
-        }
-        for base in bases {
-            let distance = |epsilon: f32| self.distance(&Layer { epsilon, ..base });
-            let best = least(|exponent| distance(10_f64.powf(exponent) as f32), EXPONENTS);
-            let exact = 10_f64.powf(best) as f32;
-            let near = 2.0 * distance(exact).max(self.resolution.noise);
-            // The shortest number that does as well is the one that was written.
-            let written = (0..4).filter_map(|digits| format!("{exact:.digits$e}").parse().ok());
-            let epsilon = written.into_iter().find(|&epsilon| distance(epsilon) <= near).unwrap_or(exact);
-            nearest.push(Candidate { distance: distance(epsilon), layer: Layer { epsilon, ..base } });
-        }
-        nearest.sort_by(|left, right| left.distance.total_cmp(&right.distance));
-    }
-
-    /// The nearest candidates over many values of ε, none more than 6 % from the next.
-    fn on_fine_grid(&self) -> Vec<Candidate> {
-        let writings = self.writings();
-        let mut matrices = self.matrices();
-        matrices.retain(|layer| layer.epsilon == 0.0);
-        let mut candidates = Vec::new();
-        for matrix in matrices {
-            let mut epsilon = 10_f64.powf(EXPONENTS.0);
-            while epsilon < 10_f64.powf(EXPONENTS.1) && !is_spent() {
-                let layer = Layer { epsilon: epsilon as f32, ..matrix };
-                candidates.extend(self.distances(&layer, &writings, UNLIKE / 2.0));
-                epsilon *= 1.12;
-            }
-        }
-        candidates.sort_by(|left, right| left.distance.total_cmp(&right.distance));
-        candidates
-    }
-
     /// The factor c for which c f(Σ), f given by its image of an eigenvalue and the normaliser, is nearest to the numbers
     /// on the first probe, if it is the numbers on all, up to rounding; and how far off it is.
     pub(super) fn factor_of_image(
@@ -465,47 +361,12 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Where `value` is least between two points: on a grid first, then by golden sections beside its least point.
-fn least(value: impl Fn(f64) -> f64, (from, to): (f64, f64)) -> f64 {
-    const POINTS: u32 = 40;
-    let ratio = (5_f64.sqrt() - 1.0) / 2.0;
-    let step = (to - from) / f64::from(POINTS);
-    let grid = (0..=POINTS).map(|index| from + step * f64::from(index));
-    let middle = grid.min_by(|&one, &other| value(one).total_cmp(&value(other))).unwrap_or(from);
-    let (mut low, mut high) = (middle - step, middle + step);
-    for _ in 0..50 {
-        let (left, right) = (high - ratio * (high - low), low + ratio * (high - low));
-        if value(left) < value(right) {
-            high = right;
-        } else {
-            low = left;
-        }
-    }
-    f64::midpoint(low, high)
-}
-
-/// Replaces each layer by one for each value of an attribute, if the operator has it.
-fn expand<T: Copy>(layers: &mut Vec<Layer>, applies: bool, values: &[T], assign: impl Fn(&mut Layer, T)) {
-    if applies {
-        let with = |layer: &Layer, value: T| {
-            let mut layer = *layer;
-            assign(&mut layer, value);
-            layer
-        };
-        *layers = layers.iter().flat_map(|layer| values.iter().map(|&value| with(layer, value))).collect();
-    }
-}
-
-/// Orders names for one function: fewer attributes away from their defaults first, then fewer steps.
-fn simplicity(layer: &Layer) -> (usize, u32) {
-    (layer.changed_attributes().len(), layer.iterations)
-}
-
 #[cfg(test)]
 mod tests {
-    use isqrt_cov_op::reference;
+    use isqrt_cov_op::{Normalization, reference};
 
     use super::*;
+    use crate::evaluate::budget;
     use crate::recognize::probed::inputs;
     use crate::recognize::search::NEAR;
 

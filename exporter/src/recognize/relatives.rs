@@ -2,7 +2,7 @@
 
 use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind};
 
-use super::identify::{Resolution, Search};
+use super::identify::{AttributeSearch, Resolution};
 use super::probed::Probed;
 use super::spectrum::newton_schulz;
 use crate::tensor::Tensor;
@@ -63,7 +63,7 @@ fn iterates(a: f64, steps: u32) -> (f64, f64) {
 #[must_use]
 pub fn name_of(probed: &Probed, outputs: &[Tensor], resolution: Resolution) -> Option<String> {
     for layout in Layout::ALL {
-        let search = Search::new(OperatorKind::IsqrtCov, layout, probed, outputs, resolution);
+        let search = AttributeSearch::new(OperatorKind::IsqrtCov, layout, probed, outputs, resolution);
         let Some(search) = search else { continue };
         for &vectorization in &search.vectorizations {
             for layer in layers(Layer { layout, vectorization, ..Layer::new(OperatorKind::IsqrtCov) }) {
