@@ -71,7 +71,7 @@ pub(crate) fn check(model: &mut ModelProto) -> Result<(), Refusal> {
     whole(graph)?;
     for function in &model.functions {
         let inputs = function.input.iter().map(String::as_str);
-        values(inputs, &function.node)?;
+        values(inputs, &function.node, function.output.iter().map(String::as_str))?;
     }
     Ok(())
 }
@@ -193,13 +193,14 @@ fn whole(graph: &GraphProto) -> Result<HashSet<&str>, StructureProblem> {
             inputs.push(name);
         }
     }
-    values(inputs.into_iter(), &graph.node)
+    values(inputs.into_iter(), &graph.node, graph.output.iter().map(ValueInfoProto::name))
 }
 
-/// Checks the values of nodes that may read `given`. Returns the names that they read and nobody here defines.
+/// Checks the values of nodes that may read `given`. Returns the names that they read, or that are `put_out`, and nobody here defines.
 fn values<'a>(
     given: impl Iterator<Item = &'a str>,
     nodes: &'a [NodeProto],
+    put_out: impl Iterator<Item = &'a str>,
 ) -> Result<HashSet<&'a str>, StructureProblem> {
     // Where a name is from: nowhere here, which is to say given, or a node.
     let mut defined: HashMap<&str, Option<usize>> = HashMap::new();
@@ -212,7 +213,8 @@ fn values<'a>(
             return Err(StructureProblem::Twice { what: "values", name: name.to_owned() });
         }
     }
-    let mut free = HashSet::new();
+    let mut free: HashSet<&str> =
+        put_out.filter(|name| !name.is_empty() && !defined.contains_key(name)).collect();
     let mut waits = vec![0_usize; nodes.len()];
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (place, node) in nodes.iter().enumerate() {

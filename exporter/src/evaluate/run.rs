@@ -115,7 +115,8 @@ impl<'r, 'a> Run<'r, 'a> {
     ) -> Result<Vec<Value>> {
         self.depth += 1;
         let around = self.alive;
-        let done = if self.depth <= DEEPEST {
+        // The main graph is none of them.
+        let done = if self.depth <= DEEPEST + 1 {
             self.visited().and_then(|()| self.steps(plan, inputs, outer, setting))
         } else {
             Err(anyhow::anyhow!("functions and graphs are nested more than {DEEPEST} deep"))

@@ -359,8 +359,10 @@ impl Proof {
     /// Judges what was gathered.
     fn conclude(&mut self) {
         if self.by_node {
-            self.notes
-                .push(format!("{} does not take the models whole: they ran node by node", self.runtime));
+            self.notes.push(format!(
+                "{} does not take the models whole: they ran node by node, slower but no less exactly",
+                self.runtime
+            ));
         }
         if self.failure.is_some() {
             return;

@@ -1,7 +1,7 @@
 //! What is said of checkpoints on the command line.
 
 use anyhow::{Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueHint};
 use isqrt_cov_models::{Built, Options, Settings, Source, Storage, spelled};
 
 use crate::commands::told::Told;
@@ -13,7 +13,7 @@ pub struct CheckpointOptions {
     /// Settle what the weights do not tell, such as last-stride=2; may be given several times
     ///
     /// `isqrt-cov inspect` lists the settings of a checkpoint with the values that are assumed.
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", value_hint = ValueHint::Other)]
     assume: Vec<String>,
     /// The version of the standard operators that the model is written in, 13 to 23 [default: 17]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(13..=23))]
