@@ -61,7 +61,8 @@ fn free_stem(model: &ModelProto) -> String {
         graph::node_names(&function.node, &mut names);
     }
     let taken: HashSet<usize> = names.into_iter().filter_map(number_of_stem).collect();
-    match (0..).find(|number| !taken.contains(number)) {
+    // One of so many is free.
+    match (0..=taken.len()).find(|number| !taken.contains(number)) {
         None | Some(0) => format!("{STEM}/"),
         Some(number) => format!("{STEM}.{number}/"),
     }

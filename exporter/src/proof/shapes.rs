@@ -163,7 +163,10 @@ impl Shapes {
         Ok(Ok(shapes))
     }
 
-    /// An error where inputs of these shapes are more than models are run on.
+    /// Looks at how large inputs of these shapes are.
+    ///
+    /// # Errors
+    /// Ones that are larger than models are run on.
     pub fn check(&self, sized: &[Vec<usize>]) -> Result<()> {
         let mut together = 0_usize;
         for (input, dims) in self.inputs.iter().zip(sized) {
