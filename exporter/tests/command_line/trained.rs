@@ -340,6 +340,8 @@ fn outputs_that_are_not_those_expected_are_refused() {
     let run = convert(&file, &output, &["--expected", data, "--triangle", "upper_column_major"]);
     let answer = object(&run);
     assert_eq!((status(&run), &answer["reason"]), (1, &"expected-differs".into()), "{answer}");
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("as told were: triangle upper_column_major; leave that out"), "{message}");
     assert!(answer["checkpoint"]["trials"].as_array().unwrap().len() > 1, "other numbers of steps are tried");
     assert!(!output.exists());
     let told = convert(&file, &output, &["--expected", data]);

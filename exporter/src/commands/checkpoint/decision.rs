@@ -92,7 +92,7 @@ pub fn decide(
             }
             if !is_near(&decision.trials) {
                 settings.clone_from(&told);
-                let refusal = not_as_expected(&decision.trials, tolerance);
+                let refusal = not_as_expected(&decision.trials, tolerance, &candidate.built.choices);
                 return Ok((decision, Some(refusal)));
             }
             by_outputs(&decision.trials, &open, &candidate.built.choices, tolerance, settings);
@@ -325,13 +325,20 @@ fn by_labels(trials: &[Trial], open: &[&Choice], count: usize, classes: usize, s
     }
 }
 
-fn not_as_expected(trials: &[Trial], tolerance: f64) -> Refusal {
+fn not_as_expected(trials: &[Trial], tolerance: f64, choices: &[Choice]) -> Refusal {
     let best = nearest(trials);
+    let told = choices.iter().filter(|choice| choice.source == Source::User);
+    let told: Vec<String> = told.map(|choice| format!("{} {}", choice.name, choice.value)).collect();
+    let told = if told.is_empty() {
+        String::new()
+    } else {
+        format!(" Taken as told were: {}; leave that out to have others tried.", told.join(", "))
+    };
     Refusal {
         reason: "expected-differs",
         message: format!(
             "no setting gives the outputs expected (at most {tolerance:.0e} of the greatest counts as equal), and nothing was \
-             written. {} of {} tried comes nearest: {}. Perhaps `expected` is of another checkpoint, or not logits but \
+             written. {} of {} tried comes nearest: {}.{told} Perhaps `expected` is of another checkpoint, or not logits but \
              probabilities, or rounded otherwise than float32 (--tolerance allows for that), or the images are prepared otherwise \
              than in training",
             best.map_or_else(String::new, |best| format!("{:.1e} away", best.distance())),
