@@ -1,6 +1,7 @@
 //! Tables for people: columns aligned by spaces, nothing that a terminal or a log would have to draw.
 
-use std::fmt::Write;
+/// The longest cell that the others of its column are aligned to.
+const WIDEST: usize = 160;
 
 /// Rows of cells under headings.
 #[derive(Debug, Clone)]
@@ -44,15 +45,16 @@ impl Table {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            cells.map(|cell| cell.chars().count()).filter(|&count| count <= WIDEST).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
-                // Writing to a string does not fail.
-                let _ = write!(line, "{cell:width$}  ");
+                line.push_str(cell);
+                let gap = width.saturating_sub(cell.chars().count()) + 2;
+                line.extend(std::iter::repeat_n(' ', gap));
             }
             text.push_str(line.trim_end());
             text.push('\n');
@@ -71,5 +73,14 @@ mod tests {
         table.row(["IsqrtCov".to_owned(), "77".to_owned()]);
         table.row(["δ".to_owned(), "1".to_owned()]);
         assert_eq!(table.render(), "LAYER     NODES\nIsqrtCov  77\nδ         1\n");
+    }
+
+    #[test]
+    fn a_cell_of_any_length_moves_no_other() {
+        let long = "x".repeat(100_000);
+        let mut table = Table::pairs();
+        table.row(["says".to_owned(), long.clone(), "end".to_owned()]);
+        table.row(["a".to_owned(), "b".to_owned(), "c".to_owned()]);
+        assert_eq!(table.render(), format!("says  {long}  end\na     b  c\n"));
     }
 }

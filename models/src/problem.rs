@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use isqrt_cov_proto::Printable;
+
 /// One thing that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
@@ -43,17 +45,23 @@ pub enum Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing { name } => write!(out, "`{name}` is missing"),
-            Self::Surplus { name, found } => write!(out, "`{name}` {found:?} belongs to nothing"),
+            Self::Missing { name } => write!(out, "`{}` is missing", Printable(name)),
+            Self::Surplus { name, found } => {
+                write!(out, "`{}` {found:?} belongs to nothing", Printable(name))
+            }
             Self::Shape { name, expected, found } => {
                 let expected: Vec<String> = expected
                     .iter()
                     .map(|size| size.map_or_else(|| "any".to_owned(), |size| size.to_string()))
                     .collect();
-                write!(out, "`{name}` has shape {found:?}; expected [{}]", expected.join(", "))
+                write!(out, "`{}` has shape {found:?}; expected [{}]", Printable(name), expected.join(", "))
             }
             Self::Type { name, found } => {
-                write!(out, "`{name}` is {found}; expected float32, float64, float16 or bfloat16")
+                write!(
+                    out,
+                    "`{}` is {found}; expected float32, float64, float16 or bfloat16",
+                    Printable(name)
+                )
             }
             Self::Unknown { what } => out.write_str(what),
         }
