@@ -22,6 +22,10 @@ pub(super) enum Global {
     RebuildTensorV3,
     /// `torch._utils._rebuild_parameter`, also the one that keeps Python attributes.
     RebuildParameter,
+    /// `torch._tensor._rebuild_from_type_v2`, for tensors with Python attributes.
+    RebuildFromType,
+    /// A class of tensors, which says what a rebuilt one is.
+    TensorClass,
     /// A class of storages.
     Storage(&'static Element),
     /// A `dtype`.
@@ -50,6 +54,10 @@ pub(super) fn find(module: &str, name: &str) -> Option<Global> {
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::RebuildParameter,
         ("torch._utils", "_rebuild_qtensor") => Global::Inert("a quantized tensor"),
         ("torch._utils", "_rebuild_sparse_tensor") => Global::Inert("a sparse tensor"),
+        ("torch._utils", "_rebuild_meta_tensor_no_storage") => Global::Inert("a meta tensor without data"),
+        ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildFromType,
+        ("torch", "Tensor") | ("torch.nn.parameter", "Parameter") => Global::TensorClass,
+        ("torch.torch_version", "TorchVersion") => Global::Inert("a version"),
         ("torch.serialization", "_get_layout") => Global::Inert("a layout"),
         ("torch", "Size") => Global::Size,
         ("torch", "device") => Global::Inert("a device"),
@@ -68,12 +76,19 @@ pub(super) fn find(module: &str, name: &str) -> Option<Global> {
             return storage.or_else(|| Element::of_dtype(name).map(Global::Dtype));
         }
         ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::NumpyScalar,
-        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") | ("numpy", "ndarray") => {
-            Global::Inert("a NumPy array")
-        }
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct")
+        | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer")
+        | ("numpy", "ndarray") => Global::Inert("a NumPy array"),
         ("numpy", "dtype") => Global::NumpyDtype,
         ("_codecs", "encode") => Global::Encode,
         ("argparse", "Namespace") => Global::Inert("an argparse.Namespace"),
+        ("types", "SimpleNamespace") => Global::Inert("a namespace"),
+        ("collections", "deque") => Global::Inert("a deque"),
+        (
+            "pathlib" | "pathlib._local",
+            "Path" | "PosixPath" | "WindowsPath" | "PurePath" | "PurePosixPath" | "PureWindowsPath",
+        ) => Global::Inert("a path"),
+        ("datetime", "datetime" | "date" | "time" | "timedelta" | "timezone") => Global::Inert("a time"),
         ("builtins" | "__builtin__", class) => Global::Inert(match class {
             "set" => "a set",
             "frozenset" => "a frozenset",
@@ -82,7 +97,9 @@ pub(super) fn find(module: &str, name: &str) -> Option<Global> {
             // What a `defaultdict` makes its entries with.
             "dict" => "a dict",
             "list" => "a list",
-            "int" => "an int",
+            "int" | "long" => "an int",
+            "range" | "xrange" => "a range",
+            "slice" => "a slice",
             "float" => "a float",
             _ => return None,
         }),
@@ -108,9 +125,35 @@ mod tests {
             ("torch.hub", "load"),
             ("collections", "OrderedDict.fromkeys"),
             ("models.resnet", "ResNet"),
+            ("functools", "partial"),
+            ("pathlib", "Path.home"),
+            ("types", "FunctionType"),
+            ("torch", "tensor"),
         ] {
             assert!(find(module, name).is_none(), "{module}.{name}");
         }
+    }
+
+    #[test]
+    fn what_is_saved_beside_weights_is_carried_along() {
+        for (module, name) in [
+            ("__builtin__", "long"),
+            ("builtins", "range"),
+            ("builtins", "slice"),
+            ("torch.torch_version", "TorchVersion"),
+            ("pathlib", "PosixPath"),
+            ("pathlib._local", "PureWindowsPath"),
+            ("datetime", "datetime"),
+            ("datetime", "timezone"),
+            ("collections", "deque"),
+            ("types", "SimpleNamespace"),
+            ("numpy._core.numeric", "_frombuffer"),
+            ("torch._utils", "_rebuild_meta_tensor_no_storage"),
+        ] {
+            assert!(matches!(find(module, name), Some(Global::Inert(_))), "{module}.{name}");
+        }
+        assert!(find("torch._tensor", "_rebuild_from_type_v2").is_some());
+        assert!(find("torch", "Tensor").is_some() && find("torch.nn.parameter", "Parameter").is_some());
     }
 
     #[test]

@@ -39,6 +39,13 @@ impl<'a> Machine<'a> {
             (Global::RebuildParameter, &[value, ..]) if matches!(self.get(value), Value::Inert(_)) => {
                 self.stack.push(value);
             }
+            // A tensor of a class of torch's own is what it is rebuilt from; its attributes do not matter.
+            (Global::RebuildFromType, &[rebuild, class, parts, _])
+                if matches!(self.get(class), Value::Global(Global::TensorClass))
+                    && !matches!(self.get(rebuild), Value::Global(Global::RebuildFromType)) =>
+            {
+                self.call(rebuild, parts)?;
+            }
             (
                 Global::RebuildTensor | Global::RebuildTensorV2,
                 &[storage, offset, dims, strides, ref rest @ ..],
