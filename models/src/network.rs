@@ -331,19 +331,21 @@ impl<'a> Network<'a> {
         name.to_owned()
     }
 
-    /// W x + b.
+    /// W x + b, or W x where the checkpoint has no b.
     pub fn linear(&mut self, x: &Vector, name: &str) -> Vector {
         let (weight, dims) = self.expect(&format!("{name}.weight"), &[None, x.width]);
         let width = dims.first().copied().flatten();
         if let Some(layer) = self.built.layers.iter_mut().find(|layer| layer.output == x.name) {
             layer.classifier = Some(weight.clone());
         }
-        let bias = self.expect(&format!("{name}.bias"), &[width]).0;
-        let inputs = [
-            x.name.clone(),
-            self.initializer(&weight, Recipe::Stored(weight.clone())),
-            self.initializer(&bias, Recipe::Stored(bias.clone())),
-        ];
+        let mut inputs = vec![x.name.clone(), self.initializer(&weight, Recipe::Stored(weight.clone()))];
+        let bias = format!("{name}.bias");
+        if self.has(&bias) {
+            let bias = self.expect(&bias, &[width]).0;
+            inputs.push(self.initializer(&bias, Recipe::Stored(bias.clone())));
+        } else {
+            self.assumes("linear layers without a bias in the checkpoint have none");
+        }
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         let name = self.node("Gemm", &inputs, name, vec![AttributeProto::int("transB", 1)]);
         Vector { name, width }

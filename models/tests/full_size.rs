@@ -67,9 +67,10 @@ fn problems(change: impl Fn(&str, TensorProto) -> Option<TensorProto>) -> Vec<St
 
 #[test]
 fn everything_that_does_not_fit_is_named() {
-    let without =
-        problems(|name, tensor| (name != "layer2.3.bn1.running_var" && name != "fc.bias").then_some(tensor));
-    assert_eq!(without, ["`layer2.3.bn1.running_var` is missing", "`fc.bias` is missing"]);
+    let without = problems(|name, tensor| {
+        (name != "layer2.3.bn1.running_var" && name != "fc.weight").then_some(tensor)
+    });
+    assert_eq!(without, ["`layer2.3.bn1.running_var` is missing", "`fc.weight` is missing"]);
     let renamed = problems(|name, mut tensor| {
         if name == "layer_reduce_bn.bias" {
             tensor.name = Some("layer_reduce_bn.offset".to_owned());
@@ -100,6 +101,13 @@ fn everything_that_does_not_fit_is_named() {
         Some(tensor)
     });
     assert_eq!(typed, ["`bn1.weight` is int32; expected float32, float64, float16 or bfloat16"]);
+}
+
+#[test]
+fn a_classifier_needs_no_bias() {
+    let without = |name: &str, tensor| (name != "fc.bias").then_some(tensor);
+    let found = recognize(&weights(&networks()["resnet50"], without), &Settings::default()).unwrap();
+    assert!(found.fits(), "{:?}", found.built.problems);
 }
 
 #[test]
