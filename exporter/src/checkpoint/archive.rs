@@ -3,8 +3,8 @@
 //! Readers of zip archives differ in which of two equal names they take, whom they believe where the directory and an
 //! entry's own header disagree, and what they forgive; one that checks and one that loads may see different files
 //! (CVE-2026-24747). So this one is strict where libraries are lenient: every name is there once, the directory and the
-//! headers agree, entries are stored as they are, do not overlap, and lie in front of the directory, which is followed
-//! by the end of the archive alone. Data is sliced out of the file, never copied.
+//! headers agree, entries do not overlap, those that are read are stored as they are, and all lie in front of the
+//! directory, which reaches to the end of the archive. Data is sliced out of the file, never copied.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -122,6 +122,8 @@ pub(super) struct Archive {
 struct Entry {
     data: Range<usize>,
     checksum: u32,
+    /// How it is compressed; 0 where it is not.
+    method: u16,
 }
 
 const END: [u8; 4] = *b"PK\x05\x06";
@@ -148,7 +150,7 @@ impl Archive {
             at = central.end;
             let range = central.locate(&content, directory.bytes.start)?;
             extents.push((central.offset, range.end as u64, names.len()));
-            let entry = Entry { data: range, checksum: central.checksum };
+            let entry = Entry { data: range, checksum: central.checksum, method: central.method };
             if entries.insert(central.name.clone(), entry).is_some() {
                 return Err(ArchiveProblem::Duplicate(central.name));
             }
@@ -182,6 +184,9 @@ impl Archive {
     /// The data of an entry, held against its checksum where the archive has any.
     pub(super) fn read(&self, name: &str) -> Result<Bytes, ArchiveProblem> {
         let entry = self.entries.get(name).ok_or_else(|| ArchiveProblem::Missing(name.to_owned()))?;
+        if entry.method != 0 {
+            return Err(ArchiveProblem::Compressed { entry: name.to_owned(), method: entry.method });
+        }
         let data = self.content.slice(entry.data.clone());
         if !self.sealed {
             return Ok(data);
@@ -203,12 +208,10 @@ struct Directory {
 
 impl Directory {
     fn find(content: &[u8]) -> Result<Self, ArchiveProblem> {
-        // Nothing follows the end: torch writes no comment, in which another end could hide.
-        let end = content.len().checked_sub(22).filter(|&end| content[end..].starts_with(&END));
-        let mut end = end.ok_or(ArchiveProblem::NoEnd)?;
-        let disks = [number(content, end + 4, 2), number(content, end + 6, 2), number(content, end + 20, 2)];
+        let mut end = last(content).ok_or(ArchiveProblem::NoEnd)?;
+        let disks = [number(content, end + 4, 2), number(content, end + 6, 2)];
         if let Some(&found) = disks.iter().find(|&&found| found != 0) {
-            return Err(ArchiveProblem::End { part: "disk or comment number", found, expected: 0 });
+            return Err(ArchiveProblem::End { part: "disk number", found, expected: 0 });
         }
         let (mut entries, here) = (number(content, end + 10, 2), number(content, end + 8, 2));
         let (mut size, mut offset) = (number(content, end + 12, 4), number(content, end + 16, 4));
@@ -246,6 +249,13 @@ impl Directory {
     }
 }
 
+/// Where the last end of an archive begins: the one that torch takes too, whatever stands before it. Behind it may be as
+/// many bytes as a comment can have, such as padding or the newline of a download.
+fn last(content: &[u8]) -> Option<usize> {
+    let last = content.len().checked_sub(22)?;
+    (last.saturating_sub(usize::from(u16::MAX))..=last).rev().find(|&at| content[at..].starts_with(&END))
+}
+
 /// What the directory says of an entry.
 struct Central {
     name: String,
@@ -253,6 +263,8 @@ struct Central {
     method: u16,
     checksum: u32,
     size: u64,
+    /// The bytes that it takes in the file: other than its size where it is compressed.
+    stored: u64,
     /// Where the entry's own header is.
     offset: u64,
     /// The byte after this part of the directory.
@@ -296,6 +308,7 @@ impl Central {
             method,
             checksum: number(fixed, 16, 4) as u32,
             size,
+            stored,
             offset,
             end,
         })
@@ -306,9 +319,6 @@ impl Central {
         let entry = || self.name.clone();
         if self.flags & ENCRYPTED != 0 {
             return Err(ArchiveProblem::Encrypted(entry()));
-        }
-        if self.method != 0 {
-            return Err(ArchiveProblem::Compressed { entry: entry(), method: self.method });
         }
         let outside = |end| ArchiveProblem::Bounds {
             entry: entry(),
@@ -337,7 +347,7 @@ impl Central {
         }
         let [name, extra] = [26, 28].map(|place| number(fixed, place, 2) as usize);
         let start = at + 30 + name + extra;
-        let end = (start as u64).saturating_add(self.size);
+        let end = (start as u64).saturating_add(self.stored);
         if end > limit as u64 {
             return Err(outside(end));
         }
@@ -357,7 +367,7 @@ impl Central {
             ("compression method", number(fixed, 8, 2), u64::from(self.method), false),
             ("checksum", number(fixed, 14, 4), u64::from(self.checksum), deferred),
             ("size", size_of(22, 0), self.size, deferred),
-            ("stored size", size_of(18, 8), self.size, deferred),
+            ("stored size", size_of(18, 8), self.stored, deferred),
         ];
         for (part, found, expected, deferred) in pairs {
             if found != expected && !(deferred && found == 0) {

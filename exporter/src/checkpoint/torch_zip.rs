@@ -15,10 +15,7 @@ use isqrt_cov_proto::Printable;
 pub(super) fn read(path: &Path, content: Bytes) -> Result<Contents, Error> {
     let wrong = |problem| Error::Archive { path: path.to_owned(), problem: Box::new(problem) };
     let size = content.len() as u64;
-    let archive = match Archive::open(content) {
-        Err(ArchiveProblem::Compressed { entry, .. }) if is_array(&entry) => return Err(arrays(path)),
-        archive => archive.map_err(wrong)?,
-    };
+    let archive = Archive::open(content).map_err(wrong)?;
     let prefix = prefix(path, &archive)?;
     let name = |entry: &str| format!("{prefix}/{entry}");
     let order = name("byteorder");
@@ -64,6 +61,17 @@ fn prefix(path: &Path, archive: &Archive) -> Result<String, Error> {
         return Err(refused(
             &format!("a TorchScript archive: it has an entry `{}`", Printable(entry)),
             "expected a state dict: torch.jit.load it where you trust it, and torch.save its `state_dict()`",
+        ));
+    }
+    let exported = archive.names().find(|name| {
+        let inside = inside(name).unwrap_or_else(|| (*name).to_owned());
+        matches!(inside.as_str(), "archive_format" | "models/model.json" | "serialized_exported_program.json")
+    });
+    if let Some(entry) = exported {
+        return Err(refused(
+            &format!("a program of torch.export: it has an entry `{}`", Printable(entry)),
+            "expected a state dict: torch.export.load it where you trust it, and torch.save its `state_dict`; or export it \
+             with torch.onnx.export(program, dynamo=True), and convert that file",
         ));
     }
     let mut pickles = archive.names().filter(|name| inside(name).as_deref() == Some("data.pkl"));

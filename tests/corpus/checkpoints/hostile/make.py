@@ -337,6 +337,8 @@ def archives():
     arrays = [("w.npy", packed, {"local": compressed, "central": compressed})]
     case("compressed_arrays.pth", pack(arrays), "a NumPy archive; expected a checkpoint")
     case("compressed.pth", pack(entries), "entry `a/data/0` is compressed (method 8)")
+    script = [("a/data.pkl", HONEST), ("a/code/model.py", packed, {"local": compressed, "central": compressed})]
+    case("script_compressed.pth", pack(script), "a TorchScript archive: it has an entry `a/code/model.py`")
     case("encrypted.pth", lying("a/data/0", local={"flags": 1}, central={"flags": 1}), "entry `a/data/0` is encrypted")
     wrong = {"crc": 0x12345678}
     case(
@@ -394,7 +396,8 @@ def archives():
     case("directory_elsewhere.pth", archive(HONEST, end={"offset": 5}), "directory's end is")
     case("directory_beyond_file.pth", archive(HONEST, end={"size": 0xFFFFFFF0}), "directory's end is")
     case("directory_gap.pth", archive(HONEST, gap=b"\0" * 9), "directory's end is")
-    case("comment.pth", archive(HONEST, comment=b"a comment"), "a zip archive without its end")
+    two = archive(HONEST) + archive(HONEST)
+    case("comment.pth", archive(HONEST, comment=two), "directory's end")
     end64 = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 0, 0, 0, 0, 4, 4, 1, 1 << 63) + struct.pack(
         "<4sIQI", b"PK\6\7", 0, 1 << 62, 1
     )
@@ -415,6 +418,7 @@ def archives():
         pack([("a/data.pkl", HONEST), ("a/byteorder", b"big"), ("a/data/0", NUMBERS)]),
         "entry `a/byteorder` says `big`; expected `little`",
     )
+    case("program.pth", pack([("a/archive_format", b"pt2")]), "a program of torch.export: it has an entry")
     case("no_data.pth", pack([("a/data.pkl", HONEST)]), "no entry `a/data/0`")
 
 
