@@ -20,6 +20,6 @@ pub use built::{Built, Options, Placed, Storage};
 pub use layout::Layout;
 pub use network::Network;
 pub use problem::Problem;
-pub use recognize::{Architecture, Candidate, recognize};
+pub use recognize::{Architecture, Candidate, Recognition, recognize, recognize_within};
 pub use setting::{Choice, Settings, Source, TRIANGLES, spelled};
 pub use weights::{Error, Weights};

@@ -1,21 +1,30 @@
 //! The weights of a trained network, by name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::{Element, TensorData, TensorError};
+use isqrt_cov_proto::{Element, Printable, TensorData, TensorError};
 use thiserror::Error;
 
 /// Components of names that wrappers add, for training on several devices and for compiling, and that say nothing.
 const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
 
+/// How many networks an average of weights is of: a count of steps that a wrapper adds, and nothing here needs.
+const AVERAGED: &str = "n_averaged";
+
 /// Why weights cannot be used.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Two names that differ only in what a wrapper for parallel training adds.
-    #[error("tensors `{first}` and `{second}` are both `{name}` without `module.`; one of them has to go")]
+    #[error(
+        "tensors `{}` and `{}` are both `{}` without `module.`; one of them has to go",
+        Printable(first),
+        Printable(second),
+        Printable(name)
+    )]
     Twice {
         /// The name without the wrapper's part.
         name: String,
@@ -28,7 +37,10 @@ pub enum Error {
     #[error(transparent)]
     Tensor(#[from] TensorError),
     /// A tensor with numbers that no network computes with.
-    #[error("tensor `{name}`: {found} at element {place}; expected {expected}: no output would be a number")]
+    #[error(
+        "tensor `{}`: {found} at element {place}; expected {expected}: no output would be a number",
+        Printable(name)
+    )]
     Number {
         /// Its name.
         name: String,
@@ -40,7 +52,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A tensor that holds no numbers.
-    #[error("tensor `{name}` is {found}; expected floating-point numbers")]
+    #[error("tensor `{}` is {found}; expected floating-point numbers", Printable(name))]
     NotNumbers {
         /// Its name.
         name: String,
@@ -55,12 +67,12 @@ pub struct Weights {
     tensors: BTreeMap<String, TensorProto>,
     /// The name in the file of each whose name was shortened.
     originals: BTreeMap<String, String>,
-    facts: Vec<(String, String)>,
+    facts: Arc<[(String, String)]>,
 }
 
 impl Weights {
     /// The tensors of a state dict, and the words and numbers beside it. `module.`, which training on several devices adds
-    /// anywhere in a name, is left out.
+    /// anywhere in a name, is left out, and so is what averaging over steps counts.
     ///
     /// # Errors
     /// Two tensors that come to have the same name.
@@ -68,9 +80,12 @@ impl Weights {
         tensors: impl IntoIterator<Item = TensorProto>,
         facts: Vec<(String, String)>,
     ) -> Result<Self, Error> {
-        let mut weights = Self { facts, ..Self::default() };
+        let mut weights = Self { facts: facts.into(), ..Self::default() };
         for tensor in tensors {
             let original = tensor.name().to_owned();
+            if original.rsplit('.').next() == Some(AVERAGED) && tensor.dims.iter().all(|&dim| dim == 1) {
+                continue;
+            }
             let name: Vec<&str> = original.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
             let name = name.join(".");
             if weights.tensors.contains_key(&name) {
@@ -85,17 +100,22 @@ impl Weights {
         Ok(weights)
     }
 
-    /// The same without the module that all names begin with, where they do: the network is part of something.
+    /// The tensors of each module that at least `fewest` names begin with, under their names within it.
     #[must_use]
-    pub fn inner(&self) -> Option<Self> {
-        let (outer, _) = self.names().next()?.split_once('.')?;
-        let mut inner = Self { facts: self.facts.clone(), ..Self::default() };
-        for (name, tensor) in &self.tensors {
-            let rest = name.strip_prefix(outer)?.strip_prefix('.')?;
+    pub fn modules(&self, fewest: usize) -> Vec<(String, Self)> {
+        let split =
+            || self.tensors.iter().filter_map(|(name, tensor)| Some((name.split_once('.')?, name, tensor)));
+        let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+        split().for_each(|((module, _), ..)| *sizes.entry(module).or_default() += 1);
+        let mut modules: BTreeMap<&str, Self> = BTreeMap::new();
+        for ((module, rest), name, tensor) in split().filter(|((module, _), ..)| sizes[module] >= fewest) {
+            let inner = modules
+                .entry(module)
+                .or_insert_with(|| Self { facts: Arc::clone(&self.facts), ..Self::default() });
             inner.originals.insert(rest.to_owned(), self.original(name).to_owned());
             inner.tensors.insert(rest.to_owned(), tensor.clone());
         }
-        Some(inner)
+        modules.into_iter().map(|(module, inner)| (module.to_owned(), inner)).collect()
     }
 
     /// The names, in alphabetical order.
@@ -222,12 +242,23 @@ mod tests {
     }
 
     #[test]
-    fn a_module_around_everything_can_be_left_out() {
-        let weights = Weights::new(["net.conv1.weight", "net.module.fc.bias"].map(named), vec![]).unwrap();
-        let inner = weights.inner().unwrap();
+    fn modules_are_taken_out_of_what_is_around_them() {
+        let names = ["net.conv1.weight", "net.module.fc.bias", "loss.weight", "scale"];
+        let weights = Weights::new(names.map(named), vec![]).unwrap();
+        let modules = weights.modules(2);
+        let [(module, inner)] = &modules[..] else { panic!("{modules:?}") };
+        assert_eq!(module, "net");
         assert_eq!(inner.names().collect::<Vec<_>>(), ["conv1.weight", "fc.bias"]);
         assert_eq!(inner.original("fc.bias"), "net.module.fc.bias");
-        assert!(inner.inner().is_none());
+        assert_eq!(weights.modules(1).len(), 2);
+    }
+
+    #[test]
+    fn counts_of_averaged_steps_are_no_weights() {
+        let matrix = TensorProto::from_values("b.n_averaged", &[2], &[1.0_f32, 2.0]);
+        let tensors = ["n_averaged", "a.n_averaged", "a.weight"].map(named).into_iter().chain([matrix]);
+        let weights = Weights::new(tensors, vec![]).unwrap();
+        assert_eq!(weights.names().collect::<Vec<_>>(), ["a.weight", "b.n_averaged"]);
     }
 
     #[test]

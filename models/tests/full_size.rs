@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use isqrt_cov_models::{Settings, Weights, recognize};
+use isqrt_cov_models::{Recognition, Settings, Weights, recognize, recognize_within};
 use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use serde_json::Value;
@@ -108,6 +108,44 @@ fn a_classifier_needs_no_bias() {
     let without = |name: &str, tensor| (name != "fc.bias").then_some(tensor);
     let found = recognize(&weights(&networks()["resnet50"], without), &Settings::default()).unwrap();
     assert!(found.fits(), "{:?}", found.built.problems);
+}
+
+/// A small network's tensors after each of `prefixes`, and these others.
+fn beside(prefixes: &[&str], others: &[&str]) -> Recognition {
+    let network = &networks()["resnet18"]["tensors"];
+    let tensors = prefixes.iter().flat_map(|prefix| {
+        let tensors = network.as_object().unwrap().iter();
+        tensors.map(move |(name, dims)| tensor(&format!("{prefix}{name}"), dims))
+    });
+    let others = others.iter().map(|name| tensor(name, &serde_json::json!([1])));
+    let weights = Weights::new(tensors.chain(others), vec![]).unwrap();
+    recognize_within(&weights, &Settings::default())
+}
+
+#[test]
+fn a_network_is_found_among_other_modules() {
+    for (prefixes, others, left) in [
+        (&[""][..], &[][..], 0),
+        (&["net.module."], &["net.n_averaged"], 0),
+        (&["lightning.model."], &["criterion.weight", "scale"], 2),
+        (&["model_ema.", "model."], &[], 128),
+    ] {
+        let found = beside(prefixes, others);
+        let candidate = found.fitting().unwrap_or_else(|| panic!("{prefixes:?}: {:?}", found.doubt));
+        assert_eq!(candidate.built.title, "ResNet-18");
+        assert_eq!(found.left.len(), left, "{prefixes:?}");
+        assert!(!found.left.iter().any(|name| name.starts_with("model.")), "{prefixes:?}");
+    }
+}
+
+#[test]
+fn a_network_that_may_not_be_the_one_that_is_meant_is_in_doubt() {
+    let several = beside(&["student.", "teacher."], &[]);
+    assert!(several.fitting().is_none());
+    assert_eq!(several.doubt.unwrap(), "several of its modules are networks: `student`, `teacher`");
+    let head = beside(&["backbone."], &["fc.1.weight"]);
+    assert!(head.fitting().is_none());
+    assert!(head.doubt.unwrap().contains("`fc.1.weight` stands beside it"));
 }
 
 #[test]

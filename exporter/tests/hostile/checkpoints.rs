@@ -111,6 +111,35 @@ fn linked_shard(item: &'static str, said: &str, link: fn(&Path, &Path) -> std::i
     }
 }
 
+/// Files of some hundred kilobytes whose names have modules in modules without end. Of no known architecture is one of two
+/// right answers.
+pub fn nested_names() -> Vec<Case> {
+    let nested = |name: &str, tensors: usize, modules: usize| Case {
+        item: "little that computes for long",
+        name: name.to_owned(),
+        said: String::new(),
+        make: Box::new(move |to| {
+            let path = to.join("nested.safetensors");
+            let entry = |index: usize| {
+                let at = [4 * index, 4 * index + 4];
+                let name = "a.".repeat(modules);
+                format!(r#""{name}w{index}": {{"dtype": "F32", "shape": [1], "data_offsets": {at:?}}}"#)
+            };
+            let header = format!("{{{}}}", (0..tensors).map(entry).collect::<Vec<_>>().join(", "));
+            let mut file = (header.len() as u64).to_le_bytes().to_vec();
+            file.extend(header.as_bytes());
+            file.resize(file.len() + 4 * tensors, 0);
+            fs::write(&path, file).unwrap();
+            Given::input(path)
+        }),
+    };
+    vec![
+        nested("one name of 50000 modules", 1, 50_000),
+        nested("100 names of 2000 modules", 100, 2000),
+        nested("16000 names of 20 modules", 16_000, 20),
+    ]
+}
+
 #[test]
 fn every_file_is_a_case() {
     let cases = cases();

@@ -193,6 +193,7 @@ fn arrays() {
 #[test]
 fn checkpoints() {
     check(&checkpoints::cases(), &COMPUTING, false);
+    check(&checkpoints::nested_names(), &COMPUTING, true);
     assert!(!Path::new("harm").exists(), "something was run");
 }
 

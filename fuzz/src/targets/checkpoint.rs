@@ -1,7 +1,7 @@
 //! Checkpoints: the file's reader, the pickle machine, views and storages, and the recognition of the architecture.
 
 use isqrt_cov::checkpoint::Checkpoint;
-use isqrt_cov_models::{Settings, Weights, recognize};
+use isqrt_cov_models::{Settings, Weights, recognize_within};
 use isqrt_cov_proto::TensorData;
 
 use super::refused;
@@ -18,7 +18,7 @@ pub fn run(input: &[u8]) {
         TensorData::inline(tensor).expect("a tensor that was read has the size that its shape says");
     }
     match Weights::new(checkpoint.tensors, checkpoint.facts) {
-        Ok(weights) => drop(recognize(&weights, &Settings::default())),
+        Ok(weights) => drop(recognize_within(&weights, &Settings::default())),
         Err(error) => refused(&error),
     }
 }

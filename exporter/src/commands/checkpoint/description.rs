@@ -2,6 +2,7 @@
 
 use isqrt_cov_models::triangle::Scores;
 use isqrt_cov_models::{Built, Candidate, Choice, Source, spelled};
+use isqrt_cov_proto::Printable;
 use serde_json::{Map, Value, json};
 
 use super::Read;
@@ -13,6 +14,7 @@ use crate::table::Table;
 pub struct Trained {
     format: String,
     facts: Vec<(String, String)>,
+    notes: Vec<String>,
     title: String,
     layout: &'static str,
     parameters: u64,
@@ -32,6 +34,7 @@ impl Trained {
         Self {
             format: read.format.to_string(),
             facts: read.facts.clone(),
+            notes: read.notes.clone(),
             title: built.title.clone(),
             layout: candidate.layout.name,
             parameters: built.parameters(&read.weights),
@@ -49,8 +52,8 @@ impl Trained {
     pub fn describe(&self, table: &mut Table) {
         let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
         row("checkpoint", format!("{}, {} tensors", self.format, self.tensors));
-        if !self.facts.is_empty() {
-            row("says", pairs(&self.facts));
+        if let Some(said) = said(&self.facts, &self.notes) {
+            row("says", said);
         }
         row("architecture", format!("{}, named as in: {}", self.title, self.layout));
         row("parameters", grouped(self.parameters));
@@ -81,6 +84,7 @@ impl Trained {
         json!({
             "format": self.format,
             "facts": facts_json(&self.facts),
+            "notes": self.notes,
             "architecture": self.title,
             "layout": self.layout,
             "parameters": self.parameters,
@@ -130,8 +134,16 @@ fn because(source: &Source) -> String {
     }
 }
 
-pub(super) fn pairs(facts: &[(String, String)]) -> String {
-    facts.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+/// What a checkpoint says of itself, its first facts, and how its tensors were found; nothing where that is nothing.
+pub(super) fn said(facts: &[(String, String)], notes: &[String]) -> Option<String> {
+    const SHOWN: usize = 20;
+    let fact = |(name, value): &(String, String)| format!("{} {}", Printable(name), Printable(value));
+    let mut said: Vec<String> = facts.iter().take(SHOWN).map(fact).collect();
+    if facts.len() > SHOWN {
+        said.push(format!("and {} more", facts.len() - SHOWN));
+    }
+    said.extend(notes.iter().cloned());
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 /// A number with its thousands apart.
@@ -145,4 +157,18 @@ fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_facts_the_first_are_shown() {
+        let facts: Vec<(String, String)> =
+            (0..4000).map(|index| (format!("metric\u{202e}{index}"), "1".to_owned())).collect();
+        let said = said(&facts, &["taken from `net`".to_owned()]).unwrap();
+        assert!(said.starts_with("metric\\u{202e}0 1, metric"), "{said}");
+        assert!(said.ends_with(", and 3980 more, taken from `net`") && said.len() < 1000, "{said}");
+    }
 }

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use anyhow::Result;
 use isqrt_cov_models::{Problem, Settings};
+use isqrt_cov_proto::Printable;
 use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use serde_json::{Map, Value, json};
 
 use super::Read;
 use super::decision::{Decision, by_weights};
-use super::description::{Trained, facts_json, pairs};
+use super::description::{Trained, facts_json, said};
 use crate::cli::Answer;
 use crate::commands::layers;
 use crate::table::Table;
@@ -42,8 +43,8 @@ pub fn inspect(path: &Path) -> Result<Answer> {
         fields.insert("checkpoint".to_owned(), trained.to_json());
     } else {
         table.row(["checkpoint".to_owned(), format!("{}, {} tensors", read.format, read.weights.len())]);
-        if !read.facts.is_empty() {
-            table.row(["says".to_owned(), pairs(&read.facts)]);
+        if let Some(said) = said(&read.facts, &read.notes) {
+            table.row(["says".to_owned(), said]);
         }
         let nearest = read.candidate.as_ref().map(|candidate| candidate.built.title.clone());
         fields.insert(
@@ -51,6 +52,7 @@ pub fn inspect(path: &Path) -> Result<Answer> {
             json!({
                 "format": read.format.to_string(),
                 "facts": facts_json(&read.facts),
+                "notes": read.notes,
                 "architecture": Value::Null,
                 "nearest": nearest,
                 "tensors": read.weights.len(),
@@ -69,7 +71,7 @@ pub fn inspect(path: &Path) -> Result<Answer> {
     let mut text = table.render();
     let mut list = Table::new(&["tensor", "type", "shape"]);
     for (name, tensor) in tensors() {
-        list.row([name.to_owned(), type_of(tensor), format!("{:?}", tensor.dims)]);
+        list.row([Printable(name).to_string(), type_of(tensor), format!("{:?}", tensor.dims)]);
     }
     text.push('\n');
     text.push_str(&list.render());

@@ -9,7 +9,8 @@ mod options;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use isqrt_cov_models::{Candidate, Problem, Settings, Weights, recognize};
+use isqrt_cov_models::{Candidate, Problem, Recognition, Settings, Weights, recognize_within};
+use isqrt_cov_proto::Printable;
 
 pub use self::conversion::convert;
 pub use self::description::Trained;
@@ -60,10 +61,14 @@ pub struct Read {
     pub shards: Vec<PathBuf>,
     /// What stands in it beside the weights.
     pub facts: Vec<(String, String)>,
+    /// How the weights were found in it.
+    pub notes: Vec<String>,
     /// The weights.
     pub weights: Weights,
     /// The architecture; nothing where none is near.
     pub candidate: Option<Candidate>,
+    /// Why an architecture that fits may not be the one that is meant.
+    doubt: Option<String>,
 }
 
 impl Read {
@@ -75,34 +80,35 @@ impl Read {
         let Checkpoint { format, facts, tensors, shards, .. } = Checkpoint::load(path)?;
         let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
         let weights = Weights::new(tensors, facts.clone()).map_err(place)?;
-        let mut candidate = recognize(&weights, settings);
-        let fits = |candidate: &Option<Candidate>| candidate.as_ref().is_some_and(Candidate::fits);
-        let (mut weights, mut inner) = (weights.clone(), weights.inner());
-        while let Some(inside) = inner.filter(|_| !fits(&candidate)) {
-            let found = recognize(&inside, settings);
-            inner = inside.inner();
-            if fits(&found) || candidate.is_none() {
-                (weights, candidate) = (inside, found);
-            }
+        let Recognition { weights, candidate, module, left, doubt } = recognize_within(&weights, settings);
+        let mut notes = Vec::new();
+        notes.extend(module.map(|module| format!("module `{}`", Printable(&module))));
+        if let [first, rest @ ..] = &left[..] {
+            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            notes.push(format!("left out: `{}`{more}", Printable(first)));
         }
-        Ok(Self { format, shards, facts, weights, candidate })
+        Ok(Self { format, shards, facts, notes, weights, candidate, doubt })
     }
 
     /// The architecture, where everything fits. A refusal where it is none that is known, which names everything that does not
     /// fit the nearest: the file `path` can be read, and there is nothing to convert.
     pub fn fitting(&self, path: &Path) -> Result<&Candidate, Refusal> {
-        let candidate = self.candidate.as_ref();
-        candidate.filter(|candidate| candidate.fits()).ok_or_else(|| Refusal {
+        let candidate = self.candidate.as_ref().filter(|candidate| candidate.fits() && self.doubt.is_none());
+        candidate.ok_or_else(|| Refusal {
             reason: "unknown-architecture",
-            message: format!("{}: {}", path.display(), misfit(candidate, &self.weights)),
+            message: format!("{}: {}", path.display(), misfit(self.candidate.as_ref(), self.doubt.as_deref(), &self.weights)),
         })
     }
 }
 
 /// Why a checkpoint is of no architecture that is known.
-fn misfit(candidate: Option<&Candidate>, weights: &Weights) -> String {
+fn misfit(candidate: Option<&Candidate>, doubt: Option<&str>, weights: &Weights) -> String {
+    if let Some(doubt) = doubt {
+        return format!("{doubt}: save the state dict of the one that is meant");
+    }
     let Some(candidate) = candidate else {
-        let names: Vec<&str> = weights.names().map(|name| weights.original(name)).take(5).collect();
+        let names = weights.names().map(|name| weights.original(name)).take(5);
+        let names: Vec<String> = names.map(|name| Printable(name).to_string()).collect();
         let more = if weights.len() > names.len() { ", …" } else { "" };
         let known: Vec<&str> =
             isqrt_cov_models::architectures::ARCHITECTURES.iter().map(|known| known.name).collect();
