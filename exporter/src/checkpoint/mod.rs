@@ -11,6 +11,7 @@ mod globals;
 mod legacy;
 mod pairs;
 mod pickle;
+mod place;
 mod safetensors;
 mod sharded;
 mod state_dict;
@@ -29,6 +30,7 @@ use isqrt_cov_proto::onnx::TensorProto;
 pub use archive::ArchiveProblem;
 pub use error::Error;
 pub use pickle::PickleProblem;
+use state_dict::Contents;
 pub use storage::ViewProblem;
 
 /// A trained model's weights as they stand in a file.
@@ -44,6 +46,8 @@ pub struct Checkpoint {
     /// What else stands beside the state dict, as far as it is a number or a word: `epoch`, `arch`, `best_prec1`;
     /// safetensors' `__metadata__`.
     pub facts: Vec<(String, String)>,
+    /// Where the state dict was found, where that is not where it usually is, and what else could have been taken for it.
+    pub notes: Vec<String>,
     /// The files that its index names; none where it has none.
     pub shards: Vec<PathBuf>,
 }
@@ -142,7 +146,11 @@ impl Checkpoint {
             }
             None => return Err(Error::Kind { path: path.to_owned(), found: unknown(&content) }),
         };
-        Ok(Self { path: path.to_owned(), format, tensors: contents.tensors, facts: contents.facts, shards })
+        let Contents { tensors, facts, notes } = contents;
+        if tensors.is_empty() {
+            return Err(Error::StateDict { path: path.to_owned(), found: "it holds no tensors".to_owned() });
+        }
+        Ok(Self { path: path.to_owned(), format, tensors, facts, notes, shards })
     }
 }
 

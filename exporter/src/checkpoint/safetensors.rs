@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::Error;
 use super::pairs::Pairs;
-use super::state_dict::{Contents, word};
+use super::state_dict::{Contents, bounded, word};
 use super::storage::ViewProblem;
 use isqrt_cov_proto::Printable;
 
@@ -45,6 +45,7 @@ pub(super) fn read(path: &Path, content: &Bytes) -> Result<Contents, Error> {
             Printable(&source)
         ))
     })?;
+    bounded(path, metadata.offset_keys().len())?;
     let mut tensors = Vec::new();
     for name in metadata.offset_keys() {
         let problem = |problem| Error::tensor(path, &name, problem);
@@ -70,7 +71,7 @@ pub(super) fn read(path: &Path, content: &Bytes) -> Result<Contents, Error> {
     let facts = facts.filter_map(|(name, fact)| Some((word(name)?, word(fact)?)));
     let mut facts: Vec<(String, String)> = facts.collect();
     facts.sort();
-    Ok(Contents { tensors, facts })
+    Ok(Contents { tensors, facts, notes: Vec::new() })
 }
 
 fn data_type(dtype: Dtype) -> Option<DataType> {

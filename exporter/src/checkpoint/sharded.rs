@@ -7,7 +7,7 @@ use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::{content, regular};
 
 use super::pairs::Pairs;
-use super::state_dict::Contents;
+use super::state_dict::{Contents, bounded};
 use super::{Error, HEAD, Kind, safetensors};
 use isqrt_cov_proto::Printable;
 
@@ -24,6 +24,7 @@ pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, Vec<PathBuf>),
     if let Some(name) = map.duplicate() {
         return Err(wrong(format!("{MAP} has `{}` twice; expected each name once", Printable(name))));
     }
+    bounded(path, map.0.len())?;
     let mut shards: Vec<&str> = Vec::new();
     let mut known = HashSet::new();
     for (_, file) in &map.0 {
@@ -82,7 +83,7 @@ pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, Vec<PathBuf>),
     }
     facts.sort();
     facts.dedup();
-    Ok((Contents { tensors, facts }, files))
+    Ok((Contents { tensors, facts, notes: Vec::new() }, files))
 }
 
 /// What matters of an index.

@@ -9,12 +9,8 @@ use isqrt_cov_proto::onnx::TensorProto;
 use super::Error;
 use super::element::Element;
 use super::pickle::{Id, Pickle, Storage, Tensor, Value};
+use super::place::{self, Place};
 use super::storage::{Allowance, View, ViewProblem};
-use isqrt_cov_proto::Printable;
-
-/// Under which keys training scripts keep the state dict; the earlier wins.
-const PLACES: [&str; 7] =
-    ["state_dict", "model_state_dict", "model", "net", "params", "weights", "ema_state_dict"];
 
 /// The longest text that is taken for a word.
 const WORD: usize = 256;
@@ -23,6 +19,23 @@ const WORD: usize = 256;
 pub(super) struct Contents {
     pub(super) tensors: Vec<TensorProto>,
     pub(super) facts: Vec<(String, String)>,
+    /// How the state dict was found.
+    pub(super) notes: Vec<String>,
+}
+
+/// The most tensors of a state dict. A ResNet-152 has a thousand.
+const TENSORS: usize = 1 << 14;
+
+/// Checks the number of a state dict's tensors.
+pub(super) fn bounded(path: &Path, tensors: usize) -> Result<(), Error> {
+    if tensors <= TENSORS {
+        return Ok(());
+    }
+    Err(Error::Refused {
+        path: path.to_owned(),
+        found: format!("a state dict of {tensors} tensors"),
+        advice: "expected at most 16384; a network here has a thousand",
+    })
 }
 
 /// Reads tensors, each storage once.
@@ -40,48 +53,10 @@ pub(super) fn read<'a, S>(path: &Path, pickle: &Pickle<'a>, size: u64, storage: 
 where
     S: Fn(&Storage<'a>) -> Result<Bytes, ViewProblem>,
 {
-    let refused = |found| Error::StateDict { path: path.to_owned(), found };
-    let Value::Dict(top) = pickle.get(pickle.top) else {
-        return Err(refused(format!("the file is about {}", pickle.get(pickle.top).kind())));
-    };
-    let place = PLACES.into_iter().find_map(|place| {
-        let (_, value) =
-            top.iter().find(|(key, _)| matches!(pickle.get(*key), Value::Text(text) if *text == place))?;
-        match pickle.get(*value) {
-            Value::Dict(entries) if holds_tensors(pickle, entries) => Some((*value, entries)),
-            _ => None,
-        }
-    });
+    let Place { entries, beside, notes } = place::find(path, pickle)?;
     let mut reader =
         Reader { path, pickle, storage, storages: HashMap::new(), allowance: Allowance::of(size) };
-    match place {
-        Some((place, entries)) => Ok(Contents {
-            tensors: reader.tensors(entries)?,
-            facts: reader.facts(top.iter().filter(|(_, value)| *value != place))?,
-        }),
-        None if holds_tensors(pickle, top) => {
-            Ok(Contents { tensors: reader.tensors(top)?, facts: Vec::new() })
-        }
-        None => Err(refused(format!("its keys are {}, and none is a dict of tensors", keys(pickle, top)))),
-    }
-}
-
-fn holds_tensors(pickle: &Pickle<'_>, entries: &[(Id, Id)]) -> bool {
-    entries.iter().any(|(_, value)| matches!(pickle.get(*value), Value::Tensor(_)))
-}
-
-/// The first keys, for messages.
-fn keys(pickle: &Pickle<'_>, entries: &[(Id, Id)]) -> String {
-    const SHOWN: usize = 8;
-    let key = |(key, _): &(Id, Id)| match pickle.get(*key) {
-        Value::Text(text) => format!("`{}`", Printable(text)),
-        other => other.kind().to_owned(),
-    };
-    let mut keys: Vec<String> = entries.iter().take(SHOWN).map(key).collect();
-    if entries.len() > SHOWN {
-        keys.push(format!("{} more", entries.len() - SHOWN));
-    }
-    if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+    Ok(Contents { tensors: reader.tensors(entries)?, facts: reader.facts(beside)?, notes })
 }
 
 impl<'a, S> Reader<'_, 'a, S>
@@ -89,6 +64,8 @@ where
     S: Fn(&Storage<'a>) -> Result<Bytes, ViewProblem>,
 {
     fn tensors(&mut self, entries: &[(Id, Id)]) -> Result<Vec<TensorProto>, Error> {
+        let is_tensor = |entry: &&(Id, Id)| matches!(self.pickle.get(entry.1), Value::Tensor(_));
+        bounded(self.path, entries.iter().filter(is_tensor).count())?;
         let mut names = HashSet::new();
         let mut tensors = Vec::new();
         for &(key, value) in entries {
@@ -104,9 +81,12 @@ where
             let problem = |problem| Error::tensor(path, name, problem);
             let tensor = match self.pickle.get(value) {
                 Value::Tensor(tensor) => tensor,
-                &Value::Inert(form @ ("a quantized tensor" | "a sparse tensor" | "a NumPy array")) => {
-                    return Err(problem(ViewProblem::Form(form)));
-                }
+                &Value::Inert(
+                    form @ ("a quantized tensor"
+                    | "a sparse tensor"
+                    | "a meta tensor without data"
+                    | "a NumPy array"),
+                ) => return Err(problem(ViewProblem::Form(form))),
                 _ => continue,
             };
             if !names.insert(name) {
@@ -170,10 +150,7 @@ where
     }
 
     /// The numbers and words among `entries`.
-    fn facts<'e>(
-        &mut self,
-        entries: impl Iterator<Item = &'e (Id, Id)>,
-    ) -> Result<Vec<(String, String)>, Error> {
+    fn facts(&mut self, entries: &[(Id, Id)]) -> Result<Vec<(String, String)>, Error> {
         let mut facts = Vec::new();
         for &(key, value) in entries {
             let &Value::Text(name) = self.pickle.get(key) else { continue };

@@ -77,11 +77,10 @@ impl Read {
     /// # Errors
     /// A file that cannot be read.
     pub fn load(path: &Path, settings: &Settings) -> Result<Self> {
-        let Checkpoint { format, facts, tensors, shards, .. } = Checkpoint::load(path)?;
+        let Checkpoint { format, facts, mut notes, tensors, shards, .. } = Checkpoint::load(path)?;
         let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
         let weights = Weights::new(tensors, facts.clone()).map_err(place)?;
         let Recognition { weights, candidate, module, left, doubt } = recognize_within(&weights, settings);
-        let mut notes = Vec::new();
         notes.extend(module.map(|module| format!("module `{}`", Printable(&module))));
         if let [first, rest @ ..] = &left[..] {
             let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
