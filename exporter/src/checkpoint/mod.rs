@@ -168,12 +168,24 @@ fn unknown(content: &[u8]) -> String {
         [b'{', ..] => "it is a JSON text, and no index of safetensors files".to_owned(),
         // A model's first field, ir_version, and its next ones.
         [0x08, _, 0x12 | 0x3a, ..] => "it begins as an ONNX model does: give it a name that ends in .onnx".to_owned(),
+        [0x1f, 0x8b, ..] => "it is compressed with gzip: unpack it with gunzip".to_owned(),
+        _ if content.starts_with(b"version https://git-lfs") => {
+            "it is a pointer of git-lfs, not the file that it stands for: fetch that with git lfs pull".to_owned()
+        }
+        _ if is_page(content) => "it is a web page, such as a server gives instead of a file: download it again".to_owned(),
         [b'P', b'K', ..] => "it begins as an empty or divided zip archive does".to_owned(),
         _ => {
             let head: Vec<String> = content.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             format!("it begins with {}", head.join(" "))
         }
     }
+}
+
+/// Whether a text begins as a web page does.
+fn is_page(content: &[u8]) -> bool {
+    let content = content.trim_ascii_start();
+    let begins = |tag: &[u8]| content.get(..tag.len()).is_some_and(|head| head.eq_ignore_ascii_case(tag));
+    begins(b"<!doctype html") || begins(b"<html")
 }
 
 #[cfg(test)]
@@ -191,6 +203,32 @@ mod tests {
 
     fn decode(content: &[u8]) -> Result<Checkpoint, Error> {
         Checkpoint::decode(Bytes::copy_from_slice(content), Path::new("file"))
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_named() {
+        for (content, said) in [
+            (&b"\x1f\x8b\x08\0\0\0\0\0"[..], "compressed with gzip"),
+            (b"<!DOCTYPE html><html>Quota exceeded", "a web page"),
+            (b"\n <html>", "a web page"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
+            (b"\x02\0\0\0\0\0\0\0{}", "holds no tensors"),
+        ] {
+            let message = decode(content).unwrap_err().to_string();
+            assert!(message.contains(said), "{message}");
+        }
+    }
+
+    #[test]
+    fn bytes_behind_an_archive_do_no_harm() {
+        let (_, whole) = honest().next().unwrap();
+        let honest = decode(&whole).unwrap();
+        for behind in [&b"\n\n"[..], b"a comment", &[0; 4096]] {
+            assert_eq!(decode(&[&whole, behind].concat()).unwrap().tensors, honest.tensors);
+        }
+        // A second archive is the one that is taken, by torch too, and its numbers do not fit the place.
+        let two = decode(&[&whole[..], &whole].concat()).unwrap_err().to_string();
+        assert!(two.contains("made to deceive"), "{two}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ use crate::signature::Signature;
   isqrt-cov convert model_best.pth.tar -o model.onnx               A checkpoint: no PyTorch is needed
   isqrt-cov convert model.safetensors -o model.onnx --half --triangle upper_column_major")]
 pub struct Arguments {
-    /// The model to convert: an .onnx file, or a checkpoint (.pth, .pt, .pth.tar, .safetensors or its .index.json)
+    /// The model to convert: an .onnx file, or a checkpoint (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors or its .index.json)
     #[arg(value_hint = ValueHint::FilePath)]
     pub(super) input: PathBuf,
     /// Where to write the converted model; one that is there is replaced, with the data that was written with it

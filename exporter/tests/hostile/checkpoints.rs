@@ -42,7 +42,7 @@ const BEGINNINGS: &[(&str, &str)] = &[
          sharded/twice sharded/two_maps sharded/in_two",
     ),
     ("names that control the terminal, or have no end", "harm_escape endless_name"),
-    ("pickle gadgets", "harm_ legacy_harm listed_ whole_module extension call_ script id_of"),
+    ("pickle gadgets", "harm_ legacy_harm listed_ whole_module extension call_ script program id_of"),
     ("compression bombs", "compressed memo_bomb overlapping"),
     (
         "truncated",

@@ -20,7 +20,8 @@ use crate::checkpoint::{Checkpoint, Format, is_checkpoint};
 use crate::cli::Refusal;
 
 /// Endings of names that promise a checkpoint.
-const ENDINGS: [&str; 5] = [".pth", ".pt", ".tar", ".safetensors", ".safetensors.index.json"];
+const ENDINGS: [&str; 8] =
+    [".pth", ".pt", ".pt2", ".tar", ".ckpt", ".bin", ".safetensors", ".safetensors.index.json"];
 
 /// Whether `path` is to be read as a checkpoint: by what is in it or, where that tells nothing, by its name.
 pub fn is_meant(path: &Path) -> bool {
