@@ -22,8 +22,10 @@ pub(super) fn classified(network: &mut Network<'_>, x: &Vector, name: &str) {
     for pair in places.windows(2) {
         match pair[1] - pair[0] {
             2 | 3 => network.assumes("a ReLU stands between linear layers, with or without a dropout"),
-            _ => network
-                .cannot_tell(format!("what stands between `{name}.{}` and `{name}.{}`", pair[0], pair[1])),
+            _ => network.cannot_tell(format!(
+                "the names do not tell what is computed between `{name}.{}` and `{name}.{}`",
+                pair[0], pair[1]
+            )),
         }
     }
     let mut scores = None;

@@ -18,7 +18,9 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
             })
             .collect();
         if places.first() != Some(&0) {
-            network.cannot_tell("what stands before the first convolution");
+            network.cannot_tell(
+                "`features.0` is no convolution, and the names do not tell what is computed before the first one",
+            );
         }
         network.assumes("2×2 max pooling stands where a convolution's place leaves room for it, and a ReLU behind each convolution");
         let mut x = network.images("features.0");
@@ -40,7 +42,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
                 }
                 Some(&found) if found != next => {
                     network.cannot_tell(format!(
-                        "what stands between `features.{place}` and `features.{found}`"
+                        "the names do not tell what is computed between `features.{place}` and `features.{found}`"
                     ));
                 }
                 _ => {}

@@ -4,12 +4,13 @@ mod conversion;
 mod decision;
 mod description;
 mod inspection;
+mod misfit;
 mod options;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use isqrt_cov_models::{Candidate, Problem, Recognition, Settings, Weights, recognize_within};
+use isqrt_cov_models::{Candidate, Recognition, Settings, Weights, recognize_within};
 use isqrt_cov_proto::Printable;
 
 pub use self::conversion::convert;
@@ -96,39 +97,7 @@ impl Read {
         let candidate = self.candidate.as_ref().filter(|candidate| candidate.fits() && self.doubt.is_none());
         candidate.ok_or_else(|| Refusal {
             reason: "unknown-architecture",
-            message: format!("{}: {}", path.display(), misfit(self.candidate.as_ref(), self.doubt.as_deref(), &self.weights)),
+            message: format!("{}: {}", path.display(), misfit::misfit(self, path)),
         })
     }
-}
-
-/// Why a checkpoint is of no architecture that is known.
-fn misfit(candidate: Option<&Candidate>, doubt: Option<&str>, weights: &Weights) -> String {
-    if let Some(doubt) = doubt {
-        return format!("{doubt}: save the state dict of the one that is meant");
-    }
-    let Some(candidate) = candidate else {
-        let names = weights.names().map(|name| weights.original(name)).take(5);
-        let names: Vec<String> = names.map(|name| Printable(name).to_string()).collect();
-        let more = if weights.len() > names.len() { ", …" } else { "" };
-        let known: Vec<&str> =
-            isqrt_cov_models::architectures::ARCHITECTURES.iter().map(|known| known.name).collect();
-        return format!(
-            "the tensors (`{}`{more}) are those of no known architecture, which are {}; export the model with \
-             torch.onnx.export(…, dynamo=True) and convert the graph",
-            names.join("`, `"),
-            known.join(", ")
-        );
-    };
-    let problems: Vec<String> = candidate.built.problems.iter().map(Problem::to_string).collect();
-    format!(
-        "it is most like {} ({}), but {} not fit: {}",
-        candidate.built.title,
-        candidate.layout.name,
-        if problems.len() == 1 {
-            "one thing does".to_owned()
-        } else {
-            format!("{} things do", problems.len())
-        },
-        problems.join("; ")
-    )
 }
