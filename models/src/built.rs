@@ -78,6 +78,15 @@ pub struct Built {
 }
 
 impl Built {
+    /// The same where what `weights` have besides does not fit.
+    pub(crate) fn with_surplus(mut self, weights: &Weights) -> Self {
+        for name in weights.names().filter(|&name| !self.read.contains(name)) {
+            let found = weights.dims(name).unwrap_or_default().to_vec();
+            self.problems.push(Problem::Surplus { name: weights.original(name).to_owned(), found });
+        }
+        self
+    }
+
     /// How many numbers were trained: weights and biases, without the statistics of batch normalization.
     #[must_use]
     pub fn parameters(&self, weights: &Weights) -> u64 {

@@ -366,12 +366,13 @@ impl<'a> Network<'a> {
 
     /// Ends the description.
     pub(crate) fn end(self) -> Built {
-        let Self { mut built, weights, .. } = self;
-        for name in weights.names().filter(|&name| !built.read.contains(name)) {
-            let found = weights.dims(name).unwrap_or_default().to_vec();
-            built.problems.push(Problem::Surplus { name: weights.original(name).to_owned(), found });
-        }
-        built
+        let weights = self.weights;
+        self.described().with_surplus(weights)
+    }
+
+    /// What was described, without saying of the checkpoint's other tensors that they belong to nothing.
+    pub(crate) fn described(self) -> Built {
+        self.built
     }
 
     /// The name in the checkpoint of the tensor `name`, and its shape as far as it agrees with what is `expected`.

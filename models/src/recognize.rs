@@ -60,7 +60,7 @@ pub fn recognize(weights: &Weights, settings: &Settings) -> Option<Candidate> {
         architecture.layouts.iter().map(|&layout| {
             let mut network = Network::new(weights, layout, settings, true);
             (architecture.describe)(&mut network);
-            let built = network.end();
+            let built = network.described();
             let wrong = |problem: &&Problem| matches!(problem, Problem::Shape { .. } | Problem::Type { .. });
             let wrong = built.problems.iter().filter(wrong).count();
             let fitting = built.read.len().saturating_sub(wrong);
@@ -69,10 +69,16 @@ pub fn recognize(weights: &Weights, settings: &Settings) -> Option<Candidate> {
     });
     // What fits best has most of the tensors, and least that does not fit.
     let rank = |candidate: &Candidate| {
-        (!candidate.fits(), candidate.built.problems.len() as i64 - candidate.fitting as i64)
+        // Counted and not named, which would take long for each candidate of a large file.
+        let surplus = weights.len() - candidate.built.read.len();
+        let wrong = candidate.built.problems.len() + surplus;
+        (wrong > 0, wrong as i64 - candidate.fitting as i64)
     };
     let best = candidates.min_by_key(rank)?;
-    (4 * best.fitting >= weights.len() && best.fitting > 0).then_some(best)
+    if best.fitting == 0 || 4 * best.fitting < weights.len() {
+        return None;
+    }
+    Some(Candidate { built: best.built.with_surplus(weights), ..best })
 }
 
 /// How many modules there are around a network at most, one inside the other.

@@ -22,7 +22,7 @@ const VISITED: usize = 1 << 14;
 const FEW: usize = 4;
 /// The most dicts of tensors that are tried as networks, and the most tensors in them.
 const TRIED: usize = 16;
-const TRIED_TENSORS: usize = 1 << 15;
+const TRIED_TENSORS: usize = 1 << 14;
 
 /// The state dict of a file.
 pub(super) struct Place<'p> {
