@@ -83,7 +83,7 @@ impl Read {
         let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
         let weights = Weights::new(tensors, facts.clone()).map_err(place)?;
         let Recognition { weights, candidate, module, left, doubt } = recognize_within(&weights, settings);
-        notes.extend(module.map(|module| format!("module `{}`", Printable(&module))));
+        notes.extend(module.map(|module| format!("its module `{}` is read", Printable(&module))));
         if let [first, rest @ ..] = &left[..] {
             let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
             notes.push(format!("left out: `{}`{more}", Printable(first)));
