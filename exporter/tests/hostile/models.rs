@@ -242,14 +242,14 @@ fn structures() -> Vec<Case> {
     let twice = "duplicate names";
     let mut cases = Vec::new();
     cases.push(graph(nesting, "If in If", "recursion limit", |graph| graph.node.extend(nested(200).node)));
-    cases.push(changed(nesting, "functions in functions", "more than 64 deep", |model| {
+    cases.push(changed(nesting, "functions in functions", "more than 48 deep", |model| {
         let names: Vec<String> = (0..20_000).map(|index| format!("f{index}")).collect();
         let function =
             |index: usize| function(&names[index], &[names.get(index + 1).map_or("Relu", |name| name)]);
         call(model, (0..names.len()).map(function).collect());
     }));
     cases.push(changed("compression bombs", "functions that double", "more than 1048576 nodes", |model| {
-        let names: Vec<String> = (0..60).map(|index| format!("f{index}")).collect();
+        let names: Vec<String> = (0..40).map(|index| format!("f{index}")).collect();
         let function =
             |index: usize| function(&names[index], &[names.get(index + 1).map_or("Relu", |name| name); 2]);
         call(model, (0..names.len()).map(function).collect());
