@@ -5,6 +5,8 @@ use isqrt_cov_proto::onnx::GraphProto;
 
 use crate::constants::Constants;
 
+/// The axes that a shape has at most; longer constants are none.
+const MOST_AXES: i64 = 16;
 /// How many are tried, and up to which.
 const MOST_TRIED: usize = 3;
 const MOST_SAMPLES: i64 = 1 << 10;
@@ -20,7 +22,8 @@ pub fn held_batches(graph: &GraphProto) -> Vec<usize> {
     });
     let mut held = Vec::new();
     for name in shapes {
-        let shape = constants.get(name).and_then(|tensor| TensorData::inline(tensor).ok()?.to_i64());
+        let shape = constants.get(name).filter(|tensor| matches!(tensor.dims[..], [1..=MOST_AXES]));
+        let shape = shape.and_then(|tensor| TensorData::inline(tensor).ok()?.to_i64());
         let Some(&first) = shape.as_ref().and_then(|shape| shape.first()) else { continue };
         if (2..=MOST_SAMPLES).contains(&first) && !held.contains(&(first as usize)) {
             held.push(first as usize);

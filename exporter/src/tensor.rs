@@ -195,6 +195,18 @@ impl Tensor {
         }
     }
 
+    /// Whether every element is a number, and a finite one.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Self::F32(array) => array.iter().all(|value| value.is_finite()),
+            Self::F64(array) => array.iter().all(|value| value.is_finite()),
+            Self::F16(array) => array.iter().all(|value| value.is_finite()),
+            Self::BF16(array) => array.iter().all(|value| value.is_finite()),
+            _ => true,
+        }
+    }
+
     /// The same floating-point numbers in another shape.
     ///
     /// # Panics

@@ -52,7 +52,7 @@ impl Model {
     /// # Errors
     /// As [`Model::stage`] and [`Staged::commit`].
     pub fn save(&self, destination: impl AsRef<Path>) -> Result<(), Error> {
-        self.stage(destination)?.commit().map(drop)
+        self.stage(destination)?.commit()
     }
 
     /// Writes the model for `destination`, where it is not seen before [`Staged::commit`]. A symbolic link is followed.
@@ -167,15 +167,29 @@ impl Model {
 }
 
 impl Staged {
+    /// The data of the model that is replaced, if one is, which stay: they were not written here, and other models may have them, too.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<PathBuf> {
+        let (_, mut others) = former_data(self.model.destination());
+        others.retain(|other| self.may_lose(other));
+        others
+    }
+
+    /// Whether a file is there that neither what was read nor what was written needs.
+    fn may_lose(&self, file: &Path) -> bool {
+        self.data() != Some(file) && file.canonicalize().is_ok_and(|file| !self.read.contains(&file))
+    }
+
     /// Gives the model its name, after its data if it has any. A model that was there is replaced, and its data removed where
-    /// that was written here. What it had of other data stays, since other models may have it too, and is what comes back.
+    /// that was written here.
     ///
     /// # Errors
     /// A destination that cannot be replaced. What was there before is still there then.
-    pub fn commit(self) -> Result<Vec<PathBuf>, Error> {
-        let Self { model, data, read, .. } = self;
+    pub fn commit(self) -> Result<(), Error> {
+        let (mut former, _) = former_data(self.model.destination());
+        former.retain(|former| self.may_lose(former));
+        let Self { model, data, .. } = self;
         let failed = |draft: &Finished, source| Error::Write { path: draft.destination().to_owned(), source };
-        let (former, others) = former_data(model.destination());
         let mut new = None;
         if let Some(data) = &data {
             match data.commit_new() {
@@ -190,18 +204,12 @@ impl Staged {
             let _ = new.map(std::fs::remove_file);
             return Err(failed(&model, error));
         }
-        let kept = data.as_ref().map(Finished::destination);
-        for former in former.iter().filter(|former| Some(former.as_path()) != kept) {
-            if former.canonicalize().is_ok_and(|former| !read.contains(&former)) {
-                // The model is in its place; what is left over does not make that an error.
-                let _ = std::fs::remove_file(former);
-            }
+        for former in former {
+            // The model is in its place; what is left over does not make that an error.
+            let _ = std::fs::remove_file(former);
         }
         sync(folder_of(model.destination()));
-        let is_left = |other: &PathBuf| {
-            Some(other.as_path()) != kept && other.canonicalize().is_ok_and(|other| !read.contains(&other))
-        };
-        Ok(others.into_iter().filter(is_left).collect())
+        Ok(())
     }
 
     /// The file that holds the model's data, where it does not hold them itself.
@@ -323,7 +331,7 @@ fn former_data(path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     };
     let (own, others): (Vec<String>, Vec<String>) = locations.into_iter().partition(is_own);
     let paths = |locations: Vec<String>| -> Vec<PathBuf> {
-        locations.into_iter().map(|location| folder_of(path).join(location)).collect()
+        locations.into_iter().map(|location| path.with_file_name(location)).collect()
     };
     (paths(own), paths(others))
 }

@@ -107,13 +107,26 @@ impl Kind {
 /// Whether the content of the file `path`, not its name, is a checkpoint's and not an ONNX model's.
 #[must_use]
 pub fn is_checkpoint(path: &Path) -> bool {
+    head(path).is_some_and(|head| Kind::of(&head).is_some())
+}
+
+/// Whether a file begins as an ONNX model does, as far as it can be read.
+#[must_use]
+pub fn begins_as_model(path: &Path) -> bool {
+    head(path).is_some_and(|head| is_model(&head))
+}
+
+fn head(path: &Path) -> Option<Vec<u8>> {
     // Opening a pipe waits for its other end.
-    if !path.is_file() {
-        return false;
-    }
-    let Ok(file) = File::open(path) else { return false };
+    let file = path.is_file().then(|| File::open(path).ok())??;
     let mut head = Vec::new();
-    file.take(HEAD as u64).read_to_end(&mut head).is_ok() && Kind::of(&head).is_some()
+    file.take(HEAD as u64).read_to_end(&mut head).ok()?;
+    Some(head)
+}
+
+/// Whether these are a model's first field, ir_version, and one of its next.
+fn is_model(content: &[u8]) -> bool {
+    matches!(content, [0x08, _, 0x12 | 0x3a, ..])
 }
 
 impl Checkpoint {
@@ -166,8 +179,7 @@ fn unknown(content: &[u8]) -> String {
         }
         [0x80, protocol, ..] => format!("it begins as a pickle of protocol {protocol} would, and there are 2 to 5"),
         [b'{', ..] => "it is a JSON text, and no index of safetensors files".to_owned(),
-        // A model's first field, ir_version, and its next ones.
-        [0x08, _, 0x12 | 0x3a, ..] => "it begins as an ONNX model does: give it a name that ends in .onnx".to_owned(),
+        _ if is_model(content) => "it begins as an ONNX model does: give it a name that ends in .onnx".to_owned(),
         [0x1f, 0x8b, ..] => "it is compressed with gzip: unpack it with gunzip".to_owned(),
         _ if content.starts_with(b"version https://git-lfs") => {
             "it is a pointer of git-lfs, not the file that it stands for: fetch that with git lfs pull".to_owned()

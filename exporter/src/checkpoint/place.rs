@@ -87,9 +87,13 @@ fn choose<'a, 'p>(
     let large: Vec<&Tensors<'_>> = all.iter().filter(|tensors| tensors.count > FEW).collect();
     let mut fitting: Vec<&Tensors<'_>> = Vec::new();
     let mut left = TRIED_TENSORS;
-    for &tensors in large.iter().take(TRIED) {
+    // Networks have more tensors than what stands beside them.
+    let mut tried: Vec<&Tensors<'_>> =
+        large.iter().copied().filter(|tensors| tensors.count <= left).collect();
+    tried.sort_by_key(|tensors| std::cmp::Reverse(tensors.count));
+    for tensors in tried.into_iter().take(TRIED) {
         if tensors.count > left {
-            break;
+            continue;
         }
         left -= tensors.count;
         if tensors.is_network(pickle) {
@@ -352,6 +356,11 @@ mod tests {
             sequence(b'l', &[state_dict(), dict(&[("lr", integer(1))])]),
             tuple(&[dict(&[("generator", state_dict()), ("discriminator", other())]), integer(1)]),
             dict(&[("network", state_dict()), ("optimizer", dict(&[("state", other())]))]),
+            {
+                let small: Vec<String> = (0..20).map(|index| format!("d{index}")).collect();
+                let small = small.iter().map(|name| (name.as_str(), other()));
+                dict(&small.chain([("network", state_dict())]).collect::<Vec<_>>())
+            },
         ] {
             let found = read(&value).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(found.tensors.len(), network("").len());

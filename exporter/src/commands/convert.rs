@@ -259,6 +259,9 @@ impl Arguments {
         };
         let mut answer = conversion.answer(&self.input, left, !self.no_function);
         answer.fields.insert("fused".to_owned(), layers::fused_json(&layers::fused(original)));
+        if let Some(model) = model.as_ref().filter(|_| proven) {
+            model.tell(&mut answer);
+        }
         let report = self.report.as_ref().map(|path| {
             let content = match report::Format::of(path)? {
                 report::Format::Json => answer.to_json().to_string() + "\n",
@@ -268,7 +271,7 @@ impl Arguments {
         });
         let report = report.transpose()?;
         if let Some(model) = model.filter(|_| proven) {
-            model.commit(&mut answer)?;
+            model.commit()?;
         }
         if let Some(report) = report {
             let path = report.destination().display();

@@ -66,6 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     proof.describe(&mut table, ["before", "after"]);
     fields.insert("nodes_after".to_owned(), nodes_after.into());
     fields.insert("proof".to_owned(), proof.to_json());
+    let known = proof.samples_json().into_iter();
+    fields.extend(known.filter_map(|(name, value)| Some((name.to_owned(), value?))));
     if proof.failure.is_none() {
         table.row(["written".to_owned(), output::written(&arguments.output, written.data())]);
         fields.insert("output".to_owned(), json!(arguments.output));
@@ -80,7 +82,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     });
     let mut answer = Answer { fields, text: table.render(), refusal };
     if is_proven {
-        written.commit(&mut answer)?;
+        written.tell(&mut answer);
+        written.commit()?;
     }
     Ok(answer)
 }

@@ -153,18 +153,23 @@ impl Written {
         self.staged.as_ref().and_then(Staged::data)
     }
 
-    /// Moves the model to its destination, and tells `answer` what is left of the one that was there.
-    ///
-    /// # Errors
-    /// A destination that cannot be replaced.
-    pub fn commit(self, answer: &mut Answer) -> Result<()> {
-        let Some(staged) = self.staged else { return Ok(()) };
-        let left = staged.commit()?;
+    /// Tells `answer` what will be left of the model that is there.
+    pub fn tell(&self, answer: &mut Answer) {
+        let Some(staged) = &self.staged else { return };
+        let left = staged.leaves();
         for path in &left {
             let said = "note: data of the model that was replaced is left, since other models may need it";
             answer.text.extend([said, ": ", &path.display().to_string(), "\n"]);
         }
         answer.fields.insert("data_left".to_owned(), json!(left));
+    }
+
+    /// Moves the model to its destination.
+    ///
+    /// # Errors
+    /// A destination that cannot be replaced.
+    pub fn commit(self) -> Result<()> {
+        self.staged.map_or(Ok(()), Staged::commit)?;
         Ok(())
     }
 }

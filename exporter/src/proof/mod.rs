@@ -130,21 +130,29 @@ pub fn compare(
     };
     let proof = Proof { notes: pair.alignment.notes.clone(), ..proof };
     let done = pair.compare(&shapes, plan, proof.clone(), progress);
-    if done.is_ok() || !shapes.open_batch() {
+    if !shapes.open_batch() || !done.as_ref().is_err_and(anyhow::Error::is::<NotRun>) {
         return done;
     }
     // Some exports declare an open batch but hold its size inside.
     for batch in reference.graph.as_ref().map_or_else(Vec::new, held_batches) {
+        let shapes = shapes.with_batch(batch);
         let mut proof = proof.clone();
         proof.notes.push(format!(
             "the model declares any number of samples, but runs with {batch} only, which it holds inside"
         ));
-        if let Ok(proof) = pair.compare(&shapes.with_batch(batch), plan, proof, progress) {
+        if shapes.check_greatest().is_ok()
+            && let Ok(proof) = pair.compare(&shapes, plan, proof, progress)
+        {
             return Ok(proof);
         }
     }
     done
 }
+
+/// That the reference does not run, or gives no numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotRun(String);
 
 /// Two models to be compared in a runtime.
 struct Pair<'a> {
@@ -206,7 +214,7 @@ impl<'a> Pair<'a> {
             && let Some(error) = refused
         {
             let (runtime, advice) = (self.runtime.name(), self.runtime.advice());
-            return Err(error.context(format!("{runtime} does not run the reference{advice}")));
+            return Err(error.context(NotRun(format!("{runtime} does not run the reference{advice}"))));
         }
         proof.conclude();
         Ok(proof)
@@ -219,12 +227,12 @@ impl<'a> Pair<'a> {
             return Ok(vec![(1, 1)]);
         }
         let batch = if shapes.open_batch() { 1 } else { shapes.fixed_batch() };
-        let is_zero = std::cell::Cell::new(false);
+        let only_zeros = std::cell::Cell::new(true);
         let attempt = |extent: (usize, usize)| -> Result<bool> {
             let sized = shapes.sized(batch, extent);
             let outputs = self.runtime.prepare(self.reference, &sized)?.run(&shapes.random(&sized, 1))?;
             let any = |is: fn(&f64) -> bool| outputs.iter().any(|output| output.to_f64().iter().any(is));
-            is_zero.set(is_zero.get() || any(|value| *value == 0.0));
+            only_zeros.set(only_zeros.get() && !any(|value| *value != 0.0));
             Ok(any(|value| value.is_finite() && *value != 0.0))
         };
         let mut last = None;
@@ -244,8 +252,9 @@ impl<'a> Pair<'a> {
         }
         let tried: Vec<_> = candidates.iter().map(usize::to_string).collect();
         anyhow::ensure!(
-            !is_zero.get(),
-            "the model leaves sizes open, and gives 0 throughout for each of {} that it takes: no proof would show anything;              are its last weights zeros?",
+            last.is_some() || !only_zeros.get(),
+            "the model leaves sizes open, and gives 0 throughout for each of {}: no proof would show anything; are its last \
+             weights zeros?",
             tried.join(", ")
         );
         let headline = format!(
@@ -256,8 +265,8 @@ impl<'a> Pair<'a> {
             self.runtime.advice()
         );
         Err(match last {
-            Some(error) => error.context(headline),
-            None => anyhow::Error::msg(headline),
+            Some(error) => error.context(NotRun(headline)),
+            None => NotRun(headline).into(),
         })
     }
 

@@ -49,7 +49,7 @@ impl SampleProof {
             distance: expected.as_ref().map(|_| [0.0; 2]),
             correct: samples.labels.as_ref().map(|_| [0; 2]),
             not_finite: 0,
-            finite_inputs: samples.inputs.iter().flat_map(Tensor::to_f64).all(f64::is_finite),
+            finite_inputs: samples.inputs.iter().all(Tensor::is_finite),
             no_class: 0,
             unused: samples.unused.clone(),
             expected,

@@ -156,11 +156,19 @@ impl Shapes {
             }
         }
         let shapes = Self { inputs };
-        let extents: &[usize] = if shapes.looks_like_images() { &IMAGES } else { &FEATURES };
+        shapes.check_greatest()?;
+        Ok(Ok(shapes))
+    }
+
+    /// Looks at how large the inputs are at the greatest sizes that are tried.
+    ///
+    /// # Errors
+    /// As [`Shapes::check`].
+    pub fn check_greatest(&self) -> Result<()> {
+        let extents: &[usize] = if self.looks_like_images() { &IMAGES } else { &FEATURES };
         let greatest = |sizes: &[usize]| sizes.iter().copied().max().unwrap_or(1);
         let extent = greatest(extents);
-        shapes.check(&shapes.sized(greatest(&BATCHES), (extent, larger(extent))))?;
-        Ok(Ok(shapes))
+        self.check(&self.sized(greatest(&BATCHES), (extent, larger(extent))))
     }
 
     /// Looks at how large inputs of these shapes are.

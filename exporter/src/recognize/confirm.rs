@@ -174,10 +174,11 @@ impl Search<'_> {
     /// How a layer departs from what was found, in words, where its input is like `seen`.
     fn departs(&self, claim: &Claim, seen: &Seen, frozen: &[TensorProto]) -> Option<String> {
         let subject = self.claimed(claim, seen, frozen);
-        // Where all positions are taken off, the model divides by zero, and the operator refuses.
+        // Where all positions are taken off, the operator refuses, which is right where the model gives no number either.
         let takes = |correction| Layer { correction, ..claim.found.layer }.extent(&subject.dims()).is_ok();
         if takes(0) && !takes(claim.found.layer.correction) {
-            return None;
+            let is_number = subject.gives_numbers(claim.found.layer.operator, claim.output, self.runtime)?;
+            return is_number.then(|| explain::of_one_size(&claim.found, f64::INFINITY, seen.tensor.dims()));
         }
         let error = subject.distance(&claim.found.layer, claim.output, self.runtime)?;
         (error > Resolution::exact(seen.element).tolerance)

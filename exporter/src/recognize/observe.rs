@@ -232,6 +232,19 @@ impl Subject<'_> {
         self.distance_on(&self.part(&[output]), probes, layer, runtime)
     }
 
+    /// Whether anything of `output` is a number, on a probe of the shape that was seen. None where it cannot be told.
+    pub fn gives_numbers(
+        &self,
+        operator: OperatorKind,
+        output: ValueId,
+        runtime: &dyn Runtime,
+    ) -> Option<bool> {
+        let probe = inputs(operator, &self.dims()).into_iter().next()?;
+        let part = self.part(&[output]);
+        let made = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?.run(&[probe]).ok()?.pop()?;
+        Some(made.to_f64().iter().any(|number| number.is_finite()))
+    }
+
     /// How far what `part` computes is from what `layer` gives. None where it cannot be told.
     pub fn distance_on(
         &self,

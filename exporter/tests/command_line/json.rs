@@ -69,13 +69,14 @@ fn every_field_is_documented() {
         ("inspect", arguments!["inspect", graph(LOST)].to_vec()),
         ("inspect", arguments!["inspect", checkpoint].to_vec()),
         ("validate", arguments!["validate", network, network, "--inputs", data].to_vec()),
-        ("expand", arguments!["expand", fused, "-o", plain].to_vec()),
-        ("bench", arguments!["bench", fused, plain, "--rounds", "1"].to_vec()),
+        ("expand", arguments!["expand", network, "-o", plain, "--inputs", data].to_vec()),
+        ("bench", arguments!["bench", network, plain, "--rounds", "1"].to_vec()),
         ("doctor", arguments!["doctor"].to_vec()),
         ("operators", arguments!["operators"].to_vec()),
         ("completions", arguments!["completions", "fish"].to_vec()),
     ];
     let everywhere = documented("");
+    let mut printed: BTreeSet<(String, String)> = BTreeSet::new();
     for (command, mut line) in lines {
         line.push("--json".into());
         let answer = object(&isqrt_cov(&line));
@@ -92,6 +93,7 @@ fn every_field_is_documented() {
                 fields.extend(inner.keys());
             }
         }
+        printed.extend(fields.iter().map(|field| (command.to_owned(), (*field).clone())));
         for field in fields {
             assert!(
                 everywhere.contains(field) || here.contains(field),
@@ -103,5 +105,18 @@ fn every_field_is_documented() {
             answer["status"] != "error" && shared.iter().all(|field| everywhere.contains(*field)),
             "{answer}"
         );
+    }
+    // And the other way round: what a row is about stands in one answer at least.
+    let text = std::fs::read_to_string(root().join("docs/Json.md")).unwrap();
+    for part in text.split("\n## ").skip(1) {
+        let command = part.lines().next().unwrap();
+        let rows = part.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
+        for field in rows.flat_map(|(names, _)| names.split('`').step_by(2)).filter(|field| !field.is_empty())
+        {
+            assert!(
+                printed.contains(&(command.to_owned(), field.to_owned())),
+                "{command}: `{field}` is not printed"
+            );
+        }
     }
 }

@@ -40,20 +40,26 @@ fn scaled_beyond(model: &mut ModelProto, axis: i64, most: i64) {
     ]);
 }
 
-/// One position has no covariance where one is taken off: the model divides by zero there, and the operator refuses.
-#[test]
-fn a_covariance_without_bias_needs_no_single_position() {
+/// The matrix of an unbiased covariance behind a convolution that makes one position of a small image, divided by one less than the
+/// positions, and by no less than `least` where that is given.
+fn unbiased(least: Option<i64>) -> ModelProto {
     let scalar = |name: &str, value: i64| TensorProto::from_values(name, &[], &[value]);
     let of = |operator: &str, inputs: &[&str], output: &str| NodeProto::new(operator, inputs, &[output]);
+    let kernel: Vec<f32> = (0..16 * 16 * 9).map(|at| ((at * 37 % 101) as f32 - 50.0) / 300.0).collect();
     let graph = GraphProto {
         node: vec![
-            of("Shape", &["x"], "sizes"),
+            of("Conv", &["x", "kernel"], "convolved")
+                .with(AttributeProto::ints("strides", &[3, 3]))
+                .with(AttributeProto::ints("pads", &[1, 1, 1, 1])),
+            of("Relu", &["convolved"], "features"),
+            of("Shape", &["convolved"], "sizes"),
             of("Gather", &["sizes", "two"], "h"),
             of("Gather", &["sizes", "three"], "w"),
             of("Mul", &["h", "w"], "positions"),
             of("Sub", &["positions", "one"], "but one"),
-            of("Cast", &["but one"], "divisor").with(AttributeProto::int("to", DataType::Float as i64)),
-            of("Reshape", &["x", "features"], "r"),
+            of("Max", &["but one", "least"], "bounded"),
+            of("Cast", &["bounded"], "divisor").with(AttributeProto::int("to", DataType::Float as i64)),
+            of("Reshape", &["features", "matrix"], "r"),
             of("ReduceMean", &["r"], "mean").with(AttributeProto::ints("axes", &[2])),
             of("Sub", &["r", "mean"], "centered"),
             of("Transpose", &["centered"], "transposed").with(AttributeProto::ints("perm", &[0, 2, 1])),
@@ -64,7 +70,9 @@ fn a_covariance_without_bias_needs_no_single_position() {
             scalar("one", 1),
             scalar("two", 2),
             scalar("three", 3),
-            TensorProto::from_values("features", &[3], &[0_i64, 16, -1]),
+            scalar("least", least.unwrap_or(0)),
+            TensorProto::from_values("kernel", &[16, 16, 3, 3], &kernel),
+            TensorProto::from_values("matrix", &[3], &[0_i64, 16, -1]),
         ],
         input: vec![ValueInfoProto::tensor(
             "x",
@@ -74,15 +82,22 @@ fn a_covariance_without_bias_needs_no_single_position() {
         output: vec![ValueInfoProto::of_any_shape("y", DataType::Float)],
         ..GraphProto::default()
     };
-    let model = ModelProto {
+    ModelProto {
         ir_version: Some(8),
         opset_import: vec![OperatorSetIdProto::new("", 17)],
         graph: Some(graph),
         ..ModelProto::default()
-    };
-    let findings = found_in(&model);
+    }
+}
+
+/// One position has no covariance where one is taken off: what divides by zero there is the layer, and what does not is another function.
+#[test]
+fn a_covariance_without_bias_needs_no_single_position() {
+    let findings = found_in(&unbiased(None));
     let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
     assert_eq!((found.layer.operator, found.layer.correction), (OperatorKind::CovariancePooling, 1));
+    let findings = found_in(&unbiased(Some(1)));
+    assert!(findings.layers.is_empty(), "{:?}", findings.layers);
 }
 
 #[test]

@@ -58,11 +58,21 @@ impl<'a> Loaded<'a> {
     }
 }
 
-/// Inputs for each of `models`, and what is to be known of them.
+/// What models are fed.
+pub(super) struct Feeds {
+    /// The inputs of each.
+    pub each: Vec<Feed>,
+    /// Of two that take and give the same: for each output of the first, the other's.
+    pub outputs: Option<Vec<usize>>,
+    /// What is to be known of that.
+    pub notes: Vec<String>,
+}
+
+/// Inputs for each of `models`.
 ///
 /// # Errors
 /// A model whose inputs cannot be made up, or that does not take the batch asked for.
-pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Feed>, Vec<String>)> {
+pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<Feeds> {
     let each = models.iter().map(Loaded::shapes).collect::<Result<Vec<_>>>()?;
     for (model, shapes) in models.iter().zip(&each) {
         let fixed = shapes.fixed_batch();
@@ -73,6 +83,11 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
             arguments.batch
         );
     }
+    ensure!(
+        arguments.extent.is_none() || each.iter().any(Shapes::open_extent),
+        "{}: leaves no size open that --extent could set",
+        models[0].path.display()
+    );
     let mut notes = Vec::new();
     if let [one, other] = models {
         // A size that one of them leaves open is what the other takes, or they would do different work.
@@ -81,7 +96,8 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
                 let first = feed(one, &shapes, arguments)?;
                 let inputs = alignment.inputs.iter().map(|&index| first.inputs[index].clone()).collect();
                 let second = Feed { inputs, batch: first.batch };
-                return Ok((vec![first, second], alignment.notes));
+                let (outputs, notes) = (Some(alignment.outputs), alignment.notes);
+                return Ok(Feeds { each: vec![first, second], outputs, notes });
             }
             Err(reason) => notes.push(format!(
                 "the models do not take and give the same, so the ratio compares different work: {reason:#}"
@@ -89,7 +105,7 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<(Vec<Fee
         }
     }
     let feeds = models.iter().zip(&each).map(|(model, shapes)| feed(model, shapes, arguments));
-    Ok((feeds.collect::<Result<_>>()?, notes))
+    Ok(Feeds { each: feeds.collect::<Result<_>>()?, outputs: None, notes })
 }
 
 /// Channels that an image has at most, and the sizes of images and of the features at a network's end.
@@ -103,11 +119,6 @@ const FEATURES: usize = 14;
 /// More numbers than a run is given.
 fn feed(model: &Loaded, shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
     let batch = if shapes.open_batch() { arguments.batch as usize } else { shapes.fixed_batch() };
-    ensure!(
-        shapes.open_extent() || arguments.extent.is_none(),
-        "{}: leaves no size open that --extent could set",
-        model.path.display()
-    );
     let sized_by = |extent: usize| shapes.sized(batch, (extent, extent));
     let is_image = |dims: &Vec<usize>| !matches!(dims[..], [_, channels, _, _] if channels > IMAGE_CHANNELS);
     // Data leave no size open but the batch.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use serde_json::{Value, json};
 
-use self::feed::{Feed, Loaded, feeds};
+use self::feed::{Feed, Feeds, Loaded, feeds};
 use super::{checkpoint, layers};
 use crate::cli::{Answer, RuntimeKind, RuntimeOptions};
 use crate::data::Data;
@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let data = arguments.inputs.as_deref().map(Data::read).transpose()?;
     let loaded =
         paths.into_iter().map(|path| Loaded::read(path, data.as_ref())).collect::<Result<Vec<_>>>()?;
-    let (feeds, mut notes) = feeds(&loaded, arguments)?;
+    let Feeds { each: feeds, outputs, mut notes } = feeds(&loaded, arguments)?;
     let mut subjects = Vec::new();
     for (Loaded { path, model, .. }, feed) in loaded.iter().zip(&feeds) {
         let shapes = feed.shapes();
@@ -91,8 +91,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         };
         subjects.push(subject.with_context(place)?);
     }
-    if let ([one, other], true) = (subjects.as_slice(), notes.is_empty()) {
-        notes.extend(apart(one.gives(), other.gives()));
+    if let ([one, other], Some(outputs)) = (subjects.as_slice(), outputs) {
+        let others: Vec<&Tensor> = outputs.iter().map(|&index| &other.gives()[index]).collect();
+        notes.extend(apart(one.gives(), &others));
     }
     let operators: Vec<usize> = loaded.iter().map(|loaded| layers::fused(&loaded.model).len()).collect();
     let runs_operators = arguments.runtime.has_operators();
@@ -168,9 +169,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 }
 
 /// In what the outputs of two models are further apart than any element type makes them, if they are.
-fn apart(one: &[Tensor], other: &[Tensor]) -> Option<String> {
-    let shapes = |outputs: &[Tensor]| outputs.iter().map(|output| output.dims().to_vec()).collect::<Vec<_>>();
-    let (one_shapes, other_shapes) = (shapes(one), shapes(other));
+fn apart(one: &[Tensor], other: &[&Tensor]) -> Option<String> {
+    let one_shapes: Vec<Vec<usize>> = one.iter().map(|output| output.dims().to_vec()).collect();
+    let other_shapes: Vec<Vec<usize>> = other.iter().map(|output| output.dims().to_vec()).collect();
     if one_shapes != other_shapes {
         return Some(format!(
             "the models do not give the same, so the ratio compares different work: the outputs of one have the shapes \
@@ -178,7 +179,9 @@ fn apart(one: &[Tensor], other: &[Tensor]) -> Option<String> {
         ));
     }
     let mut difference = Difference::new();
-    one.iter().zip(other).for_each(|(one, other)| difference.add(one, other, ""));
+    // Rounding may turn an integer, such as a class, into any other.
+    let floats = one.iter().zip(other).filter(|(one, _)| one.element_type().is_float());
+    floats.for_each(|(one, other)| difference.add(one, other, ""));
     (difference.max > ROUNDING).then(|| {
         format!(
             "the outputs differ by {} of their greatest value, so the ratio compares different functions: isqrt-cov validate \

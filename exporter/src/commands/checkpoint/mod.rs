@@ -17,22 +17,28 @@ pub use self::conversion::convert;
 pub use self::description::Trained;
 pub use self::inspection::inspect;
 pub use self::options::CheckpointOptions;
-use crate::checkpoint::{Checkpoint, Format, is_checkpoint};
+use crate::checkpoint::{Checkpoint, Format, begins_as_model, is_checkpoint};
 use crate::cli::Refusal;
 
 /// Endings of names that promise a checkpoint.
-const ENDINGS: [&str; 8] =
-    [".pth", ".pt", ".pt2", ".tar", ".ckpt", ".bin", ".safetensors", ".safetensors.index.json"];
+const ENDINGS: [&str; 6] = [".pth", ".pt", ".pt2", ".tar", ".safetensors", ".safetensors.index.json"];
+
+/// Endings that checkpoints have as well as others, models among them.
+const SHARED: [&str; 2] = [".ckpt", ".bin"];
 
 /// Whether `path` is to be read as a checkpoint: by what is in it or, where that tells nothing, by its name.
 pub fn is_meant(path: &Path) -> bool {
-    is_checkpoint(path) || is_named(path)
+    is_checkpoint(path) || is_named(path) || ends_in(path, &SHARED) && !begins_as_model(path)
 }
 
 /// Whether the name of `path` promises a checkpoint.
 pub fn is_named(path: &Path) -> bool {
+    ends_in(path, &ENDINGS)
+}
+
+fn ends_in(path: &Path, endings: &[&str]) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    ENDINGS.iter().any(|ending| name.ends_with(ending))
+    endings.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Refuses a checkpoint where a model is wanted.
@@ -81,8 +87,10 @@ impl Read {
     pub fn load(path: &Path, settings: &Settings) -> Result<Self> {
         let Checkpoint { format, facts, mut notes, tensors, shards, .. } = Checkpoint::load(path)?;
         let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
-        let weights = Weights::new(tensors, facts.clone()).map_err(place)?;
-        let Recognition { weights, candidate, module, left, doubt } = recognize_within(&weights, settings);
+        let all = Weights::new(tensors, facts.clone()).map_err(place)?;
+        let Recognition { weights, candidate, module, left, doubt } = recognize_within(&all, settings);
+        // Where nobody knows which part is meant, all of them are told.
+        let weights = if doubt.is_some() { all } else { weights };
         notes.extend(module.map(|module| format!("its module `{}` is read", Printable(&module))));
         if let [first, rest @ ..] = &left[..] {
             let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
