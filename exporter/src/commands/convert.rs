@@ -159,10 +159,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         proven.with_context(|| format!("{}: cannot be proven", arguments.input.display()))?;
     let doubt = conversion.findings.not_evaluated.as_ref();
     proof.notes.extend(doubt.map(|problem| {
-        let advice = runtime.advice();
-        format!(
-            "there may be more layers, since not all of the original could be evaluated{advice}: {problem}"
-        )
+        format!("there may be more layers, since not all of the original could be evaluated: {problem}")
     }));
     if !repaired.is_empty() {
         proof.notes.push(repair::note(&repaired));

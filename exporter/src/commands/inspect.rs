@@ -73,8 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         text.push_str(&layers::layer_table(&findings.layers));
     }
     if let Some(problem) = findings.not_evaluated.as_ref().filter(|_| !findings.layers.is_empty()) {
-        let advice = runtime.advice();
-        let _ = writeln!(text, "\nnot all of it could be evaluated, so there may be more{advice}: {problem}");
+        let _ = writeln!(text, "\nnot all of it could be evaluated, so there may be more: {problem}");
     }
     let obstacle = layers::obstacle(&findings, proto);
     if let Some(obstacle) = &obstacle {

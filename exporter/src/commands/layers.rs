@@ -153,8 +153,7 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -
     let message = match &findings.not_evaluated {
         None => format!("the model holds no {what} (evaluated in {})", runtime.name()),
         Some(failure) => format!(
-            "no {what} was found, but not all of the model could be evaluated, so there may be one{}: {failure}",
-            runtime.advice()
+            "no {what} was found, but not all of the model could be evaluated, so there may be one: {failure}"
         ),
     };
     Some(Refusal { reason: "no-layer-found", message })

@@ -6,11 +6,15 @@ use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
 
 use super::value::{Data, Dense, Value, declared};
+use crate::runtime::Mistake;
 use crate::tensor::ElementType;
 
 /// Why a node that trains is not evaluated.
-pub(super) const FOR_TRAINING: &str =
-    "the model was exported for training, which is not evaluated: export it again after model.eval()";
+pub(super) fn for_training() -> Mistake {
+    let said =
+        "the model was exported for training, which is not evaluated: export it again after model.eval()";
+    Mistake(said.to_owned())
+}
 
 /// The attributes that a function was called with, by name.
 pub(super) type Bindings<'a> = HashMap<&'a str, &'a AttributeProto>;

@@ -3,9 +3,10 @@
 use anyhow::{Context, Result, bail, ensure};
 use ndarray::{Axis, IxDyn, concatenate};
 
-use super::call::{Call, FOR_TRAINING, axes, axis, size, truth};
+use super::call::{Call, axes, axis, for_training, size, truth};
 use super::elementwise::common_shape;
 use super::value::{Array, Data, Dense, Value, array, check_rank, elements, full, map_data, reshaped};
+use crate::runtime::Mistake;
 use crate::tensor::ElementType;
 
 fn in_shape(input: &Dense, dims: &[usize]) -> Result<Dense> {
@@ -17,7 +18,7 @@ fn in_shape(input: &Dense, dims: &[usize]) -> Result<Dense> {
 pub(super) fn dropout(call: &Call) -> Result<Vec<Value>> {
     let input = call.input(0)?;
     let training = call.optional(2)?.map(truth).transpose()?.unwrap_or(false);
-    ensure!(!training, FOR_TRAINING);
+    ensure!(!training, for_training());
     let mask = Dense::bool(full(input.dims(), true)?);
     Ok(vec![input.clone().into(), mask.into()])
 }
@@ -43,7 +44,8 @@ pub(super) fn reshape(call: &Call) -> Result<Dense> {
     }
     if let Some(place) = rest {
         let (all, known) = (input.dims().iter().product::<usize>(), elements(&dims)?);
-        ensure!(known != 0 && all.is_multiple_of(known), "{:?} cannot become {target:?}", input.dims());
+        let mistake = || Mistake(format!("{:?} cannot become {target:?}", input.dims()));
+        ensure!(known != 0 && all.is_multiple_of(known), mistake());
         dims[place] = all / known;
     }
     in_shape(input, &dims)

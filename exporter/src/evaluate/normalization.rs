@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::call::{Call, FOR_TRAINING, axes, axis};
+use super::call::{Call, axes, axis, for_training};
 use super::indexing::around;
 use super::layout::permuted_array;
 use super::value::{Array, Dense, Value, array, flat, reshaped};
@@ -145,7 +145,7 @@ pub(super) fn instance(call: &Call) -> Result<Dense> {
 /// Channels brought to mean and variance by the statistics of training.
 pub(super) fn batch(call: &Call) -> Result<Vec<Value>> {
     let input = call.input(0)?;
-    ensure!(call.int("training_mode", 0) == 0, FOR_TRAINING);
+    ensure!(call.int("training_mode", 0) == 0, for_training());
     let lone = input.rank() == 1;
     let input = if lone {
         Dense::float(input.declared, reshaped(input.floats()?, &[input.dims()[0], 1])?)

@@ -12,6 +12,7 @@ use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use ndarray::{ArcArray, IxDyn};
 
 use super::Precision;
+use crate::runtime::Mistake;
 use crate::tensor::{ElementType, Tensor};
 
 /// Elements that any evaluation may hold at one time: with eight bytes each, 512 MiB.
@@ -166,7 +167,8 @@ pub(super) fn reshaped<T: Clone>(from: &Array<T>, dims: &[usize]) -> Result<Arra
     let standard =
         if from.is_standard_layout() { from.clone() } else { array(from.shape(), flat(from).into_owned())? };
     let found = from.shape().to_vec();
-    standard.into_shape_with_order(IxDyn(dims)).with_context(|| format!("{found:?} cannot become {dims:?}"))
+    let mistake = || Mistake(format!("{found:?} cannot become {dims:?}"));
+    standard.into_shape_with_order(IxDyn(dims)).map_err(|_| mistake().into())
 }
 
 /// The nearest number of a floating-point type.

@@ -33,7 +33,7 @@ pub use self::truth::{Accuracy, truth};
 use crate::data::Samples;
 use crate::held::held_batches;
 use crate::progress::Progress;
-use crate::runtime::{Runtime, Session};
+use crate::runtime::{Runtime, Session, advice};
 use crate::signature::Signature;
 use crate::tensor::Tensor;
 
@@ -213,7 +213,7 @@ impl<'a> Pair<'a> {
             && proof.failure.is_none()
             && let Some(error) = refused
         {
-            let (runtime, advice) = (self.runtime.name(), self.runtime.advice());
+            let (runtime, advice) = (self.runtime.name(), advice(self.runtime, &error));
             return Err(error.context(NotRun(format!("{runtime} does not run the reference{advice}"))));
         }
         proof.conclude();
@@ -262,7 +262,7 @@ impl<'a> Pair<'a> {
              with --inputs{}",
             tried.join(", "),
             self.runtime.name(),
-            self.runtime.advice()
+            last.as_ref().map_or("", |error| advice(self.runtime, error))
         );
         Err(match last {
             Some(error) => error.context(NotRun(headline)),
@@ -285,7 +285,7 @@ impl<'a> Pair<'a> {
         let converted = match self.runtime.prepare(self.candidate, &fed) {
             Ok(session) => session,
             Err(error) => {
-                let advice = self.runtime.advice();
+                let advice = advice(self.runtime, &error);
                 proof.failure =
                     Some(format!("the candidate does not load on {:?}{advice}: {error:#}", case.shapes));
                 proof.not_run = proof.runs == 0;
@@ -300,7 +300,7 @@ impl<'a> Pair<'a> {
             let after = match converted.run(&fed) {
                 Ok(after) => after,
                 Err(error) => {
-                    let advice = self.runtime.advice();
+                    let advice = advice(self.runtime, &error);
                     proof.failure = Some(format!("the candidate fails on {name}{advice}: {error:#}"));
                     proof.not_run = proof.runs == 0;
                     return Ok(());

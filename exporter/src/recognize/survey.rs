@@ -12,7 +12,7 @@ use super::trial::{Trial, leaves_sizes_open, too_large};
 use crate::evaluate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, ValueId};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, advice};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -88,7 +88,7 @@ pub fn survey(
                 // What runs a single node names it once more.
                 let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
                 causes.dedup();
-                causes.join(": ")
+                causes.join(": ") + advice(runtime, &error)
             }
             Ok(_) if kept > MOST_KEPT => {
                 format!("what layers may read has {kept} elements together, of which {MOST_KEPT} are kept")
@@ -124,9 +124,8 @@ pub fn survey(
     let failure = best.failure.as_deref().unwrap_or("no input sizes to try");
     ensure!(
         wanted.iter().any(|&(place, value)| best.get(places, place, value).is_some()),
-        "{} could not evaluate the model{}, {failure}",
-        runtime.name(),
-        runtime.advice()
+        "{} could not evaluate the model, {failure}",
+        runtime.name()
     );
     Ok(best)
 }

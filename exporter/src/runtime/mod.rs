@@ -12,12 +12,23 @@ use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
 use crate::tensor::Tensor;
 
+/// What is wrong with a model or with what it is given, whatever evaluates it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Mistake(pub String);
+
+/// What else to try where `runtime` came to `error`; nothing where that is none of the runtime's.
+#[must_use]
+pub fn advice(runtime: &dyn Runtime, error: &anyhow::Error) -> &'static str {
+    if error.is::<Mistake>() { "" } else { runtime.advice() }
+}
+
 /// Something that evaluates ONNX models.
 pub trait Runtime {
     /// The runtime's name and version, for reports.
     fn name(&self) -> String;
 
-    /// What else to try where this runtime does not run a model, as the end of a sentence.
+    /// What else to try where this runtime does not run a model, as the end of a sentence: see [`advice`].
     fn advice(&self) -> &'static str {
         ""
     }
