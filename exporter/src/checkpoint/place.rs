@@ -247,6 +247,7 @@ fn keys(pickle: &Pickle<'_>, entries: &[(Id, Id)]) -> String {
     }
     if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
 }
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

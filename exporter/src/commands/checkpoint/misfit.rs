@@ -11,7 +11,7 @@ use super::Read;
 /// Parts of names that PyTorch's ways of changing a layer leave behind, and what undoes the change before saving.
 const CHANGED: [(&[&str], &str); 6] = [
     (
-        &[".parametrizations."],
+        &["parametrizations"],
         "a parametrization, such as a weight or spectral norm: before saving, call \
          torch.nn.utils.parametrize.remove_parametrizations(module, \"weight\")",
     ),
@@ -43,11 +43,7 @@ pub(super) fn misfit(read: &Read, path: &Path) -> String {
 /// What undoes the change of a layer that one of `names` tells.
 fn changed<'n, N: Iterator<Item = &'n str>>(names: impl Fn() -> N) -> Option<String> {
     CHANGED.iter().find_map(|(parts, what)| {
-        let has = |name: &str, part: &str| {
-            let whole = !part.starts_with('.') && !part.starts_with("lora");
-            if whole { name.rsplit('.').next() == Some(part) } else { name.contains(part) }
-        };
-        let name = names().find(|name| parts.iter().any(|part| has(name, part)))?;
+        let name = names().find(|name| name.split('.').any(|part| parts.contains(&part)))?;
         Some(format!("`{}` is of {what}", Printable(name)))
     })
 }
