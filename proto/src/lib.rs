@@ -29,7 +29,7 @@ pub use draft::{Draft, Finished};
 pub use error::{Error, Problem, TensorError};
 pub use external::regular;
 pub use map::on_lost;
-pub use model::Model;
+pub use model::{Model, folder_of};
 pub use printable::Printable;
 pub use save::Staged;
 pub use structure::{DEEPEST, FunctionKey, StructureProblem, domain_of, subgraphs};

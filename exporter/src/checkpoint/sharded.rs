@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use isqrt_cov_proto::onnx::TensorProto;
-use isqrt_cov_proto::{content, regular};
+use isqrt_cov_proto::{content, folder_of, regular};
 
 use super::pairs::Pairs;
 use super::state_dict::{Contents, bounded};
@@ -136,11 +136,7 @@ fn locate(path: &Path, shard: &str) -> Result<PathBuf, Error> {
     }
     let failed =
         |source: std::io::Error| wrong(&format!("cannot be read: {source}; expected it beside the index"));
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let folder = folder.canonicalize().map_err(failed)?;
+    let folder = folder_of(path).canonicalize().map_err(failed)?;
     let file = folder.join(shard).canonicalize().map_err(failed)?;
     let holder = file.parent();
     if holder != Some(&folder) && (holder.is_none() || holder != store(&folder).as_deref()) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
-use isqrt_cov_proto::{Draft, Model, Staged};
+use isqrt_cov_proto::{Draft, Model, Staged, folder_of};
 use serde_json::json;
 
 use super::checkpoint;
@@ -73,11 +73,6 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
 pub fn written(model: &Path, data: Option<&Path>) -> String {
     let data = data.map(|data| format!(", which reads its weights from {} beside it", data.display()));
     format!("{}{}", model.display(), data.unwrap_or_default())
-}
-
-/// The folder that a file is in.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
 }
 
 /// Whether two paths lead to one file, existing or not: through links of either kind, too.
