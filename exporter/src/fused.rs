@@ -258,12 +258,7 @@ pub(crate) mod tests {
             initializer: vec![TensorProto::from_values("half", &[1], &[half::f16::ONE])],
             ..GraphProto::default()
         };
-        ModelProto {
-            ir_version: Some(6),
-            opset_import: vec![OperatorSetIdProto::new("", 17)],
-            graph: Some(graph),
-            ..ModelProto::default()
-        }
+        ModelProto::new(graph, 17)
     }
 
     /// An If node with one node in each branch.

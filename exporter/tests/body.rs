@@ -7,7 +7,7 @@ use isqrt_cov_op::{DOMAIN, Layer, Layout, Normalization, OperatorKind, VERSION, 
 use isqrt_cov_proto::Element;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::tensor_shape_proto::Dimension;
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use prost::Message as _;
 use tract_onnx::prelude::*;
 
@@ -21,12 +21,7 @@ fn model(layer: &Layer, element: DataType, opset: i64, rank: usize) -> ModelProt
         output: vec![ValueInfoProto::of_any_shape("output", element)],
         ..GraphProto::default()
     };
-    ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto::new("", opset), OperatorSetIdProto::new(DOMAIN, VERSION)],
-        graph: Some(graph),
-        ..ModelProto::default()
-    }
+    ModelProto::new(graph, opset).importing(DOMAIN, VERSION)
 }
 
 /// Runs the layer's body in tract on `input`, whose elements are of type `T`.

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 
 use isqrt_cov_op::Layer;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
-};
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 use crate::fold::{self, Recipe};
 use crate::problem::Problem;
@@ -151,25 +149,9 @@ impl Built {
             ..GraphProto::default()
         };
         Ok(ModelProto {
-            ir_version: Some(ir_version(options.opset)),
             producer_name: Some("isqrt-cov".to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
-            opset_import: vec![
-                OperatorSetIdProto::new("", options.opset),
-                OperatorSetIdProto::new(isqrt_cov_op::DOMAIN, isqrt_cov_op::VERSION),
-            ],
-            graph: Some(graph),
-            ..ModelProto::default()
+            ..ModelProto::new(graph, options.opset).importing(isqrt_cov_op::DOMAIN, isqrt_cov_op::VERSION)
         })
-    }
-}
-
-/// The first version of the format that knows `opset` and functions.
-fn ir_version(opset: i64) -> i64 {
-    match opset {
-        ..=18 => 8,
-        19 | 20 => 9,
-        21 | 22 => 10,
-        _ => 11,
     }
 }

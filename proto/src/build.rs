@@ -8,10 +8,36 @@ use crate::onnx::attribute_proto::AttributeType;
 use crate::onnx::tensor_proto::DataType;
 use crate::onnx::tensor_shape_proto::{Dimension, dimension};
 use crate::onnx::{
-    AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, type_proto,
 };
 use crate::tensor::Element;
+
+impl ModelProto {
+    /// A model of `graph` and the standard operators of version `opset`, in the first version of the format that knows these and functions.
+    #[must_use]
+    pub fn new(graph: GraphProto, opset: i64) -> Self {
+        let ir_version = match opset {
+            ..=18 => 8,
+            19 | 20 => 9,
+            21 | 22 => 10,
+            _ => 11,
+        };
+        Self {
+            ir_version: Some(ir_version),
+            opset_import: vec![OperatorSetIdProto::new("", opset)],
+            graph: Some(graph),
+            ..Self::default()
+        }
+    }
+
+    /// The model with the operators of one more domain.
+    #[must_use]
+    pub fn importing(mut self, domain: &str, version: i64) -> Self {
+        self.opset_import.push(OperatorSetIdProto::new(domain, version));
+        self
+    }
+}
 
 impl NodeProto {
     /// A node of the standard domain.

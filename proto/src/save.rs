@@ -433,7 +433,7 @@ fn text(path: &Path) -> Result<&str, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::{GraphProto, OperatorSetIdProto};
+    use crate::onnx::GraphProto;
 
     fn large() -> Model {
         let typed = TensorProto {
@@ -448,12 +448,7 @@ mod tests {
             TensorProto::scalar("small", 2.5_f32),
             typed,
         ];
-        let proto = ModelProto {
-            ir_version: Some(8),
-            opset_import: vec![OperatorSetIdProto::new("", 17)],
-            graph: Some(GraphProto { initializer, ..GraphProto::default() }),
-            ..ModelProto::default()
-        };
+        let proto = ModelProto::new(GraphProto { initializer, ..GraphProto::default() }, 17);
         Model::new(proto, "")
     }
 

@@ -87,7 +87,7 @@ fn head(field: u32, bytes: usize) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::onnx::tensor_proto::Segment;
-    use crate::onnx::{FunctionProto, NodeProto, OperatorSetIdProto, StringStringEntryProto};
+    use crate::onnx::{FunctionProto, NodeProto, StringStringEntryProto};
 
     #[test]
     fn messages_are_written_as_they_are_encoded_at_once() {
@@ -116,13 +116,10 @@ mod tests {
             ..GraphProto::default()
         };
         let model = ModelProto {
-            ir_version: Some(10),
-            opset_import: vec![OperatorSetIdProto::new("", 17)],
             producer_name: Some("producer".to_owned()),
-            graph: Some(graph),
             metadata_props: entries(),
             functions: vec![FunctionProto { name: Some("function".to_owned()), ..FunctionProto::default() }],
-            ..ModelProto::default()
+            ..ModelProto::new(graph, 17)
         };
         let mut written = Vec::new();
         write(model.clone(), &mut written).unwrap();

@@ -4,9 +4,7 @@ use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use isqrt_cov_proto::onnx::{
-    GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, StringStringEntryProto, TensorProto};
 use isqrt_cov_proto::{Error, Model};
 use prost::Message as _;
 use tempfile::{TempDir, tempdir};
@@ -30,12 +28,7 @@ fn model(folder: &Path, tensors: &[External<'_>]) -> Model {
     };
     let graph =
         GraphProto { initializer: tensors.iter().enumerate().map(tensor).collect(), ..GraphProto::default() };
-    let proto = ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto::new("", 17)],
-        graph: Some(graph),
-        ..ModelProto::default()
-    };
+    let proto = ModelProto::new(graph, 17);
     Model::new(proto, folder.join("model.onnx"))
 }
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    ValueInfoProto, attribute_proto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+    attribute_proto,
 };
 use isqrt_cov_proto::{Bytes, DEEPEST, Error, Model, TensorData};
 use prost::Message;
@@ -54,12 +54,7 @@ fn every_storage_form_is_read() {
 #[test]
 fn raw_data_is_not_copied() {
     let tensor = TensorProto::from_values("w", &[2], &[1.0_f32, 2.0]);
-    let model = ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![isqrt_cov_proto::onnx::OperatorSetIdProto::new("", 17)],
-        graph: Some(GraphProto { initializer: vec![tensor], ..GraphProto::default() }),
-        ..ModelProto::default()
-    };
+    let model = ModelProto::new(GraphProto { initializer: vec![tensor], ..GraphProto::default() }, 17);
     let content = Bytes::from(model.encode_to_vec());
     let model = Model::decode(content.clone(), "m.onnx").unwrap();
     let tensor = model.tensor(&model.proto.graph.as_ref().unwrap().initializer[0]).unwrap();
@@ -164,13 +159,8 @@ fn data_must_have_the_size_of_its_shape() {
 /// What is said of a graph with these nodes, which reads `x`, and of functions of domain `d` with one value each.
 fn structure(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> Result<Model, Error> {
     let input = vec![ValueInfoProto::of_any_shape("x", DataType::Float)];
-    let model = ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto::new("", 17)],
-        graph: Some(GraphProto { node: nodes, input, ..GraphProto::default() }),
-        functions,
-        ..ModelProto::default()
-    };
+    let graph = GraphProto { node: nodes, input, ..GraphProto::default() };
+    let model = ModelProto { functions, ..ModelProto::new(graph, 17) };
     Model::decode(model.encode_to_vec().into(), "m.onnx")
 }
 

@@ -107,7 +107,7 @@ impl Body {
 mod tests {
     use isqrt_cov_op::{Layer, OperatorKind};
     use isqrt_cov_proto::onnx::tensor_proto::DataType;
-    use isqrt_cov_proto::onnx::{GraphProto, ModelProto, OperatorSetIdProto, ValueInfoProto};
+    use isqrt_cov_proto::onnx::{GraphProto, ModelProto, ValueInfoProto};
     use prost::Message as _;
 
     use crate::body::function_for;
@@ -128,13 +128,11 @@ mod tests {
             ..GraphProto::default()
         };
         let model = ModelProto {
-            opset_import: vec![OperatorSetIdProto::new("", 17)],
-            graph: Some(graph),
             functions: vec![isqrt_cov_proto::onnx::FunctionProto {
                 domain: Some("bodies".to_owned()),
                 ..body
             }],
-            ..ModelProto::default()
+            ..ModelProto::new(graph, 17)
         };
         // As it is read again.
         let model = ModelProto::decode(&model.encode_to_vec()[..]).unwrap();

@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_op::cuda::Gpu;
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind, VERSION, reference};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use serde_json::{Map, Value, json};
 
 use crate::body;
@@ -215,11 +215,8 @@ impl Probe {
             ..GraphProto::default()
         };
         let model = ModelProto {
-            ir_version: Some(8),
-            opset_import: vec![OperatorSetIdProto::new("", OPSET), OperatorSetIdProto::new(DOMAIN, VERSION)],
             functions: vec![body::function_for(&[layer], Some(DataType::Float), OPSET)?],
-            graph: Some(graph),
-            ..ModelProto::default()
+            ..ModelProto::new(graph, OPSET).importing(DOMAIN, VERSION)
         };
         Ok(Self { model, input: Tensor::from_f64(ElementType::F32, &DIMS, &values), expected })
     }

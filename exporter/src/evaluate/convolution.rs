@@ -223,9 +223,7 @@ impl Axis {
 mod tests {
     use std::sync::Arc;
 
-    use isqrt_cov_proto::onnx::{
-        AttributeProto, GraphProto, ModelProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
-    };
+    use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
     use super::*;
     use crate::evaluate::{Evaluator, Precision};
@@ -255,12 +253,7 @@ mod tests {
             output: vec![ValueInfoProto { name: Some("y".to_owned()), ..ValueInfoProto::default() }],
             ..GraphProto::default()
         };
-        let model = Arc::new(ModelProto {
-            ir_version: Some(8),
-            opset_import: vec![OperatorSetIdProto::new("", 17)],
-            graph: Some(graph),
-            ..ModelProto::default()
-        });
+        let model = Arc::new(ModelProto::new(graph, 17));
         let values: Vec<f64> = numbers(&mut generator, input).into_iter().map(f64::from).collect();
         let x = [Tensor::from_f64(ElementType::F32, input, &values)];
         let here = Evaluator::new(&model, Precision::Declared, None).unwrap().run(&x).unwrap();

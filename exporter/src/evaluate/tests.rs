@@ -37,14 +37,6 @@ fn graph(nodes: Vec<NodeProto>, inputs: &[&str], outputs: &[&str]) -> GraphProto
     }
 }
 
-fn model(opset: i64, graph: GraphProto) -> ModelProto {
-    ModelProto {
-        opset_import: vec![OperatorSetIdProto::new("", opset)],
-        graph: Some(graph),
-        ..ModelProto::default()
-    }
-}
-
 fn run(model: &ModelProto, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
     Evaluator::new(model, Precision::Declared, None)?.run(inputs)
 }
@@ -59,7 +51,7 @@ pub(super) fn all(node: NodeProto, opset: i64, inputs: &[Tensor]) -> Result<Vec<
     }
     graph.output = node.output.iter().map(|name| untyped(name)).collect();
     graph.node.push(node);
-    run(&model(opset, graph), inputs)
+    run(&ModelProto::new(graph, opset), inputs)
 }
 
 /// A node's one output.
@@ -102,7 +94,7 @@ fn branches() -> ModelProto {
     let node = NodeProto::new("If", &["condition"], &["y"])
         .with(AttributeProto::graph("then_branch", branch("Add")))
         .with(AttributeProto::graph("else_branch", branch("Mul")));
-    model(17, graph(vec![node], &["x", "condition"], &["y"]))
+    ModelProto::new(graph(vec![node], &["x", "condition"], &["y"]), 17)
 }
 
 #[test]
@@ -147,7 +139,7 @@ fn a_runtime_is_given_the_operator_set_of_the_function() {
         ..FunctionProto::default()
     };
     let node = NodeProto::new("Nearest", &["a"], &["b"]).in_domain("com.example");
-    let mut model = model(17, graph(vec![node], &["a"], &["b"]));
+    let mut model = ModelProto::new(graph(vec![node], &["a"], &["b"]), 17);
     model.functions = vec![nearest];
     let tract = Tract::default();
     let evaluator = Evaluator::new(&model, Precision::Declared, Some(&tract)).unwrap();
@@ -182,7 +174,7 @@ fn counting(trips: &str) -> ModelProto {
         .with(AttributeProto::graph("body", body));
     let mut graph = graph(vec![node], &["x"], &["last", "all", "trips"]);
     graph.initializer = vec![TensorProto::scalar("limit", 4.5_f32), TensorProto::scalar("three", 3_i64)];
-    model(17, graph)
+    ModelProto::new(graph, 17)
 }
 
 #[test]
@@ -233,7 +225,7 @@ fn calling() -> ModelProto {
     let node = NodeProto::new("Twice", &["a"], &["b"])
         .in_domain("com.example")
         .with(AttributeProto::float("by", 2.0));
-    let mut model = model(17, graph(vec![node], &["a"], &["b"]));
+    let mut model = ModelProto::new(graph(vec![node], &["a"], &["b"]), 17);
     model.functions = vec![scaled, twice];
     model
 }
@@ -264,7 +256,7 @@ fn what_is_rounded_depends_on_the_precision() {
     let nodes = vec![cast("x", "half", ElementType::F16), cast("half", "y", ElementType::F32)];
     let mut graph = graph(nodes, &[], &["y"]);
     graph.input = vec![ValueInfoProto::of_any_shape("x", DataType::Float)];
-    let model = model(17, graph);
+    let model = ModelProto::new(graph, 17);
     let x = Tensor::F64(ArrayD::from_elem(vec![], 1.0 / 3.0));
     let made =
         |precision| Evaluator::new(&model, precision, None).unwrap().run(std::slice::from_ref(&x)).unwrap();
@@ -277,14 +269,14 @@ fn what_is_rounded_depends_on_the_precision() {
 fn nodes_need_not_be_sorted_but_must_not_be_circular() {
     let nodes = vec![NodeProto::new("Neg", &["a"], &["b"]), NodeProto::new("Abs", &["x"], &["a"])];
     assert_eq!(
-        run(&model(17, graph(nodes, &["x"], &["b"])), &[floats(&[1], &[2.0])]).unwrap()[0].to_f64(),
+        run(&ModelProto::new(graph(nodes, &["x"], &["b"]), 17), &[floats(&[1], &[2.0])]).unwrap()[0].to_f64(),
         [-2.0]
     );
     let nodes = vec![NodeProto::new("Neg", &["a"], &["b"]), NodeProto::new("Abs", &["b"], &["a"])];
-    let error = format!("{:#}", run(&model(17, graph(nodes, &[], &["b"])), &[]).unwrap_err());
+    let error = format!("{:#}", run(&ModelProto::new(graph(nodes, &[], &["b"]), 17), &[]).unwrap_err());
     assert!(error.contains("node `b` (Neg): nothing makes `a`"), "{error}");
     let twice = vec![NodeProto::new("Neg", &["x"], &["b"]), NodeProto::new("Abs", &["x"], &["b"])];
-    assert!(run(&model(17, graph(twice, &["x"], &["b"])), &[floats(&[1], &[2.0])]).is_err());
+    assert!(run(&ModelProto::new(graph(twice, &["x"], &["b"]), 17), &[floats(&[1], &[2.0])]).is_err());
 }
 
 #[test]
@@ -295,7 +287,7 @@ fn values_are_shown_without_what_they_do_not_need() {
         NodeProto::new("Abs", &["a"], &["b"]),
         NodeProto::new("Exp", &["b"], &["c"]),
     ];
-    let model = model(17, graph(nodes, &["x"], &["d"]));
+    let model = ModelProto::new(graph(nodes, &["x"], &["d"]), 17);
     let x = [floats(&[1], &[-2.0])];
     let show = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
@@ -348,7 +340,7 @@ fn tensors_that_are_large_together_are_refused() {
         sums.push(NodeProto::new("Sum", &names.iter().map(String::as_str).collect::<Vec<_>>(), &["y"]));
         let shape = constant("shape", TensorProto::from_values("", &[1], &[1_i64 << 20]));
         let nodes = [vec![shape], nodes, sums].concat();
-        run(&model(17, graph(nodes, &["x"], &["y"])), &[floats(&[1], &[1.0])])
+        run(&ModelProto::new(graph(nodes, &["x"], &["y"]), 17), &[floats(&[1], &[1.0])])
     };
     assert_eq!(summed(false).unwrap()[0].to_f64(), [100.0]);
     let error = format!("{:#}", summed(true).unwrap_err());
@@ -365,7 +357,7 @@ fn graphs_that_are_nested_too_deep_are_refused() {
         inner = graph(vec![node], &[], &["y"]);
     }
     inner.input = vec![untyped("x"), untyped("c")];
-    let error = Evaluator::new(&model(17, inner), Precision::Exact, None).err().unwrap();
+    let error = Evaluator::new(&ModelProto::new(inner, 17), Precision::Exact, None).err().unwrap();
     assert!(format!("{error:#}").contains("nested more than"));
 }
 
@@ -445,5 +437,5 @@ fn constants_are_made_in_every_form() {
         constant("c", TensorProto::from_values("", &[1], &[2.0_f32])),
         NodeProto::new("Neg", &["c"], &["y"]),
     ];
-    assert_eq!(run(&model(13, graph(nodes, &[], &["y"])), &[]).unwrap()[0].to_f64(), [-2.0]);
+    assert_eq!(run(&ModelProto::new(graph(nodes, &[], &["y"]), 13), &[]).unwrap()[0].to_f64(), [-2.0]);
 }

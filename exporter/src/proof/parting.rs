@@ -74,7 +74,7 @@ pub(super) fn showing(model: &ModelProto, values: &[ValueInfoProto]) -> ModelPro
 mod tests {
     use isqrt_cov_op::{Layer, OperatorKind};
     use isqrt_cov_proto::onnx::tensor_proto::DataType;
-    use isqrt_cov_proto::onnx::{GraphProto, NodeProto, OperatorSetIdProto, TensorProto};
+    use isqrt_cov_proto::onnx::{GraphProto, NodeProto, TensorProto};
 
     use super::*;
     use crate::runtime::tract::Tract;
@@ -97,12 +97,7 @@ mod tests {
             output: vec![port("z")],
             ..GraphProto::default()
         };
-        ModelProto {
-            ir_version: Some(8),
-            opset_import: vec![OperatorSetIdProto::new("", 17)],
-            graph: Some(graph),
-            ..ModelProto::default()
-        }
+        ModelProto::new(graph, 17)
     }
 
     #[test]

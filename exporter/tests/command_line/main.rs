@@ -6,8 +6,7 @@ use std::process::{Command, Output};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::tensor_proto::{DataLocation, DataType};
 use isqrt_cov_proto::onnx::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    ValueInfoProto,
+    GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -89,12 +88,7 @@ fn without_a_layer(folder: &TempDir) -> PathBuf {
         output: vec![port("y")],
         ..GraphProto::default()
     };
-    let model = ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto::new("", 17)],
-        graph: Some(graph),
-        ..ModelProto::default()
-    };
+    let model = ModelProto::new(graph, 17);
     let path = folder.path().join("relu.onnx");
     Model::new(model, &path).save(&path).unwrap();
     path

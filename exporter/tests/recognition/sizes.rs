@@ -4,9 +4,7 @@ use isqrt_cov::recognize::{Findings, recognize};
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov_op::OperatorKind;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
-};
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 use super::changed::{ending_in_the_root, read_instead_of_input};
 use super::common::{corpus, load};
@@ -82,12 +80,7 @@ fn unbiased(least: Option<i64>) -> ModelProto {
         output: vec![ValueInfoProto::of_any_shape("y", DataType::Float)],
         ..GraphProto::default()
     };
-    ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto::new("", 17)],
-        graph: Some(graph),
-        ..ModelProto::default()
-    }
+    ModelProto::new(graph, 17)
 }
 
 /// One position has no covariance where one is taken off: what divides by zero there is the layer, and what does not is another function.
