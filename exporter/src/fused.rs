@@ -131,53 +131,53 @@ pub(crate) fn replace(
         in_graph(graph, None, opset, replace)?;
     }
     for function in &mut model.functions {
-        let mut scope = Scope::new(None, &function.value_info);
-        in_nodes(&mut function.node, &mut scope, standard_opset(&function.opset_import), replace)?;
+        let mut types = ElementTypes::new(None, &function.value_info);
+        in_nodes(&mut function.node, &mut types, standard_opset(&function.opset_import), replace)?;
     }
     Ok(())
 }
 
 /// The element types of the values that are visible at a place in a graph.
-struct Scope<'a> {
-    outer: Option<&'a Scope<'a>>,
-    types: HashMap<String, DataType>,
+struct ElementTypes<'a> {
+    outer: Option<&'a ElementTypes<'a>>,
+    known: HashMap<String, DataType>,
 }
 
-impl<'a> Scope<'a> {
+impl<'a> ElementTypes<'a> {
     fn new<'b>(outer: Option<&'a Self>, values: impl IntoIterator<Item = &'b ValueInfoProto>) -> Self {
         let typed = |value: &ValueInfoProto| {
             let number = value.tensor_type()?.elem_type?;
             Some((value.name().to_owned(), DataType::try_from(number).ok()?))
         };
-        Self { outer, types: values.into_iter().filter_map(typed).collect() }
+        Self { outer, known: values.into_iter().filter_map(typed).collect() }
     }
 
     fn of(&self, name: &str) -> Option<DataType> {
-        self.types.get(name).copied().or_else(|| self.outer?.of(name))
+        self.known.get(name).copied().or_else(|| self.outer?.of(name))
     }
 }
 
 /// Returns the element types of the graph's outputs.
 fn in_graph(
     graph: &mut GraphProto,
-    outer: Option<&Scope<'_>>,
+    outer: Option<&ElementTypes<'_>>,
     opset: i64,
     replace: &mut dyn FnMut(Fused) -> Result<Vec<NodeProto>, Error>,
 ) -> Result<Vec<Option<DataType>>, Error> {
     let values = graph.input.iter().chain(&graph.value_info).chain(&graph.output);
-    let mut scope = Scope::new(outer, values);
+    let mut types = ElementTypes::new(outer, values);
     for tensor in &graph.initializer {
         if let Ok(data_type) = DataType::try_from(tensor.data_type()) {
-            scope.types.insert(tensor.name().to_owned(), data_type);
+            types.known.insert(tensor.name().to_owned(), data_type);
         }
     }
-    in_nodes(&mut graph.node, &mut scope, opset, replace)?;
-    Ok(graph.output.iter().map(|output| scope.of(output.name())).collect())
+    in_nodes(&mut graph.node, &mut types, opset, replace)?;
+    Ok(graph.output.iter().map(|output| types.of(output.name())).collect())
 }
 
 fn in_nodes(
     nodes: &mut Vec<NodeProto>,
-    scope: &mut Scope<'_>,
+    types: &mut ElementTypes<'_>,
     opset: i64,
     replace: &mut dyn FnMut(Fused) -> Result<Vec<NodeProto>, Error>,
 ) -> Result<(), Error> {
@@ -186,17 +186,17 @@ fn in_nodes(
         let mut of_subgraphs = Vec::new();
         for attribute in &mut node.attribute {
             for graph in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
-                of_subgraphs = in_graph(graph, Some(scope), opset, replace)?;
+                of_subgraphs = in_graph(graph, Some(types), opset, replace)?;
             }
         }
-        for (output, data_type) in node.output.iter().zip(output_types(&node, scope, of_subgraphs)) {
+        for (output, data_type) in node.output.iter().zip(output_types(&node, types, of_subgraphs)) {
             if let Some(data_type) = data_type {
-                scope.types.entry(output.clone()).or_insert(data_type);
+                types.known.entry(output.clone()).or_insert(data_type);
             }
         }
         if node.domain() == DOMAIN {
             let layer = layer_of(&node)?;
-            let element = scope.of(&node.input[0]);
+            let element = types.of(&node.input[0]);
             replaced.extend(replace(Fused { node, layer, element, opset })?);
         } else {
             replaced.push(node);
@@ -210,13 +210,13 @@ fn in_nodes(
 /// compute with floating-point numbers keep the type, except for the few that are there to change it.
 fn output_types(
     node: &NodeProto,
-    scope: &Scope<'_>,
+    types: &ElementTypes<'_>,
     of_subgraphs: Vec<Option<DataType>>,
 ) -> Vec<Option<DataType>> {
     let floating = |data_type: &DataType| {
         matches!(data_type, DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16)
     };
-    let input = |index: usize| node.input.get(index).and_then(|name| scope.of(name));
+    let input = |index: usize| node.input.get(index).and_then(|name| types.of(name));
     let named = |name: &str| node.find(name).and_then(|to| DataType::try_from(to.i() as i32).ok());
     let all = |data_type: Option<DataType>| vec![data_type; node.output.len()];
     if !matches!(node.domain(), "" | "ai.onnx" | DOMAIN) {

@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 const ROUND: f64 = 5e-3;
 
 /// A model that is measured.
-pub struct Subject {
+pub struct Timed {
     session: Box<dyn Session>,
     inputs: Vec<Tensor>,
     gives: Vec<Tensor>,
@@ -20,7 +20,7 @@ pub struct Subject {
     times: Vec<f64>,
 }
 
-impl Subject {
+impl Timed {
     /// A model to run on `inputs`. It runs twice here, to see how often it must run in a round.
     ///
     /// # Errors
@@ -62,13 +62,13 @@ impl Subject {
     }
 }
 
-/// Runs one round of each subject, then `warm_up` − 1 more that do not count either, then `rounds(s)` that do, where s is
-/// the time of a round of all subjects in seconds; `step` is called after each of those. Returns their number.
+/// Runs one round of each model, then `warm_up` − 1 more that do not count either, then `rounds(s)` that do, where s is
+/// the time of a round of all models in seconds; `step` is called after each of those. Returns their number.
 ///
 /// # Errors
 /// What the runtime reports.
 pub fn in_turns(
-    subjects: &mut [Subject],
+    models: &mut [Timed],
     warm_up: usize,
     rounds: impl FnOnce(f64) -> usize,
     step: impl Fn(),
@@ -76,12 +76,12 @@ pub fn in_turns(
     let mut turn = |round: usize| -> Result<f64> {
         // The order alternates, so that neither always runs in the other's wake.
         if round % 2 == 1 {
-            subjects.iter_mut().rev().try_for_each(Subject::measure)?;
+            models.iter_mut().rev().try_for_each(Timed::measure)?;
         } else {
-            subjects.iter_mut().try_for_each(Subject::measure)?;
+            models.iter_mut().try_for_each(Timed::measure)?;
         }
         if round < warm_up {
-            return Ok(subjects.iter_mut().map(|subject| (subject.round(), subject.times.clear()).0).sum());
+            return Ok(models.iter_mut().map(|model| (model.round(), model.times.clear()).0).sum());
         }
         step();
         Ok(0.0)

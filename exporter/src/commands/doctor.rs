@@ -54,7 +54,7 @@ struct Check {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
-    let probe = Probe::new()?;
+    let node = OneNode::new()?;
     let mut fields = Map::new();
     let mut checks = Vec::new();
     let mut table = Table::pairs();
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     fields.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
     fields.insert("domain_version".to_owned(), VERSION.into());
 
-    checks.push(Check { name: "tract", outcome: probe.in_tract() });
+    checks.push(Check { name: "tract", outcome: node.in_tract() });
     let gpu = Gpu::current();
     fields.insert("gpu".to_owned(), gpu.as_ref().map_or(Value::Null, gpu_json));
     checks.push(Check { name: "CUDA", outcome: gpu_text(gpu) });
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut note = None;
     fields.insert("op_library".to_owned(), json!(operators));
     match library {
-        Ok(library) => check_ort(&probe, &library, operators.as_deref(), &mut checks, &mut fields),
+        Ok(library) => check_ort(&node, &library, operators.as_deref(), &mut checks, &mut fields),
         Err(error) if named || arguments.op_library.is_some() => {
             checks.push(Check { name: "ONNX Runtime", outcome: Err(error) });
         }
@@ -139,7 +139,7 @@ fn gpu_json(gpu: &Gpu) -> Value {
 }
 
 fn check_ort(
-    probe: &Probe,
+    node: &OneNode,
     library: &Path,
     operators: Option<&Path>,
     checks: &mut Vec<Check>,
@@ -158,14 +158,14 @@ fn check_ort(
         json!({ "version": plain.version(), "path": plain.library(), "build": ::ort::info() }),
     );
     checks.push(Check { name: "ONNX Runtime", outcome: Ok(found) });
-    checks.push(Check { name: "function body", outcome: probe.in_ort(&plain, None).map(|ran| ran.text()) });
+    checks.push(Check { name: "function body", outcome: node.in_ort(&plain, None).map(|ran| ran.text()) });
     let Some(operators) = operators else {
         let outcome = "not checked: none given; name it with --op-library or ISQRT_COV_OP_LIBRARY";
         checks.push(Check { name: "operator library", outcome: Ok(outcome.to_owned()) });
         return;
     };
     let outcome = Ort::load(library, Some(operators), None)
-        .and_then(|runtime| probe.in_ort(&runtime, Some("IsqrtCov")))
+        .and_then(|runtime| node.in_ort(&runtime, Some("IsqrtCov")))
         .map(|ran| {
             fields.insert("kernel_provider".to_owned(), json!(ran.provider));
             format!("{}: {}", operators.display(), ran.text())
@@ -174,7 +174,7 @@ fn check_ort(
 }
 
 /// A model of one node with an input and what the float64 reference makes of it.
-struct Probe {
+struct OneNode {
     model: ModelProto,
     input: Tensor,
     expected: Vec<f64>,
@@ -197,7 +197,7 @@ impl Ran {
     }
 }
 
-impl Probe {
+impl OneNode {
     fn new() -> Result<Self> {
         let layer = Layer::new(OperatorKind::IsqrtCov);
         let mut random = Generator::new(1);
@@ -305,14 +305,14 @@ mod tests {
 
     #[test]
     fn a_wrong_output_is_not_passed() {
-        let probe = Probe::new().unwrap();
-        let right = Tensor::from_f64(ElementType::F32, &[2, 21], &probe.expected);
-        assert!(probe.judge(&[right]).unwrap() < 1e-6);
-        let mut wrong = probe.expected.clone();
+        let node = OneNode::new().unwrap();
+        let right = Tensor::from_f64(ElementType::F32, &[2, 21], &node.expected);
+        assert!(node.judge(&[right]).unwrap() < 1e-6);
+        let mut wrong = node.expected.clone();
         wrong[3] *= 1.01;
-        assert!(probe.judge(&[Tensor::from_f64(ElementType::F32, &[2, 21], &wrong)]).is_err());
+        assert!(node.judge(&[Tensor::from_f64(ElementType::F32, &[2, 21], &wrong)]).is_err());
         wrong[3] = f64::NAN;
-        assert!(probe.judge(&[Tensor::from_f64(ElementType::F32, &[2, 21], &wrong)]).is_err());
-        assert!(probe.judge(&[]).is_err());
+        assert!(node.judge(&[Tensor::from_f64(ElementType::F32, &[2, 21], &wrong)]).is_err());
+        assert!(node.judge(&[]).is_err());
     }
 }

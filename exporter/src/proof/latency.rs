@@ -7,7 +7,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 use serde_json::{Value, json};
 
 use super::{Pair, Plan, Proof, Work, inputs_of};
-use crate::latency::{Subject, in_turns};
+use crate::latency::{Timed, in_turns};
 use crate::runtime::Runtime;
 
 /// Seconds that measuring may take, beside one round to warm up.
@@ -60,12 +60,12 @@ pub fn latency(
     let (inputs, _) = inputs_of(&Work::Seed(1), case, &shapes, plan);
     let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| inputs[index].clone()).collect();
     let fed_shapes: Vec<_> = fed.iter().map(|tensor| tensor.dims().to_vec()).collect();
-    let mut subjects = [
-        Subject::new(runtime.prepare(original, &case.shapes)?, inputs)?,
-        Subject::new(runtime.prepare(converted, &fed_shapes)?, fed)?,
+    let mut timed = [
+        Timed::new(runtime.prepare(original, &case.shapes)?, inputs)?,
+        Timed::new(runtime.prepare(converted, &fed_shapes)?, fed)?,
     ];
     let affordable = |seconds: f64| ((BUDGET / seconds.max(1e-9)) as usize).clamp(1, ROUNDS);
-    let rounds = in_turns(&mut subjects, 1, affordable, || ())?;
-    let [before, after] = subjects.each_ref().map(|subject| 1e3 * subject.quantile(0.5));
+    let rounds = in_turns(&mut timed, 1, affordable, || ())?;
+    let [before, after] = timed.each_ref().map(|model| 1e3 * model.quantile(0.5));
     Ok(Latency { runtime: runtime.name(), inputs: case.shapes.clone(), rounds, before, after })
 }

@@ -136,8 +136,10 @@ fn measure(
     let case = proof.cases.get(1).or(proof.cases.first()).context("the proof ran nothing")?;
     let (pair, shapes) = Pair::of(original, converted, runtime, plan)?.map_err(anyhow::Error::msg)?;
     let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| case.shapes[index].clone()).collect();
-    let models =
-        [Probe::new(original, layers, runtime, &case.shapes)?, Probe::new(converted, layers, runtime, &fed)?];
+    let models = [
+        Watched::new(original, layers, runtime, &case.shapes)?,
+        Watched::new(converted, layers, runtime, &fed)?,
+    ];
     let mut measured: Vec<_> = layers.iter().map(|_| Ok(Accuracy::default())).collect();
     let budget = BUDGET / layers.len() as f64;
     for work in works(plan, case) {
@@ -234,7 +236,7 @@ fn first(tensor: &Tensor, samples: usize) -> Vec<f64> {
 }
 
 /// A model with what its layers read and compute as its outputs.
-struct Probe<'l> {
+struct Watched<'l> {
     session: Box<dyn Session>,
     /// For each layer: where its input is to be found, and its output.
     places: Vec<(Source, usize, &'l Found)>,
@@ -246,7 +248,7 @@ enum Source {
     Output(usize),
 }
 
-impl<'l> Probe<'l> {
+impl<'l> Watched<'l> {
     fn new(
         model: &Arc<ModelProto>,
         layers: &[&'l Found],

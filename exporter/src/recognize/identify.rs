@@ -133,7 +133,7 @@ fn key(operator: OperatorKind, outputs: &[Tensor], limit: f64) -> u64 {
 
 /// Attributes and how far their prediction is from the numbers.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
+struct Fit {
     distance: f64,
     layer: Layer,
 }
@@ -202,10 +202,10 @@ impl<'a> AttributeSearch<'a> {
 
     /// The distances, the worst over the samples, of `matrix` under each way of writing it; those above `limit` are left
     /// out.
-    fn distances(&self, matrix: &Layer, writings: &[Layer], limit: f64) -> Vec<Candidate> {
-        let mut alive: Vec<Candidate> = writings
+    fn distances(&self, matrix: &Layer, writings: &[Layer], limit: f64) -> Vec<Fit> {
+        let mut alive: Vec<Fit> = writings
             .iter()
-            .map(|writing| Candidate {
+            .map(|writing| Fit {
                 distance: 0.0,
                 layer: Layer {
                     vectorization: writing.vectorization,
@@ -274,7 +274,7 @@ impl<'a> AttributeSearch<'a> {
 
     fn run(&self, limit: f64) -> Option<Identification> {
         let writings = self.writings();
-        let mut nearest: Vec<Candidate> = Vec::new();
+        let mut nearest: Vec<Fit> = Vec::new();
         let farthest = limit;
         let mut limit = limit;
         for matrix in self.matrices() {

@@ -36,7 +36,7 @@ impl Subject<'_> {
     ///
     /// # Errors
     /// Why it may not.
-    pub fn stands(
+    pub fn may_stand_for(
         &self,
         layer: &Layer,
         output: ValueId,

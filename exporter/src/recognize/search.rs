@@ -265,7 +265,7 @@ impl<'a> Search<'a> {
             let Some(mut found) = self.certain(candidate, observed, cut, operator) else { continue };
             // Downstream first, but rather what takes the place of most products, and rather a value of the operator's own
             // shape than the same numbers in another.
-            let pays = self.pays(candidate, cut.value, &found);
+            let pays = self.takes_most_products(candidate, cut.value, &found);
             let is_better = best.as_ref().is_none_or(|(_, best, paid)| {
                 pays && !paid
                     || pays == *paid && best.layer == found.layer && !is_as_given(best) && is_as_given(&found)
@@ -294,7 +294,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether most products on the way to a value give way to its operator, by itself.
-    fn pays(&self, candidate: &Candidate, output: ValueId, found: &Found) -> bool {
+    fn takes_most_products(&self, candidate: &Candidate, output: ValueId, found: &Found) -> bool {
         let way = self.places[candidate.place].flow.between(candidate.input, output);
         let products = candidate.products.iter().filter(|product| way.contains(product));
         let (own, all) = products.fold((0, 0), |(own, all), product| {
@@ -420,7 +420,7 @@ impl<'a> Search<'a> {
     /// Why it may not.
     fn settle(&self, candidate: &Candidate, cut: &Cut, found: &mut Found) -> Result<(), Limit> {
         if let Some(subject) = self.subject(candidate) {
-            found.evidence.down_to = subject.stands(&found.layer, cut.value, self.runtime)?;
+            found.evidence.down_to = subject.may_stand_for(&found.layer, cut.value, self.runtime)?;
         }
         Ok(())
     }

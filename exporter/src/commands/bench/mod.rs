@@ -12,7 +12,7 @@ use self::feed::{Feed, Feeds, Loaded, feeds};
 use super::{checkpoint, layers};
 use crate::cli::{Answer, RuntimeKind, RuntimeOptions};
 use crate::data::Data;
-use crate::latency::{Subject, in_turns};
+use crate::latency::{Timed, in_turns};
 use crate::progress::Progress;
 use crate::proof::{Difference, number};
 use crate::runtime::ort::OPERATORS_VARIABLE;
@@ -78,20 +78,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let loaded =
         paths.into_iter().map(|path| Loaded::read(path, data.as_ref())).collect::<Result<Vec<_>>>()?;
     let Feeds { each: feeds, outputs, mut notes } = feeds(&loaded, arguments)?;
-    let mut subjects = Vec::new();
+    let mut timed = Vec::new();
     for (Loaded { path, model, .. }, feed) in loaded.iter().zip(&feeds) {
         let shapes = feed.shapes();
         let session = runtime.prepare(model, &shapes);
-        let subject = session.and_then(|session| Subject::new(session, feed.inputs.clone()));
+        let model = session.and_then(|session| Timed::new(session, feed.inputs.clone()));
         let place = || {
             let path = path.display();
             let sizes =
                 if data.is_some() { "" } else { " (--batch and --extent set the sizes that it leaves open)" };
             format!("{path}: cannot be measured on inputs of shape {shapes:?}{sizes}")
         };
-        subjects.push(subject.with_context(place)?);
+        timed.push(model.with_context(place)?);
     }
-    if let ([one, other], Some(outputs)) = (subjects.as_slice(), outputs) {
+    if let ([one, other], Some(outputs)) = (timed.as_slice(), outputs) {
         let others: Vec<&Tensor> = outputs.iter().map(|&index| &other.gives()[index]).collect();
         notes.extend(apart(one.gives(), &others));
     }
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let progress = Progress::on_terminal();
     let rounds = arguments.rounds as usize;
     progress.begin("measuring", rounds);
-    in_turns(&mut subjects, WARM_UP, |_| rounds, || progress.step())?;
+    in_turns(&mut timed, WARM_UP, |_| rounds, || progress.step())?;
     progress.end();
 
     let ran = match (arguments.runtime.kind(), runs_operators) {
@@ -116,14 +116,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     };
     let mut table =
         Table::new(&["model", "inputs", "layers", "median ms", "min ms", "90 % ms", "ms a sample", "ratio"]);
-    let base = subjects[0].quantile(0.5);
+    let base = timed[0].quantile(0.5);
     let mut models = Vec::new();
-    for (((subject, Loaded { path, .. }), feed), &count) in
-        subjects.iter().zip(&loaded).zip(&feeds).zip(&operators)
+    for (((model, Loaded { path, .. }), feed), &count) in
+        timed.iter().zip(&loaded).zip(&feeds).zip(&operators)
     {
         let &Feed { batch, .. } = feed;
         let inputs = feed.shapes();
-        let [median, least, slow] = [0.5, 0.0, 0.9].map(|share| 1e3 * subject.quantile(share));
+        let [median, least, slow] = [0.5, 0.0, 0.9].map(|share| 1e3 * model.quantile(share));
         let (sample, ratio) = (median / batch as f64, 1e3 * base / median);
         table.row([
             path.display().to_string(),
@@ -162,7 +162,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "notes": notes,
     });
     let Value::Object(mut fields) = fields else { unreachable!("`json!({{…}})` is an object") };
-    if let [first, second] = subjects.as_slice() {
+    if let [first, second] = timed.as_slice() {
         fields.insert("ratio".to_owned(), json!(first.quantile(0.5) / second.quantile(0.5)));
     }
     Ok(Answer { fields, text, refusal: None })

@@ -2,7 +2,7 @@
 
 use isqrt_cov_op::Layer;
 
-use super::{AttributeSearch, Candidate};
+use super::{AttributeSearch, Fit};
 use crate::evaluate::budget::{self, is_spent};
 
 /// log₁₀ of the least and the greatest ε that is looked for beside the table's.
@@ -19,14 +19,14 @@ const FINE: u64 = 1 << 33;
 
 impl AttributeSearch<'_> {
     /// Adds candidates whose ε is none of the table's, where the nearest ones are not the numbers yet.
-    pub(super) fn refine_epsilon(&self, nearest: &mut Vec<Candidate>) {
+    pub(super) fn refine_epsilon(&self, nearest: &mut Vec<Fit>) {
         let Some(best) = nearest.first().map(|best| best.distance) else { return };
         if best <= 10.0 * self.resolution.noise || best > UNLIKE {
             return;
         }
         let without_epsilon = |layer: &Layer| Layer { epsilon: 0.0, ..*layer };
         let mut bases: Vec<Layer> = Vec::new();
-        let mut add = |candidates: &[Candidate], limit: usize| {
+        let mut add = |candidates: &[Fit], limit: usize| {
             for base in candidates.iter().map(|candidate| without_epsilon(&candidate.layer)) {
                 if bases.len() < limit && !bases.contains(&base) {
                     bases.push(base);
@@ -47,13 +47,13 @@ impl AttributeSearch<'_> {
             // The shortest number that does as well is the one that was written.
             let written = (0..4).filter_map(|digits| format!("{exact:.digits$e}").parse().ok());
             let epsilon = written.into_iter().find(|&epsilon| distance(epsilon) <= near).unwrap_or(exact);
-            nearest.push(Candidate { distance: distance(epsilon), layer: Layer { epsilon, ..base } });
+            nearest.push(Fit { distance: distance(epsilon), layer: Layer { epsilon, ..base } });
         }
         nearest.sort_by(|left, right| left.distance.total_cmp(&right.distance));
     }
 
     /// The nearest candidates over many values of ε, none more than 6 % from the next.
-    fn on_fine_grid(&self) -> Vec<Candidate> {
+    fn on_fine_grid(&self) -> Vec<Fit> {
         let writings = self.writings();
         let mut matrices = self.matrices();
         matrices.retain(|layer| layer.epsilon == 0.0);
