@@ -34,8 +34,16 @@ pub(super) struct Context {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key(usize, u64);
 
-/// Every context that was seen, filled under the lock, so that two sessions made at once do not compile the kernels twice.
-static CONTEXTS: Mutex<Vec<(Key, &'static Context)>> = Mutex::new(Vec::new());
+/// Every context that was seen.
+static CONTEXTS: Mutex<Vec<(Key, &'static Slot)>> = Mutex::new(Vec::new());
+
+/// What is kept for a context, once it is made: under a lock of its own, so that two sessions made at once do not compile the kernels twice,
+/// and that meanwhile the runs in other contexts go on.
+#[derive(Debug, Default)]
+struct Slot {
+    making: Mutex<()>,
+    made: OnceLock<Context>,
+}
 
 /// The largest handle of a default stream: null, and those that stand for the legacy one and the thread's own.
 const DEFAULT_STREAMS: usize = 2;
@@ -87,13 +95,16 @@ impl Current {
     /// A device that the kernels do not run on; a driver that does not take them.
     pub(super) fn context(&self) -> Result<&'static Context, Error> {
         let key = self.key()?;
-        let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, context)) = contexts.iter().find(|(known, _)| *known == key) {
+        let slot = slot(key);
+        if let Some(context) = slot.made.get() {
             return Ok(context);
         }
-        let context = Box::leak(Box::new(Context::new(self.driver)?));
-        contexts.push((key, context));
-        Ok(context)
+        let _making = slot.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(context) = slot.made.get() {
+            return Ok(context);
+        }
+        let context = Context::new(self.driver)?;
+        Ok(slot.made.get_or_init(|| context))
     }
 
     fn key(&self) -> Result<Key, Error> {
@@ -104,6 +115,16 @@ impl Current {
         }
         Ok(Key(self.handle as usize, number))
     }
+}
+
+fn slot(key: Key) -> &'static Slot {
+    let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, slot)) = contexts.iter().find(|(known, _)| *known == key) {
+        return slot;
+    }
+    let slot: &'static Slot = Box::leak(Box::default());
+    contexts.push((key, slot));
+    slot
 }
 
 impl Drop for Current {
@@ -127,8 +148,9 @@ impl Context {
         let pools = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0;
         suitable(&device.name, capability, pools)?;
         let tiers = Tier::fitting(capability.0, capability.1);
-        let (module, tier) = Module::load(driver, &device.name, tiers)?;
+        // Kernels that are compiled and then not kept would be compiled again by the next call, and stay as well.
         let pool = Pool::new(driver, device.ordinal)?;
+        let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let target = Target { tier, multiprocessors, clusters: Clusters::default() };
         let gpu = Gpu {

@@ -53,8 +53,7 @@ impl Slab<'_> {
         })?;
         launch(Launch {
             function: name(Stage::Center, self.plan.arithmetic, self.plan.element),
-            blocks: self
-                .blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS) + 1),
+            blocks: self.blocks(channels.div_ceil(CENTER_CHANNELS) * positions.div_ceil(CENTER_POSITIONS)),
             cluster: 1,
             threads: READ_THREADS,
             shared: CENTER_SHARED,

@@ -31,9 +31,9 @@ DEVICE void cluster(const Cluster<T, R>& arguments) {
     _Pragma("unroll 1")
     for (; i < arguments.count; i++) {
         const Product<R>& one = arguments.products[i];
-        each_tile(one.factors, !one.plain, [&] { product<A>(one, turn.place); });
+        each_tile(one.factors, !one.plain, [&] { product<A, 3>(one, turn.place, [] {}); });
         // Until then all is the same block's, whose threads meet in `each_tile`.
         if (i + 1 >= arguments.single && (i + 1 < arguments.count || arguments.write.out)) cluster_sync();
     }
-    if (arguments.write.out) each_tile(arguments.write.factors, true, [&] { write<A>(arguments.write, turn.place); });
+    if (arguments.write.out) each_tile(arguments.write.factors, true, [&] { write<A>(arguments.write, turn.place, [] {}); });
 }

@@ -6,10 +6,8 @@
 #include "arguments.cuh"
 #include "operand.cuh"
 
-// Rows of a tile that are made at a time, and matrices on their way together: as long as one takes, all of them take.
+// Rows of a tile that are made at a time.
 constexpr int GROUP = 8;
-constexpr int TOGETHER = 3;
-static_assert(TERMS % TOGETHER == 0, "what is behind the last term is zero");
 // The shared memory of a warp, in numbers: its tile, and the rows of a factor that are made.
 constexpr int WARP_ROOM = (TILE_ROWS + GROUP) * TILE_LD;
 
@@ -18,9 +16,12 @@ constexpr int WARP_ROOM = (TILE_ROWS + GROUP) * TILE_LD;
 // Where the matrix is P, A = (P + shift I) inverse takes its place first. The inverse comes in two parts, so that its own rounding does not
 // shift every entry the same way. Of the tile's two 16x16 blocks one may lie on the diagonal, which is made symmetric, and one below it, which is
 // left alone. A lane has four neighbors of every fourth row. An entry of a place
-// is read and written by the same lane, which is why a matrix may take the place of one that is read here for the last time.
-template <class A, class R>
+// is read and written by the same lane. No term is the place that the new matrix takes: what that has is this matrix, `own`.
+//
+// So many matrices are on their way TOGETHER: as long as one takes, all of them take.
+template <class A, int TOGETHER, class R>
 DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, int first_row, int first_column, R* room) {
+    static_assert(TERMS % TOGETHER == 0, "what is behind the last term is zero");
     constexpr int TURNS = GROUP / 4;
     const int side = epilogue.side, ld = epilogue.ld, lane = threadIdx.x % 32;
     const int64 matrix = int64(sample) * side * ld;

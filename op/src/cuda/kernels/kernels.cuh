@@ -19,13 +19,14 @@ DEVICE void begin() {
 template <class R>
 constexpr int CENTER_BLOCKS = sizeof(R) == 4 && ISQRT_TIER >= 90 ? 3 : 2;
 
-// `A` multiplies, `R` is the type of sums, and `name` that of elements `T`, with the arithmetic's before it where that is not the plain one.
-#define KERNELS_OF_READING(name, A, T, R)                                                                  \
+// `A` multiplies, `R` is the type of sums, `name` that of elements `T`, with the arithmetic's before it where that is not the plain one, and `blocks`
+// of `write` share a multiprocessor.
+#define KERNELS_OF_READING(name, A, T, R, blocks)                                                                  \
     KERNEL(READ_THREADS, CENTER_BLOCKS<R>) center_##name(const Center<T, R> arguments) { begin(); center<A>(arguments); }          \
-    KERNEL(PRODUCT_THREADS, sizeof(R) == 4 ? 2 : 1) write_##name(const Write<T, R> arguments) { let_next_begin(); write<A>(arguments); }
+    KERNEL(PRODUCT_THREADS, blocks) write_##name(const Write<T, R> arguments) { let_next_begin(); write<A>(arguments); }
 
 #define KERNELS_OF_ELEMENT(name, T, R)                                                                     \
-    KERNELS_OF_READING(name, Plain<R>, T, R)                                                               \
+    KERNELS_OF_READING(name, Plain<R>, T, R, sizeof(R) == 4 ? 2 : 1)                                                               \
     KERNEL(READ_THREADS, 4) moments_##name(const Moments<T> arguments) { begin(); moments(arguments); }             \
     KERNEL(READ_THREADS, 4) measure_##name(const Measure<T> arguments) { begin(); measure(arguments); }             \
     KERNEL(LOAD_THREADS, sizeof(R) == 4 ? 4 : 2) load_##name(const Load<T, R> arguments) { begin(); load<Plain<R>>(arguments); }
@@ -34,18 +35,18 @@ KERNELS_OF_ELEMENT(f32, float, float)
 KERNELS_OF_ELEMENT(f16, f16, float)
 KERNELS_OF_ELEMENT(bf16, bf16, float)
 KERNELS_OF_ELEMENT(f64, double, double)
-KERNEL(PRODUCT_THREADS, 2) product_f32(const Product<float> arguments) { let_next_begin(); product<Plain<float>>(arguments); }
-KERNEL(PRODUCT_THREADS, 2) chain_f32(const Chain<float> arguments) { let_next_begin(); chain<Plain<float>>(arguments); }
-KERNEL(PRODUCT_THREADS, 1) product_f64(const Product<double> arguments) { let_next_begin(); product<Plain<double>>(arguments); }
-KERNEL(PRODUCT_THREADS, 1) chain_f64(const Chain<double> arguments) { let_next_begin(); chain<Plain<double>>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) product_f32(const Product<float> arguments) { let_next_begin(); product<Plain<float>, 3>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) chain_f32(const Chain<float> arguments) { let_next_begin(); chain<Plain<float>, 3>(arguments); }
+KERNEL(PRODUCT_THREADS, 1) product_f64(const Product<double> arguments) { let_next_begin(); product<Plain<double>, 3>(arguments); }
+KERNEL(PRODUCT_THREADS, 1) chain_f64(const Chain<double> arguments) { let_next_begin(); chain<Plain<double>, 3>(arguments); }
 
 #if ISQRT_TIER >= 80
-KERNELS_OF_READING(halves_f32, Halves, float, float)
-KERNELS_OF_READING(halves_f16, Halves, f16, float)
-KERNELS_OF_READING(halves_bf16, Halves, bf16, float)
+KERNELS_OF_READING(halves_f32, Halves, float, float, 3)
+KERNELS_OF_READING(halves_f16, Halves, f16, float, 3)
+KERNELS_OF_READING(halves_bf16, Halves, bf16, float, 3)
 KERNEL(LOAD_THREADS, 4) load_halves_f32(const Load<float, float> arguments) { begin(); load<Halves>(arguments); }
-KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { let_next_begin(); product<Halves>(arguments); }
-KERNEL(PRODUCT_THREADS, 2) chain_halves(const Chain<float> arguments) { let_next_begin(); chain<Halves>(arguments); }
+KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { let_next_begin(); product<Halves, 4>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) chain_halves(const Chain<float> arguments) { let_next_begin(); chain<Halves, 6>(arguments); }
 #endif
 #if ISQRT_TIER >= 90
 #define CLUSTERS_OF_ELEMENT(name, T)                                                                       \

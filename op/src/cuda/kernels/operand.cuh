@@ -93,7 +93,7 @@ struct Halves {
     // Where the high halves of a column's unit are, and the low ones.
     DEVICE static unsigned char* place(float* operand, int rows, int row, int column) {
         const int unit = (column % TILE_COLUMNS / 8) ^ (row % 8);
-        return reinterpret_cast<unsigned char*>(operand) + (column / TILE_COLUMNS * rows + row) * ROW + (unit << 4);
+        return reinterpret_cast<unsigned char*>(operand) + int64(column / TILE_COLUMNS * rows + row) * ROW + (unit << 4);
     }
     DEVICE static unsigned char* other(unsigned char* unit) {
         return reinterpret_cast<unsigned char*>(reinterpret_cast<unsigned long long>(unit) ^ 64);
@@ -114,7 +114,7 @@ struct Halves {
 
         DEVICE Stream(const float* operand, int all_rows, int, int column, int columns) {
             const int offset = threadIdx.x * 16 % PANEL, panel = column / TILE_COLUMNS + threadIdx.x * 16 / PANEL;
-            from = reinterpret_cast<const unsigned char*>(operand) + panel * all_rows * ROW + offset;
+            from = reinterpret_cast<const unsigned char*>(operand) + int64(panel * all_rows) * ROW + offset;
             rows = panel * TILE_COLUMNS < columns ? all_rows - offset / ROW : 0;
         }
         DEVICE void send(unsigned char* shared) {

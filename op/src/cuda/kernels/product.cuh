@@ -35,9 +35,10 @@ DEVICE Place place_of_block(const Factors<R>& factors, bool symmetric) {
     return Place(blockIdx.x / factors.tiles, blockIdx.x % factors.tiles, factors.columns, symmetric);
 }
 
-// This warp's 16x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back.
-template <class A, class R>
-DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
+// This warp's 16x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back. `wait` comes before anything is read
+// that is not an argument.
+template <class A, class R, class Wait>
+DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active, Wait wait) {
     constexpr int STAGE = A::CHUNKS * 2 * A::SIZE;
     unsigned char* shared = shared_memory<unsigned char>();  // [stage][chunk][left and right]
     const int warp = threadIdx.x / 32, depth = factors.depth;
@@ -55,6 +56,7 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
         }
         copies_commit();
     };
+    wait();
     typename A::Fragment tile;
     const int ahead = factors.stages - 1, last = ahead * STAGE;
     _Pragma("unroll 1")
@@ -86,11 +88,11 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active) {
 }
 
 // A warp's tile of a product, into what comes next.
-template <class A, class R>
+template <class A, int TOGETHER, class R>
 DEVICE void keep(const Product<R>& arguments, int sample, int first_row, int first_column, R* room) {
     const Factors<R>& factors = arguments.factors;
     if (!arguments.plain) {
-        finish<A>(arguments.epilogue, arguments.scale ? arguments.scale + sample : nullptr, sample, first_row, first_column, room);
+        finish<A, TOGETHER>(arguments.epilogue, arguments.scale ? arguments.scale + sample : nullptr, sample, first_row, first_column, room);
         return;
     }
     R* out = arguments.plain + sample * arguments.plain_stride;
@@ -105,29 +107,27 @@ DEVICE void keep(const Product<R>& arguments, int sample, int first_row, int fir
 }
 
 // The block's tile of a product.
-template <class A, class R>
-DEVICE void product(const Product<R>& arguments, const Place& place) {
+template <class A, int TOGETHER, class R, class Wait>
+DEVICE void product(const Product<R>& arguments, const Place& place, Wait wait) {
     const Factors<R>& factors = arguments.factors;
     const bool active = place.is_there(factors.rows, factors.columns, !arguments.plain);
-    R* room = multiply<A>(factors, place, active);
-    if (active) keep<A>(arguments, place.sample, place.warp_row(), place.warp_column(), room);
+    R* room = multiply<A>(factors, place, active, wait);
+    if (active) keep<A, TOGETHER>(arguments, place.sample, place.warp_row(), place.warp_column(), room);
 }
 
-template <class A, class R>
+template <class A, int TOGETHER, class R>
 DEVICE void product(const Product<R>& arguments) {
-    const Place place = place_of_block(arguments.factors, !arguments.plain);
-    previous_is_over();
-    product<A>(arguments, place);
+    product<A, TOGETHER>(arguments, place_of_block(arguments.factors, !arguments.plain), [] { previous_is_over(); });
 }
 
 // A sample's products of matrices that are a single tile, one after the other.
-template <class A, class R>
+template <class A, int TOGETHER, class R>
 DEVICE void chain(const Chain<R>& arguments) {
     const Place place(blockIdx.x, 0, TILE, true);
     previous_is_over();
     _Pragma("unroll 1")
     for (int i = 0; i < arguments.count; i++) {
-        product<A>(arguments.products[i], place);
+        product<A, TOGETHER>(arguments.products[i], place, [] {});
         // What the block's threads have written, the next product reads, in shared memory as well as beside it.
         __syncthreads();
     }

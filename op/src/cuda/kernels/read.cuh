@@ -184,7 +184,9 @@ DEVICE void center(const Center<T, R>& arguments, int64 sample, int block) {
         elements[i] = 0;
         if (i * step < there) elements[i] = widen(x[i * step * stride]) - R(means[last ? 0 : i * step]);
     }
-    const Two<R> power = power_of(arguments, sample_norm(arguments, sample, shared_memory<double>()));
+    const double norm = sample_norm(arguments, sample, shared_memory<double>());
+    if (block == 0 && thread == 0) scale_sample(arguments, sample, norm);
+    const Two<R> power = power_of(arguments, norm);
     R* own = tile + (last ? fast * LD + slow : slow * LD + fast);
     UNROLL
     for (int i = 0; i < ELEMENTS; i++) own[i * step * (last ? 1 : LD)] = elements[i] * power.at[0] * power.at[1];
@@ -224,11 +226,6 @@ DEVICE void moments(const Moments<T>& arguments) {
 
 template <class A, class T, class R>
 DEVICE void center(const Center<T, R>& arguments) {
-    const int blocks = center_blocks(arguments.channels, arguments.positions) + 1;
-    const int64 sample = blockIdx.x / blocks;
-    const int block = blockIdx.x % blocks;
-    // A sample's last block has none of its elements.
-    if (block < blocks - 1) return center<A>(arguments, sample, block);
-    const double norm = sample_norm(arguments, sample, shared_memory<double>());
-    if (threadIdx.x == 0) scale_sample(arguments, sample, norm);
+    const int blocks = center_blocks(arguments.channels, arguments.positions);
+    center<A>(arguments, blockIdx.x / blocks, blockIdx.x % blocks);
 }

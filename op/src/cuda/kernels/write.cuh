@@ -55,18 +55,19 @@ DEVICE void emit(const Write<T, R>& arguments, const Scale& scale, int sample, i
 }
 
 // The block's tile of the last product.
-template <class A, class T, class R>
-DEVICE void write(const Write<T, R>& arguments, const Place& place) {
+template <class A, class T, class R, class Wait>
+DEVICE void write(const Write<T, R>& arguments, const Place& place, Wait wait) {
     const bool active = place.is_there(arguments.factors.rows, arguments.factors.rows, true);
+    Scale scale;
     // On its way while the product is made.
-    const Scale scale = arguments.scale[place.sample];
-    R* room = multiply<A>(arguments.factors, place, active);
+    R* room = multiply<A>(arguments.factors, place, active, [&] {
+        wait();
+        scale = arguments.scale[place.sample];
+    });
     if (active) emit(arguments, scale, place.sample, place.warp_row(), place.warp_column(), room);
 }
 
 template <class A, class T, class R>
 DEVICE void write(const Write<T, R>& arguments) {
-    const Place place = place_of_block(arguments.factors, true);
-    previous_is_over();
-    write<A>(arguments, place);
+    write<A>(arguments, place_of_block(arguments.factors, true), [] { previous_is_over(); });
 }
