@@ -18,27 +18,47 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// The cheaper form by the multiplications of its products.
+    /// The cheaper form by the cost of its products.
     ///
     /// With ε > 0 the covariance's zero eigenvalues become ε, which the Gram matrix knows nothing of.
-    pub(crate) fn choose(layer: &Layer, extent: Extent, programs: &Programs) -> Self {
-        let count = |form: Self| form.multiplications(extent, programs);
+    pub(crate) fn choose<C: Cost>(layer: &Layer, extent: Extent, programs: &Programs) -> Self {
+        let cost = |form: Self| form.cost::<C>(extent, programs);
         let equal = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
-        if equal && count(Self::Gram) < count(Self::Direct) { Self::Gram } else { Self::Direct }
+        if equal && cost(Self::Gram) < cost(Self::Direct) { Self::Gram } else { Self::Direct }
     }
 
-    /// The multiplications of the layer's products, triangles counted by half.
-    pub(crate) fn multiplications(self, extent: Extent, programs: &Programs) -> f64 {
+    /// What the layer's products cost.
+    pub(crate) fn cost<C: Cost>(self, extent: Extent, programs: &Programs) -> f64 {
         let (c, m) = (extent.channels as f64, extent.positions as f64);
-        let triangle = |rows: f64, terms: f64| rows * rows * terms / 2.0;
         match self {
-            Self::Direct => triangle(c, m) + programs.iterate.product_count() as f64 * triangle(c, c),
+            Self::Direct => C::triangle(c, m) + programs.iterate.product_count() as f64 * C::triangle(c, c),
             Self::Gram => {
-                let q = programs.factor.product_count() as f64 * triangle(m, m);
+                let q = programs.factor.product_count() as f64 * C::triangle(m, m);
                 // G, q(G), q(G) X̄ᵀ, and X̄ times that.
-                triangle(m, c) + q + m * m * c + triangle(c, m)
+                C::triangle(m, c) + q + C::product(m, c, m) + C::triangle(c, m)
             }
         }
+    }
+}
+
+/// What a product costs on a processor, in a unit of its own.
+pub(crate) trait Cost {
+    /// `rows` by `columns` sums of so many terms.
+    fn product(rows: f64, columns: f64, terms: f64) -> f64;
+    /// Those of one triangle of `rows` by `rows`.
+    fn triangle(rows: f64, terms: f64) -> f64;
+}
+
+/// The multiplications, of triangles half of them.
+pub(crate) struct Multiplications;
+
+impl Cost for Multiplications {
+    fn product(rows: f64, columns: f64, terms: f64) -> f64 {
+        rows * columns * terms
+    }
+
+    fn triangle(rows: f64, terms: f64) -> f64 {
+        rows * rows * terms / 2.0
     }
 }
 
@@ -83,7 +103,11 @@ mod tests {
     fn the_gram_matrix_is_chosen_where_it_is_cheaper() {
         let mut layer = Layer::new(OperatorKind::IsqrtCov);
         let form = |layer: &Layer, channels, positions| {
-            Form::choose(layer, Extent { samples: 1, channels, positions }, &Programs::rounded(layer))
+            Form::choose::<Multiplications>(
+                layer,
+                Extent { samples: 1, channels, positions },
+                &Programs::rounded(layer),
+            )
         };
         assert_eq!(form(&layer, 256, 196), Form::Gram);
         assert_eq!(form(&layer, 2048, 49), Form::Gram);

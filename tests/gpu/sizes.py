@@ -22,7 +22,7 @@ CASES = [
 ]
 # From this many channels on the exporter takes minutes.
 LARGE = 2048
-# The products of a program of five steps (`op/src/cpu/program/fitted.rs`).
+# The products of a program of five steps (`op/src/program/fitted.rs`).
 PRODUCTS = 5
 
 

@@ -26,7 +26,7 @@ mod tests;
 use std::any::TypeId;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::form::{self, Form, Programs};
+use crate::form::{self, Form, Multiplications, Programs};
 use crate::layer::Extent;
 use crate::{Error, Layer};
 
@@ -91,7 +91,7 @@ impl Kernel {
     /// A shape that the operator does not take.
     pub fn operations<T: Element>(&self, dims: &[usize]) -> Result<f64, Error> {
         let (call, _) = self.plan::<T>(dims)?;
-        Ok(2.0 * call.form.multiplications(call.extent, call.programs))
+        Ok(2.0 * call.form.cost::<Multiplications>(call.extent, call.programs))
     }
 
     /// The bytes of memory beside input and output that a call on an input of this shape works in, for each of its samples
@@ -121,7 +121,7 @@ impl Kernel {
         let real = if few { TypeId::of::<T::Few>() } else { TypeId::of::<T::Real>() };
         let exact = real == TypeId::of::<f64>() || extent.channels.min(extent.positions) < form::SMALL;
         let programs = if exact { &self.exact } else { &self.rounded };
-        let form = Form::choose(&self.layer, extent, programs);
+        let form = Form::choose::<Multiplications>(&self.layer, extent, programs);
         Ok((Call { layer: &self.layer, extent, programs, form }, few))
     }
 
@@ -204,7 +204,7 @@ impl<T: Element + Convert<R>, R: Real> Task<R> for Batch<'_, T> {
         };
         // A thread for each sample as long as there is a sample for each thread; all threads on each of the rest, unless
         // there is too little in a sample to divide.
-        let little = call.form.multiplications(call.extent, call.programs) < LITTLE;
+        let little = call.form.cost::<Multiplications>(call.extent, call.programs) < LITTLE;
         let rest = if little && samples > 1 { 0 } else { samples % executor.threads().max(1) };
         let side_by_side = samples - rest;
         let (first, rest) = output.split_at_mut(side_by_side * to);

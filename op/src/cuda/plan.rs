@@ -3,11 +3,11 @@
 use super::arguments::{Address, Arguments};
 use super::arithmetic::Arithmetic;
 use super::element::ElementType;
-use super::slab::Slab;
+use super::slab::{Slab, TILE};
 use super::tier::Target;
 use super::workspace::Workspace;
 use crate::Error;
-use crate::form::{Form, Programs, SMALL};
+use crate::form::{Cost, Form, Programs, SMALL};
 use crate::layer::{Extent, Layer, OperatorKind};
 use crate::program::Program;
 
@@ -68,6 +68,24 @@ pub(super) struct Plan {
     slab: usize,
 }
 
+/// The stages of all blocks of a product: a tile that the matrix has a part of costs as much as a whole one.
+struct Stages;
+
+/// The terms of a sum that a stage has.
+const STAGE: f64 = 32.0;
+
+impl Cost for Stages {
+    fn product(rows: f64, columns: f64, terms: f64) -> f64 {
+        let tiles = |size: f64| (size / TILE as f64).ceil();
+        tiles(rows) * tiles(columns) * (terms / STAGE).ceil()
+    }
+
+    fn triangle(rows: f64, terms: f64) -> f64 {
+        let tiles = (rows / TILE as f64).ceil();
+        tiles * (tiles + 1.0) / 2.0 * (terms / STAGE).ceil()
+    }
+}
+
 /// What launching a kernel can come to.
 pub(super) type Launching<'a> = &'a mut dyn FnMut(Launch<'_>) -> Result<(), Error>;
 
@@ -87,7 +105,7 @@ impl Plan {
         let side = channels.min(positions);
         let exact = element == ElementType::Double || side < SMALL;
         let programs = if exact { Programs::exact(layer) } else { Programs::rounded(layer) };
-        let form = Form::choose(layer, extent, &programs);
+        let form = Form::choose::<Stages>(layer, extent, &programs);
         let program = match (layer.operator, form) {
             (OperatorKind::CovariancePooling, _) => None,
             (_, Form::Direct) => Some(programs.iterate),
@@ -162,5 +180,25 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Multiplications alone would take the Gram matrix of 196 positions, which has as many tiles as the covariance of 256 channels.
+    #[test]
+    fn a_form_costs_the_tiles_that_it_has() {
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        let form = |channels, positions| {
+            let extent = Extent { samples: 1, channels, positions };
+            Form::choose::<Stages>(&layer, extent, &Programs::rounded(&layer))
+        };
+        assert_eq!(form(256, 196), Form::Direct);
+        assert_eq!(form(256, 192), Form::Gram);
+        assert_eq!(form(256, 49), Form::Gram);
+        assert_eq!(form(512, 196), Form::Gram);
+        assert_eq!(form(128, 196), Form::Direct);
     }
 }

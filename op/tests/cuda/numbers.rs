@@ -95,7 +95,7 @@ fn large_sizes() {
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn many_tiles() {
-    for (channels, positions) in [(170, 6), (165, 130)] {
+    for (channels, positions) in [(170, 6), (200, 70), (165, 130)] {
         let layer = Layer { iterations: 2, ..Layer::new(OperatorKind::IsqrtCov) };
         check_size(&layer, ElementType::Float, (3, channels, positions));
     }
@@ -121,7 +121,7 @@ fn every_attribute() {
 fn every_number_of_steps() {
     for iterations in 1..=12 {
         let layer = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };
-        for (channels, positions) in [(40, 60), (60, 40)] {
+        for (channels, positions) in [(40, 60), (70, 40)] {
             for element in [ElementType::Float, ElementType::Double] {
                 check_size(&layer, element, (1, channels, positions));
             }

@@ -80,8 +80,11 @@ fn float32_is_as_accurate_as_the_decomposed_graph_and_the_gram_form_to_a_million
             let rounding = f64::from(f32::EPSILON) * 2.0 * (1.0 + 1.5_f64.powi(iterations as i32));
             assert!(ours <= if channels < FEW { ROUNDED } else { graphs.max(rounding) }, "{name}");
             let programs = Programs::rounded(&layer);
-            let form =
-                Form::choose(&layer, crate::layer::Extent { samples: 1, channels, positions }, &programs);
+            let form = Form::choose::<Multiplications>(
+                &layer,
+                crate::layer::Extent { samples: 1, channels, positions },
+                &programs,
+            );
             assert!(form == Form::Direct || iterations > 5 || ours <= 1e-6, "{name}");
         }
     }
@@ -104,7 +107,7 @@ fn float32_is_accurate_for_every_size_spectrum_and_scale() {
         let layer = Layer::new(OperatorKind::IsqrtCov);
         let case = Case { layer, dims: vec![1, channels, positions], input };
         let extent = crate::layer::Extent { samples: 1, channels, positions };
-        let form = Form::choose(&layer, extent, &Programs::rounded(&layer));
+        let form = Form::choose::<Multiplications>(&layer, extent, &Programs::rounded(&layer));
         let bound = match form {
             _ if channels < FEW => ROUNDED,
             Form::Gram => 1e-6,

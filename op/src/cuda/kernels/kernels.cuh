@@ -17,7 +17,7 @@ DEVICE void begin() {
 
 // As many blocks as a multiprocessor has registers for: older compilations need more of them.
 template <class R>
-constexpr int CENTER_BLOCKS = sizeof(R) == 4 && ISQRT_TIER >= 90 ? 3 : 2;
+constexpr int CENTER_BLOCKS = sizeof(R) == 4 && ISQRT_TIER >= 90 ? 4 : 2;
 
 // `A` multiplies, `R` is the type of sums, `name` that of elements `T`, with the arithmetic's before it where that is not the plain one, and `blocks`
 // of `write` share a multiprocessor.
