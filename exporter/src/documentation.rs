@@ -57,7 +57,7 @@ fn write_operator(out: &mut String, operator: &Operator) -> fmt::Result {
     writeln!(out, "#### Function Body\n")?;
     writeln!(out, "Of the defaults, for float32, in operator set {SHOWN_OPSET}:\n")?;
     writeln!(out, "```text")?;
-    match body::function_for(&[Layer::new(operator.kind)], Some(DataType::Float), SHOWN_OPSET) {
+    match body::function_of(&[Layer::new(operator.kind)], Some(DataType::Float), SHOWN_OPSET) {
         Ok(function) => write_function(out, &function)?,
         Err(error) => writeln!(out, "{error}")?,
     }
@@ -92,7 +92,10 @@ fn write_shapes(out: &mut String, operator: &Operator) -> fmt::Result {
         cases.push((last, vec![None, Some(14), Some(14), Some(256)]));
     }
     writeln!(out, "#### Shape Inference\n")?;
-    writeln!(out, "The first axis of the output is that of the input. Unknown sizes are shown as `?`.\n")?;
+    writeln!(
+        out,
+        "The first axis of the output is that of the input. Unknown sizes are shown as `?`; in ONNX Runtime they have names.\n"
+    )?;
     writeln!(out, "|Attributes|{}|{}|\n|-|-|-|", operator.input.name, operator.output.name)?;
     for (case, input) in cases {
         let defaults = layer.attributes();

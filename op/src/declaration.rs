@@ -92,7 +92,7 @@ const CORRECTION: Attribute = Attribute {
 };
 const EPSILON: Attribute = Attribute {
     name: "epsilon",
-    doc: "ε is added to the diagonal before the pre-normalisation.",
+    doc: "ε is added to the diagonal of the matrix before anything else.",
     domain: Domain::Float { default: 0.0, least: 0.0 },
 };
 const NORMALIZATION: Attribute = Attribute {

@@ -1,4 +1,4 @@
-//! Shape inference: the batch axis keeps its size or its name, the rest follows from the channels.
+//! Shape inference: the batch axis keeps its size or its name, and so do the channels where they are axes; the rest follows from these.
 //!
 //! ONNX Runtime drops an error from here without freeing it, and shows an unknown rank as rank 0. So this only ever adds
 //! knowledge; the kernel checks attributes and shape.
@@ -16,7 +16,7 @@ use super::api::{Api, Failure, c_string, call, text};
 use super::custom_op::CustomOp;
 use crate::Layer;
 use crate::declaration::{Domain, Operator};
-use crate::layer::Value;
+use crate::layer::{Layout, Value};
 
 /// A size, or the name that stands for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,8 +60,10 @@ fn output(layer: &Layer, dims: &[Option<Dim>]) -> Result<Vec<Dim>, Failure> {
         .collect();
     let tail = layer.output_tail(&sizes)?;
     let batch = dims[0].clone().unwrap_or_else(Dim::unknown);
-    // Where both axes of a matrix are the same unknown number of channels, they share a name.
-    let side = Dim::unknown();
+    // Both axes of a matrix have the name that the channels have, or share one of their own.
+    let channels = if layer.layout == Layout::ChannelsLast { dims.len() - 1 } else { 1 };
+    let named = dims[channels].clone().filter(|_| tail.len() == 2);
+    let side = named.unwrap_or_else(Dim::unknown);
     Ok(std::iter::once(batch)
         .chain(tail.into_iter().map(|size| size.map_or(side.clone(), Dim::Known)))
         .collect())
@@ -206,15 +208,22 @@ mod tests {
     }
 
     #[test]
-    fn the_batch_keeps_its_name() {
+    fn the_batch_and_the_channels_keep_their_names() {
         let mut layer = Layer::new(OperatorKind::IsqrtCov);
         let input = [Some(named("batch")), Some(Dim::Known(16)), Some(named("h")), None];
         assert_eq!(output(&layer, &input).unwrap(), [named("batch"), Dim::Known(136)]);
         layer.vectorization = Vectorization::None;
-        let input = [Some(Dim::Known(3)), Some(named("channels")), None];
-        let inferred = output(&layer, &input).unwrap();
+        let [first, last] = [[Some("c"), None, Some("w")], [Some("h"), None, Some("c")]]
+            .map(|names| [None].into_iter().chain(names).map(|name| name.map(named)).collect::<Vec<_>>());
+        assert_eq!(output(&layer, &first).unwrap()[1..], [named("c"), named("c")]);
+        layer.layout = Layout::ChannelsLast;
+        assert_eq!(output(&layer, &last).unwrap()[1..], [named("c"), named("c")]);
+        let inferred = output(&layer, &[Some(Dim::Known(3)), None, None]).unwrap();
         assert_eq!(inferred[0], Dim::Known(3));
         assert_eq!(inferred[1], inferred[2]);
+        // A triangle has another size.
+        layer.vectorization = Vectorization::Upper;
+        assert_ne!(output(&layer, &last).unwrap()[1], named("c"));
     }
 
     #[test]
