@@ -56,7 +56,11 @@ fn main() -> ExitCode {
     println!("{}, seed {}, clusters of {} blocks", found.name, options.seed, found.clusters);
     let mut random = Random(options.seed);
     // Those of data centers have them: without, nothing below would try them.
-    let mut wrong = usize::from(matches!(found.capability, (9 | 10, _)) && found.clusters < 2);
+    let lacks_clusters = matches!(found.capability, (9 | 10, _)) && found.clusters < 2;
+    if lacks_clusters {
+        println!("FAILED: a GPU of its kind has clusters of blocks, and the driver knows of none");
+    }
+    let mut wrong = usize::from(lacks_clusters);
     let types: Vec<_> = TYPES
         .into_iter()
         .filter(|(_, name, _)| options.types.is_empty() || options.types.iter().any(|t| t == name))
