@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use isqrt_cov_op::Layer;
-use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
+use isqrt_cov_proto::{FunctionKey, TensorData};
 
 use super::cuts::Cut;
 use super::observe::Observed;
@@ -117,6 +117,23 @@ pub fn describe(
             nodes: flow.needed_only_for(&[cut.value], &[region.input]),
         }),
     }
+}
+
+/// Takes out what is constant because a function is called in which the layer was lost: there it is found as well, and can be put back.
+pub fn leave_to_functions(model: &ModelProto, places: &[Place], lost: &mut Vec<Lost>) {
+    let broken: Vec<FunctionKey<'_>> = lost
+        .iter()
+        .filter(|lost| lost.hole.is_some())
+        .filter_map(|lost| Some(model.functions.get(lost.scope.function?)?.key()))
+        .collect();
+    lost.retain(|lost| {
+        let calls =
+            places.iter().find(|place| place.scope == lost.scope).and_then(|Place { flow, .. }| {
+                let way = flow.between(flow.id(&lost.input)?, flow.id(&lost.output)?);
+                Some(way.into_iter().any(|node| broken.contains(&flow.graph.node[node].called())))
+            });
+        lost.hole.is_some() || calls != Some(true)
+    });
 }
 
 /// Graph outputs that no input reaches: layers that the exporter folded away. That of a graph which still multiplies data
