@@ -57,7 +57,8 @@ pub enum Error {
 /// silently serves all nodes. So where layers differ, one body holds them all and chooses by the attributes that differ.
 ///
 /// Where `element` is not known, or not the same everywhere, the body computes in float64 and casts back to what came;
-/// that takes operator set 15. Half-precision types are computed in float32.
+/// that takes operator set 15. Half-precision types are computed in float32. From that set on, bodies of a known `element` cast back to what
+/// came as well: tools that change a model's types leave functions as they are.
 ///
 /// # Errors
 /// An element type that the operators do not take, an operator set that is too old.
@@ -65,6 +66,27 @@ pub enum Error {
 /// # Panics
 /// If `layers` is empty or of several operators.
 pub fn function_for(layers: &[Layer], element: Option<DataType>, opset: i64) -> Result<FunctionProto, Error> {
+    make(layers, element, element.filter(|_| opset < CAST_LIKE), opset)
+}
+
+/// The same for `element`s and nothing else, without a cast that these do not need.
+///
+/// # Errors
+/// Those of [`function_for`].
+///
+/// # Panics
+/// As there.
+pub fn function_of(layers: &[Layer], element: Option<DataType>, opset: i64) -> Result<FunctionProto, Error> {
+    make(layers, element, element, opset)
+}
+
+/// `only` is the type that the body takes; none where it takes them all.
+fn make(
+    layers: &[Layer],
+    element: Option<DataType>,
+    only: Option<DataType>,
+    opset: i64,
+) -> Result<FunctionProto, Error> {
     let operator = Operator::of(layers[0].operator);
     assert!(layers.iter().all(|layer| layer.operator == operator.kind), "a function is of one operator");
     let least = if layers.len() > 1 { ATTRIBUTE_CONSTANTS } else { OLDEST_OPSET };
@@ -81,14 +103,14 @@ pub fn function_for(layers: &[Layer], element: Option<DataType>, opset: i64) -> 
     };
     let mut body = Body { nodes: Vec::new(), prefix: String::new(), opset, wide };
     let (input, output) = (operator.input.name, operator.output.name);
-    if element == Some(wide) {
+    if only == Some(wide) {
         body.choose(layers, input, output);
     } else {
         let wide_input = body.cast("input", input);
         let result = body.choose(layers, &wide_input, "output");
-        match element {
-            Some(element) => {
-                let to = AttributeProto::int("to", i32::from(element).into());
+        match only {
+            Some(only) => {
+                let to = AttributeProto::int("to", i32::from(only).into());
                 body.push(output, NodeProto::new("Cast", &[&result], &[]).with(to));
             }
             None => {

@@ -34,7 +34,7 @@ pub fn inline(model: &ModelProto) -> Result<ModelProto, Error> {
 /// The nodes that compute what `found` computes; their own values begin with `prefix`.
 fn expand(found: Fused, prefix: &str) -> Result<Vec<NodeProto>, Error> {
     let Fused { node, layer, element, opset } = found;
-    let function = body::function_for(&[layer], element, opset)
+    let function = body::function_of(&[layer], element, opset)
         .map_err(|source| Error::Body { node: place_of(&node), source })?;
     let outer: HashMap<&String, &String> =
         function.input.iter().zip(&node.input).chain(function.output.iter().zip(&node.output)).collect();

@@ -8,6 +8,10 @@ use crate::body;
 use crate::fused::{self, Error, place_of, standard_opset};
 use crate::graph::holds_operator;
 
+mod faults;
+
+pub use faults::{Fault, faults};
+
 /// The IR version that brought functions into models.
 const IR_WITH_FUNCTIONS: i64 = 8;
 

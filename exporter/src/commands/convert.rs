@@ -25,6 +25,7 @@ use crate::report;
 use crate::rewrite;
 use crate::runtime::ort::OPERATORS_VARIABLE;
 use crate::signature::Signature;
+use crate::{expand, functions};
 
 /// Replace each covariance layer by a single operator, or build a model from a checkpoint, and prove it
 ///
@@ -110,9 +111,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let put_back = arguments.repair.take(&arguments.told, &mut findings)?;
     findings.layers.extend(put_back);
     let nodes_before = layers::node_count(&original);
-    let mut refusal = layers::refusal(&findings, &original, &*runtime);
+    let mut faults = functions::faults(&original, &layers::fused(&original));
+    faults.retain(|fault| fault.is_of_function() && !arguments.no_function);
+    let refusal = layers::refusal(&findings, &original, &*runtime);
+    // Functions are written anew, whatever else there is to do.
+    let mut refusal = refusal.filter(|refusal| faults.is_empty() || !layers::is_converted_already(refusal));
     let mut skipped = Vec::new();
-    if refusal.is_none() {
+    if refusal.is_none() && !findings.layers.is_empty() {
         (findings.layers, skipped) = arguments.selection.divide(findings.layers, &original)?;
         refusal = findings.layers.is_empty().then(|| Refusal {
             reason: "all-skipped",
@@ -138,10 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 
     let layers = &conversion.findings.layers;
     let repaired: Vec<Found> = layers.iter().filter(|found| found.is_repaired()).cloned().collect();
-    // What an exporter broke is compared with what it should have written.
-    let whole =
-        (!repaired.is_empty()).then(|| repair::reference(&original, &repaired).map(Arc::new)).transpose()?;
-    let reference = whole.as_ref().unwrap_or(&original);
+    let reference = &reference(&original, &repaired, !faults.is_empty())?;
     rewrite::apply(&mut model.proto, layers, !arguments.no_function)?;
     let written = Written::stage(&model, destination)?;
     drop(model);
@@ -157,6 +159,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let proven = proving.run(&mut plan);
     let (mut proof, accuracies) =
         proven.with_context(|| format!("{}: cannot be proven", arguments.input.display()))?;
+    proof.notes.extend(faults.iter().map(|fault| format!("mended: {fault}")));
     let doubt = conversion.findings.not_evaluated.as_ref();
     proof.notes.extend(doubt.map(|problem| {
         format!("there may be more layers, since not all of the original could be evaluated: {problem}")
@@ -187,6 +190,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let nodes_after = layers::node_count(&written.proto);
     conversion.converted = Some(Converted { nodes_after, proof, accuracies, latency });
     arguments.finish(&conversion, &original, Some(written))
+}
+
+/// What a converted model is compared with: the original, unless an exporter broke it, or a tool its functions.
+fn reference(original: &Arc<ModelProto>, repaired: &[Found], has_faults: bool) -> Result<Arc<ModelProto>> {
+    Ok(if !repaired.is_empty() {
+        Arc::new(repair::reference(original, repaired)?)
+    } else if has_faults {
+        // What its nodes ask for, whatever its functions compute.
+        Arc::new(expand::inline(original)?)
+    } else {
+        Arc::clone(original)
+    })
 }
 
 /// Why a model whose proof failed is not written; nothing where it passed.

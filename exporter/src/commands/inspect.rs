@@ -9,8 +9,9 @@ use isqrt_cov_proto::Model;
 use serde_json::{Value, json};
 
 use super::{checkpoint, facts, layers};
-use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::cli::{Answer, RuntimeOptions};
 use crate::data::{Data, Samples};
+use crate::functions::{Fault, faults};
 use crate::progress::Progress;
 use crate::recognize::recognize_with;
 use crate::signature::{Port, Signature};
@@ -59,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         .with_context(|| format!("{}: cannot be evaluated", arguments.input.display()))?;
     progress.end();
     let fused = layers::fused(proto);
+    let faults: Vec<String> = faults(proto, &fused).iter().map(Fault::to_string).collect();
 
     let mut table = Table::pairs();
     table.row(["model".to_owned(), arguments.input.display().to_string()]);
@@ -68,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         table.row(["fused".to_owned(), layers::fused_text(&fused)]);
     }
     let mut text = table.render();
+    text.extend(faults.iter().map(|fault| format!("\nfault: {fault}\n")));
     if !findings.layers.is_empty() {
         text.push('\n');
         text.push_str(&layers::layer_table(&findings.layers));
@@ -95,6 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "outputs": signature.outputs.iter().map(port_json).collect::<Vec<_>>(),
         "nodes": layers::node_count(proto),
         "fused": layers::fused_json(&fused),
+        "faults": faults,
         "layers": findings.layers.iter().map(layers::layer_json).collect::<Vec<_>>(),
         "near_misses": findings.misses.iter().map(layers::miss_json).collect::<Vec<_>>(),
         "obstacle": obstacle,
@@ -104,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     });
     let Value::Object(fields) = fields else { unreachable!("`json!({{…}})` is an object") };
     let refusal = layers::refusal(&findings, proto, &*runtime);
-    let refusal = refusal.filter(|refusal: &Refusal| refusal.reason != "already-converted");
+    let refusal = refusal.filter(|refusal| !layers::is_converted_already(refusal));
     Ok(Answer { fields, text, refusal })
 }
 

@@ -3,7 +3,7 @@
 use isqrt_cov_op::layer::Value as AttributeValue;
 use isqrt_cov_op::{DOMAIN, Layer};
 use isqrt_cov_proto::domain_of;
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto};
+use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 use serde_json::{Map, Value, json};
 
 use crate::body::OLDEST_OPSET;
@@ -159,6 +159,11 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -
     Some(Refusal { reason: "no-layer-found", message })
 }
 
+/// Whether nothing is refused but to convert a model again.
+pub fn is_converted_already(refusal: &Refusal) -> bool {
+    refusal.reason == "already-converted"
+}
+
 /// Why `convert` refuses a model though it holds layers; nothing where it does not.
 pub fn obstacle(findings: &Findings, model: &ModelProto) -> Option<String> {
     let standard = model.opset_import.iter().find(|import| domain_of(import.domain()).is_empty())?.version();
@@ -190,9 +195,7 @@ fn lost_message(lost: &Lost) -> String {
 
 /// The nodes of our domain that a model holds already, wherever they are.
 pub fn fused(model: &ModelProto) -> Vec<&NodeProto> {
-    let bodies = model.functions.iter().filter(|function| function.domain() != DOMAIN);
-    let nodes = model.graph.iter().flat_map(all_nodes).chain(bodies.flat_map(|function| &function.node));
-    nodes.filter(|node| node.domain() == DOMAIN).collect()
+    all_nodes(model).into_iter().filter(|node| node.domain() == DOMAIN).collect()
 }
 
 /// Nodes of our domain, as JSON. Attributes that only the caller of a function knows are null.
@@ -218,17 +221,23 @@ pub fn fused_text(nodes: &[&NodeProto]) -> String {
     counts.into_iter().map(|(operator, count)| format!("{count} {operator}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Number of nodes in the graph and every graph inside it.
+/// Number of nodes in the graph, in functions but the operators' own, and in every graph inside these.
 pub fn node_count(model: &ModelProto) -> usize {
-    model.graph.as_ref().map_or(0, |graph| all_nodes(graph).len())
+    all_nodes(model).len()
 }
 
-fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
+fn all_nodes(model: &ModelProto) -> Vec<&NodeProto> {
+    let functions = model.functions.iter().filter(|function| function.domain() != DOMAIN);
+    let mut lists: Vec<&[NodeProto]> = model
+        .graph
+        .iter()
+        .map(|graph| &graph.node[..])
+        .chain(functions.map(|function| &function.node[..]))
+        .collect();
     let mut nodes = Vec::new();
-    let mut graphs = vec![graph];
-    while let Some(graph) = graphs.pop() {
-        nodes.extend(&graph.node);
-        graphs.extend(graph.node.iter().flat_map(subgraphs));
+    while let Some(list) = lists.pop() {
+        nodes.extend(list);
+        lists.extend(list.iter().flat_map(subgraphs).map(|graph| &graph.node[..]));
     }
     nodes
 }

@@ -8,8 +8,9 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, Value, json};
 
-use super::{ProofOptions, checkpoint, expected};
+use super::{ProofOptions, checkpoint, expected, layers};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::functions::faults;
 use crate::progress::Progress;
 use crate::proof::compare;
 use crate::signature::Signature;
@@ -53,6 +54,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         arguments.candidate.display(),
         proof.failure.unwrap_or_default()
     );
+    for (path, model) in [(&arguments.reference, &reference), (&arguments.candidate, &candidate)] {
+        for fault in faults(model, &layers::fused(model)) {
+            let said = format!("{}: {fault}", path.display());
+            if fault.is_of_meaning() {
+                proof.failure = proof.failure.take().or(Some(said));
+            } else {
+                proof.notes.push(said);
+            }
+        }
+    }
     let apart = expected::apart(&proof, arguments.proof.tolerance);
     proof.notes.extend(apart.map(|apart| format!("{apart}: only the models are compared with each other")));
     let mut table = Table::pairs();

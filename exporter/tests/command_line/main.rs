@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::tensor_proto::{DataLocation, DataType};
 use isqrt_cov_proto::onnx::{
-    GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+    ValueInfoProto,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -143,6 +144,22 @@ fn a_model_is_converted_and_proven() {
     assert_eq!((status(&converted), &object(&converted)["reason"]), (1, &"already-converted".into()));
     assert_eq!(&object(&converted)["fused"], fused);
     assert!(object(&converted)["message"].as_str().unwrap().contains("converted already"));
+
+    // Somebody changes the node, and the function stays what it was.
+    let mut changed = Model::load(&output).unwrap();
+    let node =
+        changed.proto.graph.as_mut().unwrap().node.iter_mut().find(|node| node.op_type() == "IsqrtCov");
+    let iterations = node.unwrap().attribute.iter_mut().find(|attribute| attribute.name() == "iterations");
+    *iterations.unwrap() = AttributeProto::int("iterations", 3);
+    let stale = folder.path().join("stale.onnx");
+    changed.save(&stale).unwrap();
+    let faults = |path: &Path| object(&isqrt_cov(&arguments!["inspect", path, "--json"]))["faults"].clone();
+    assert!(faults(&stale)[0].as_str().unwrap().contains("off what the attributes ask for"));
+    let other = isqrt_cov(&arguments!["validate", stale, stale, "--json"]);
+    assert_eq!((status(&other), &object(&other)["reason"]), (1, &"different".into()));
+    let mended = isqrt_cov(&arguments!["convert", stale, "-o", twice, "--json"]);
+    assert_eq!((status(&mended), &object(&mended)["layers"]), (0, &serde_json::json!([])), "{mended:?}");
+    assert_eq!(faults(&twice), serde_json::json!([]));
 
     let plain = folder.path().join("plain.onnx");
     let expanded = isqrt_cov(&arguments!["expand", output, "-o", plain, "--json"]);
