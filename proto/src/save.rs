@@ -433,7 +433,8 @@ fn text(path: &Path) -> Result<&str, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::onnx::GraphProto;
+    use crate::onnx::tensor_proto::DataType;
+    use crate::onnx::{AttributeProto, GraphProto, NodeProto, OperatorSetIdProto};
 
     fn large() -> Model {
         let typed = TensorProto {
@@ -466,6 +467,31 @@ mod tests {
             graph.initializer.iter().map(|tensor| model.tensor(tensor).unwrap()).collect()
         };
         assert_eq!(tensors(&before), tensors(&after));
+        let initializers = after.proto.graph.as_ref().unwrap().initializer.iter();
+        let outside: Vec<bool> = initializers.map(|tensor| !tensor.external_data.is_empty()).collect();
+        assert_eq!(outside, [true, false, true]);
+    }
+
+    #[test]
+    fn what_runtimes_read_nowhere_else_stays_in_the_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        let mut model = large();
+        let words = TensorProto {
+            name: Some("words".to_owned()),
+            data_type: Some(DataType::String.into()),
+            dims: vec![1],
+            string_data: vec![vec![b'x'; 2 * SMALL].into()],
+            ..TensorProto::default()
+        };
+        let constant = TensorProto::from_values("", &[512], &[1.5_f32; 512]);
+        let graph = model.proto.graph.as_mut().unwrap();
+        graph.initializer.push(words.clone());
+        let node = NodeProto::new("Constant", &[], &["c"]).with(AttributeProto::tensor("value", constant));
+        graph.node.push(node.clone());
+        model.stage_within(&path, 6000).unwrap().commit().unwrap();
+        let graph = Model::load(&path).unwrap().proto.graph.unwrap();
+        assert_eq!((&graph.initializer[3], &graph.node[..]), (&words, &[node][..]));
     }
 
     #[test]

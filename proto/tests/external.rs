@@ -215,7 +215,7 @@ fn the_input_is_never_written_over() {
     let before = names(&folder);
 
     let loaded = Model::load(&output).unwrap();
-    for same in ["model.onnx", "../models/model.onnx"] {
+    for same in ["model.onnx", "../models/model.onnx", "model.onnx.data"] {
         let error = loaded.save(folder.join(same)).unwrap_err();
         assert!(matches!(error, Error::OverInput { .. }), "{error}");
     }
@@ -253,15 +253,69 @@ fn data_never_takes_the_place_of_other_data() {
     assert_eq!(names(&folder), ["out.onnx", "out.onnx.2.data", "out.onnx.data", "weights"]);
 }
 
+/// Of what has the name already, only the same data is as good as one's own.
+#[test]
+fn only_the_same_data_is_shared() {
+    let numbers = |count: u16| (0..count).map(f32::from).flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    let tensor: &[(&str, &str)] = &[("location", "weights"), ("length", "8")];
+    let (_outside, folder) = folder();
+    let (output, data) = (folder.join("out.onnx"), folder.join("out.onnx.data"));
+    // Something takes the name while the model is written.
+    for (found, is_same) in [(numbers(2), true), (numbers(3), false), (vec![1; 8], false)] {
+        let staged = model(&folder, &[(&[2], tensor)]).stage(&output).unwrap();
+        fs::write(&data, &found).unwrap();
+        assert_eq!(staged.commit().is_ok(), is_same);
+        assert_eq!((output.exists(), fs::read(&data).unwrap()), (is_same, found));
+        fs::remove_file(&data).unwrap();
+        let _ = fs::remove_file(&output);
+    }
+    fs::write(&data, numbers(3)).unwrap();
+    model(&folder, &[(&[2], tensor)]).save(&output).unwrap();
+    assert_eq!(names(&folder), ["out.onnx", "out.onnx.2.data", "out.onnx.data", "weights"]);
+    #[cfg(unix)]
+    {
+        fs::write(folder.join("samesame"), numbers(2)).unwrap();
+        fs::remove_file(&data).unwrap();
+        std::os::unix::fs::symlink("samesame", &data).unwrap();
+        fs::remove_file(folder.join("out.onnx.2.data")).unwrap();
+        model(&folder, &[(&[2], tensor)]).save(&output).unwrap();
+        assert!(folder.join("out.onnx.2.data").exists(), "a link is no data of one's own");
+    }
+}
+
+/// Nor what a file says is its own though nothing here would have called it so.
+#[test]
+fn a_mark_gives_no_leave_to_remove_other_files() {
+    for location in ["weights", "out.onnx.02.data"] {
+        let (_outside, folder) = folder();
+        let (output, data) = (folder.join("out.onnx"), folder.join(location));
+        fs::write(&data, [0; 8]).unwrap();
+        let mut theirs = model(&folder, &[(&[2], &[("location", location)])]).proto;
+        theirs.metadata_props.push(StringStringEntryProto {
+            key: Some("isqrt_cov.data".to_owned()),
+            value: Some(location.to_owned()),
+        });
+        fs::write(&output, theirs.encode_to_vec()).unwrap();
+        let staged = model(&folder, &[]).stage(&output).unwrap();
+        assert_eq!(staged.leaves(), std::slice::from_ref(&data));
+        staged.commit().unwrap();
+        assert!(data.exists(), "{location}");
+    }
+}
+
 /// Whoever wrote it may have given it to other models, too.
 #[test]
 fn data_that_was_not_written_here_is_left() {
     let (_outside, folder) = folder();
     let (output, data) = (folder.join("out.onnx"), folder.join("out.onnx.data"));
     fs::copy(folder.join("weights"), &data).unwrap();
-    let theirs = model(&folder, &[(&[2], &[("location", "out.onnx.data"), ("length", "8")])]);
+    let entries: &[(&str, &str)] = &[("location", "out.onnx.data"), ("length", "8")];
+    let theirs = model(&folder, &[(&[2], entries), (&[2], entries)]);
     fs::write(&output, theirs.proto.encode_to_vec()).unwrap();
     fs::copy(&output, folder.join("backup.onnx")).unwrap();
+    // What the input needs is not left over.
+    let backup = Model::load(folder.join("backup.onnx")).unwrap();
+    assert_eq!(backup.stage(&output).unwrap().leaves(), [] as [PathBuf; 0]);
     let ours = model(&folder, &[(&[2], &[("location", "weights"), ("offset", "4096")])]);
     let staged = ours.stage(&output).unwrap();
     assert_eq!(staged.leaves(), [data]);
@@ -273,6 +327,12 @@ fn data_that_was_not_written_here_is_left() {
     staged.commit().unwrap();
     let loaded = Model::load(&output).unwrap();
     assert_eq!(loaded.proto.metadata_props.len(), 1);
+    loaded.save(folder.join("again.onnx")).unwrap();
+    let again = Model::load(folder.join("again.onnx")).unwrap().proto.metadata_props;
+    assert_eq!((again.len(), again[0].value()), (1, "again.onnx.data"));
+    for name in ["again.onnx", "again.onnx.data"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
     let inlined = Model::new(loaded.inlined().unwrap(), "inlined.onnx");
     inlined.save(&output).unwrap();
     assert_eq!(Model::load(&output).unwrap().proto.metadata_props, []);
