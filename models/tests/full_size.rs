@@ -95,12 +95,15 @@ fn everything_that_does_not_fit_is_named() {
         ]
     );
     let typed = problems(|name, mut tensor| {
-        if name == "bn1.weight" {
-            tensor.data_type = Some(DataType::Int32.into());
+        match name {
+            "bn1.weight" => tensor.data_type = Some(DataType::Int32.into()),
+            "fc.bias" => tensor.dims = vec![10],
+            _ => {}
         }
         Some(tensor)
     });
-    assert_eq!(typed, ["`bn1.weight` is int32; expected float32, float64, float16 or bfloat16"]);
+    let of_type = "`bn1.weight` is int32; expected float32, float64, float16 or bfloat16";
+    assert_eq!(typed, [of_type, "`fc.bias` has shape [10]; expected [1000]"]);
 }
 
 #[test]
@@ -108,6 +111,7 @@ fn a_classifier_needs_no_bias() {
     let without = |name: &str, tensor| (name != "fc.bias").then_some(tensor);
     let found = recognize(&weights(&networks()["resnet50"], without), &Settings::default()).unwrap();
     assert!(found.fits(), "{:?}", found.built.problems);
+    assert!(found.built.assumptions.iter().any(|assumed| assumed.contains("without a bias")));
 }
 
 /// A small network's tensors after each of `prefixes`, and these others.
@@ -129,6 +133,7 @@ fn a_network_is_found_among_other_modules() {
         (&["net.module."], &["net.n_averaged"], 0),
         (&["lightning.model."], &["criterion.weight", "scale"], 2),
         (&["model_ema.", "model."], &[], 128),
+        (&["copy.ema.", "copy.model."], &[], 128),
     ] {
         let found = beside(prefixes, others);
         let candidate = found.fitting().unwrap_or_else(|| panic!("{prefixes:?}: {:?}", found.doubt));
@@ -143,9 +148,27 @@ fn a_network_that_may_not_be_the_one_that_is_meant_is_in_doubt() {
     let several = beside(&["student.", "teacher."], &[]);
     assert!(several.fitting().is_none());
     assert_eq!(several.doubt.unwrap(), "several of its modules are networks: `student`, `teacher`");
+    let alike = beside(&["student.net.", "teacher.net."], &[]);
+    assert!(alike.doubt.unwrap().contains("`student.net`, `teacher.net`"));
     let head = beside(&["backbone."], &["fc.1.weight"]);
     assert!(head.fitting().is_none());
     assert!(head.doubt.unwrap().contains("`fc.1.weight` stands beside it"));
+    // The same name beside a module that is no network is no reason for doubt: what does not fit is.
+    let torn = beside(&["backbone."], &["backbone.more", "fc.1.weight"]);
+    assert_eq!((torn.doubt, torn.module.as_deref()), (None, Some("backbone")));
+    assert!(torn.candidate.is_some_and(|candidate| !candidate.fits()));
+}
+
+/// A network with a part too many, a copy of it whole, and one inside of another.
+#[test]
+fn what_is_told_of_where_several_come_near() {
+    let copy = beside(&["", "ema."], &["more"]);
+    assert_eq!(copy.module.as_deref(), Some("ema"));
+    assert!(copy.doubt.unwrap().contains("stands beside it"));
+    let both = beside(&["", "ema."], &["more", "ema.more"]);
+    assert_eq!(both.module, None);
+    let nested = beside(&["a.b."], &["a.more", "a.b.more"]);
+    assert_eq!(nested.module.as_deref(), Some("a.b"));
 }
 
 #[test]
@@ -154,6 +177,15 @@ fn other_networks_are_not_taken_for_these() {
     let tensors = names.map(|name| tensor(name, &serde_json::json!([4])));
     let weights = Weights::new(tensors, vec![]).unwrap();
     assert!(recognize(&weights, &Settings::default()).is_none());
+    // A network that is the smaller part of what there is.
+    let networks = networks();
+    let network = networks["resnet18"]["tensors"].as_object().unwrap();
+    let among = |others: usize| {
+        let others = (0..others).map(|index| tensor(&format!("other{index}"), &serde_json::json!([1])));
+        let own = network.iter().map(|(name, dims)| tensor(name, dims));
+        recognize(&Weights::new(own.chain(others), vec![]).unwrap(), &Settings::default())
+    };
+    assert!(among(2 * network.len()).is_some() && among(4 * network.len()).is_none());
     assert!(recognize(&Weights::default(), &Settings::default()).is_none());
 }
 
