@@ -395,3 +395,65 @@ fn zip64(mut extra: &[u8]) -> Option<&[u8]> {
 fn number(bytes: &[u8], at: usize, length: usize) -> u64 {
     bytes[at..at + length].iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_disagrees_is_refused() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/checkpoints/forms");
+        let whole = std::fs::read(folder.join("beside.pth")).unwrap();
+        let last = |mark: [u8; 4]| whole.windows(4).rposition(|bytes| bytes == mark).unwrap();
+        let (end, end_64, central) = (last(END), last(END_64), last(CENTRAL));
+        // The first entry, in the directory and its own header.
+        let first = number(&whole, end_64 + 48, 8) as usize;
+        let own = number(&whole, first + 42, 4) as usize;
+        let no_checksum = [16, 17, 18, 19].map(|byte| (first + byte, 0));
+        for (changes, said) in [
+            (&[][..], ""),
+            (&[(end + 4, 1)], "disk number is 1"),
+            (&[(end + 6, 1)], "disk number is 1"),
+            (&[(end + 8, 9), (end + 10, 9)], "number of entries is 10; expected 9"),
+            (&[(end_64 + 4, 45)], "zip64 end's size is 45"),
+            (&[(first + 34, 1)], "an entry lies on another disk"),
+            (&[(first + 8, 0x48), (own + 6, 0x48)], "is encrypted"),
+            (&[(own + 6, 0), (own + 7, 0)], "says flags 0"),
+            (&[(own + 14, 1)], "says checksum 1"),
+            (&[(own + 18, 1)], "says stored size 1"),
+            (&[(central + 32, 1)], "an entry reaches beyond the directory"),
+            // One that is 0 may be right, and is no sign that all are left out.
+            (&no_checksum, "expected 00000000"),
+        ] {
+            let mut whole = whole.clone();
+            changes.iter().for_each(|&(at, byte)| whole[at] = byte);
+            let read = Archive::open(whole.into())
+                .and_then(|archive| archive.names().try_for_each(|name| archive.read(name).map(drop)));
+            let problem = read.err().map_or_else(String::new, |problem| problem.to_string());
+            assert!(problem.contains(said) && problem.is_empty() == said.is_empty(), "{said}: {problem}");
+        }
+    }
+
+    #[test]
+    fn behind_an_archive_is_as_much_as_a_comment() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/checkpoints/forms");
+        let whole = std::fs::read(folder.join("beside.pth")).unwrap();
+        let behind = |bytes: usize| Archive::open([&whole[..], &vec![0; bytes]].concat().into());
+        assert!(behind(0xffff).is_ok());
+        assert!(matches!(behind(0x1_0000), Err(ArchiveProblem::NoEnd)));
+    }
+
+    #[test]
+    fn large_sizes_are_in_their_own_field() {
+        assert_eq!(zip64(b"FB\x01\0x\x01\0\x02\0yz"), Some(&b"yz"[..]));
+        // Two sizes that are elsewhere, and room for one.
+        let mut entry = [0; 46 + 12];
+        entry[..4].copy_from_slice(&CENTRAL);
+        entry[20..28].fill(0xff);
+        (entry[30], entry[46], entry[48]) = (12, 1, 8);
+        let Err(problem) = Central::read(&entry, 0) else { panic!("sizes are made up") };
+        assert!(problem.to_string().contains("an entry lacks its zip64 sizes"), "{problem}");
+    }
+}

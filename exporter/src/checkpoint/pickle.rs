@@ -91,12 +91,101 @@ mod tests {
 
     #[test]
     fn work_is_bounded() {
+        let name = error(&[b"c", &[b'a'; 1024][..], b"\nb\n"].concat());
+        assert!(name.contains("does not end within 1024 bytes"), "{name}");
         let many = "the pickle has more than 4194304 opcodes";
         assert!(error(&vec![b'N'; OPCODES]).contains(many));
         // A dict of a thousand pairs, made again and again of the same list.
         let pairs = [b"](".to_vec(), b"NN\x86".repeat(1000), b"e\x85q\x00".to_vec()].concat();
         let again = b"ccollections\nOrderedDict\nq\x010h\x01h\x00R".repeat(2100);
         assert!(error(&[pairs, again].concat()).contains(many));
+    }
+
+    /// What a pickle is about, as `Debug` has it.
+    fn made(program: &[u8]) -> String {
+        let program = [b"\x80\x02", program, b"."].concat();
+        let pickle = Pickle::read(&program, 0).unwrap_or_else(|(at, problem)| panic!("byte {at}: {problem}"));
+        format!("{:?}", pickle.get(pickle.top))
+    }
+
+    #[test]
+    fn marks_part_the_stack() {
+        assert_eq!(made(b"N(0"), "None", "POP takes a mark");
+        assert_eq!(made(b"](N\x91a"), "List([2])");
+        for below in [&b"N(\x85t"[..], b"NN(N\x86t", b"N(00"] {
+            assert!(error(below).contains("an empty stack"), "{}", below.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn constructors_take_what_torch_gives_them() {
+        let parameter = b"ctorch._utils\n_rebuild_parameter\n".as_slice();
+        let typed = b"ctorch._tensor\n_rebuild_from_type_v2\n".as_slice();
+        let quantized = b"ctorch._utils\n_rebuild_qtensor\n)R".as_slice();
+        for (program, expected) in [
+            (vec![b"ccollections\ndefaultdict\ncbuiltins\nlist\n\x85R".as_slice()], "Dict([])"),
+            (vec![b"ccollections\nCounter\n}\x85R"], "Dict([])"),
+            (vec![b"ctorch\nSize\n)\x85R"], "Tuple([])"),
+            (vec![parameter, quantized, b"\x85R"], "Inert(\"a quantized tensor\")"),
+            (vec![typed, b"(ctorch\nSize\nctorch\nTensor\n)\x85}tR"], "Tuple([])"),
+        ] {
+            assert_eq!(made(&program.concat()), expected);
+        }
+        for refused in [
+            vec![b"ccollections\nCounter\nN\x85R".as_slice()],
+            vec![b"ctorch\nSize\nN\x85R"],
+            vec![parameter, b"N\x85R"],
+            vec![typed, b"(ctorch\nSize\nN)\x85}tR"],
+            // One in another, as deep as a file likes.
+            vec![typed, b"(", typed, b"ctorch\nTensor\n(ctorch\nSize\nctorch\nTensor\n)\x85}t}tR"],
+        ] {
+            let refused = error(&refused.concat());
+            assert!(refused.contains("with arguments it does not take"), "{refused}");
+        }
+        let pairs = error(b"ccollections\nOrderedDict\n](N\x85e\x85R");
+        assert!(pairs.contains("a list of pairs"), "{pairs}");
+    }
+
+    #[test]
+    fn tensors_are_views_of_numbers_as_they_are() {
+        let tensor = |function: &str, rest: &[u8]| {
+            let storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x0atQ";
+            let view = b"K\x00K\x02\x85K\x01\x85\x89}";
+            [format!("ctorch._utils\n{function}\n(").as_bytes(), storage, view, rest, b"tR"].concat()
+        };
+        let v2 = "_rebuild_tensor_v2";
+        assert!(made(&tensor(v2, b"}")).contains("element: None"));
+        let negative = error(&tensor(v2, b"}X\x03\0\0\0neg\x88s"));
+        assert!(negative.contains("numbers is metadata"), "{negative}");
+        let half = made(&tensor("_rebuild_tensor_v3", b"ctorch\nfloat16\n"));
+        assert!(half.contains("element: Some") && half.contains("float16"), "{half}");
+    }
+
+    #[test]
+    fn scalars_of_numpy_are_numbers() {
+        let scalar = |dtype: &str, order: &str, bytes: &[u8]| {
+            let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+            let global = |name: &str| format!("cnumpy.core.multiarray\n{name}\n").into_bytes();
+            let state = [b"(K\x03".to_vec(), text(order), b"NNNtb".to_vec()].concat();
+            let dtype = [b"cnumpy\ndtype\n".to_vec(), text(dtype), b"\x85R".to_vec(), state].concat();
+            made(&[global("scalar"), dtype, bytes.to_vec(), b"\x86R".to_vec()].concat())
+        };
+        let latin1 = |text: &str| {
+            let length = (text.len() as u32).to_le_bytes();
+            [b"c_codecs\nencode\nX", &length[..], text.as_bytes(), b"\x85R"].concat()
+        };
+        let no_number = "Inert(\"a NumPy scalar\")";
+        for (dtype, order, bytes, expected) in [
+            ("u1", "|", b"C\x01\xff".to_vec(), "Int(255)"),
+            ("i1", "|", b"C\x01\xff".to_vec(), "Int(-1)"),
+            ("i2", "<", b"C\x02\x01\x02".to_vec(), "Int(513)"),
+            ("u8", "<", [b"C\x08".as_slice(), &[0xff; 8]].concat(), no_number),
+            ("i1", "|", latin1("\u{fe}"), "Int(-2)"),
+            ("i1", "|", latin1("ab"), no_number),
+            ("i2", ">", b"C\x02\x01\x02".to_vec(), no_number),
+        ] {
+            assert_eq!(scalar(dtype, order, &bytes), expected, "{order}{dtype}");
+        }
     }
 
     #[test]
