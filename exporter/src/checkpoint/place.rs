@@ -317,14 +317,21 @@ mod tests {
         tensors
     }
 
-    fn state_dict() -> Vec<u8> {
-        let tensors = network("");
-        dict(&tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect::<Vec<_>>())
+    fn named(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+        dict(&entries.iter().map(|(name, value)| (name.as_str(), value.clone())).collect::<Vec<_>>())
     }
 
+    fn state_dict() -> Vec<u8> {
+        named(&network(""))
+    }
+
+    fn others(count: usize) -> Vec<(String, Vec<u8>)> {
+        (0..count).map(|index| (format!("{index}.weight"), tensor(&[2, 2]))).collect()
+    }
+
+    /// Tensors of no network that is known.
     fn other() -> Vec<u8> {
-        let names: Vec<String> = (0..9).map(|index| format!("{index}.weight")).collect();
-        dict(&names.iter().map(|name| (name.as_str(), tensor(&[2, 2]))).collect::<Vec<_>>())
+        named(&others(9))
     }
 
     fn read(value: &[u8]) -> Result<Contents, Error> {
@@ -368,16 +375,140 @@ mod tests {
         }
     }
 
+    /// How many tensors are taken of what is read, and what is said of that.
     #[test]
-    fn of_several_networks_the_usual_one_is_taken() {
-        for value in [
-            dict(&[("model_ema", state_dict()), ("model", state_dict())]),
-            dict(&[("model", dict(&[("ema", state_dict()), ("net", state_dict())]))]),
+    fn of_several_the_usual_one_is_taken() {
+        let with = |mut entries: Vec<(String, Vec<u8>)>, key: &str, value: Vec<u8>| {
+            entries.push((key.to_owned(), value));
+            named(&entries)
+        };
+        let memorized = [state_dict(), b"q\x07".to_vec()].concat();
+        for (value, count, notes) in [
+            (dict(&[("state_dict", state_dict())]), 22, &[][..]),
+            (state_dict(), 22, &[]),
+            (dict(&[("few", state_dict())]), 22, &["taken from `few`"]),
+            (
+                dict(&[("model_ema", state_dict()), ("model", state_dict())]),
+                22,
+                &["`model_ema` (22 tensors) passed over"],
+            ),
+            (
+                dict(&[("model", dict(&[("ema", state_dict()), ("net", state_dict())]))]),
+                22,
+                &["taken from `model.net`", "`model.ema` (22 tensors) passed over"],
+            ),
+            // The earlier of the usual keys, wherever it stands.
+            (dict(&[("model", other()), ("state_dict", state_dict())]), 22, &[]),
+            // A usual key at the top is believed, one further inside is not.
+            (
+                dict(&[("state_dict", other()), ("network", state_dict())]),
+                9,
+                &["`network` (22 tensors) passed over"],
+            ),
+            (
+                dict(&[("loss", dict(&[("model", other())])), ("network", state_dict())]),
+                22,
+                &["taken from `network`"],
+            ),
+            // The nearer of two that are usual further inside.
+            (
+                dict(&[
+                    ("a", dict(&[("b", dict(&[("state_dict", state_dict())]))])),
+                    ("c", dict(&[("net", state_dict())])),
+                ]),
+                22,
+                &["taken from `c.net`", "`a.b.state_dict` (22 tensors) passed over"],
+            ),
+            // The file's own tensors before those under a key.
+            (with(network(""), "copy", state_dict()), 22, &["`copy` (22 tensors) passed over"]),
+            (with(others(7), "loss", other()), 7, &[]),
+            (dict(&[("loss", named(&others(5)))]), 5, &["taken from `loss`"]),
+            // One dict under two keys is one.
+            (dict(&[("a", memorized), ("b", b"h\x07".to_vec())]), 22, &["taken from `a`"]),
         ] {
-            assert_eq!(read(&value).unwrap().tensors.len(), network("").len());
+            let read = read(&value).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(
+                (read.tensors.len(), &read.notes[..]),
+                (count, &notes.iter().map(|note| (*note).to_owned()).collect::<Vec<_>>()[..])
+            );
         }
-        let several = refusal(&dict(&[("student", state_dict()), ("teacher", state_dict())]));
-        assert!(several.contains("`student` (22 tensors), `teacher` (22 tensors)"), "{several}");
+        let ten: Vec<_> = (0..10).map(|index| (format!("d{index}"), other())).collect();
+        for (value, listed) in [
+            (
+                dict(&[("student", state_dict()), ("loss", other()), ("teacher", state_dict())]),
+                "several dicts of tensors: `student` (22 tensors), `teacher` (22 tensors); ",
+            ),
+            (
+                dict(&[("a", dict(&[("net", state_dict())])), ("b", dict(&[("net", state_dict())]))]),
+                "`a.net` (22 tensors), `b.net` (22 tensors)",
+            ),
+            (named(&ten), "`d7` (9 tensors), …"),
+        ] {
+            let several = refusal(&value);
+            assert!(several.contains(listed), "{several}");
+        }
+    }
+
+    #[test]
+    fn the_search_is_bounded() {
+        let nested = |depth| (0..depth).fold(state_dict(), |inner, _| dict(&[("in", inner)]));
+        assert!(read(&nested(3)).is_ok());
+        assert!(refusal(&nested(4)).contains("its keys are `in`, and none is a dict of tensors"));
+        // A network behind others that are larger: too many of them, or with too many tensors together.
+        let many: Vec<_> = (0..16).map(|index| (format!("d{index}"), named(&others(23)))).collect();
+        let large = |count: usize| {
+            let shared = [tensor(&[2, 2]), b"q\x07".to_vec()].concat();
+            let again = std::iter::repeat_n(b"h\x07".to_vec(), count - 1);
+            let values = std::iter::once(shared).chain(again).enumerate();
+            named(&values.map(|(index, value)| (format!("{index}.weight"), value)).collect::<Vec<_>>())
+        };
+        assert_eq!(read(&large(1 << 14)).unwrap().tensors.len(), 1 << 14);
+        assert!(refusal(&large((1 << 14) + 1)).contains("a state dict of 16385 tensors"));
+        let large = vec![("d0".to_owned(), large(1 << 13)), ("d1".to_owned(), large(1 << 13))];
+        for mut decoys in [many, large] {
+            decoys.push(("network".to_owned(), state_dict()));
+            assert!(refusal(&named(&decoys)).contains("several dicts of tensors: `d0`"));
+            decoys.remove(0);
+            assert!(read(&named(&decoys)).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_is_beside_the_weights_is_told_where_it_is_short() {
+        let complex = {
+            let tensor = tensor(&[1]);
+            let at = tensor.windows(12).position(|bytes| bytes == b"FloatStorage").unwrap();
+            [&tensor[..at], b"ComplexFloatStorage", &tensor[at + 12..]].concat()
+        };
+        let found = read(&dict(&[
+            ("state_dict", state_dict()),
+            ("epoch", integer(3)),
+            ("best", tensor(&[1, 1])),
+            ("several", tensor(&[2])),
+            ("complex", complex),
+            ("word", text(&"w".repeat(256))),
+            ("longer", text(&"w".repeat(257))),
+            ("lines", text("a\nb")),
+        ]));
+        let names: Vec<String> = found.unwrap().facts.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["epoch", "best", "word"]);
+    }
+
+    #[test]
+    fn what_is_no_plain_tensor_is_named() {
+        for (value, said) in [
+            ("cnumpy.core.multiarray\n_reconstruct\n)R", "`odd`: is a NumPy array"),
+            ("ctorch._utils\n_rebuild_meta_tensor_no_storage\n)R", "`odd`: is a meta tensor without data"),
+            ("ctorch._utils\n_rebuild_sparse_tensor\n)R", "`odd`: is a sparse tensor"),
+        ] {
+            let odd = ("odd".to_owned(), value.as_bytes().to_vec());
+            let refused = refusal(&named(&[network(""), vec![odd]].concat()));
+            assert!(refused.contains(said), "{refused}");
+        }
+        // What is none has no part in how many there are.
+        let more = (0..1 << 14).map(|index| (format!("n{index}"), integer(1)));
+        let more: Vec<_> = network("").into_iter().chain(more).collect();
+        assert_eq!(read(&named(&more)).unwrap().tensors.len(), 22);
     }
 
     #[test]
@@ -386,5 +517,9 @@ mod tests {
         assert!(none.contains("its keys are `epoch`, `args`, and none is a dict of tensors"), "{none}");
         let several = refusal(&dict(&[("one", other()), ("two", other())]));
         assert!(several.contains("`one` (9 tensors), `two` (9 tensors)"), "{several}");
+        let few = refusal(&dict(&[("lr", named(&others(4)))]));
+        assert!(few.contains("and only few tensors are together: `lr` (4 tensors)"), "{few}");
+        let ten: Vec<_> = (0..10).map(|index| (format!("k{index}"), integer(index))).collect();
+        assert!(refusal(&named(&ten)).contains("`k7`, 2 more, and none is"));
     }
 }
