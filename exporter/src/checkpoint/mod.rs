@@ -225,10 +225,34 @@ mod tests {
             (b"\n <html>", "a web page"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
             (b"\x02\0\0\0\0\0\0\0{}", "holds no tensors"),
+            (b"{\"a\": 1}", "a JSON text"),
+            (b"\x80\x01N.", "a pickle of protocol 1"),
+            (b"\x08\x08\x12\x07", "as an ONNX model does"),
+            (b"\x08\x08\x3a\x07", "as an ONNX model does"),
         ] {
             let message = decode(content).unwrap_err().to_string();
             assert!(message.contains(said), "{message}");
         }
+    }
+
+    #[test]
+    fn a_file_of_any_kind_has_a_bounded_number_of_tensors() {
+        let listed = |count: usize, one: &str| {
+            (0..count).map(|index| format!("\"{index}\": {one}")).collect::<Vec<_>>().join(", ")
+        };
+        let safetensors =
+            |header: &str| [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        let empty = r#"{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}"#;
+        let of = |count| safetensors(&format!("{{{}}}", listed(count, empty)));
+        assert_eq!(decode(&of(1 << 14)).unwrap().tensors.len(), 1 << 14);
+        let index = format!("{{\"weight_map\": {{{}}}}}", listed((1 << 14) + 1, "\"shard\""));
+        for content in [of((1 << 14) + 1), index.into_bytes()] {
+            let many = decode(&content).unwrap_err().to_string();
+            assert!(many.contains("a state dict of 16385 tensors"), "{many}");
+        }
+        let wide = empty.replace("[0]", "[9223372036854775808, 0]");
+        let wide = decode(&safetensors(&format!("{{\"a\": {wide}}}"))).unwrap_err().to_string();
+        assert!(wide.contains("dims are [-9223372036854775808, 0]"), "{wide}");
     }
 
     #[test]

@@ -183,6 +183,15 @@ mod tests {
     }
 
     #[test]
+    fn shards_of_torch_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("one.bin"), b"PK\x03\x04").unwrap();
+        let index = br#"{"weight_map": {"a": "one.bin"}}"#;
+        let refused = read(&folder.path().join("index.json"), index).err().unwrap().to_string();
+        assert!(refused.contains("shard `one.bin` is a file of torch.save"), "{refused}");
+    }
+
+    #[test]
     fn links_lead_nowhere_else() {
         let folder = tempfile::tempdir().unwrap();
         let (index, store) = cache(folder.path());

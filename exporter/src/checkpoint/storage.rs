@@ -244,10 +244,26 @@ mod tests {
     #[test]
     fn a_row_by_row_view_shares_the_storage() {
         let storage = Bytes::from(vec![0; 64]);
-        let view = View { storage: "0", offset: 2, dims: &[3, 4], strides: &[4, 1] };
         let element = Element::of_dtype("float32").unwrap();
-        let bytes = view.bytes(&storage, element, &mut Allowance::of(0)).unwrap();
-        assert_eq!((bytes.as_ptr(), bytes.len()), (storage[8..].as_ptr(), 48));
+        // The step along an axis of one element is never taken.
+        for (dims, strides) in [(&[3, 4][..], &[4, 1][..]), (&[3, 1, 4], &[4, 77, 1])] {
+            let view = View { storage: "0", offset: 2, dims, strides };
+            let bytes = view.bytes(&storage, element, &mut Allowance::of(0)).unwrap();
+            assert_eq!((bytes.as_ptr(), bytes.len()), (storage[8..].as_ptr(), 48));
+        }
+        let view = View { storage: "0", offset: 0, dims: &[2], strides: &[1] };
+        let short = view.bytes(&storage.slice(..7), element, &mut Allowance::of(0)).unwrap_err();
+        assert!(short.to_string().contains("need 2 elements; storage `0` has 1"), "{short}");
+    }
+
+    #[test]
+    fn what_is_repeated_is_bounded_together() {
+        let element = Element::of_dtype("int8").unwrap();
+        let view = View { storage: "0", offset: 0, dims: &[40 << 20], strides: &[0] };
+        let (storage, mut allowance) = (Bytes::from(vec![0]), Allowance::of(0));
+        assert!(view.bytes(&storage, element, &mut allowance).is_ok());
+        let second = view.bytes(&storage, element, &mut allowance).unwrap_err().to_string();
+        assert!(second.contains("repeat elements"), "{second}");
     }
 
     #[test]
