@@ -35,13 +35,18 @@ fn npy(path: &Path) -> ArrayD<f32> {
     ArrayD::read_npy(File::open(path).unwrap()).unwrap()
 }
 
-/// max|Δ| / max|expected| of the model at `path` on `images`.
-fn distance(path: &Path, images: &ArrayD<f32>, expected: &ArrayD<f32>) -> f64 {
+/// What the model at `path` gives on `images`.
+fn computed(path: &Path, images: &ArrayD<f32>) -> Tensor {
     let model = std::sync::Arc::new(Model::load(path).unwrap().inlined().unwrap());
     let values: Vec<f64> = images.iter().map(|&value| value.into()).collect();
     let input = Tensor::from_f64(ElementType::F32, images.shape(), &values);
     let session = Embedded::new().prepare(&model, &[images.shape().to_vec()]).unwrap();
-    let output = session.run(&[input]).unwrap().remove(0);
+    session.run(&[input]).unwrap().remove(0)
+}
+
+/// max|Δ| / max|expected| of the model at `path` on `images`.
+fn distance(path: &Path, images: &ArrayD<f32>, expected: &ArrayD<f32>) -> f64 {
+    let output = computed(path, images);
     assert_eq!(output.dims(), expected.shape());
     let far =
         output.to_f64().into_iter().zip(expected).map(|(found, &right)| (found - f64::from(right)).abs());
@@ -235,7 +240,7 @@ fn changed(folder: &TempDir, change: impl Fn(&mut Vec<TensorProto>)) -> PathBuf 
 #[test]
 fn what_does_not_fit_is_named() {
     type Change = fn(&mut Vec<TensorProto>);
-    let changes: [(Change, &[&str]); 4] = [
+    let changes: [(Change, &[&str]); 7] = [
         (
             |tensors| tensors.retain(|tensor| !["bn1.bias", "fc.weight"].contains(&tensor.name())),
             &[
@@ -247,7 +252,7 @@ fn what_does_not_fit_is_named() {
         ),
         (
             |tensors| tensors.push(TensorProto::from_values("fc.extra", &[2], &[1.0_f32; 2])),
-            &["`fc.extra` [2] belongs to nothing"],
+            &["but one thing does not fit: `fc.extra` [2] belongs to nothing"],
         ),
         (
             |tensors| {
@@ -259,6 +264,32 @@ fn what_does_not_fit_is_named() {
         (
             |tensors| tensors.retain(|tensor| tensor.name() == "fc.bias"),
             &["those of no known architecture", "ResNet with iSQRT-COV", "torch.onnx.export"],
+        ),
+        (
+            |tensors| {
+                let numbered = tensors.iter_mut().zip(0..);
+                numbered.for_each(|(tensor, number)| tensor.name = Some(format!("x{number:02}")));
+            },
+            &[", …) are those of no known architecture"],
+        ),
+        (
+            |tensors| tensors.push(TensorProto::from_values("module.fc.weight_g", &[2], &[1.0_f32; 2])),
+            &["`module.fc.weight_g` is of a weight norm"],
+        ),
+        (
+            |tensors| {
+                let copy = |of: &TensorProto, module: &str| TensorProto {
+                    name: Some(format!("{module}.{}", of.name())),
+                    ..of.clone()
+                };
+                *tensors = ["one", "two"]
+                    .iter()
+                    .flat_map(|module| tensors.iter().map(|of| copy(of, module)))
+                    .collect();
+            },
+            &[
+                "several of its modules are networks: `one`, `two`: save the state dict of the one that is meant",
+            ],
         ),
     ];
     for (change, said) in changes {
@@ -438,6 +469,30 @@ fn labels_that_fit_nothing_decide_nothing() {
     let (status, answer) = with(|label| label + 1);
     assert_eq!(status, 2, "{answer}");
     assert!(answer["message"].as_str().unwrap().contains("classes 0 to 9"), "{answer}");
+}
+
+/// What is told against the weights is warned of, and data that say otherwise than the weights are a no.
+#[test]
+fn what_contradicts_the_weights_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("model.onnx");
+    let file = checkpoint("digits/digits_isqrt_colmajor_triangle.pth.tar");
+    let images = npy(&corpus("digits/test_images.npy"));
+    let warning = |order: &str| {
+        object(&convert(&file, &output, &["--triangle", order]))["checkpoint"]["warning"].clone()
+    };
+    assert_eq!(warning("upper_column_major"), Value::Null);
+    let said = warning("upper").to_string();
+    assert!(said.contains("read as told, upper; the classifier's weights say upper_column_major"), "{said}");
+    let wrong = computed(&output, &images);
+    let numbers = wrong.to_f64().into_iter().map(|number| number as f32).collect();
+    let wrong = ArrayD::from_shape_vec(wrong.dims(), numbers).unwrap();
+    std::fs::remove_file(&output).unwrap();
+    let data = archive(&folder, &[("input", &images), ("expected", &wrong)]);
+    let run = convert(&file, &output, &["--inputs", data.to_str().unwrap()]);
+    let answer = object(&run);
+    assert_eq!((status(&run), &answer["reason"]), (1, &"triangle-contradicted".into()), "{answer}");
+    assert!(!output.exists());
 }
 
 /// Outputs that several settings give as well decide none of them.

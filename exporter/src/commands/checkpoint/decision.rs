@@ -373,3 +373,66 @@ fn contradiction(data: &str, own: &str, scores: Option<&Scores>) -> Refusal {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORDERS: [&str; 2] = ["upper", "upper_column_major"];
+
+    fn choice(name: &'static str, value: &str, values: &'static [&'static str]) -> Choice {
+        let source = Source::Assumed(String::new());
+        Choice { name, meaning: "", value: value.to_owned(), values, source }
+    }
+
+    /// One trial of each order of the triangle.
+    fn trials(distances: [f64; 2], correct: [usize; 2]) -> Vec<Trial> {
+        let trial = |at: usize| {
+            let (name, settings) = with("", &Settings::default(), TRIANGLE, ORDERS[at]);
+            let (distance, correct) = (Some(distances[at]), Some(correct[at]));
+            Trial { name, settings, distance, correct, samples: 64 }
+        };
+        vec![trial(0), trial(1)]
+    }
+
+    #[test]
+    fn outputs_decide_where_one_order_alone_gives_them() {
+        let usual = [choice(TRIANGLE, "upper", &ORDERS), choice(ITERATIONS, "5", &[])];
+        let decided = |distances, settings: &mut Settings| {
+            by_outputs(&trials(distances, [0; 2]), &[&usual[0]], &usual, 1e-4, settings);
+            settings.get(TRIANGLE).map(|(order, _)| order.to_owned())
+        };
+        for (distances, order) in [
+            ([1e-6, 0.5], Some("upper")),
+            ([0.5, 1e-6], Some("upper_column_major")),
+            // Near enough to count as equal, and hardly farther off.
+            ([1e-6, 5e-5], None),
+            ([5e-5, 2e-4], None),
+        ] {
+            let mut settings = Settings::default();
+            assert_eq!(decided(distances, &mut settings).as_deref(), order, "{distances:?}");
+            assert_eq!(settings.get(ITERATIONS), Some(("5", &Source::Data)));
+        }
+        let mut told = Settings::default();
+        told.set(ITERATIONS, "3", Source::User);
+        decided([1e-6, 0.5], &mut told);
+        assert_eq!(told.get(ITERATIONS), Some(("3", &Source::User)));
+    }
+
+    #[test]
+    fn labels_decide_where_one_order_gives_many_more() {
+        let triangle = choice(TRIANGLE, "upper", &ORDERS);
+        for (correct, classes, order) in [
+            ([60, 10], 10, Some("upper")),
+            ([10, 60], 10, Some("upper_column_major")),
+            ([40, 30], 10, None),
+            // Not much more than chance gives.
+            ([18, 0], 10, None),
+            ([64, 30], 2, Some("upper")),
+        ] {
+            let mut settings = Settings::default();
+            by_labels(&trials([1.0; 2], correct), &[&triangle], 64, classes, &mut settings);
+            assert_eq!(settings.get(TRIANGLE).map(|(order, _)| order), order, "{correct:?} of {classes}");
+        }
+    }
+}

@@ -101,6 +101,8 @@ mod tests {
             ("fc.weight_mask", "prune.remove"),
             ("fc.weight_u", "remove_spectral_norm"),
             ("fc.lora_A.default.weight", "merge_and_unload"),
+            ("fc.lora_B.default.weight", "merge_and_unload"),
+            ("fc._packed_params._packed_params", "before it is quantized"),
         ] {
             let hint = changed(|| ["conv1.weight", name].into_iter()).unwrap();
             assert!(hint.contains(said) && hint.contains(name), "{hint}");
@@ -116,6 +118,8 @@ mod tests {
         let of = |name: &str| index_of(&folder.path().join(name));
         assert_eq!(of("m-00001-of-00003.safetensors"), Some(index.clone()));
         assert!(of("m.safetensors").is_none() && of("n-00001-of-00003.safetensors").is_none());
-        assert!(of("m-one-of-three.safetensors").is_none());
+        for name in ["m-one-of-three", "m-00001-of-three", "m-one-of-00003", "m--of-00003"] {
+            assert!(of(&format!("{name}.safetensors")).is_none(), "{name}");
+        }
     }
 }
