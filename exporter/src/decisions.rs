@@ -360,6 +360,108 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_formula_bends() {
+        let kind = |name: &str| if name == "c" { Kind::Constant } else { Kind::Data };
+        let cast = |to: i64| NodeProto::new("Cast", &["x"], &["y"]).with(AttributeProto::int("to", to));
+        assert!(bends(&cast(7), &kind) && !bends(&cast(10), &kind));
+        let scatter = |reduction: &str| {
+            let reduction = AttributeProto {
+                s: Some(reduction.to_owned().into_bytes().into()),
+                ..AttributeProto::int("reduction", 0)
+            };
+            NodeProto::new("ScatterND", &["x", "c", "x"], &["y"]).with(reduction)
+        };
+        assert!(bends(&scatter("max"), &kind) && !bends(&scatter("add"), &kind));
+        for (operator, inputs, expected) in [
+            ("Exp", &["x"][..], true),
+            ("Exp", &["c"], false),
+            ("Shape", &["x"], false),
+            ("Where", &["x", "c", "c"], true),
+            ("Where", &["c", "x", "x"], false),
+            ("Pow", &["x", "c"], false),
+            ("Pow", &["c", "x"], true),
+            ("Gather", &["x", "c"], false),
+            ("Gather", &["c", "x"], true),
+            ("ScatterND", &["x", "c", "x"], false),
+            ("ScatterND", &["x", "x", "x"], true),
+            ("Reshape", &["x", "c"], false),
+            ("Reshape", &["c", "x"], true),
+            // An input that is left out is none.
+            ("Slice", &["x", "c", "c", ""], false),
+            ("Slice", &["c", "c", "x"], true),
+        ] {
+            assert_eq!(
+                bends(&NodeProto::new(operator, inputs, &["y"]), &kind),
+                expected,
+                "{operator} {inputs:?}"
+            );
+        }
+        let sizing = |operator: &str| sizing_inputs(&NodeProto::new(operator, &["a", "b", "c"], &["y"]));
+        assert_eq!(["Tile", "Pad", "Range", "Add"].map(sizing), [1..2, 1..3, 0..3, 0..0]);
+    }
+
+    #[test]
+    fn shapes_are_no_data_and_what_data_reach_is() {
+        let sizes = |other: NodeProto| {
+            let nodes = vec![
+                NodeProto::new("Shape", &["x_in"], &["size"]),
+                NodeProto::new("Add", &["count_in", "size"], &["count_out"]),
+                NodeProto::new("Less", &["count_out", "most"], &["go_out"]),
+                other,
+            ];
+            loop_over(nodes, &["round", "go_in", "count_in", "x_in"], &["go_out", "count_out", "x_out"])
+        };
+        assert!(!decides(&sizes(NodeProto::new("Neg", &["x_in"], &["x_out"]))));
+        // A number of rounds that data say, and an end that they do.
+        let mut rounds = sizes(NodeProto::new("Neg", &["x_in"], &["x_out"]));
+        rounds.input[0] = "x".to_owned();
+        assert!(decides(&rounds));
+        let ended = vec![
+            NodeProto::new("Identity", &["x_in"], &["go_out"]),
+            NodeProto::new("Neg", &["x_in"], &["x_out"]),
+        ];
+        assert!(decides(&loop_over(
+            ended,
+            &["round", "go_in", "count_in", "x_in"],
+            &["go_out", "count_in", "x_out"]
+        )));
+        // One branch of two gives data, which are compared behind them.
+        let either = crate::fused::tests::branches(
+            NodeProto::new("Neg", &["x"], &["then"]),
+            NodeProto::new("Neg", &["most"], &["else"]),
+        );
+        let compared = NodeProto::new("Greater", &["chosen", "most"], &["y"]);
+        assert!(decides(&loop_over(vec![either.clone(), compared], &[], &["go_in", "y"])));
+        let mut by_data = either;
+        by_data.input[0] = "x".to_owned();
+        assert!(decides(&by_data));
+    }
+
+    #[test]
+    fn data_are_followed_into_scans_and_functions() {
+        let greater = |from: &str| NodeProto::new("Greater", &[from, "most"], &["y"]);
+        let mut scan = loop_over(vec![greater("slice")], &["state", "slice"], &["state", "y"]);
+        scan.op_type = Some("Scan".to_owned());
+        scan.input = vec!["start".to_owned(), "x".to_owned()];
+        let scan = scan.with(AttributeProto::int("num_scan_inputs", 1));
+        assert!(decides(&scan));
+        let function = FunctionProto {
+            name: Some("F".to_owned()),
+            domain: Some("own".to_owned()),
+            input: vec!["a".to_owned()],
+            output: vec!["y".to_owned()],
+            node: vec![greater("a")],
+            ..FunctionProto::default()
+        };
+        let functions = Functions::from([(function.key(), &function)]);
+        let call = |input: &str| NodeProto::new("F", &[input], &["y"]).in_domain("own");
+        let kind = |name: &str| if name == "x" { Kind::Data } else { Kind::Constant };
+        assert!(
+            holds(&call("x"), &functions, &kind, chooses) && !holds(&call("c"), &functions, &kind, chooses)
+        );
+    }
+
+    #[test]
     fn loops_in_each_other_end() {
         let mut node = counting(NodeProto::new("Neg", &["x_in"], &["x_out"]));
         for _ in 0..10 {
