@@ -88,7 +88,7 @@ fn import_if(imports: &mut Vec<OperatorSetIdProto>, used: bool) {
 #[cfg(test)]
 mod tests {
     use isqrt_cov_op::OperatorKind;
-    use isqrt_cov_proto::onnx::NodeProto;
+    use isqrt_cov_proto::onnx::{GraphProto, NodeProto, TrainingInfoProto};
 
     use super::*;
     use crate::fused::node_of;
@@ -117,6 +117,9 @@ mod tests {
         let once = model.clone();
         attach(&mut model).unwrap();
         assert_eq!(model, once);
+        model.ir_version = Some(10);
+        attach(&mut model).unwrap();
+        assert_eq!(model.ir_version(), 10);
     }
 
     #[test]
@@ -145,8 +148,17 @@ mod tests {
         // Nothing says of what type a function's input is.
         assert_eq!(model.functions[1], body::function_for(&[layer], None, 17).unwrap());
 
-        model.functions.remove(0);
+        // The library runs what another function calls.
         remove(&mut model);
+        import(&mut model);
+        assert_eq!((model.functions.len(), imported(&model)), (1, 1));
+        model.functions.remove(0);
+        let graph = GraphProto { node: vec![node_of(&layer, "a", "b")], ..GraphProto::default() };
+        model.training_info =
+            vec![TrainingInfoProto { algorithm: Some(graph), ..TrainingInfoProto::default() }];
+        import(&mut model);
+        assert_eq!(imported(&model), 1);
+        model.training_info.clear();
         import(&mut model);
         assert_eq!((model.functions.len(), imported(&model)), (0, 0));
     }

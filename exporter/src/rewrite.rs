@@ -265,22 +265,127 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use isqrt_cov_op::{Layer, OperatorKind};
+    use isqrt_cov_proto::onnx::{FunctionProto, TrainingInfoProto};
 
     use super::*;
 
+    fn named(name: &str) -> ValueInfoProto {
+        ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
+    }
+
+    fn tensor(name: &str) -> TensorProto {
+        TensorProto::from_values(name, &[1], &[1.0_f32])
+    }
+
+    fn found(output: &str, nodes: Vec<usize>) -> Found {
+        Found::example(Layer::new(OperatorKind::IsqrtCov), "x", output, nodes)
+    }
+
     #[test]
     fn what_was_unused_before_stays_and_what_the_region_used_goes() {
-        let tensor = |name: &str| TensorProto::from_values(name, &[1], &[1.0_f32]);
-        let graph = GraphProto {
-            node: vec![NodeProto::new("Mul", &["x", "of_region"], &["y"])],
-            initializer: vec![tensor("of_region"), tensor("of_nobody")],
+        let inside = GraphProto {
+            node: vec![NodeProto::new("Neg", &["read_inside"], &["n"])],
             ..GraphProto::default()
         };
-        let mut model = ModelProto { graph: Some(graph), ..ModelProto::default() };
-        let found = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
-        apply(&mut model, &[found], false).unwrap();
-        let graph = model.graph.unwrap();
-        assert_eq!(graph.initializer, [tensor("of_nobody")]);
-        assert_eq!((graph.node.len(), graph.node[0].op_type()), (1, "IsqrtCov"));
+        let all = ["of_region", "of_nobody", "given", "read_inside", "put_out"];
+        let graph = GraphProto {
+            node: vec![
+                NodeProto::new("Sum", &["x", "of_region", "given", "read_inside", "put_out"], &["sum"]),
+                NodeProto::new("Neg", &["sum"], &["y"]),
+                NodeProto::new("If", &["y"], &["z"]).with(AttributeProto::graph("then_branch", inside)),
+            ],
+            initializer: all.map(tensor).to_vec(),
+            input: vec![named("given")],
+            output: vec![named("put_out")],
+            value_info: ["sum", "y"].map(named).to_vec(),
+            ..GraphProto::default()
+        };
+        let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+        let rewritten = |mut model: ModelProto| {
+            apply(&mut model, &[found("y", vec![0, 1])], false).unwrap();
+            model.graph.unwrap()
+        };
+        let graph = rewritten(model.clone());
+        assert_eq!(graph.initializer, ["of_nobody", "given", "read_inside", "put_out"].map(tensor));
+        let operators: Vec<&str> = graph.node.iter().map(NodeProto::op_type).collect();
+        assert_eq!(operators, ["IsqrtCov", "If"]);
+        // The body depends on the type of what it reads: that is said, once.
+        let described = |graph: &GraphProto| -> Vec<String> {
+            graph.value_info.iter().map(|info| info.name().to_owned()).collect()
+        };
+        assert_eq!(described(&graph), ["y", "x"]);
+        let mut with_input = model;
+        with_input.graph.as_mut().unwrap().input.push(named("x"));
+        assert_eq!(described(&rewritten(with_input)), ["y"]);
+    }
+
+    #[test]
+    fn functions_that_only_the_region_called_go() {
+        let call = |name: &str| NodeProto::new(name, &["x"], &["y"]).in_domain("own");
+        let function = |name: &str, node: Vec<NodeProto>| FunctionProto {
+            name: Some(name.to_owned()),
+            domain: Some("own".to_owned()),
+            node,
+            ..FunctionProto::default()
+        };
+        let neg = || vec![NodeProto::new("Neg", &["a"], &["b"])];
+        let graph = |node: NodeProto| GraphProto { node: vec![node], ..GraphProto::default() };
+        let branch = NodeProto::new("If", &["c"], &["d"])
+            .with(AttributeProto::graph("then_branch", graph(call("Branch"))));
+        let mut main = graph(call("Region"));
+        main.node.extend([branch, call("Outer")]);
+        let mut model = ModelProto {
+            graph: Some(main),
+            training_info: vec![TrainingInfoProto {
+                algorithm: Some(graph(call("Trained"))),
+                ..TrainingInfoProto::default()
+            }],
+            functions: vec![
+                function("Region", ["InRegion", "Branch", "Trained"].map(call).to_vec()),
+                function("InRegion", neg()),
+                function("Outer", vec![call("Inner")]),
+                function("Inner", neg()),
+                function("Branch", neg()),
+                function("Trained", neg()),
+                function("Nobody", neg()),
+            ],
+            ..ModelProto::default()
+        };
+        apply(&mut model, &[found("y", vec![0])], false).unwrap();
+        let left: Vec<&str> = model.functions.iter().map(FunctionProto::name).collect();
+        assert_eq!(left, ["Outer", "Inner", "Branch", "Trained", "Nobody"]);
+        // The operator's domain is known from now on.
+        assert_eq!(model.opset_import.len(), 1);
+    }
+
+    #[test]
+    fn nodes_that_layers_share_go_with_the_last_of_them() {
+        let graph = GraphProto {
+            node: vec![
+                NodeProto::new("Neg", &["x"], &["shared"]),
+                NodeProto::new("Abs", &["shared"], &["y"]),
+                NodeProto::new("Sqrt", &["shared"], &["y/IsqrtCov"]),
+            ],
+            input: vec![named("x")],
+            output: ["y", "y/IsqrtCov"].map(named).to_vec(),
+            ..GraphProto::default()
+        };
+        let left = |findings: &[Found]| {
+            let mut model = ModelProto { graph: Some(graph.clone()), ..ModelProto::default() };
+            apply(&mut model, findings, false).unwrap();
+            model.graph.unwrap()
+        };
+        let first =
+            Found { groups: Some(2), arrangement: Arrangement::Reshaped(vec![6]), ..found("y", vec![1]) };
+        let one = left(std::slice::from_ref(&first));
+        let node = |operator: &str| one.node.iter().find(|node| node.op_type() == operator);
+        assert!(node("Neg").is_some(), "something else needs it");
+        // No name is given twice, and a sample of groups is several.
+        assert_eq!(node("IsqrtCov").unwrap().name(), "y/IsqrtCov_2");
+        let shape = one.initializer.iter().find(|tensor| tensor.name().ends_with("/shape")).unwrap();
+        assert_eq!(isqrt_cov_proto::TensorData::inline(shape).unwrap().to_i64().unwrap(), [-1, 6]);
+        let both = left(&[first, found("y/IsqrtCov", vec![2])]);
+        assert!(!both.node.iter().any(|node| node.op_type() == "Neg"));
+        assert_eq!(both.node.iter().filter(|node| node.op_type() == "IsqrtCov").count(), 2);
     }
 }
