@@ -51,14 +51,24 @@ mod tests {
                 NodeProto::new("Reshape", &["b", "x"], &["c"]),
                 NodeProto::new("Expand", &["c", "traced"], &["d"]),
                 NodeProto::new("Add", &["d", "other"], &["e"]),
+                NodeProto::new("Reshape", &["e", "long"], &["f"]),
+                NodeProto::new("Expand", &["f", "wide"], &["g"]),
+                NodeProto::new("ConstantOfShape", &["made"], &["h"]),
+                NodeProto::new("Tile", &["h", "times"], &["i"]),
+                NodeProto::new("Reshape", &["i", "fourth"], &["j"]),
             ],
             initializer: vec![
                 shape("traced", &[4, 32, 144]),
                 shape("open", &[-1, 32, 144]),
                 shape("other", &[7]),
+                shape("long", &[11; 17]),
+                shape("wide", &[1025, 8]),
+                shape("made", &[3, 5]),
+                shape("times", &[6, 1]),
+                shape("fourth", &[9, 1]),
             ],
             ..GraphProto::default()
         };
-        assert_eq!(held_batches(&graph), [4]);
+        assert_eq!(held_batches(&graph), [4, 3, 6]);
     }
 }

@@ -435,3 +435,75 @@ impl Proof {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::ElementType;
+
+    fn tensor(values: &[f64]) -> Tensor {
+        Tensor::from_f64(ElementType::F32, &[values.len()], values)
+    }
+
+    /// What comes of runs in which the two models give these of one output.
+    fn concluded(runs: &[(&[f64], &[f64])]) -> Proof {
+        let outputs = vec![("y".to_owned(), Difference::new())];
+        let mut proof = Proof { runs: 0, complete: false, ..Proof::example(outputs) };
+        for (expected, found) in runs {
+            proof.add(&[tensor(expected)], &[&tensor(found)], "a run").unwrap();
+        }
+        proof.conclude();
+        proof
+    }
+
+    #[test]
+    fn numbers_decide_where_there_are_any() {
+        let failure = |runs: &[(&[f64], &[f64])]| concluded(runs).failure.unwrap_or_default();
+        let nan = f64::NAN;
+        assert_eq!(failure(&[(&[1.0], &[1.0]), (&[2.0], &[2.0])]), "");
+        assert!(failure(&[(&[1.0], &[1.0]), (&[2.0], &[2.1])]).contains("output `y` differs by"));
+        assert!(failure(&[(&[nan], &[nan])]).contains("the runs prove nothing"));
+        assert_eq!(failure(&[(&[nan, 1.0], &[nan, 1.0])]), "");
+        let is_told = |runs: &[(&[f64], &[f64])]| {
+            concluded(runs).notes.iter().any(|note| note.contains("same on every input"))
+        };
+        assert!(is_told(&[(&[1.0], &[1.0]), (&[1.0], &[1.0])]));
+        assert!(!is_told(&[(&[1.0], &[1.0]), (&[2.0], &[2.0])]));
+    }
+
+    #[test]
+    fn what_failed_before_is_what_is_said() {
+        let outputs = vec![("y".to_owned(), Difference::new())];
+        let failure = Some("it broke".to_owned());
+        let mut proof = Proof { failure, by_node: true, complete: false, ..Proof::example(outputs) };
+        proof.conclude();
+        proof.judge();
+        assert_eq!(proof.failure.as_deref(), Some("it broke"));
+        assert!(proof.notes[0].contains("ran node by node"));
+    }
+
+    #[test]
+    fn outputs_of_other_shapes_or_types_are_no_numbers_apart() {
+        let mut proof = Proof::example(vec![("y".to_owned(), Difference::new())]);
+        let other = Tensor::from_f64(ElementType::F64, &[1], &[1.0]);
+        for (found, said) in [(tensor(&[1.0, 1.0]), "float [2]"), (other, "double [1]")] {
+            let refused = proof.add(&[tensor(&[1.0])], &[&found], "a run").unwrap_err();
+            assert!(refused.contains(&format!("is float [1] in the reference and {said}")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_body_fails_with_its_numbers_or_without_running() {
+        let joined = |body: &Proof| {
+            let mut proof = concluded(&[(&[1.0], &[1.0])]);
+            proof.join_body(body);
+            (proof.failure.unwrap_or_default(), proof.body_error.is_some())
+        };
+        assert_eq!(joined(&concluded(&[(&[1.0], &[1.0])])), (String::new(), true));
+        let (failure, measured) = joined(&concluded(&[(&[1.0], &[2.0])]));
+        assert!(failure.starts_with("with the function body, output `y` differs") && measured);
+        let failure = Some("it broke".to_owned());
+        let (failure, measured) = joined(&Proof { failure, ..concluded(&[]) });
+        assert!(failure.starts_with("the function body does not run here: it broke") && !measured);
+    }
+}

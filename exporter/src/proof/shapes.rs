@@ -335,6 +335,55 @@ mod tests {
     }
 
     #[test]
+    fn data_settle_every_axis_but_the_first() {
+        let open = [Dim::Named("n".into()), Dim::Unknown, Dim::Named("h".into())];
+        let agreed = |model: &Signature| {
+            let alignment = Alignment::of(model, model).unwrap();
+            Shapes::agreed(model, model, &alignment, Some(&[vec![5, 7, 9]])).unwrap().unwrap()
+        };
+        assert_eq!(agreed(&signature(&open)).sized(2, (1, 1)), [[2, 7, 9]]);
+        let mut unranked = signature(&open);
+        unranked.inputs[0].dims = None;
+        assert_eq!(agreed(&unranked).sized(2, (1, 1)), [[2, 7, 9]]);
+        let other = signature(&open[..2]);
+        assert!(self::agreed(&signature(&open), &other).unwrap_err().contains("rank 3 in one model and 2"));
+    }
+
+    #[test]
+    fn inputs_are_bounded_together_at_the_greatest_sizes() {
+        let f32 = ElementType::F32;
+        let fits = |dims: &[&[Dim]]| {
+            let inputs = dims.iter().enumerate().map(|(index, dims)| port(&index.to_string(), f32, dims));
+            let model = Signature { inputs: inputs.collect(), outputs: vec![] };
+            let alignment = Alignment::of(&model, &model).unwrap();
+            Shapes::agreed(&model, &model, &alignment, None).is_ok()
+        };
+        let half = [Dim::Fixed(MOST_ELEMENTS / 2)];
+        assert!(fits(&[&half, &half]) && !fits(&[&half, &half, &[Dim::Fixed(1)]]));
+        // Batches of up to 5, and extents of up to 64 and 96.
+        assert!(!fits(&[&[Dim::Unknown, Dim::Fixed(MOST_ELEMENTS / 4)]]));
+        let features = |channels| [Dim::Fixed(1), Dim::Fixed(channels), Dim::Unknown, Dim::Unknown];
+        assert!(fits(&[&features(1 << 14)]) && !fits(&[&features(1 << 15)]));
+    }
+
+    #[test]
+    fn the_batch_is_apart_from_other_open_axes() {
+        let agreed = |dims: &[Dim]| agreed(&signature(dims), &signature(dims)).unwrap();
+        let (batch, height, width) = (Dim::Named("n".into()), Dim::Named("h".into()), Dim::Unknown);
+        let both = agreed(&[batch.clone(), height.clone()]);
+        assert_eq!(both.with_batch(4).sized(1, (6, 6)), [[4, 6]]);
+        assert!(!agreed(&[batch.clone(), Dim::Fixed(3)]).open_extent());
+        for (channels, axes, is_image) in [(3, 4, true), (4, 4, true), (5, 4, false), (3, 3, false)] {
+            let dims = [batch.clone(), Dim::Fixed(channels), height.clone(), width.clone()];
+            assert_eq!(agreed(&dims[..axes]).looks_like_images(), is_image, "{channels} {axes}");
+        }
+        // What is of a given size beside an image says nothing.
+        let mut beside = signature(&[batch, Dim::Fixed(3), height, width]);
+        beside.inputs.push(port("z", ElementType::F32, &[Dim::Fixed(1), Dim::Fixed(64)]));
+        assert!(super::tests::agreed(&beside, &beside).unwrap().looks_like_images());
+    }
+
+    #[test]
     fn names_match_before_positions() {
         let f32 = ElementType::F32;
         let one = Signature { inputs: vec![port("a", f32, &[]), port("b", f32, &[])], outputs: vec![] };
@@ -360,5 +409,14 @@ mod tests {
         let sized = shapes.sized(1, (1, 1));
         assert_eq!(shapes.random(&sized, 1), shapes.random(&sized, 1));
         assert_ne!(shapes.random(&sized, 1), shapes.random(&sized, 2));
+        let mut two = signature(&[Dim::Fixed(9), Dim::Fixed(9)]);
+        two.inputs[0].element = Some(ElementType::I64);
+        two.inputs.push(port("z", ElementType::U8, &[Dim::Fixed(9), Dim::Fixed(9)]));
+        two.inputs.push(port("same", ElementType::U8, &[Dim::Fixed(9), Dim::Fixed(9)]));
+        let shapes = agreed(&two, &two).unwrap();
+        let random = shapes.random(&shapes.sized(1, (1, 1)), 1);
+        let greatest = |at: usize| random[at].to_f64().into_iter().fold(0.0, f64::max);
+        assert!(greatest(0) <= 3.0 && greatest(1) > 128.0, "an index, and a byte");
+        assert_ne!(random[1], random[2]);
     }
 }
