@@ -434,7 +434,7 @@ fn text(path: &Path) -> Result<&str, Error> {
 mod tests {
     use super::*;
     use crate::onnx::tensor_proto::DataType;
-    use crate::onnx::{AttributeProto, GraphProto, NodeProto, OperatorSetIdProto};
+    use crate::onnx::{AttributeProto, GraphProto, NodeProto};
 
     fn large() -> Model {
         let typed = TensorProto {
