@@ -359,6 +359,10 @@ impl<'a> DataFile<'a> {
         let write_error = |source| Error::Write { path: self.path.clone(), source };
         let offset = self.end.next_multiple_of(PAGE);
         let padding = (offset - self.end) as usize;
+        if self.writer.is_none() {
+            // A name that no file can have is told before the data is written, not after.
+            is_free(&self.path)?;
+        }
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => self.writer.insert(BufWriter::new(Draft::new(&self.path).map_err(write_error)?)),
@@ -396,10 +400,8 @@ impl<'a> DataFile<'a> {
         let mut number = 1;
         loop {
             data.rename(&data_name(self.model, number));
-            let found = data.destination().symlink_metadata();
-            let free = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             let is_read = || data.destination().canonicalize().is_ok_and(|path| read.contains(&path));
-            if free || (!is_read() && holds_the_same(&data)) {
+            if is_free(data.destination())? || (!is_read() && holds_the_same(&data)) {
                 break;
             }
             number += 1;
@@ -416,6 +418,20 @@ impl<'a> DataFile<'a> {
             })?;
         }
         Ok(Some(data))
+    }
+}
+
+/// Whether no file has the name `path`. Where that cannot be told, no longer name would do either.
+fn is_free(path: &Path) -> Result<bool, Error> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    match path.symlink_metadata() {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+            let advice = "the name is too long; the model, beside which its data goes, needs a shorter one";
+            Err(failed(io::Error::new(error.kind(), advice)))
+        }
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -500,6 +516,22 @@ mod tests {
         let error = large().stage_within(&folder.path().join("m.onnx"), 100).unwrap_err();
         assert!(matches!(error, Error::TooLarge { limit: 100, .. }), "{error}");
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    /// A model may have the longest name that there is, and its data then has none.
+    #[test]
+    fn a_name_that_leaves_none_for_the_data_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        for length in [251, 255] {
+            let error = large().stage_within(&folder.path().join("m".repeat(length)), 2000).unwrap_err();
+            assert!(error.to_string().contains("m.data: cannot be written: the name is too long"), "{error}");
+        }
+        // Here a second name is too long, where the first is taken.
+        let path = folder.path().join("m".repeat(249));
+        std::fs::write(path.with_file_name("m".repeat(249) + ".data"), "other data").unwrap();
+        let error = large().stage_within(&path, 2000).unwrap_err();
+        assert!(error.to_string().contains("m.2.data: cannot be written: the name is too long"), "{error}");
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
     }
 
     #[test]
