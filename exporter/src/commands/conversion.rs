@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::Trained;
-use super::{layers, output, repair};
+use super::{layers, output, path_json, repair};
 use crate::cli::{Answer, Refusal};
 use crate::proof::{Accuracy, Latency, Proof};
 use crate::recognize::{Findings, Found};
@@ -99,11 +99,11 @@ impl Conversion {
         let (converted, proof) = (self.converted.as_ref(), self.converted.as_ref().map(|done| &done.proof));
         let mut fields = Map::new();
         let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-        field("input", json!(input));
-        field("output", json!(left.model));
-        field("output_data", json!(left.data));
+        field("input", path_json(input));
+        field("output", json!(left.model.map(path_json)));
+        field("output_data", json!(left.data.map(path_json)));
         field("dry_run", left.is_dry.into());
-        field("report", json!(left.report));
+        field("report", json!(left.report.map(path_json)));
         field("layers", (0..findings.layers.len()).map(|index| self.layer_json(index)).collect());
         field("skipped", self.skipped.iter().map(layers::layer_json).collect());
         if let Some(trained) = &self.trained {

@@ -11,6 +11,7 @@ use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use serde_json::{Map, Value, json};
 
+use super::path_json;
 use crate::body;
 use crate::cli::{Answer, Refusal};
 use crate::recognize::probe::Generator;
@@ -71,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let named = arguments.onnxruntime.is_some() || std::env::var_os(ort::RUNTIME_VARIABLE).is_some();
     let library = ort::find_runtime(arguments.onnxruntime.as_deref());
     let mut note = None;
-    fields.insert("op_library".to_owned(), json!(operators));
+    fields.insert("op_library".to_owned(), json!(operators.as_deref().map(path_json)));
     match library {
         Ok(library) => check_ort(&node, &library, operators.as_deref(), &mut checks, &mut fields),
         Err(error) if named || arguments.op_library.is_some() => {
@@ -155,7 +156,7 @@ fn check_ort(
     let found = format!("{} at {}", plain.version(), plain.library().display());
     fields.insert(
         "onnxruntime".to_owned(),
-        json!({ "version": plain.version(), "path": plain.library(), "build": ::ort::info() }),
+        json!({ "version": plain.version(), "path": path_json(plain.library()), "build": ::ort::info() }),
     );
     checks.push(Check { name: "ONNX Runtime", outcome: Ok(found) });
     checks.push(Check { name: "function body", outcome: node.in_ort(&plain, None).map(|ran| ran.text()) });

@@ -9,7 +9,7 @@ use isqrt_cov_proto::Model;
 use serde_json::{Map, json};
 
 use super::output::{self, Written};
-use super::{ProofOptions, checkpoint, layers};
+use super::{ProofOptions, checkpoint, layers, path_json};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let nodes_before = layers::node_count(&original);
     let fused = layers::fused(&original);
     let mut fields = Map::new();
-    fields.insert("input".to_owned(), json!(arguments.input));
+    fields.insert("input".to_owned(), path_json(&arguments.input));
     fields.insert("operators".to_owned(), layers::fused_json(&fused));
     fields.insert("nodes_before".to_owned(), nodes_before.into());
     if fused.is_empty() {
@@ -70,8 +70,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     fields.extend(known.filter_map(|(name, value)| Some((name.to_owned(), value?))));
     if proof.failure.is_none() {
         table.row(["written".to_owned(), output::written(&arguments.output, written.data())]);
-        fields.insert("output".to_owned(), json!(arguments.output));
-        fields.insert("output_data".to_owned(), json!(written.data()));
+        fields.insert("output".to_owned(), path_json(&arguments.output));
+        fields.insert("output_data".to_owned(), json!(written.data().map(path_json)));
     }
     let is_proven = proof.failure.is_none();
     let refusal = proof.failure.map(|failure| Refusal {

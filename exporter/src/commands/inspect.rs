@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Value, json};
 
-use super::{checkpoint, facts, layers};
+use super::{checkpoint, facts, layers, path_json};
 use crate::cli::{Answer, RuntimeOptions};
 use crate::data::{Data, Samples};
 use crate::functions::{Fault, faults};
@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
 
     let fields = json!({
-        "model": arguments.input.display().to_string(),
+        "model": path_json(&arguments.input),
         "ir_version": proto.ir_version(),
         "opsets": facts::opsets(proto).map(|(domain, version)| (domain.to_owned(), version.into()))
             .collect::<serde_json::Map<String, Value>>(),

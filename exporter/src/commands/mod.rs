@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueHint};
+use serde_json::Value;
 
 use crate::data::{Data, Samples};
 use crate::proof::Plan;
@@ -65,6 +66,11 @@ impl ProofOptions {
     pub fn read_with<'a>(&'a self, input: &'a Path) -> impl Iterator<Item = &'a Path> {
         std::iter::once(input).chain(self.inputs.as_deref())
     }
+}
+
+/// A path as JSON, which holds Unicode only: what is none in it stands as U+FFFD.
+pub fn path_json(path: &Path) -> Value {
+    path.to_string_lossy().into()
 }
 
 /// A tolerance: a number above 0 and below 1, where nothing would be left to prove.

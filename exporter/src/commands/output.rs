@@ -7,9 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 use isqrt_cov_proto::{Draft, Model, Staged, folder_of};
-use serde_json::json;
 
-use super::checkpoint;
+use super::{checkpoint, path_json};
 use crate::cli::Answer;
 
 /// Checks, before any long work, that a model may be written to `output`, which the user named with -o.
@@ -156,7 +155,7 @@ impl Written {
             let said = "note: data of the model that was replaced is left, since other models may need it";
             answer.text.extend([said, ": ", &path.display().to_string(), "\n"]);
         }
-        answer.fields.insert("data_left".to_owned(), json!(left));
+        answer.fields.insert("data_left".to_owned(), left.iter().map(|path| path_json(path)).collect());
     }
 
     /// Moves the model to its destination.

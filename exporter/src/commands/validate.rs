@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{ProofOptions, checkpoint, expected, layers};
+use super::{ProofOptions, checkpoint, expected, layers, path_json};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::functions::faults;
 use crate::progress::Progress;
@@ -71,8 +71,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     table.row(["candidate".to_owned(), arguments.candidate.display().to_string()]);
     proof.describe(&mut table, ["reference", "candidate"]);
     let mut fields = Map::new();
-    fields.insert("reference".to_owned(), json!(arguments.reference));
-    fields.insert("candidate".to_owned(), json!(arguments.candidate));
+    fields.insert("reference".to_owned(), path_json(&arguments.reference));
+    fields.insert("candidate".to_owned(), path_json(&arguments.candidate));
     fields.insert("proof".to_owned(), proof.to_json());
     let samples = proof.samples_json().into_iter();
     fields.extend(samples.filter_map(|(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?))));

@@ -544,6 +544,33 @@ fn outputs_that_are_no_ordinary_files() {
     }
 }
 
+/// A path is bytes, and an answer is Unicode.
+#[cfg(target_os = "linux")]
+#[test]
+fn paths_need_not_be_unicode() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &[u8]| folder.path().join(std::ffi::OsStr::from_bytes(name));
+    let (input, output, plain) = (place(b"n\xff.onnx"), place(b"o\xff.onnx"), place(b"p\xff.onnx"));
+    let report = place(b"r\xff.json");
+    fs::copy(graph(SMALL), &input).unwrap();
+    for line in [
+        &arguments!["convert", input, "-o", output, "--report", report, "--seeds", "1"][..],
+        &arguments!["inspect", output],
+        &arguments!["validate", input, output, "--seeds", "1"],
+        &arguments!["expand", output, "-o", plain, "--seeds", "1"],
+        &arguments!["bench", input, output, "--rounds", "1"],
+        &arguments!["doctor", "--op-library", input],
+    ] {
+        let ran = isqrt_cov(&[line, &["--json".into()]].concat());
+        // No library has such a name here.
+        assert!(status(&ran) == 0 || line[0] == "doctor", "{ran:?}");
+        assert!(object(&ran).to_string().contains("\u{fffd}."), "{ran:?}");
+    }
+    assert!(fs::read_to_string(report).unwrap().contains("r\u{fffd}.json"));
+}
+
 /// Nobody writes to a filesystem that is only read, whoever they are.
 #[test]
 fn a_disk_that_is_only_read_stays_as_it_is() {

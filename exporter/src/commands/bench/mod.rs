@@ -9,7 +9,7 @@ use clap::{Args, ValueHint};
 use serde_json::{Value, json};
 
 use self::feed::{Feed, Feeds, Loaded, feeds};
-use super::{checkpoint, layers};
+use super::{checkpoint, layers, path_json};
 use crate::cli::{Answer, RuntimeKind, RuntimeOptions};
 use crate::data::Data;
 use crate::latency::{Timed, in_turns};
@@ -136,7 +136,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             format!("{ratio:.2}×"),
         ]);
         models.push(json!({
-            "model": path,
+            "model": path_json(path),
             "inputs": inputs,
             "batch": batch,
             "operators": count,

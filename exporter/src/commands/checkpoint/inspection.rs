@@ -13,7 +13,7 @@ use super::Read;
 use super::decision::{Decision, by_weights};
 use super::description::{Trained, facts_json, said};
 use crate::cli::Answer;
-use crate::commands::layers;
+use crate::commands::{layers, path_json};
 use crate::table::Table;
 
 /// Shows what is in the checkpoint `path`.
@@ -31,7 +31,7 @@ pub fn inspect(path: &Path) -> Result<Answer> {
     let mut table = Table::pairs();
     table.row(["file".to_owned(), path.display().to_string()]);
     let mut fields = Map::new();
-    fields.insert("model".to_owned(), json!(path.display().to_string()));
+    fields.insert("model".to_owned(), path_json(path));
     if let Ok(candidate) = &fitting {
         let built = candidate.rebuilt(&read.weights, &settings, true);
         let trained = Trained::new(&read, candidate, &built, Decision { scores, ..Decision::default() });
