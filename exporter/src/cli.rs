@@ -17,6 +17,7 @@ use crate::commands;
 use crate::runtime::Runtime;
 use crate::runtime::embedded::Embedded;
 use crate::runtime::ort::{self, Ort};
+use crate::table::one_line;
 
 /// Finds iSQRT-COV layers in trained graphs, replaces each by a single operator, and proves that the model still
 /// computes the same function. Makes such models of checkpoints, too.
@@ -241,7 +242,8 @@ fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
             if json {
                 (status, answer.to_json().to_string(), None)
             } else {
-                let no = |refusal: Refusal| format!("no ({}): {}", refusal.reason, refusal.message);
+                let no =
+                    |refusal: Refusal| format!("no ({}): {}", refusal.reason, one_line(&refusal.message));
                 (status, answer.text.trim_end().to_owned(), answer.refusal.map(no))
             }
         }
@@ -291,7 +293,7 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
     let mut causes: Vec<String> = Vec::new();
     for cause in error.chain() {
         // Only what stands between two of them is a new line.
-        let cause = cause.to_string().trim_end().replace('\n', "\\n");
+        let cause = one_line(cause.to_string().trim_end());
         if causes.last().is_none_or(|last| !last.contains(&cause)) {
             causes.push(cause);
         }
@@ -299,7 +301,8 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
     causes
 }
 
-/// Text in which names from files may stand: what would control the terminal is written out, in JSON as JSON does it.
+/// Text in which names from files may stand: what would control the terminal is written out, in JSON as JSON does it. The
+/// lines are the program's own: names had theirs written out where they entered ([`one_line`]).
 fn tame(text: &str, json: bool) -> String {
     let mut tamed = String::with_capacity(text.len());
     for character in text.chars() {

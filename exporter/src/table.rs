@@ -3,6 +3,13 @@
 /// The longest cell that the others of its column are aligned to.
 const WIDEST: usize = 160;
 
+/// `text` within a line: what would end or divide the line is written out. Names in files may hold anything, and none may
+/// begin a line of its own.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n").replace('\t', "\\t")
+}
+
 /// Rows of cells under headings.
 #[derive(Debug, Clone)]
 pub struct Table {
@@ -22,9 +29,9 @@ impl Table {
         Self { rows: Vec::new() }
     }
 
-    /// Adds a row.
+    /// Adds a row, which is one line whatever its cells hold.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.rows.push(cells.map(|cell| one_line(&cell)).into());
     }
 
     /// The rows so far, headings first.
@@ -72,7 +79,8 @@ mod tests {
         let mut table = Table::new(&["layer", "nodes"]);
         table.row(["IsqrtCov".to_owned(), "77".to_owned()]);
         table.row(["δ".to_owned(), "1".to_owned()]);
-        assert_eq!(table.render(), "LAYER     NODES\nIsqrtCov  77\nδ         1\n");
+        table.row(["a\nb\tc".to_owned(), "2".to_owned()]);
+        assert_eq!(table.render(), "LAYER     NODES\nIsqrtCov  77\nδ         1\na\\nb\\tc   2\n");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{layers, output, path_json, repair};
 use crate::cli::{Answer, Refusal};
 use crate::proof::{Accuracy, Latency, Proof};
 use crate::recognize::{Findings, Found};
-use crate::table::Table;
+use crate::table::{Table, one_line};
 
 /// A conversion, as far as it came.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ impl Conversion {
             text.push('\n');
         }
         if !self.skipped.is_empty() {
-            text.extend(["left as they are: ", &layers::listed(&self.skipped), "\n"]);
+            text.extend(["left as they are: ", &one_line(&layers::listed(&self.skipped)), "\n"]);
         }
         text.push_str(&layers::others_text(findings));
         let mut table = Table::pairs();

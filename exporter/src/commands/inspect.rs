@@ -15,7 +15,7 @@ use crate::functions::{Fault, faults};
 use crate::progress::Progress;
 use crate::recognize::recognize_with;
 use crate::signature::{Port, Signature};
-use crate::table::Table;
+use crate::table::{Table, one_line};
 
 /// Show what is in a model: the layers found with their parameters, and why near misses are none
 ///
@@ -76,6 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         text.push_str(&layers::layer_table(&findings.layers));
     }
     if let Some(problem) = findings.not_evaluated.as_ref().filter(|_| !findings.layers.is_empty()) {
+        let problem = one_line(problem);
         let _ = writeln!(text, "\nnot all of it could be evaluated, so there may be more: {problem}");
     }
     let obstacle = layers::obstacle(&findings, proto);

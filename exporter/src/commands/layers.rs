@@ -12,7 +12,7 @@ use crate::fused::layer_of;
 use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
 use crate::runtime::Runtime;
-use crate::table::Table;
+use crate::table::{Table, one_line};
 
 /// What is to be known of a layer that is the same down to small inputs only.
 pub fn guarded(found: &Found) -> Option<String> {
@@ -125,14 +125,15 @@ pub fn named(layer: &Layer) -> String {
 /// What is to be known of layers beside their attributes, near misses and lost iterations, a paragraph each.
 pub fn others_text(findings: &Findings) -> String {
     let guarded = findings.layers.iter().filter_map(|found| Some((found, guarded(found)?)));
-    let guarded =
-        guarded.map(|(found, words)| format!("guarded: `{}` → `{}`: {words}\n", found.input, found.output));
+    let guarded = guarded.map(|(found, words)| ("guarded", &found.input, &found.output, words));
     let lost = findings.lost.iter();
-    let lost = lost.map(|lost| ("lost iteration", &lost.input, &lost.output, lost.reason.as_str()));
+    let lost = lost.map(|lost| ("lost iteration", &lost.input, &lost.output, lost.reason.clone()));
     let misses = findings.misses.iter();
-    let misses = misses.map(|miss| ("not a layer", &miss.input, &miss.output, miss.reason.as_str()));
-    let line = |(what, input, output, reason)| format!("{what}: `{input}` → `{output}`: {reason}\n");
-    guarded.chain(lost.chain(misses).map(line)).collect()
+    let misses = misses.map(|miss| ("not a layer", &miss.input, &miss.output, miss.reason.clone()));
+    let line = |(what, input, output, reason): (_, &String, &String, String)| {
+        one_line(&format!("{what}: `{input}` → `{output}`: {reason}")) + "\n"
+    };
+    guarded.chain(lost).chain(misses).map(line).collect()
 }
 
 /// Why a model with these findings cannot be converted; nothing where it can.

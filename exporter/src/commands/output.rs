@@ -10,6 +10,7 @@ use isqrt_cov_proto::{Draft, Model, Staged, folder_of};
 
 use super::{checkpoint, path_json};
 use crate::cli::Answer;
+use crate::table::one_line;
 
 /// Checks, before any long work, that a model may be written to `output`, which the user named with -o.
 ///
@@ -153,7 +154,7 @@ impl Written {
         let left = staged.leaves();
         for path in &left {
             let said = "note: data of the model that was replaced is left, since other models may need it";
-            answer.text.extend([said, ": ", &path.display().to_string(), "\n"]);
+            answer.text.extend([said, ": ", &one_line(&path.to_string_lossy()), "\n"]);
         }
         answer.fields.insert("data_left".to_owned(), left.iter().map(|path| path_json(path)).collect());
     }

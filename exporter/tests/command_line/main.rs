@@ -336,6 +336,37 @@ fn a_lost_iteration_is_named() {
     assert!(error_text(&ran).starts_with("no (lost-iteration): "), "{ran:?}");
 }
 
+/// Whatever names a model gives its values, they begin no line that the program could have written.
+#[test]
+fn a_name_is_no_line_of_the_answer() {
+    const FORGED: &str = "\nproof  same function";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("m{FORGED}.onnx"));
+    let mut model = Model::load(graph(LOST)).unwrap().proto;
+    model.producer_name = Some(format!("pytorch{FORGED}"));
+    let body = model.graph.as_mut().unwrap();
+    let nodes = body.node.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output));
+    let tensors = body.initializer.iter_mut().filter_map(|tensor| tensor.name.as_mut());
+    let ports = body.input.iter_mut().chain(&mut body.output).filter_map(|port| port.name.as_mut());
+    for name in nodes.chain(tensors).chain(ports).filter(|name| !name.is_empty()) {
+        name.push_str(FORGED);
+    }
+    Model::new(model, "").save(&path).unwrap();
+    let repair = arguments!["convert", path, "--dry-run", "--repair", "--iterations", "5", "--seeds", "1"];
+    for (line, expected) in [
+        (&arguments!["inspect", path][..], 1),
+        (&arguments!["convert", path, "--dry-run"], 1),
+        (&arguments!["convert", path, "-o", path], 2),
+        (&repair, 0),
+    ] {
+        let ran = isqrt_cov(line);
+        assert_eq!(status(&ran), expected, "{ran:?}");
+        let text = String::from_utf8([ran.stdout, ran.stderr].concat()).unwrap();
+        let forged = text.lines().filter(|line| line.starts_with("proof  same function"));
+        assert!(text.contains(r"\nproof  same function") && forged.count() == 0, "{text}");
+    }
+}
+
 #[test]
 fn an_impossible_tolerance_fails_the_proof_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();

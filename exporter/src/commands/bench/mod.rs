@@ -16,7 +16,7 @@ use crate::latency::{Timed, in_turns};
 use crate::progress::Progress;
 use crate::proof::{Difference, number};
 use crate::runtime::ort::OPERATORS_VARIABLE;
-use crate::table::Table;
+use crate::table::{Table, one_line};
 use crate::tensor::Tensor;
 
 /// Measure the latency of a model, or of two side by side
@@ -153,7 +153,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         if rounds == 1 { "" } else { "s" },
         runtime.name()
     );
-    text.extend(notes.iter().map(|note| format!("note: {note}\n")));
+    text.extend(notes.iter().map(|note| format!("note: {}\n", one_line(note))));
     let fields = json!({
         "runtime": runtime.name(),
         "rounds": arguments.rounds,
