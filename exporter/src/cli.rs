@@ -155,6 +155,12 @@ impl RuntimeOptions {
         self.kind() == RuntimeKind::Tract || ort::find_operators(self.op_library.as_deref()).is_some()
     }
 
+    /// The libraries that these options and the environment name, whichever runtime is meant: no output may replace one.
+    pub fn libraries(&self) -> Vec<PathBuf> {
+        let runtime = ort::find_runtime(self.onnxruntime.as_deref()).ok();
+        runtime.into_iter().chain(ort::find_operators(self.op_library.as_deref())).collect()
+    }
+
     /// Loads the runtime.
     pub fn open(&self) -> Result<Box<dyn Runtime>> {
         self.open_with(None)

@@ -216,11 +216,12 @@ pub(super) fn not_proven(proof: &Proof) -> Option<Refusal> {
 
 impl Arguments {
     /// Checks, before any long work, that what is to be written may be: it is none of the files that are read, which are
-    /// those named and the checkpoint's `shards`.
+    /// those named, the checkpoint's `shards` and the libraries.
     pub(super) fn check(&self, shards: &[PathBuf]) -> Result<Option<&PathBuf>> {
         let destination = self.output.as_ref().filter(|_| !self.dry_run);
         let named = || self.proof.read_with(&self.input).chain(self.told.expected.as_deref());
-        let read = || named().chain(shards.iter().map(PathBuf::as_path));
+        let libraries = self.runtime.libraries();
+        let read = || named().chain(shards.iter().chain(&libraries).map(PathBuf::as_path));
         if let Some(destination) = destination {
             output::check_model(read(), destination)?;
         }

@@ -38,7 +38,9 @@ pub struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     checkpoint::refuse(&arguments.input)?;
-    output::check_model(arguments.proof.read_with(&arguments.input), &arguments.output)?;
+    let libraries = arguments.runtime.libraries();
+    let read = arguments.proof.read_with(&arguments.input).chain(libraries.iter().map(PathBuf::as_path));
+    output::check_model(read, &arguments.output)?;
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
     let original = Arc::new(model.inlined()?);

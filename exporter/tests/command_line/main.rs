@@ -493,6 +493,29 @@ fn the_input_is_never_written_over() {
     std::fs::write(&data, b"the user's own").unwrap();
     let ran = isqrt_cov(&arguments!["convert", input, "-o", data, "--inputs", data]);
     assert!(status(&ran) == 2 && error_text(&ran).contains("is also read, as"), "{ran:?}");
+    // Nor is a library, whether an option names it or the environment.
+    let named = |command: &str, option: &str, variable: &str| {
+        let mut ran = Command::new(env!("CARGO_BIN_EXE_isqrt-cov"));
+        ran.args([command.as_ref(), input.as_os_str(), "-o".as_ref(), data.as_os_str()]);
+        ran.env_remove("ORT_DYLIB_PATH").env_remove("ISQRT_COV_OP_LIBRARY");
+        if option.is_empty() {
+            ran.env(variable, &data)
+        } else {
+            ran.arg(option).arg(&data)
+        };
+        ran.output().unwrap()
+    };
+    for command in ["convert", "expand"] {
+        for (option, variable) in [
+            ("--onnxruntime", ""),
+            ("--op-library", ""),
+            ("", "ORT_DYLIB_PATH"),
+            ("", "ISQRT_COV_OP_LIBRARY"),
+        ] {
+            let ran = named(command, option, variable);
+            assert!(status(&ran) == 2 && error_text(&ran).contains("is also read, as"), "{ran:?}");
+        }
+    }
     assert_eq!(std::fs::read(&data).unwrap(), b"the user's own");
     assert_eq!(std::fs::read(&input).unwrap(), std::fs::read(graph(FUSE)).unwrap());
     assert_eq!(files(&folder), ["data.npz", "linked.onnx", "model.onnx"]);
