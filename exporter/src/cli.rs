@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, anyhow, bail};
-use clap::error::ErrorKind;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use isqrt_cov_proto::Printable;
 use serde_json::{Map, Value, json};
@@ -198,7 +199,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
             let outcome = guarded(|| answer(&cli.command));
             deliver(outcome, cli.json)
         }
-        Err(error) => reject(&error, arguments.iter().any(|argument| argument == "--json")),
+        Err(mut error) => {
+            suggest_output(&mut error, &arguments);
+            reject(&error, arguments.iter().any(|argument| argument == "--json"))
+        }
     }
 }
 
@@ -277,6 +281,20 @@ fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
 fn lost(path: &Path, json: bool) -> i32 {
     let error = anyhow!("{}: became shorter while it was read, or its disk failed", path.display());
     deliver(Err(error), json) as i32
+}
+
+/// Says of a second path given to a command that writes a model how its output is named.
+fn suggest_output(error: &mut clap::Error, arguments: &[OsString]) {
+    let named = |argument: &&OsString| !argument.to_string_lossy().starts_with('-');
+    let command = arguments.iter().skip(1).find(named);
+    if command.is_some_and(|command| command == "convert" || command == "expand")
+        && error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(path)) = error.get(ContextKind::InvalidArg)
+        && !path.starts_with('-')
+    {
+        let tip = StyledStr::from(format!("the output is named by an option: -o {}", one_line(path)));
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
 }
 
 /// Answers a command line that asks for help, or that cannot be understood.

@@ -526,6 +526,16 @@ fn bad_usage_is_an_error_in_either_form() {
     let missing = isqrt_cov(&["convert", "model.onnx"]);
     assert_eq!(status(&missing), 2);
     assert!(error_text(&missing).contains("--output"), "{missing:?}");
+    // Two paths are what many other commands take.
+    for (line, told) in [
+        (&["convert", "a.onnx", "b.onnx"][..], true),
+        (&["--json", "expand", "a.onnx", "b.onnx"], true),
+        (&["validate", "a.onnx", "b.onnx", "c.onnx"], false),
+    ] {
+        let ran = isqrt_cov(line);
+        let text = String::from_utf8([&*ran.stdout, &ran.stderr].concat()).unwrap();
+        assert_eq!((status(&ran), text.contains("named by an option: -o b.onnx")), (2, told), "{ran:?}");
+    }
     for line in [
         vec!["convert", "model.onnx", "--json"],
         vec!["--json"],
