@@ -15,9 +15,9 @@ use super::path_json;
 use crate::body;
 use crate::cli::{Answer, Refusal};
 use crate::recognize::probe::Generator;
-use crate::runtime::Runtime;
 use crate::runtime::ort::{self, Ort};
 use crate::runtime::tract::Tract;
+use crate::runtime::{Runtime, processor};
 use crate::table::Table;
 use crate::tensor::{ElementType, Tensor};
 
@@ -51,7 +51,28 @@ const OPSET: i64 = 17;
 /// What was checked.
 struct Check {
     name: &'static str,
-    outcome: Result<String>,
+    outcome: Outcome,
+}
+
+impl Check {
+    fn new(name: &'static str, outcome: impl Into<Outcome>) -> Self {
+        Self { name, outcome: outcome.into() }
+    }
+}
+
+/// What came of a check.
+enum Outcome {
+    /// It works: how.
+    Works(String),
+    /// Nothing was there to check, or to check it with: why.
+    NotChecked(String),
+    Fails(anyhow::Error),
+}
+
+impl From<Result<String>> for Outcome {
+    fn from(result: Result<String>) -> Self {
+        result.map_or_else(Self::Fails, Self::Works)
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
@@ -64,25 +85,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     fields.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
     fields.insert("domain_version".to_owned(), VERSION.into());
 
-    checks.push(Check { name: "tract", outcome: node.in_tract() });
+    checks.push(Check::new("tract", node.in_tract()));
     let gpu = Gpu::current();
     fields.insert("gpu".to_owned(), gpu.as_ref().map_or(Value::Null, gpu_json));
-    checks.push(Check { name: "CUDA", outcome: gpu_text(gpu) });
+    checks.push(Check::new("CUDA", gpu_outcome(gpu)));
     let operators = ort::find_operators(arguments.op_library.as_deref());
-    let named = arguments.onnxruntime.is_some() || std::env::var_os(ort::RUNTIME_VARIABLE).is_some();
+    let is_named = ort::named_runtime(arguments.onnxruntime.as_deref()).is_some();
     let library = ort::find_runtime(arguments.onnxruntime.as_deref());
     let mut note = None;
     fields.insert("op_library".to_owned(), json!(operators.as_deref().map(path_json)));
     match library {
         Ok(library) => check_ort(&node, &library, operators.as_deref(), &mut checks, &mut fields),
-        Err(error) if named || arguments.op_library.is_some() => {
-            checks.push(Check { name: "ONNX Runtime", outcome: Err(error) });
-        }
         Err(error) => {
-            note = Some(format!("{error:#}"));
-            checks.extend(
-                operators.as_deref().map(|path| Check { name: "operator library", outcome: unloaded(path) }),
-            );
+            if is_named {
+                checks.push(Check::new("ONNX Runtime", Err(error)));
+            } else {
+                note = Some(format!("{error:#}"));
+            }
+            checks.extend(operators.as_deref().map(unloaded));
         }
     }
     fields.entry("onnxruntime").or_insert(Value::Null);
@@ -91,10 +111,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut results = Map::new();
     for Check { name, outcome } in checks {
         let (works, text) = match outcome {
-            Ok(text) => (true, text),
-            Err(error) => {
+            Outcome::Works(text) => (Some(true), text),
+            Outcome::NotChecked(text) => (None, text),
+            Outcome::Fails(error) => {
                 failed.push(format!("{name}: {error:#}"));
-                (false, format!("FAILS: {error:#}"))
+                (Some(false), format!("FAILS: {error:#}"))
             }
         };
         results.insert(name.to_owned(), json!({ "works": works, "result": text }));
@@ -109,22 +130,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     Ok(Answer { fields, text: table.render(), refusal })
 }
 
-/// What there is to say of the operator library where nothing loads it.
-fn unloaded(operators: &Path) -> Result<String> {
-    ensure!(operators.is_file(), "{}: there is no such file", operators.display());
-    Ok(format!("{}: not loaded without ONNX Runtime", operators.display()))
+/// The check of the operator library where nothing loads it: all that can be told is what the file is.
+fn unloaded(operators: &Path) -> Check {
+    let found = || {
+        ensure!(operators.is_file(), "{}: there is no such file", operators.display());
+        processor::check(operators)
+    };
+    let said = format!("{}: not checked: there is no ONNX Runtime to load it", operators.display());
+    Check::new("operator library", found().map_or_else(Outcome::Fails, |()| Outcome::NotChecked(said)))
 }
 
 /// What there is to say of the GPU. One that is not there, or that the kernels are not made for, is no failure.
-fn gpu_text(gpu: Result<Gpu, isqrt_cov_op::Error>) -> Result<String> {
+fn gpu_outcome(gpu: Result<Gpu, isqrt_cov_op::Error>) -> Outcome {
     use isqrt_cov_op::Error::{Device, Driver};
     match gpu {
-        Ok(Gpu { name, capability: (major, minor), driver, kernels, .. }) => Ok(format!(
+        Ok(Gpu { name, capability: (major, minor), driver, kernels, .. }) => Outcome::Works(format!(
             "{name} of compute capability {major}.{minor}, driver of CUDA {driver}: the kernels for {kernels} load"
         )),
-        Err(Driver { found }) => Ok(format!("not used: there is no NVIDIA driver to use: {found}")),
-        Err(error @ Device { .. }) => Ok(format!("not used: {error}")),
-        Err(error) => Err(error.into()),
+        Err(Driver { found }) => {
+            Outcome::NotChecked(format!("not used: there is no NVIDIA driver to use: {found}"))
+        }
+        Err(error @ Device { .. }) => Outcome::NotChecked(format!("not used: {error}")),
+        Err(error) => Outcome::Fails(error.into()),
     }
 }
 
@@ -149,7 +176,8 @@ fn check_ort(
     let plain = match Ort::load(library, None, None) {
         Ok(plain) => plain,
         Err(error) => {
-            checks.push(Check { name: "ONNX Runtime", outcome: Err(error) });
+            checks.push(Check::new("ONNX Runtime", Err(error)));
+            checks.extend(operators.map(unloaded));
             return;
         }
     };
@@ -158,11 +186,11 @@ fn check_ort(
         "onnxruntime".to_owned(),
         json!({ "version": plain.version(), "path": path_json(plain.library()), "build": ::ort::info() }),
     );
-    checks.push(Check { name: "ONNX Runtime", outcome: Ok(found) });
-    checks.push(Check { name: "function body", outcome: node.in_ort(&plain, None).map(|ran| ran.text()) });
+    checks.push(Check::new("ONNX Runtime", Ok(found)));
+    checks.push(Check::new("function body", node.in_ort(&plain, None).map(|ran| ran.text())));
     let Some(operators) = operators else {
         let outcome = "not checked: none given; name it with --op-library or ISQRT_COV_OP_LIBRARY";
-        checks.push(Check { name: "operator library", outcome: Ok(outcome.to_owned()) });
+        checks.push(Check::new("operator library", Outcome::NotChecked(outcome.to_owned())));
         return;
     };
     let outcome = Ort::load(library, Some(operators), None)
@@ -171,7 +199,7 @@ fn check_ort(
             fields.insert("kernel_provider".to_owned(), json!(ran.provider));
             format!("{}: {}", operators.display(), ran.text())
         });
-    checks.push(Check { name: "operator library", outcome });
+    checks.push(Check::new("operator library", outcome));
 }
 
 /// A model of one node with an input and what the float64 reference makes of it.
@@ -228,7 +256,7 @@ impl OneNode {
             .prepare(&Arc::new(self.model.clone()), &[DIMS.to_vec()])?
             .run(std::slice::from_ref(&self.input))?;
         let error = self.judge(&outputs)?;
-        Ok(format!("{}: max error {error:.0e} from the float64 reference", tract.name()))
+        Ok(format!("{}: max error {error:.0e} from the float64 reference", Tract::VERSION))
     }
 
     /// Runs the model; with `kernel`, the profile must show it.

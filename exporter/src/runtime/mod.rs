@@ -2,6 +2,7 @@
 
 pub mod embedded;
 pub mod ort;
+pub mod processor;
 pub mod tract;
 mod version;
 

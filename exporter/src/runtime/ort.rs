@@ -16,7 +16,7 @@ use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, Tens
 use prost::Message;
 
 use super::version::runtime_version;
-use super::{Runtime, Session};
+use super::{Runtime, Session, processor};
 use crate::tensor::Tensor;
 
 /// The variable that names ONNX Runtime's library where no option does.
@@ -75,6 +75,7 @@ impl Ort {
                 "{}: no such file; expected the operator library",
                 operators.display()
             );
+            processor::check(operators)?;
         }
         let runtime = Self { environment, library, version, operators, threads };
         // A library that does not register should fail here, by name, and not with the first model.
@@ -233,7 +234,7 @@ fn plain(error: ort::Error<SessionBuilder>) -> ort::Error {
 /// # Errors
 /// No path at all, or a folder without the library.
 pub fn find_runtime(given: Option<&Path>) -> Result<PathBuf> {
-    let path = given.map(Path::to_owned).or_else(|| variable(RUNTIME_VARIABLE)).with_context(|| {
+    let path = named_runtime(given).with_context(|| {
         format!(
             "no ONNX Runtime given; name its shared library with --onnxruntime or {RUNTIME_VARIABLE} (in a Python \
              installation it lies in onnxruntime/capi)"
@@ -246,6 +247,12 @@ pub fn find_runtime(given: Option<&Path>) -> Result<PathBuf> {
         let names = "libonnxruntime.so, libonnxruntime.dylib or onnxruntime.dll";
         format!("{}: the folder does not hold ONNX Runtime ({names})", path.display())
     })
+}
+
+/// The path that says where ONNX Runtime is: the one given, or the one that `ORT_DYLIB_PATH` holds.
+#[must_use]
+pub fn named_runtime(given: Option<&Path>) -> Option<PathBuf> {
+    given.map(Path::to_owned).or_else(|| variable(RUNTIME_VARIABLE))
 }
 
 /// Finds the operator library: the path given, the one that `ISQRT_COV_OP_LIBRARY` holds, or the one beside this

@@ -10,14 +10,17 @@ use anyhow::{Context, Result, bail};
 use libloading::{Library, Symbol};
 use ort::sys::OrtApiBase;
 
+use super::processor;
+
 /// The oldest minor version of ONNX Runtime 1 that has everything used here.
 const OLDEST: u32 = 17;
 
 /// The version of the ONNX Runtime in `library`, such as `1.32.0`.
 ///
 /// # Errors
-/// A file that is no shared library, or not ONNX Runtime's, or that is too old.
+/// A file that is no shared library, or one for another processor, or not ONNX Runtime's, or that is too old.
 pub fn runtime_version(library: &Path) -> Result<String> {
+    processor::check(library)?;
     // SAFETY: loading runs the library's initializers. The user named the file to be run as ONNX Runtime, and
     // everything else in it runs next.
     let loaded = unsafe { Library::new(library) };

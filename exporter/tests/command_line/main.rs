@@ -588,15 +588,32 @@ fn the_doctor_checks_tract_where_there_is_nothing_else() {
     assert_eq!(status(&ran), 0, "{ran:?}");
     let answer = object(&ran);
     assert_eq!((&answer["checks"]["tract"]["works"], &answer["onnxruntime"]), (&true.into(), &Value::Null));
-    // A library that the environment names is looked for though nothing loads it.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isqrt-cov"));
-    let ran = command
-        .args(["doctor", "--json"])
-        .env("ISQRT_COV_OP_LIBRARY", "/nowhere/op.so")
-        .env_remove("ORT_DYLIB_PATH");
-    let ran = ran.output().unwrap();
-    assert_eq!(status(&ran), 1, "{ran:?}");
-    assert!(object(&ran)["message"].as_str().unwrap().contains("/nowhere/op.so: there is no such file"));
+    assert!(!answer["checks"]["tract"]["result"].as_str().unwrap().contains("tract"), "{answer}");
+    // A library is looked for though nothing loads it, whatever names it. A variable that is empty names nothing.
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("op.so");
+    std::fs::write(&library, b"not looked into").unwrap();
+    for by_option in [true, false] {
+        for (path, expected, said) in [
+            (Path::new("/nowhere/op.so"), 1, "/nowhere/op.so: there is no such file"),
+            (&library, 0, "op.so: not checked: there is no ONNX Runtime"),
+        ] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_isqrt-cov"));
+            command.args(["doctor", "--json"]).env("ORT_DYLIB_PATH", "").env_remove("ISQRT_COV_OP_LIBRARY");
+            if by_option {
+                command.arg("--op-library").arg(path);
+            } else {
+                command.env("ISQRT_COV_OP_LIBRARY", path);
+            }
+            let ran = command.output().unwrap();
+            assert_eq!(status(&ran), expected, "{ran:?}");
+            let check = &object(&ran)["checks"]["operator library"];
+            assert!(check["result"].as_str().unwrap().contains(said), "{ran:?}");
+            let works = if expected == 0 { Value::Null } else { false.into() };
+            assert_eq!((&check["works"], &object(&ran)["checks"]["ONNX Runtime"]), (&works, &Value::Null));
+        }
+    }
+    assert_eq!(answer["checks"]["CUDA"]["works"].is_null(), answer["gpu"].is_null());
     // Where there is a GPU it has a name; elsewhere it is said why none is used.
     let said = answer["checks"]["CUDA"]["result"].as_str().unwrap();
     match answer["gpu"]["name"].as_str() {
