@@ -125,8 +125,8 @@ pub(crate) struct RuntimeOptions {
     /// The runtime that evaluates models [default: tract; ort where one of the options below is given]
     #[arg(long, value_enum)]
     pub runtime: Option<RuntimeKind>,
-    /// ONNX Runtime's shared library, or a folder that holds it such as the `capi` folder of the Python package
-    /// [default: $ORT_DYLIB_PATH]
+    /// ONNX Runtime's shared library, or a folder that holds it such as the `capi` folder of the Python package from 1.19 on
+    /// (packages before that have no such library; the release archives do) [default: $ORT_DYLIB_PATH]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub onnxruntime: Option<PathBuf>,
     /// The operator library to register with ONNX Runtime [default: $ISQRT_COV_OP_LIBRARY, or

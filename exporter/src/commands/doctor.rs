@@ -33,7 +33,8 @@ use crate::tensor::{ElementType, Tensor};
   isqrt-cov doctor --onnxruntime $(python3 -c 'import onnxruntime; print(onnxruntime.__path__[0])')
   isqrt-cov doctor --onnxruntime libonnxruntime.so --op-library libisqrt_cov_op.so --json")]
 pub struct Arguments {
-    /// ONNX Runtime's shared library, or a folder that holds it [default: $ORT_DYLIB_PATH]
+    /// ONNX Runtime's shared library, or a folder that holds it such as the `capi` folder of the Python package from 1.19 on
+    /// (packages before that have no such library; the release archives do) [default: $ORT_DYLIB_PATH]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     onnxruntime: Option<PathBuf>,
     /// The operator library [default: $ISQRT_COV_OP_LIBRARY, or `libisqrt_cov_op.so` beside this program]

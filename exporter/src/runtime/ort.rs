@@ -245,7 +245,11 @@ pub fn find_runtime(given: Option<&Path>) -> Result<PathBuf> {
     }
     library_in(&path).with_context(|| {
         let names = "libonnxruntime.so, libonnxruntime.dylib or onnxruntime.dll";
-        format!("{}: the folder does not hold ONNX Runtime ({names})", path.display())
+        format!(
+            "{}: the folder does not hold ONNX Runtime ({names}); Python packages before 1.19 have no such library: take that \
+             of the same version from https://github.com/microsoft/onnxruntime/releases, or install a later package",
+            path.display()
+        )
     })
 }
 
@@ -292,7 +296,10 @@ mod tests {
         let capi = folder.path().join("capi");
         std::fs::create_dir(&capi).unwrap();
         assert!(
-            find_runtime(Some(folder.path())).unwrap_err().to_string().contains("does not hold ONNX Runtime")
+            find_runtime(Some(folder.path()))
+                .unwrap_err()
+                .to_string()
+                .contains("Python packages before 1.19 have no")
         );
         std::fs::write(capi.join("libonnxruntime_providers_shared.so"), b"").unwrap();
         let library = capi.join("libonnxruntime.so.1.32.0");
