@@ -1,7 +1,7 @@
 //! `isqrt-cov completions`.
 
 use anyhow::Result;
-use clap::{Args, CommandFactory};
+use clap::{Args, CommandFactory, ValueHint};
 use clap_complete::Shell;
 
 use crate::cli::{Answer, Cli};
@@ -27,10 +27,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut text = String::from_utf8(script)?;
     if arguments.shell == Shell::Bash {
         // The generator takes the hyphen in the program's name for a space in half of the places.
-        text = text.replace("isqrt__subcmd__cov", "isqrt__cov");
+        text = offering_files(&text.replace("isqrt__subcmd__cov", "isqrt__cov"));
     }
     let mut answer = Answer::default();
     answer.fields.insert("script".to_owned(), text.clone().into());
     answer.text = text;
     Ok(answer)
+}
+
+/// Bash's script with files where a command takes some: the generator offers options there, and nothing else. Where the script
+/// offers nothing, the shell completes files.
+fn offering_files(script: &str) -> String {
+    let mut script = script.to_owned();
+    let command = Cli::command();
+    let takes_files = |command: &&clap::Command| {
+        command.get_positionals().any(|argument| argument.get_value_hint() == ValueHint::FilePath)
+    };
+    for command in command.get_subcommands().filter(takes_files) {
+        let head = format!("        isqrt__cov__subcmd__{})\n            opts=", command.get_name());
+        if let Some((before, block)) = script.split_once(&head) {
+            let block = block.replacen(" || ${COMP_CWORD} -eq 2 ]]", " ]]", 1);
+            let options = "\n            COMPREPLY=( $(compgen -W \"${opts}\" -- \"${cur}\") )\n";
+            let block = block.replacen(options, "\n            COMPREPLY=()\n", 1);
+            script = [before, &head, &block].concat();
+        }
+    }
+    script
 }

@@ -699,14 +699,26 @@ fn other_files_are_told_apart() {
     }
 }
 
-/// Bash completes what stands behind a command, too.
+/// Bash completes what stands behind a command, too: options, and files where the script offers nothing.
 #[test]
-fn bash_completes_options() {
+fn bash_completes_options_and_files() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("completion");
     std::fs::write(&script, isqrt_cov(&["completions", "bash"]).stdout).unwrap();
-    let ask = "source \"$1\"; COMP_WORDS=(isqrt-cov convert --tri); COMP_CWORD=2; \
-               _isqrt__cov isqrt-cov --tri convert; printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let Ok(asked) = Command::new("bash").args(["-c", ask, "bash"]).arg(&script).output() else { return };
-    assert_eq!(String::from_utf8_lossy(&asked.stdout).trim(), "--triangle", "{asked:?}");
+    let ask = "source \"$1\"; shift; COMP_WORDS=(isqrt-cov \"$@\"); COMP_CWORD=$#; \
+               _isqrt__cov isqrt-cov \"${@: -1}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"; echo \"${COMPREPLY[@]}\"; \
+               complete -p isqrt-cov | grep -c -- '-o default'";
+    for (words, offered) in [
+        (&["convert", "--tri"][..], "--triangle"),
+        (&["convert", ""], ""),
+        (&["convert", "model.onnx", ""], ""),
+        (&["bench", "model.onnx", "fu"], ""),
+        (&["convert", "model.onnx", "--triangle", "upper_"], "upper_column_major"),
+        (&["completions", "f"], "fish"),
+        (&["he"], "help"),
+    ] {
+        let asked = Command::new("bash").args(["-c", ask, "bash"]).arg(&script).args(words).output();
+        let Ok(asked) = asked else { return };
+        assert_eq!(String::from_utf8_lossy(&asked.stdout), format!("{offered}\n1\n"), "{words:?}: {asked:?}");
+    }
 }
