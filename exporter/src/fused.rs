@@ -18,12 +18,12 @@ use crate::body;
 #[derive(Debug, Error)]
 pub enum Error {
     /// An operator or attribute that the declarations do not allow.
-    #[error("node `{node}`: {source}")]
+    #[error("node `{node}`: {problem}")]
     Layer {
         /// The node's name, or its output's.
         node: String,
-        /// What is not allowed.
-        source: isqrt_cov_op::Error,
+        /// What is not allowed. As a `source` it would be told twice.
+        problem: isqrt_cov_op::Error,
     },
     /// A node whose attribute cannot be read.
     #[error(
@@ -98,7 +98,7 @@ pub fn layer_of(node: &NodeProto) -> Result<Layer, Error> {
     let attributes = node.attribute.iter().map(|attribute| Ok((attribute.name(), value(attribute)?)));
     let attributes = attributes.collect::<Result<Vec<_>, Error>>()?;
     Layer::from_attributes(node.op_type(), attributes)
-        .map_err(|source| Error::Layer { node: place(), source })
+        .map_err(|problem| Error::Layer { node: place(), problem })
 }
 
 /// How messages call a node: by its name, or by its first output.

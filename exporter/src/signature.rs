@@ -5,7 +5,8 @@ use std::fmt;
 
 use anyhow::{Context, Result, bail};
 use isqrt_cov_proto::onnx::{
-    ModelProto, ValueInfoProto, tensor_shape_proto::dimension::Value as Size, type_proto::Value as Type,
+    ModelProto, ValueInfoProto, tensor_proto::DataType, tensor_shape_proto::dimension::Value as Size,
+    type_proto::Value as Type,
 };
 
 use crate::tensor::ElementType;
@@ -74,7 +75,9 @@ impl Port {
         let element = ElementType::from_onnx(tensor.elem_type());
         if element.is_none() && tensor.elem_type() != 0 {
             bail!(
-                "{what} `{name}` has element type {} (as onnx.proto numbers them); expected one of {}",
+                "{what} `{name}` has element type {}{} (as onnx.proto numbers them); expected one of {}",
+                DataType::try_from(tensor.elem_type())
+                    .map_or_else(|_| String::new(), |known| known.as_str_name().to_lowercase() + ", "),
                 tensor.elem_type(),
                 "float, double, float16, bfloat16, int64, int32, uint8, int8, bool"
             );

@@ -16,7 +16,7 @@ use super::proving::Proving;
 use super::repair::{self, Repair};
 use super::selection::Selection;
 use super::told::Told;
-use super::{ProofOptions, expected, layers};
+use super::{ProofOptions, expected, layers, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::progress::Progress;
 use crate::proof::{Plan, Proof, compare, latency};
@@ -24,7 +24,6 @@ use crate::recognize::{Found, recognize_with};
 use crate::report;
 use crate::rewrite;
 use crate::runtime::ort::OPERATORS_VARIABLE;
-use crate::signature::Signature;
 use crate::{expand, functions};
 
 /// Replace each covariance layer by a single operator, or build a model from a checkpoint, and prove it
@@ -100,7 +99,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     arguments.refuse_what_is_for_checkpoints()?;
     let mut model = Model::load(&arguments.input)?;
     let original = Arc::new(model.inlined()?);
-    let mut plan = arguments.proof.plan(&Signature::of(&original)?, arguments.told.expected.as_ref())?;
+    let signature = signature(&original, &arguments.input)?;
+    let mut plan = arguments.proof.plan(&signature, arguments.told.expected.as_ref())?;
     arguments.told.check(plan.samples.as_ref())?;
 
     let progress = Progress::on_terminal();

@@ -3,18 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, json};
 
 use super::output::{self, Written};
-use super::{ProofOptions, checkpoint, layers, path_json};
+use super::{ProofOptions, checkpoint, layers, path_json, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
 use crate::proof::compare;
-use crate::signature::Signature;
 use crate::table::Table;
 
 /// Replace the operators of `ai.isqrtcov` by standard ones, for runtimes that know neither them nor model functions
@@ -44,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let runtime = arguments.runtime.open()?;
     let mut model = Model::load(&arguments.input)?;
     let original = Arc::new(model.inlined()?);
-    let plan = arguments.proof.plan(&Signature::of(&original)?, None)?;
+    let plan = arguments.proof.plan(&signature(&original, &arguments.input)?, None)?;
     let nodes_before = layers::node_count(&original);
     let fused = layers::fused(&original);
     let mut fields = Map::new();
@@ -58,10 +57,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         };
         return Ok(Answer { fields, text: String::new(), refusal: Some(refusal) });
     }
-    model.proto = expand::inline(&model.proto)?;
+    let place = |what: &str| format!("{}: cannot be {what}", arguments.input.display());
+    model.proto = expand::inline(&model.proto).with_context(|| place("expanded"))?;
     let nodes_after = layers::node_count(&model.proto);
     let written = Written::stage(&model, Some(&arguments.output))?;
-    let proof = compare(&original, &written.proto, &*runtime, &plan, &Progress::on_terminal())?;
+    let proof = compare(&original, &written.proto, &*runtime, &plan, &Progress::on_terminal())
+        .with_context(|| place("proven"))?;
     let mut table = Table::pairs();
     table.row(["operators".to_owned(), layers::fused_text(&fused)]);
     table.row(["nodes".to_owned(), format!("{nodes_before} before, {nodes_after} after")]);

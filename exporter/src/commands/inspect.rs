@@ -8,13 +8,13 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Value, json};
 
-use super::{checkpoint, facts, layers, path_json};
+use super::{checkpoint, facts, layers, path_json, signature};
 use crate::cli::{Answer, RuntimeOptions};
 use crate::data::{Data, Samples};
 use crate::functions::{Fault, faults};
 use crate::progress::Progress;
 use crate::recognize::recognize_with;
-use crate::signature::{Port, Signature};
+use crate::signature::Port;
 use crate::table::{Table, one_line};
 
 /// Show what is in a model: the layers found with their parameters, and why near misses are none
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
     let runtime = arguments.runtime.open()?;
     let proto = &Model::load(&arguments.input)?.into_inlined()?;
-    let signature = Signature::of(proto)?;
+    let signature = signature(proto, &arguments.input)?;
     let samples = arguments.inputs.as_ref().map(|path| Data::read(path)?.fit(&signature)).transpose()?;
     let known = samples.as_ref().map(Samples::shapes);
     let progress = Progress::on_terminal();

@@ -22,8 +22,9 @@ pub mod validate;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
+use isqrt_cov_proto::onnx::ModelProto;
 use serde_json::Value;
 
 use crate::data::{Data, Samples};
@@ -66,6 +67,14 @@ impl ProofOptions {
     pub fn read_with<'a>(&'a self, input: &'a Path) -> impl Iterator<Item = &'a Path> {
         std::iter::once(input).chain(self.inputs.as_deref())
     }
+}
+
+/// The signature of the model of the file `path`.
+///
+/// # Errors
+/// As [`Signature::of`].
+pub fn signature(model: &ModelProto, path: &Path) -> Result<Signature> {
+    Signature::of(model).with_context(|| format!("{}: cannot be used", path.display()))
 }
 
 /// A path as JSON, which holds Unicode only: what is none in it stands as U+FFFD.

@@ -8,12 +8,11 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, Value};
 
-use super::{ProofOptions, checkpoint, expected, layers, path_json};
+use super::{ProofOptions, checkpoint, expected, layers, path_json, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::functions::faults;
 use crate::progress::Progress;
 use crate::proof::compare;
-use crate::signature::Signature;
 use crate::table::Table;
 
 /// Say whether two models compute the same function, on what, and how far apart they are
@@ -44,7 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let runtime = arguments.runtime.open()?;
     let reference = Arc::new(Model::load(&arguments.reference)?.into_inlined()?);
     let candidate = Arc::new(Model::load(&arguments.candidate)?.into_inlined()?);
-    let plan = arguments.proof.plan(&Signature::of(&reference)?, None)?;
+    let plan = arguments.proof.plan(&signature(&reference, &arguments.reference)?, None)?;
+    signature(&candidate, &arguments.candidate)?;
     let mut proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())
         .with_context(|| format!("{}: cannot be compared", arguments.reference.display()))?;
 

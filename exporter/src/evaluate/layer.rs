@@ -10,13 +10,17 @@ use super::Precision;
 use super::budget::spend;
 use super::call::Call;
 use super::value::{Dense, array, elements, flat};
-use crate::fused::layer_of;
+use crate::fused::{self, layer_of};
 use crate::tensor::ElementType;
 
 /// What such a node computes: by the float64 reference or, where numbers are rounded to the declared type, by the CPU
 /// kernels, as in the plugin.
 pub(super) fn apply(call: &Call, precision: Precision) -> Result<Dense> {
-    let layer = layer_of(call.node)?;
+    let layer = layer_of(call.node).map_err(|error| match error {
+        // Whoever evaluates a node names it.
+        fused::Error::Layer { problem, .. } => problem.into(),
+        other => anyhow::Error::from(other),
+    })?;
     let input = call.input(0)?;
     let known: Vec<Option<usize>> = input.dims().iter().copied().map(Some).collect();
     let tail: Option<Vec<usize>> = layer.output_tail(&known)?.into_iter().collect();

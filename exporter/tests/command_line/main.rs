@@ -7,7 +7,7 @@ use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::tensor_proto::{DataLocation, DataType};
 use isqrt_cov_proto::onnx::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
-    ValueInfoProto,
+    ValueInfoProto, type_proto,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -662,6 +662,47 @@ fn a_candidate_that_does_not_run_is_an_error() {
         String::from_utf8_lossy(&ran.stderr).contains("other.onnx: cannot be compared: the candidate"),
         "{ran:?}"
     );
+}
+
+/// Of several files, and of one in a script, an error says which it is about, and everything once.
+#[test]
+fn errors_name_their_file_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let model = |name: &str, change: &dyn Fn(&mut GraphProto)| {
+        let mut model = Model::load(corpus("../models/gram.onnx")).unwrap().proto;
+        change(model.graph.as_mut().unwrap());
+        Model::new(model, "").save(place(name)).unwrap();
+    };
+    model("good.onnx", &|_| ());
+    model("none.onnx", &|graph| {
+        let node = graph.node.iter_mut().find(|node| node.domain() == "ai.isqrtcov").unwrap();
+        node.name = Some("n".to_owned());
+        node.attribute.retain(|attribute| attribute.name() != "vectorization");
+        node.attribute.push(AttributeProto::string("vectorization", "sideways"));
+    });
+    model("text.onnx", &|graph| {
+        let port = graph.input[0].r#type.as_mut().unwrap().value.as_mut().unwrap();
+        let type_proto::Value::TensorType(tensor) = port else { panic!("{port:?}") };
+        tensor.elem_type = Some(DataType::String.into());
+    });
+    let [good, none, text] = ["good.onnx", "none.onnx", "text.onnx"].map(place);
+    let has_type = "has element type string, 8 (as onnx.proto numbers them)";
+    for (line, file, said) in [
+        (&arguments!["expand", none, "-o", place("out.onnx")][..], "none.onnx", "node `n`: "),
+        (&arguments!["validate", good, none], "none.onnx", "is \"sideways\"; expected one of"),
+        (&arguments!["validate", text, text], "text.onnx", has_type),
+        (&arguments!["validate", good, text], "text.onnx", has_type),
+        (&arguments!["inspect", text], "text.onnx", has_type),
+        (&arguments!["convert", text, "--dry-run"], "text.onnx", has_type),
+        (&arguments!["expand", text, "-o", place("out.onnx")], "text.onnx", has_type),
+    ] {
+        let ran = isqrt_cov(line);
+        assert_eq!(status(&ran), 2, "{ran:?}");
+        let text = error_text(&ran);
+        assert!(text.lines().next().unwrap().contains(&format!("{file}: cannot be ")), "{text}");
+        assert_eq!(text.matches(said).count(), 1, "{text}");
+    }
 }
 
 /// A model under a checkpoint's name would not be read again.
