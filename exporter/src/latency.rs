@@ -56,10 +56,19 @@ impl Timed {
     /// The time a run, in seconds, that this share of the rounds does not exceed; 0 before the first.
     #[must_use]
     pub fn quantile(&self, share: f64) -> f64 {
-        let mut times = self.times.clone();
-        times.sort_by(f64::total_cmp);
-        times.get((times.len().saturating_sub(1) as f64 * share).round() as usize).copied().unwrap_or(0.0)
+        quantile(&self.times, share)
     }
+}
+
+/// The value that this `share` of the others does not exceed; where that falls between two, so far on the way from one to the
+/// other. 0 where there are none.
+fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let place = values.len().saturating_sub(1) as f64 * share;
+    let at = |place: f64| values.get(place as usize).copied().unwrap_or(0.0);
+    let (below, above) = (at(place.floor()), at(place.ceil()));
+    below + (above - below) * place.fract()
 }
 
 /// Runs one round of each model, then `warm_up` − 1 more that do not count either, then `rounds(s)` that do, where s is
@@ -95,4 +104,24 @@ pub fn in_turns(
         turn(warm_up + round)?;
     }
     Ok(rounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
+        for (values, share, expected) in [
+            (&[][..], 0.5, 0.0),
+            (&[3.0], 0.5, 3.0),
+            (&[3.0, 1.0], 0.5, 2.0),
+            (&[9.0, 1.0, 2.0], 0.5, 2.0),
+            (&[9.0, 1.0, 2.0, 4.0], 0.5, 3.0),
+            (&[9.0, 1.0, 2.0, 4.0], 0.0, 1.0),
+            (&[9.0, 1.0, 2.0, 4.0], 1.0, 9.0),
+        ] {
+            assert!((quantile(values, share) - expected).abs() < 1e-12, "{values:?}");
+        }
+    }
 }

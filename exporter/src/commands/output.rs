@@ -1,5 +1,6 @@
 //! Writing a model only once it is proven.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,6 +46,12 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
         );
     }
     ensure!(!output.is_dir(), "{}: is a folder; name a file in it with {option}", output.display());
+    let is_last = |name: &OsStr| output.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes());
+    ensure!(
+        output.file_name().is_some_and(is_last),
+        "{}: is the name of a folder, by how it ends; name a file with {option}",
+        output.display()
+    );
     ensure!(
         !output.exists() || output.is_file(),
         "{}: exists and is not a regular file; name another one with {option}",
@@ -201,6 +208,10 @@ mod tests {
         assert!(
             check(&model, Path::new("/dev/null")).unwrap_err().to_string().contains("not a regular file")
         );
+        for name in ["other.html/", "other.html/."] {
+            let path = folder.path().join(name);
+            assert!(check(&model, &path).unwrap_err().to_string().contains("the name of a folder"), "{name}");
+        }
         assert!(check(&model, Path::new("-")).unwrap_err().to_string().contains("./- is one"));
         let nowhere = folder.path().join("nowhere/out.onnx");
         assert!(check(&model, &nowhere).unwrap_err().to_string().contains("does not exist"));

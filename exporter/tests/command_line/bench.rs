@@ -25,7 +25,10 @@ fn what_was_measured_is_told() {
     for expected in ["INPUTS", "[2, 1, 8, 8]", "none", "1, by operator"] {
         assert!(text.contains(expected), "`{expected}` is missing in:\n{text}");
     }
-    assert!(!text.contains("note"), "{text}");
+    assert!(!text.contains("note") && text.contains("RATIO") && text.contains('×'), "{text}");
+    let alone = isqrt_cov(&arguments!["bench", output, "--rounds", "1"]);
+    let text = String::from_utf8(alone.stdout).unwrap();
+    assert!(!text.contains("RATIO") && !text.contains('×'), "{text}");
 }
 
 /// The ratio of models that do different work is none of the layer's doing.

@@ -391,7 +391,11 @@ fn options_that_mean_nothing_are_refused() {
     let file = checkpoint("digits/digits_isqrt.pth");
     let graph = graph(FUSE);
     for (input, options, said) in [
-        (&file, &["--assume", "last-stride=2"][..], "has no such setting; it has iterations, triangle"),
+        (
+            &file,
+            &["--assume", "last-stride=2"][..],
+            "no such setting in digit classifier; expected one of iterations, triangle",
+        ),
         (&file, &["--assume", "last-stride"], "expected NAME=VALUE"),
         (&file, &["--assume", "triangle=lower"], "expected one of upper, upper_column_major"),
         (&file, &["--repair", "--iterations", "5"], "are for graphs"),

@@ -55,7 +55,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Threads within an operator, for `--runtime ort` [default: what ONNX Runtime chooses]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     #[command(flatten)]
     runtime: RuntimeOptions,
@@ -114,8 +114,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         (RuntimeKind::Ort, true) => "operator library",
         (RuntimeKind::Ort, false) => "function body",
     };
+    let last = if timed.len() > 1 { "ratio" } else { "" };
     let mut table =
-        Table::new(&["model", "inputs", "layers", "median ms", "min ms", "90 % ms", "ms a sample", "ratio"]);
+        Table::new(&["model", "inputs", "layers", "median ms", "min ms", "90 % ms", "ms a sample", last]);
     let base = timed[0].quantile(0.5);
     let mut models = Vec::new();
     for (((model, Loaded { path, .. }), feed), &count) in
@@ -133,7 +134,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             format!("{least:.3}"),
             format!("{slow:.3}"),
             format!("{sample:.3}"),
-            format!("{ratio:.2}×"),
+            // To the first of two; one alone has none.
+            if timed.len() > 1 { format!("{ratio:.2}×") } else { String::new() },
         ]);
         models.push(json!({
             "model": path_json(path),

@@ -79,7 +79,11 @@ pub fn check(settings: &Settings, built: &Built) -> Result<()> {
     for name in settings.names() {
         let Some(choice) = built.choices.iter().find(|choice| choice.name == name) else {
             let known: Vec<&str> = built.choices.iter().map(|choice| choice.name).collect();
-            bail!("--assume {name}: {} has no such setting; it has {}", built.title, known.join(", "));
+            bail!(
+                "--assume {name}: no such setting in {}; expected one of {}",
+                built.title,
+                known.join(", ")
+            );
         };
         ensure!(
             choice.values.is_empty() || choice.values.contains(&choice.value.as_str()),
