@@ -134,7 +134,7 @@ impl Layer {
                 return Err(Error::Attribute {
                     operator: operator.name,
                     attribute: declared.name,
-                    found: value.to_string(),
+                    found: declared.domain.describe(&value),
                     expected: declared.domain.to_string(),
                 });
             }
@@ -377,6 +377,14 @@ impl Domain {
             _ => false,
         }
     }
+
+    /// A value that is not allowed, for a message: an integer for a float is one that would be allowed but for its type.
+    fn describe(&self, value: &Value) -> String {
+        match (self, value) {
+            (Self::Float { .. }, Value::Integer(value)) => format!("the integer {value}"),
+            _ => value.to_string(),
+        }
+    }
 }
 
 impl std::fmt::Display for Domain {
@@ -459,6 +467,8 @@ mod tests {
         );
         let error = Layer::from_attributes("IsqrtCov", [("iterations", Value::Integer(0))]).unwrap_err();
         assert!(error.to_string().contains("is 0; expected an integer from 1"), "{error}");
+        let error = Layer::from_attributes("IsqrtCov", [("epsilon", Value::Integer(0))]).unwrap_err();
+        assert!(error.to_string().contains("is the integer 0; expected a finite float"), "{error}");
         assert!(Layer::from_attributes("IsqrtCov", [("epsilon", Value::Float(f32::NAN))]).is_err());
         assert!(Layer::from_attributes("Isqrt", []).is_err());
     }

@@ -30,7 +30,8 @@ use crate::{expand, functions};
 ///
 /// A graph's layers are found by what they compute. Each becomes one node of the domain `ai.isqrtcov`; beside it stands an ONNX
 /// function with the same meaning in standard operators, so that runtimes without the operator library run the file
-/// too. Everything else in the model stays as it was. The original and the file written are then run on the same
+/// too. Everything else in the model stays as it was, except that the IR version is raised to 8 where it is lower, that the
+/// domain is imported, and that a metadata entry marks external data as written with the model. The original and the file written are then run on the same
 /// inputs, and OUTPUT appears only if they agree: for a model that cannot be converted, or whose proof
 /// fails, nothing is written, an older OUTPUT stays as it was, and the exit status is 1. The input is never replaced.
 ///
@@ -39,7 +40,10 @@ use crate::{expand, functions};
 /// standard operators. What weights do not tell (strides, the number of steps) is as published unless told otherwise, and
 /// reported as assumed; where --inputs or --expected hold known outputs or labels, they decide.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
+#[command(
+    override_usage = "isqrt-cov convert [OPTIONS] <INPUT> --output <OUTPUT>\n       \
+    isqrt-cov convert [OPTIONS] <INPUT> --dry-run",
+    after_help = "Examples:
   isqrt-cov convert model.onnx -o fused.onnx
   isqrt-cov convert model.onnx -o fused.onnx --inputs test.npz     Accuracy before and after on your own data
   isqrt-cov convert model.onnx -o fused.onnx --expected test.npz   Refused where the outputs are not those in test.npz
@@ -49,7 +53,8 @@ use crate::{expand, functions};
   isqrt-cov convert model.onnx --dry-run --json | jq .proof
   isqrt-cov convert broken.onnx -o fused.onnx --repair --iterations 5 --expected outputs.npz
   isqrt-cov convert model_best.pth.tar -o model.onnx               A checkpoint: no PyTorch is needed
-  isqrt-cov convert model.safetensors -o model.onnx --half --triangle upper_column_major")]
+  isqrt-cov convert model.safetensors -o model.onnx --half --triangle upper_column_major"
+)]
 pub struct Arguments {
     /// The model to convert: an .onnx file, or a checkpoint (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors or its .index.json)
     #[arg(value_hint = ValueHint::FilePath)]

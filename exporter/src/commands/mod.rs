@@ -47,9 +47,9 @@ pub struct ProofOptions {
     pub seeds: u32,
     /// The greatest difference that counts as equal, as a share of the output's greatest value
     ///
-    /// [default: 1e-4 for float32 models, 1e-9 for float64, 1e-2 for float16, 5e-2 for bfloat16. Where convert finds the
-    /// original layer farther from the float64 reference than a quarter of that, it is four times as much as it is off,
-    /// but no more than the default for the least precise type that the layer computes in; the report then says so]
+    /// [default: 1e-4 for float32 models, 1e-9 for float64, 1e-2 for float16, 5e-2 for bfloat16. If the original layer's own
+    /// error against float64 exceeds a quarter of this default, convert uses four times that error instead, at most the
+    /// default of the least precise type in the layer, and says so.]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub tolerance: Option<f64>,
 }

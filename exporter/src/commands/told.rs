@@ -22,7 +22,8 @@ pub struct Told {
     /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`
     ///
     /// The conversion fails where the model does not give them: exit status 1, and nothing is written. With --repair or a
-    /// checkpoint, `expected` in --inputs does the same; of any other graph that is only reported.
+    /// checkpoint, `expected` in --inputs does the same; of any other graph that is only reported. One of the two options is
+    /// given, not both.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "inputs")]
     pub expected: Option<PathBuf>,
 }

@@ -632,6 +632,9 @@ fn every_command_explains_itself() {
         assert!(text.contains("Examples:") && text.contains(&format!("isqrt-cov {command}")), "{text}");
         assert!(text.contains("--json"), "{text}");
     }
+    // What a command cannot do without stands in its first lines.
+    let convert = isqrt_cov(&["help", "convert"]);
+    assert!(String::from_utf8(convert.stdout).unwrap().contains("<INPUT> --output <OUTPUT>\n"));
     let inspect = isqrt_cov(&["inspect", "--help"]);
     assert!(String::from_utf8(inspect.stdout).unwrap().contains("isqrt-cov inspect model.onnx --inputs"));
     let ran = isqrt_cov(&["--help"]);
