@@ -16,7 +16,7 @@ use super::proving::Proving;
 use super::repair::{self, Repair};
 use super::selection::Selection;
 use super::told::Told;
-use super::{ProofOptions, expected, layers, signature};
+use super::{ProofOptions, expected, facts, layers, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::progress::Progress;
 use crate::proof::{Plan, Proof, compare, latency};
@@ -165,6 +165,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let (mut proof, accuracies) =
         proven.with_context(|| format!("{}: cannot be proven", arguments.input.display()))?;
     proof.notes.extend(faults.iter().map(|fault| format!("mended: {fault}")));
+    proof.notes.extend(facts::newer_format(&original));
     let doubt = conversion.findings.not_evaluated.as_ref();
     proof.notes.extend(doubt.map(|problem| {
         format!("there may be more layers, since not all of the original could be evaluated: {problem}")

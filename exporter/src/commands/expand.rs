@@ -9,7 +9,7 @@ use isqrt_cov_proto::Model;
 use serde_json::{Map, json};
 
 use super::output::{self, Written};
-use super::{ProofOptions, checkpoint, layers, path_json, signature};
+use super::{ProofOptions, checkpoint, facts, layers, path_json, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
@@ -61,8 +61,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     model.proto = expand::inline(&model.proto).with_context(|| place("expanded"))?;
     let nodes_after = layers::node_count(&model.proto);
     let written = Written::stage(&model, Some(&arguments.output))?;
-    let proof = compare(&original, &written.proto, &*runtime, &plan, &Progress::on_terminal())
+    let mut proof = compare(&original, &written.proto, &*runtime, &plan, &Progress::on_terminal())
         .with_context(|| place("proven"))?;
+    proof.notes.extend(facts::newer_format(&original));
     let mut table = Table::pairs();
     table.row(["operators".to_owned(), layers::fused_text(&fused)]);
     table.row(["nodes".to_owned(), format!("{nodes_before} before, {nodes_after} after")]);

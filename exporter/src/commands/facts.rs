@@ -1,6 +1,6 @@
 //! What a model's file says of itself.
 
-use isqrt_cov_proto::onnx::ModelProto;
+use isqrt_cov_proto::onnx::{ModelProto, Version};
 
 use crate::signature::Signature;
 use crate::table::Table;
@@ -18,6 +18,18 @@ pub fn describe(model: &ModelProto, signature: &Signature, table: &mut Table) {
     for port in &signature.outputs {
         table.row(["output".to_owned(), format!("{}: {port}", port.name)]);
     }
+}
+
+/// What a model of a newer version of the format may hold that is not seen here, nor written again.
+pub fn newer_format(model: &ModelProto) -> Option<String> {
+    let known = Version::IrVersion as i64;
+    (model.ir_version() > known).then(|| {
+        format!(
+            "the model is of IR version {}, and this program knows the format up to {known}: what is newer in it is not seen, \
+             and not written again",
+            model.ir_version()
+        )
+    })
 }
 
 /// The operator sets that a model imports. The default domain has an empty name; ONNX's documents call it `ai.onnx`.

@@ -66,6 +66,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     table.row(["model".to_owned(), arguments.input.display().to_string()]);
     facts::describe(proto, &signature, &mut table);
     table.row(["nodes".to_owned(), layers::node_count(proto).to_string()]);
+    let notes: Vec<String> = facts::newer_format(proto).into_iter().collect();
+    notes.iter().for_each(|note| table.row(["note".to_owned(), note.clone()]));
     if !fused.is_empty() {
         table.row(["fused".to_owned(), layers::fused_text(&fused)]);
     }
@@ -104,6 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "near_misses": findings.misses.iter().map(layers::miss_json).collect::<Vec<_>>(),
         "obstacle": obstacle,
         "not_evaluated": findings.not_evaluated,
+        "notes": notes,
         "lost_iterations": findings.lost.iter().map(layers::lost_json).collect::<Vec<_>>(),
         "runtime": runtime.name(),
     });

@@ -56,6 +56,24 @@ fn a_checkpoint_has_no_sizes_to_be_shown() {
     assert!(error_text(&ran).contains("--inputs"), "{ran:?}");
 }
 
+/// What a newer version of the format has is left out when a model is read, and so when it is written.
+#[test]
+fn a_newer_format_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("newer.onnx");
+    let mut model = Model::load(graph(FUSE)).unwrap();
+    for (version, is_noted) in [(14, false), (15, true)] {
+        model.proto.ir_version = Some(version);
+        model.save(&path).unwrap();
+        let said = "IR version 15, and this program knows the format up to 14";
+        let inspected = object(&isqrt_cov(&arguments!["inspect", path, "--json"]));
+        assert_eq!(inspected["notes"].to_string().contains(said), is_noted, "{inspected}");
+        let text = isqrt_cov(&arguments!["convert", path, "--dry-run", "--seeds", "1"]);
+        let text = String::from_utf8(text.stdout).unwrap();
+        assert_eq!(text.contains(said), is_noted, "{text}");
+    }
+}
+
 #[test]
 fn inspect_says_what_convert_would_refuse() {
     let folder = tempfile::tempdir().unwrap();
