@@ -9,6 +9,7 @@ use crate::content::content;
 use crate::external::{ExternalFiles, OWN_DATA};
 use crate::onnx::tensor_proto::DataLocation;
 use crate::onnx::{ModelProto, TensorProto};
+use crate::stand_in::stand_in;
 use crate::structure::{self, Refusal};
 use crate::tensor::TensorData;
 use crate::{Error, TensorError, walk};
@@ -48,6 +49,9 @@ impl Model {
         let path = path.into();
         if content.is_empty() {
             return Err(Error::NotAModel { path, reason: "the file is empty" });
+        }
+        if let Some(reason) = stand_in(&content) {
+            return Err(Error::NotAModel { path, reason });
         }
         let mut proto = match ModelProto::decode(content) {
             Ok(proto) => proto,

@@ -67,6 +67,14 @@ fn raw_data_is_not_copied() {
 fn what_is_not_a_model_is_refused_with_a_reason() {
     assert_eq!(error(b""), "m.onnx: is not an ONNX model: the file is empty");
     assert!(error(b"PK\x03\x04 a zip archive").contains("is not an ONNX model"));
+    for (content, what) in [
+        (&b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a"[..], "it is a pointer of git-lfs"),
+        (b"\n<!DOCTYPE html><html>Quota exceeded", "it is a web page"),
+        (b"\x1f\x8b\x08\0\0", "it is compressed with gzip"),
+    ] {
+        let error = error(content);
+        assert!(error.starts_with(&format!("m.onnx: is not an ONNX model: {what}")), "{error}");
+    }
     // A well-formed message of one unknown field.
     assert_eq!(error(&[0xa0, 0x06, 0x01]), "m.onnx: is not an ONNX model: it has no graph");
     for (path, reason) in [("missing.onnx", "missing.onnx: cannot be read"), ("", "is not a regular file")] {

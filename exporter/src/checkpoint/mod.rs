@@ -24,8 +24,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use isqrt_cov_proto::content;
 use isqrt_cov_proto::onnx::TensorProto;
+use isqrt_cov_proto::{content, stand_in};
 
 pub use archive::ArchiveProblem;
 pub use error::Error;
@@ -169,6 +169,9 @@ impl Checkpoint {
 
 /// What a file is that is no checkpoint, as far as that is easily told.
 fn unknown(content: &[u8]) -> String {
+    if let Some(found) = stand_in(content) {
+        return found.to_owned();
+    }
     match content {
         [] => "the file is empty".to_owned(),
         // What torch.save wrote before 0.1.10.
@@ -180,24 +183,12 @@ fn unknown(content: &[u8]) -> String {
         [0x80, protocol, ..] => format!("it begins as a pickle of protocol {protocol} would, and there are 2 to 5"),
         [b'{', ..] => "it is a JSON text, and no index of safetensors files".to_owned(),
         _ if is_model(content) => "it begins as an ONNX model does: give it a name that ends in .onnx".to_owned(),
-        [0x1f, 0x8b, ..] => "it is compressed with gzip: unpack it with gunzip".to_owned(),
-        _ if content.starts_with(b"version https://git-lfs") => {
-            "it is a pointer of git-lfs, not the file that it stands for: fetch that with git lfs pull".to_owned()
-        }
-        _ if is_page(content) => "it is a web page, such as a server gives instead of a file: download it again".to_owned(),
         [b'P', b'K', ..] => "it begins as an empty or divided zip archive does".to_owned(),
         _ => {
             let head: Vec<String> = content.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             format!("it begins with {}", head.join(" "))
         }
     }
-}
-
-/// Whether a text begins as a web page does.
-fn is_page(content: &[u8]) -> bool {
-    let content = content.trim_ascii_start();
-    let begins = |tag: &[u8]| content.get(..tag.len()).is_some_and(|head| head.eq_ignore_ascii_case(tag));
-    begins(b"<!doctype html") || begins(b"<html")
 }
 
 #[cfg(test)]
