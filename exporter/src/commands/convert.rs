@@ -18,13 +18,14 @@ use super::selection::Selection;
 use super::told::Told;
 use super::{ProofOptions, expected, facts, layers, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::expand;
+use crate::functions::{self, Fault};
 use crate::progress::Progress;
 use crate::proof::{Plan, Proof, compare, latency};
 use crate::recognize::{Found, recognize_with};
 use crate::report;
 use crate::rewrite;
 use crate::runtime::ort::OPERATORS_VARIABLE;
-use crate::{expand, functions};
 
 /// Replace each covariance layer by a single operator, or build a model from a checkpoint, and prove it
 ///
@@ -116,8 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let put_back = arguments.repair.take(&arguments.told, &mut findings)?;
     findings.layers.extend(put_back);
     let nodes_before = layers::node_count(&original);
-    let mut faults = functions::faults(&original, &layers::fused(&original));
-    faults.retain(|fault| fault.is_of_function() && !arguments.no_function);
+    let faults = arguments.faults_to_mend(&original);
     let refusal = layers::refusal(&findings, &original, &*runtime);
     // Functions are written anew, whatever else there is to do.
     let mut refusal = refusal.filter(|refusal| faults.is_empty() || !layers::is_converted_already(refusal));
@@ -243,6 +243,13 @@ impl Arguments {
             }
         }
         Ok(destination)
+    }
+
+    /// What functions written anew mend.
+    fn faults_to_mend(&self, original: &ModelProto) -> Vec<Fault> {
+        let mut faults = functions::faults(original, &layers::fused(original));
+        faults.retain(|fault| fault.is_of_function() && !self.no_function);
+        faults
     }
 
     /// Refuses options that mean nothing for a graph.
