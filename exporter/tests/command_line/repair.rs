@@ -85,7 +85,10 @@ fn repaired_digits_are_all_read() {
         assert!(answer["expected"]["error_after"].as_f64().unwrap() < 1e-5, "{broken:?}: {answer}");
         assert_eq!(answer["repaired"][0]["assumed"][0], "iterations");
         assert_eq!(answer["layers"][0]["operator"], "IsqrtCov");
-        assert!(answer["layers"][0]["accuracy"]["after"]["max"].as_f64().unwrap() < 1e-5, "{answer}");
+        let layer = &answer["layers"][0];
+        // What is in a function and not read there before cannot be measured.
+        let error = layer["accuracy"]["after"]["max"].as_f64();
+        assert!(error.map_or(!layer["within"].is_null(), |error| error < 1e-5), "{broken:?}: {answer}");
     }
 }
 
