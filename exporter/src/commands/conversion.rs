@@ -113,6 +113,7 @@ impl Conversion {
         field("repaired", repaired.map(repair::to_json).collect());
         field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
         field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());
+        field("not_evaluated", json!(findings.not_evaluated));
         field("nodes_before", self.nodes_before.into());
         field("nodes_after", converted.map_or(self.nodes_before, |done| done.nodes_after).into());
         field("function", (converted.is_some() && function).into());

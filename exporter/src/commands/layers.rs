@@ -152,12 +152,27 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -
     let what =
         if findings.misses.is_empty() { "covariance layer" } else { "layer that an operator computes" };
     let message = match &findings.not_evaluated {
-        None => format!("the model holds no {what} (evaluated in {})", runtime.name()),
+        None => format!("the model holds no {what} (evaluated in {}){}", runtime.name(), hidden(model)),
         Some(failure) => format!(
             "no {what} was found, but not all of the model could be evaluated, so there may be one: {failure}"
         ),
     };
     Some(Refusal { reason: "no-layer-found", message })
+}
+
+/// What a model has that a layer may be hidden in, and what to do about it.
+fn hidden(model: &ModelProto) -> &'static str {
+    let nodes = all_nodes(model);
+    let sparse = |node: &&NodeProto| node.is("Constant") && node.find("sparse_value").is_some();
+    let quantizes =
+        |node: &&NodeProto| node.op_type().starts_with("Quantize") || node.op_type().starts_with("QLinear");
+    if model.graph.iter().any(|graph| !graph.sparse_initializer.is_empty()) || nodes.iter().any(sparse) {
+        "; its sparse tensors are not read: write them as dense ones"
+    } else if nodes.iter().any(quantizes) {
+        "; it is quantized, and a layer that is quantized itself is not recognized: convert the model first, or quantize its other nodes only"
+    } else {
+        ""
+    }
 }
 
 /// Whether nothing is refused but to convert a model again.

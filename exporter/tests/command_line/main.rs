@@ -252,6 +252,19 @@ fn no_layer_leaves_no_file() {
     let inspected = isqrt_cov(&arguments!["inspect", input, "--json"]);
     assert_eq!((status(&inspected), &object(&inspected)["reason"]), (1, &"no-layer-found".into()));
     assert_eq!(object(&inspected)["inputs"][0]["shape"], serde_json::json!([2, 3]));
+
+    // What a layer may be hidden in is named.
+    let said = |model: Model| {
+        model.save(&input).unwrap();
+        object(&isqrt_cov(&arguments!["inspect", input, "--json"]))["message"].as_str().unwrap().to_owned()
+    };
+    let mut quantized = Model::load(&input).unwrap();
+    quantized.proto.graph.as_mut().unwrap().node.extend([
+        NodeProto::new("Constant", &[], &["scale"])
+            .with(AttributeProto::tensor("value", TensorProto::from_values("", &[], &[1.0_f32]))),
+        NodeProto::new("QuantizeLinear", &["x", "scale"], &["quantized"]),
+    ]);
+    assert!(said(quantized).contains("convert the model first"));
 }
 
 /// What neither this program nor tract computes is named, and what does compute it.
