@@ -57,7 +57,7 @@ fn write_operator(out: &mut String, operator: &Operator) -> fmt::Result {
     writeln!(out, "#### Function Body\n")?;
     writeln!(out, "Of the defaults, for float32, in operator set {SHOWN_OPSET}:\n")?;
     writeln!(out, "```text")?;
-    match body::function_of(&[Layer::new(operator.kind)], Some(DataType::Float), SHOWN_OPSET) {
+    match body::function_for(&[Layer::new(operator.kind)], Some(DataType::Float), SHOWN_OPSET) {
         Ok(function) => write_function(out, &function)?,
         Err(error) => writeln!(out, "{error}")?,
     }

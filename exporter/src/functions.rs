@@ -24,8 +24,10 @@ pub fn attach(model: &mut ModelProto) -> Result<(), Error> {
     let opset = standard_opset(&model.opset_import);
     let mut used: Vec<(String, Layer, Option<DataType>)> = Vec::new();
     remove(model);
-    fused::replace(model, &mut |found| {
+    fused::replace(model, &mut |mut found| {
         used.push((place_of(&found.node), found.layer, found.element));
+        // The functions have none.
+        found.node.overload = None;
         Ok(vec![found.node])
     })?;
     for operator in &OPERATORS {

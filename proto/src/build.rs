@@ -14,7 +14,7 @@ use crate::onnx::{
 use crate::tensor::Element;
 
 impl ModelProto {
-    /// A model of `graph` and the standard operators of version `opset`, in the first version of the format that knows these and functions.
+    /// A model of `graph` and the standard operators of version `opset`, in the first version of the format that knows functions and, up to 23, these.
     #[must_use]
     pub fn new(graph: GraphProto, opset: i64) -> Self {
         let ir_version = match opset {

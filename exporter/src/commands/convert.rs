@@ -32,9 +32,11 @@ use crate::runtime::ort::OPERATORS_VARIABLE;
 /// A graph's layers are found by what they compute. Each becomes one node of the domain `ai.isqrtcov`; beside it stands an ONNX
 /// function with the same meaning in standard operators, so that runtimes without the operator library run the file
 /// too. Everything else in the model stays as it was, except that the IR version is raised to 8 where it is lower, that the
-/// domain is imported, and that a metadata entry marks external data as written with the model. The original and the file written are then run on the same
-/// inputs, and OUTPUT appears only if they agree: for a model that cannot be converted, or whose proof
-/// fails, nothing is written, an older OUTPUT stays as it was, and the exit status is 1. The input is never replaced.
+/// domain is imported, and that a metadata entry marks external data as written with the model. Functions of operators that
+/// are there already are written anew, which mends those that another tool dropped or left behind. The original and the
+/// file written are then run on the same inputs, and OUTPUT appears only if they agree: for a model that cannot be
+/// converted, or whose proof fails, nothing is written, an older OUTPUT stays as it was, and the exit status is 1. The
+/// input is never replaced.
 ///
 /// A checkpoint's architecture is recognized by the names and shapes of its tensors, never by the file's name. Nothing in
 /// it is executed. The model written is proven against the same network with every batch normalization and the layer in
@@ -119,12 +121,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let nodes_before = layers::node_count(&original);
     let faults = arguments.faults_to_mend(&original);
     let refusal = layers::refusal(&findings, &original, &*runtime);
-    // Functions are written anew, whatever else there is to do.
+    // Functions are written anew where nothing else is to be done as well.
     let mut refusal = refusal.filter(|refusal| faults.is_empty() || !layers::is_converted_already(refusal));
     let mut skipped = Vec::new();
-    if refusal.is_none() && !findings.layers.is_empty() {
+    if refusal.is_none() {
         (findings.layers, skipped) = arguments.selection.divide(findings.layers, &original)?;
-        refusal = findings.layers.is_empty().then(|| Refusal {
+        refusal = (findings.layers.is_empty() && !skipped.is_empty()).then(|| Refusal {
             reason: "all-skipped",
             message: format!(
                 "every layer of the model is left as it is, as --only and --skip say: {}",
@@ -147,9 +149,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
 
     let layers = &conversion.findings.layers;
-    let repaired: Vec<Found> = layers.iter().filter(|found| found.is_repaired()).cloned().collect();
-    let reference = &reference(&original, &repaired, !faults.is_empty())?;
-    rewrite::apply(&mut model.proto, layers, !arguments.no_function)?;
+    let repaired: Vec<_> = layers.iter().filter(|found| found.is_repaired()).cloned().collect();
+    let reference = &arguments.reference(&original, &repaired, &faults)?;
+    rewrite::apply(&mut model.proto, layers, !arguments.no_function).with_context(|| arguments.failed())?;
     let written = Written::stage(&model, destination)?;
     drop(model);
     let proving = Proving {
@@ -164,8 +166,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let proven = proving.run(&mut plan);
     let (mut proof, accuracies) =
         proven.with_context(|| format!("{}: cannot be proven", arguments.input.display()))?;
-    proof.notes.extend(faults.iter().map(|fault| format!("mended: {fault}")));
-    proof.notes.extend(facts::newer_format(&original));
+    let mended = faults.iter().map(|fault| format!("mended: {fault}"));
+    proof.notes.extend(mended.chain(facts::newer_format(&original)));
     let doubt = conversion.findings.not_evaluated.as_ref();
     proof.notes.extend(doubt.map(|problem| {
         format!("there may be more layers, since not all of the original could be evaluated: {problem}")
@@ -196,18 +198,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let nodes_after = layers::node_count(&written.proto);
     conversion.converted = Some(Converted { nodes_after, proof, accuracies, latency });
     arguments.finish(&conversion, &original, Some(written))
-}
-
-/// What a converted model is compared with: the original, unless an exporter broke it, or a tool its functions.
-fn reference(original: &Arc<ModelProto>, repaired: &[Found], has_faults: bool) -> Result<Arc<ModelProto>> {
-    Ok(if !repaired.is_empty() {
-        Arc::new(repair::reference(original, repaired)?)
-    } else if has_faults {
-        // What its nodes ask for, whatever its functions compute.
-        Arc::new(expand::inline(original)?)
-    } else {
-        Arc::clone(original)
-    })
 }
 
 /// Why a model whose proof failed is not written; nothing where it passed.
@@ -243,6 +233,27 @@ impl Arguments {
             }
         }
         Ok(destination)
+    }
+
+    /// What the converted model is compared with: the original, unless an exporter broke it, or a tool its functions.
+    fn reference(
+        &self,
+        original: &Arc<ModelProto>,
+        repaired: &[Found],
+        faults: &[Fault],
+    ) -> Result<Arc<ModelProto>> {
+        if !repaired.is_empty() {
+            return repair::reference(original, repaired).map(Arc::new).with_context(|| self.failed());
+        }
+        if faults.is_empty() {
+            return Ok(Arc::clone(original));
+        }
+        // What its nodes ask for, whatever its functions compute.
+        expand::inline(original).map(Arc::new).with_context(|| self.failed())
+    }
+
+    fn failed(&self) -> String {
+        format!("{}: cannot be converted", self.input.display())
     }
 
     /// What functions written anew mend.

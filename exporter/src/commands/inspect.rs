@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         table.row(["fused".to_owned(), layers::fused_text(&fused)]);
     }
     let mut text = table.render();
-    text.extend(faults.iter().map(|fault| format!("\nfault: {fault}\n")));
+    text.extend(faults.iter().map(|fault| format!("\nfault: {}\n", one_line(fault))));
     if !findings.layers.is_empty() {
         text.push('\n');
         text.push_str(&layers::layer_table(&findings.layers));

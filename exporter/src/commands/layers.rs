@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::body::OLDEST_OPSET;
 use crate::cli::Refusal;
+use crate::functions::faults;
 use crate::fused::layer_of;
 use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
@@ -146,7 +147,12 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -
     }
     let fused = fused(model);
     if !fused.is_empty() {
-        let message = format!("the model is converted already: it holds {}", fused_text(&fused));
+        let faults = faults(model, &fused).into_iter().map(|fault| format!("; {fault}"));
+        let message = format!(
+            "the model is converted already: it holds {}{}",
+            fused_text(&fused),
+            faults.collect::<String>()
+        );
         return Some(Refusal { reason: "already-converted", message });
     }
     let what =
@@ -164,8 +170,11 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -
 fn hidden(model: &ModelProto) -> &'static str {
     let nodes = all_nodes(model);
     let sparse = |node: &&NodeProto| node.is("Constant") && node.find("sparse_value").is_some();
-    let quantizes =
-        |node: &&NodeProto| node.op_type().starts_with("Quantize") || node.op_type().starts_with("QLinear");
+    let quantizes = |node: &&NodeProto| {
+        let name = node.op_type();
+        ["Quantize", "Dequantize", "DynamicQuantize", "QLinear"].iter().any(|begin| name.starts_with(begin))
+            || matches!(name, "MatMulInteger" | "ConvInteger")
+    };
     if model.graph.iter().any(|graph| !graph.sparse_initializer.is_empty()) || nodes.iter().any(sparse) {
         "; its sparse tensors are not read: write them as dense ones"
     } else if nodes.iter().any(quantizes) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use isqrt_cov_proto::onnx::ModelProto;
 
+use super::layers::fused;
 use crate::expand;
+use crate::functions::{Fault, faults};
 use crate::progress::Progress;
 use crate::proof::{Accuracy, Plan, Proof, Remembered, compare, parting, truth};
 use crate::recognize::Found;
@@ -51,11 +53,16 @@ impl Proving<'_> {
         } else if !self.runs_operators {
             let note = "the function bodies ran, not the operators: no operator library was found".to_owned();
             proof.notes.push(note);
-        } else if self.with_function {
+        } else if self.with_function && !layers.is_empty() {
             // Only the operators have run so far; where the library is absent, their bodies will.
             let expanded = Arc::new(expand::inline(written)?);
             let once = Plan { seeds: 1, samples: None, ..plan.clone() };
             proof.join_body(&compare(reference, &expanded, runtime, &once, progress)?);
+        }
+        if self.with_function && proof.failure.is_none() {
+            // The functions as the file has them, of which the last comparison had the arithmetic only.
+            let fault = faults(written, &fused(written)).into_iter().find(Fault::is_of_function);
+            proof.failure = fault.map(|fault| fault.to_string());
         }
         Ok((proof, accuracies))
     }

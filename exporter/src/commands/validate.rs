@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::{Map, Value};
 
-use super::{ProofOptions, checkpoint, expected, layers, path_json, signature};
+use super::{ProofOptions, checkpoint, expected, facts, layers, path_json, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::functions::faults;
 use crate::progress::Progress;
@@ -18,7 +18,8 @@ use crate::table::Table;
 /// Say whether two models compute the same function, on what, and how far apart they are
 ///
 /// Both are run on the same inputs, random ones and your own. Inputs and outputs correspond by name, or by position
-/// where the names differ. Exit status 0: the same; 1: they differ; 2: one of them cannot be run.
+/// where the names differ. Exit status 0: the same; 1: they differ, or one of them computes something else where the operator
+/// library is not loaded; 2: one of them cannot be run.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   isqrt-cov validate model.onnx fused.onnx
@@ -64,6 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             }
         }
     }
+    proof.notes.extend([&reference, &candidate].into_iter().filter_map(|model| facts::newer_format(model)));
     let apart = expected::apart(&proof, arguments.proof.tolerance);
     proof.notes.extend(apart.map(|apart| format!("{apart}: only the models are compared with each other")));
     let mut table = Table::pairs();

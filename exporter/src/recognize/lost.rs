@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use isqrt_cov_op::Layer;
+use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
-use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
-use isqrt_cov_proto::{FunctionKey, TensorData};
+use isqrt_cov_proto::onnx::{ModelProto, NodeProto, ValueInfoProto};
 
 use super::cuts::Cut;
 use super::observe::Observed;
@@ -13,7 +13,7 @@ use super::places::Place;
 use super::probed::samples;
 use super::{Arrangement, Evidence, Found, Hole, Lost};
 use crate::constants::Constants;
-use crate::graph::{Flow, Kind, ValueId, is_matrix_product};
+use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -121,16 +121,22 @@ pub fn describe(
 
 /// Takes out what is constant because a function is called in which the layer was lost: there it is found as well, and can be put back.
 pub fn leave_to_functions(model: &ModelProto, places: &[Place], lost: &mut Vec<Lost>) {
-    let broken: Vec<FunctionKey<'_>> = lost
+    let bodies: Vec<&[NodeProto]> = lost
         .iter()
         .filter(|lost| lost.hole.is_some())
-        .filter_map(|lost| Some(model.functions.get(lost.scope.function?)?.key()))
+        .filter_map(|lost| Some(&model.functions.get(lost.scope.function?)?.node[..]))
         .collect();
+    if bodies.is_empty() {
+        return;
+    }
+    let is_broken = |nodes: &[NodeProto]| bodies.iter().any(|body| std::ptr::eq(*body, nodes));
+    let broken = functions_with(&model.functions, is_broken);
     lost.retain(|lost| {
         let calls =
             places.iter().find(|place| place.scope == lost.scope).and_then(|Place { flow, .. }| {
                 let way = flow.between(flow.id(&lost.input)?, flow.id(&lost.output)?);
-                Some(way.into_iter().any(|node| broken.contains(&flow.graph.node[node].called())))
+                let calls = |node: &NodeProto| broken.contains(&node.called());
+                Some(way.into_iter().any(|node| any_inside(&flow.graph.node[node], &calls)))
             });
         lost.hole.is_some() || calls != Some(true)
     });

@@ -148,7 +148,7 @@ impl Context {
         let pools = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)? != 0;
         suitable(&device.name, capability, pools)?;
         let tiers = Tier::fitting(capability.0, capability.1);
-        // Kernels that are compiled and then not kept would be compiled again by the next call, and stay as well.
+        // The pool first: one that is left where the kernels fail is empty, and kernels that are left where the pool fails are not.
         let pool = Pool::new(driver, device.ordinal)?;
         let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
