@@ -9,6 +9,7 @@ use crate::fused::{self, Error, place_of, standard_opset};
 use crate::graph::holds_operator;
 
 mod faults;
+mod words;
 
 pub use faults::{Fault, faults};
 

@@ -13,6 +13,7 @@ use isqrt_cov_proto::onnx::{
 };
 use prost::Message as _;
 
+use super::words;
 use crate::evaluate::{Evaluator, Precision, budget};
 use crate::fused::{self, layer_of, place_of, standard_opset};
 use crate::graph::any_inside;
@@ -238,12 +239,14 @@ impl<'m> Functions<'m> {
             ..GraphProto::default()
         };
         let calls = |node: &NodeProto| !matches!(node.domain(), "" | "ai.onnx");
-        let mut functions = vec![FunctionProto {
+        let mut own = FunctionProto {
             domain: Some(DOMAIN.to_owned()),
             overload: None,
             name: Some(layer.name().to_owned()),
             ..function.clone()
-        }];
+        };
+        words::settle(&mut own, &node.attribute);
+        let mut functions = vec![own];
         if function.node.iter().any(|node| any_inside(node, &calls)) {
             functions.extend(self.model.functions.iter().cloned());
         }
