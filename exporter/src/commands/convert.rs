@@ -95,11 +95,6 @@ pub struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let destination = arguments.check(&[])?;
     let runs_operators = arguments.runtime.has_operators();
-    ensure!(
-        runs_operators || !arguments.no_function,
-        "without function bodies the converted model runs only with the operator library; name it with --op-library \
-         or {OPERATORS_VARIABLE}"
-    );
     let runtime = arguments.runtime.open()?;
     if checkpoint::is_meant(&arguments.input) {
         return checkpoint::convert(arguments, destination, &*runtime);
@@ -119,8 +114,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let put_back = arguments.repair.take(&arguments.told, &mut findings)?;
     findings.layers.extend(put_back);
     let nodes_before = layers::node_count(&original);
-    let faults = arguments.faults_to_mend(&original);
-    let refusal = layers::refusal(&findings, &original, &*runtime);
+    let mut faults = functions::faults(&original, &layers::fused(&original));
+    let refusal = layers::refusal(&findings, &original, &faults, &*runtime);
+    faults.retain(|fault| fault.is_of_function() && !arguments.no_function);
     // Functions are written anew where nothing else is to be done as well.
     let mut refusal = refusal.filter(|refusal| faults.is_empty() || !layers::is_converted_already(refusal));
     let mut skipped = Vec::new();
@@ -232,6 +228,11 @@ impl Arguments {
                 );
             }
         }
+        ensure!(
+            self.runtime.has_operators() || !self.no_function,
+            "without function bodies the converted model runs only with the operator library; name it with --op-library \
+             or {OPERATORS_VARIABLE}"
+        );
         Ok(destination)
     }
 
@@ -254,13 +255,6 @@ impl Arguments {
 
     fn failed(&self) -> String {
         format!("{}: cannot be converted", self.input.display())
-    }
-
-    /// What functions written anew mend.
-    fn faults_to_mend(&self, original: &ModelProto) -> Vec<Fault> {
-        let mut faults = functions::faults(original, &layers::fused(original));
-        faults.retain(|fault| fault.is_of_function() && !self.no_function);
-        faults
     }
 
     /// Refuses options that mean nothing for a graph.

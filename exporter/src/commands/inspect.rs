@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         .with_context(|| format!("{}: cannot be evaluated", arguments.input.display()))?;
     progress.end();
     let fused = layers::fused(proto);
-    let faults: Vec<String> = faults(proto, &fused).iter().map(Fault::to_string).collect();
+    let faults = faults(proto, &fused);
 
     let mut table = Table::pairs();
     table.row(["model".to_owned(), arguments.input.display().to_string()]);
@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         table.row(["fused".to_owned(), layers::fused_text(&fused)]);
     }
     let mut text = table.render();
-    text.extend(faults.iter().map(|fault| format!("\nfault: {}\n", one_line(fault))));
+    text.extend(faults.iter().map(|fault| format!("\nfault: {}\n", one_line(&fault.to_string()))));
     if !findings.layers.is_empty() {
         text.push('\n');
         text.push_str(&layers::layer_table(&findings.layers));
@@ -101,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "outputs": signature.outputs.iter().map(port_json).collect::<Vec<_>>(),
         "nodes": layers::node_count(proto),
         "fused": layers::fused_json(&fused),
-        "faults": faults,
+        "faults": faults.iter().map(Fault::to_string).collect::<Vec<_>>(),
         "layers": findings.layers.iter().map(layers::layer_json).collect::<Vec<_>>(),
         "near_misses": findings.misses.iter().map(layers::miss_json).collect::<Vec<_>>(),
         "obstacle": obstacle,
@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "runtime": runtime.name(),
     });
     let Value::Object(fields) = fields else { unreachable!("`json!({{…}})` is an object") };
-    let refusal = layers::refusal(&findings, proto, &*runtime);
+    let refusal = layers::refusal(&findings, proto, &faults, &*runtime);
     let refusal = refusal.filter(|refusal| !layers::is_converted_already(refusal));
     Ok(Answer { fields, text, refusal })
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::body::OLDEST_OPSET;
 use crate::cli::Refusal;
-use crate::functions::faults;
+use crate::functions::Fault;
 use crate::fused::layer_of;
 use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
@@ -137,8 +137,13 @@ pub fn others_text(findings: &Findings) -> String {
     guarded.chain(lost).chain(misses).map(line).collect()
 }
 
-/// Why a model with these findings cannot be converted; nothing where it can.
-pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -> Option<Refusal> {
+/// Why a model with these findings, and these faults of the operators that it has, cannot be converted; nothing where it can.
+pub fn refusal(
+    findings: &Findings,
+    model: &ModelProto,
+    faults: &[Fault],
+    runtime: &dyn Runtime,
+) -> Option<Refusal> {
     if let Some(lost) = findings.lost.first() {
         return Some(Refusal { reason: "lost-iteration", message: lost_message(lost) });
     }
@@ -147,7 +152,7 @@ pub fn refusal(findings: &Findings, model: &ModelProto, runtime: &dyn Runtime) -
     }
     let fused = fused(model);
     if !fused.is_empty() {
-        let faults = faults(model, &fused).into_iter().map(|fault| format!("; {fault}"));
+        let faults = faults.iter().map(|fault| format!("; {fault}"));
         let message = format!(
             "the model is converted already: it holds {}{}",
             fused_text(&fused),

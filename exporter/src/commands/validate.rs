@@ -24,7 +24,7 @@ use crate::table::Table;
 #[command(after_help = "Examples:
   isqrt-cov validate model.onnx fused.onnx
   isqrt-cov validate model.onnx fused.onnx --inputs test.npz --tolerance 1e-5
-  isqrt-cov validate model.onnx fused.onnx --runtime ort --op-library libisqrt_cov_op.so")]
+  isqrt-cov validate model.onnx fused.onnx --onnxruntime libonnxruntime.so --op-library libisqrt_cov_op.so")]
 pub struct Arguments {
     /// The model to compare with: an .onnx file
     #[arg(value_hint = ValueHint::FilePath)]

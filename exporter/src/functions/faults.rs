@@ -5,12 +5,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 use isqrt_cov_op::{Layer, OPERATORS, OperatorKind, reference};
-use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
-use isqrt_cov_proto::onnx::{
-    FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
-};
+use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use isqrt_cov_proto::{FunctionKey, domain_of};
 use prost::Message as _;
 
 use super::words;
@@ -207,7 +205,7 @@ impl<'m> Functions<'m> {
         for element in [ElementType::F32, ElementType::F64] {
             match self.distance(function, node, layer, element, dims) {
                 Ok(distance) => {
-                    let rounding = ROUNDING[usize::from(any_tensor(function, &is_half))];
+                    let rounding = ROUNDING[usize::from(holds_half(function))];
                     return (distance > rounding).then_some(What::Different(distance));
                 }
                 // Of the usual type, which says more.
@@ -238,7 +236,7 @@ impl<'m> Functions<'m> {
             output: port("y"),
             ..GraphProto::default()
         };
-        let calls = |node: &NodeProto| !matches!(node.domain(), "" | "ai.onnx");
+        let calls = |node: &NodeProto| !domain_of(node.domain()).is_empty();
         let mut own = FunctionProto {
             domain: Some(DOMAIN.to_owned()),
             overload: None,
@@ -251,11 +249,9 @@ impl<'m> Functions<'m> {
             functions.extend(self.model.functions.iter().cloned());
         }
         let opset = standard_opset(&function.opset_import);
-        let mut model = ModelProto { functions, ..ModelProto::new(graph, opset) };
-        model
-            .opset_import
-            .extend(function.opset_import.iter().filter(|import| !import.domain().is_empty()).cloned());
-        model.opset_import.push(OperatorSetIdProto::new(DOMAIN, 1));
+        let mut model = ModelProto { functions, ..ModelProto::new(graph, opset).importing(DOMAIN, 1) };
+        let others = function.opset_import.iter().filter(|import| !domain_of(import.domain()).is_empty());
+        model.opset_import.extend(others.cloned());
         let evaluator = Evaluator::new(&model, Precision::Exact, None)?;
         let mut generator = Generator::new(0);
         let mut greatest = 0.0_f64;
@@ -281,24 +277,19 @@ impl<'m> Functions<'m> {
     }
 }
 
-fn is_half(data_type: i32) -> bool {
-    [DataType::Float16, DataType::Bfloat16].map(i32::from).contains(&data_type)
-}
-
-/// Whether any constant of a function has such a type.
-fn any_tensor(function: &FunctionProto, is: &dyn Fn(i32) -> bool) -> bool {
+/// Whether any constant of a function is of a type of half precision.
+fn holds_half(function: &FunctionProto) -> bool {
+    let half = [DataType::Float16, DataType::Bfloat16].map(i32::from);
     let holds = |node: &NodeProto| {
-        node.attribute
-            .iter()
-            .filter_map(|attribute| attribute.t.as_ref())
-            .any(|tensor| is(tensor.data_type()))
+        let mut tensors = node.attribute.iter().filter_map(|attribute| attribute.t.as_ref());
+        tensors.any(|tensor| half.contains(&tensor.data_type()))
     };
     function.node.iter().any(|node| any_inside(node, &holds))
 }
 
 #[cfg(test)]
 mod tests {
-    use isqrt_cov_proto::onnx::{AttributeProto, TensorProto};
+    use isqrt_cov_proto::onnx::{AttributeProto, OperatorSetIdProto, TensorProto};
 
     use super::*;
     use crate::functions::attach;
