@@ -109,7 +109,7 @@ arguments!(
 );
 arguments!(
     /// Of `chain_R`.
-    Chain<R> { products: [Product<R>; CHAIN], count: i32 }
+    Chain<R> { products: [Product<R>; CHAIN], count: i32, resident: i32 }
 );
 arguments!(
     /// Of `write_T`.
@@ -210,6 +210,7 @@ mod tests {
             ("PRODUCT_THREADS", slab::PRODUCT_THREADS as usize),
             ("TILE", slab::TILE),
             ("WARP_ROOM * sizeof(float)", slab::warp_room(4) as usize),
+            ("Halves::WHOLE", slab::TILE * slab::TILE * 4),
         ] {
             equal(found, expected);
         }

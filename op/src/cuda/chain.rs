@@ -4,7 +4,7 @@ use super::arguments::{CHAIN, Chain, Cluster, Factors, Product, TURN, Write};
 use super::arithmetic::Arithmetic;
 use super::plan::{Launch, Launching};
 use super::real::Real;
-use super::slab::{PRODUCT_THREADS, Slab, Stage, TILE, name, product_shared, triangle};
+use super::slab::{PRODUCT_THREADS, Slab, Stage, TILE, name, product_rooms, product_shared, triangle};
 use crate::Error;
 
 /// The clusters of a launch.
@@ -88,17 +88,41 @@ impl Slab<'_> {
     fn launch_chain<R: Real>(&self, products: &[Product<R>], launch: Launching<'_>) -> Result<(), Error> {
         let blocks = self.blocks(1);
         let (stages, shared) = self.stages::<R>(blocks);
+        let shared = shared.max(self.kept_shared::<R>(0));
+        let with_places =
+            self.kept_shared::<R>(self.plan.program.as_ref().map_or(0, |program| program.places));
+        // Only where P is the chain's own product is no place made before it; and a block that is not alone leaves room for others.
+        let resident = self.plan.arithmetic == Arithmetic::Halves
+            && products.len() <= CHAIN
+            && products.first().is_some_and(|first| first.scale != 0)
+            && blocks <= self.plan.target.multiprocessors
+            && with_places <= self.plan.target.shared;
         for products in products.chunks(CHAIN) {
             launch(Launch {
                 function: name(Stage::Chain, self.plan.arithmetic, R::ELEMENT),
                 blocks,
                 cluster: 1,
                 threads: PRODUCT_THREADS,
-                shared,
-                arguments: &Chain { products: staged(products, stages), count: products.len() as i32 },
+                shared: if resident { shared.max(with_places) } else { shared },
+                arguments: &Chain {
+                    products: staged(products, stages),
+                    count: products.len() as i32,
+                    resident: resident.into(),
+                },
             })?;
         }
         Ok(())
+    }
+
+    /// The bytes of shared memory in which `kernels/resident.cuh` keeps factors and so many places; none for the plain arithmetic.
+    fn kept_shared<R: Real>(&self, places: usize) -> u32 {
+        match self.plan.arithmetic {
+            Arithmetic::Plain => 0,
+            Arithmetic::Halves => {
+                let place = self.matrix::<R>(self.plan.parts.places, self.side(), self.side()).stride;
+                product_rooms::<R>() + ((2 * TILE * TILE + places * place) * size_of::<R>()) as u32
+            }
+        }
     }
 
     /// A product by itself.

@@ -152,7 +152,8 @@ impl Context {
         let pool = Pool::new(driver, device.ordinal)?;
         let (module, tier) = Module::load(driver, &device.name, tiers)?;
         let multiprocessors = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let target = Target { tier, multiprocessors, clusters: Clusters::default() };
+        let shared = device.number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let target = Target { tier, multiprocessors, shared, clusters: Clusters::default() };
         let gpu = Gpu {
             name: device.name,
             capability,

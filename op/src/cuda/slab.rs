@@ -311,7 +311,12 @@ impl Slab<'_> {
 /// tiles after them.
 pub(super) fn product_shared<R: Real>(arithmetic: Arithmetic, alone: bool) -> (i32, u32) {
     let (count, bytes) = arithmetic.stages::<R>(alone);
-    (count as i32, (count * bytes).max(PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32)))
+    (count as i32, (count * bytes).max(product_rooms::<R>()))
+}
+
+/// What all warps of a product's block need for their tiles in the end, in bytes.
+pub(super) fn product_rooms<R: Real>() -> u32 {
+    PRODUCT_THREADS / 32 * warp_room(size_of::<R>() as u32)
 }
 
 /// The tiles of an upper triangle with `rows` rows of tiles.

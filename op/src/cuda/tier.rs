@@ -20,6 +20,8 @@ pub(super) struct Target {
     pub tier: Tier,
     /// Its multiprocessors.
     pub multiprocessors: u32,
+    /// The most bytes of shared memory that a block may ask for.
+    pub shared: u32,
     /// The clusters that it has room for.
     pub clusters: Clusters,
 }

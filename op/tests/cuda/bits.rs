@@ -82,3 +82,31 @@ fn clusters_change_no_bit() {
         }
     }
 }
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn where_places_are_kept_changes_no_bit() {
+    // The bytes of a block that is not alone and of one that is: two factors, and stages or the places. K = 10 takes more products than a launch.
+    for (iterations, shared) in [(5, [60_416, 111_616]), (10, [60_416, 98_304])] {
+        let layer = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };
+        let kernel = Kernel::new(layer).expect("a device");
+        let (data, mut dims) = input(&layer, (25, 40, 33));
+        // The kernel's bits, and the shared memory that chains ask for.
+        let mut found = |samples: usize| {
+            dims[0] = samples;
+            let sample = data.len() / 25;
+            let input = (&data[..samples * sample], &dims[..]);
+            let bits =
+                run(&kernel, ElementType::Float, input, stream()).expect("the stub launches everything");
+            let calls = log();
+            let chain = calls.lines().find(|line| line.contains(" chain_halves "));
+            (bits, chain.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok()))
+        };
+        // One more than the stub has multiprocessors for, and one.
+        let ((together, crowded), (alone, kept)) = (found(25), found(1));
+        assert!(together.starts_with(&alone), "K = {iterations}");
+        if let (Some(crowded), Some(kept)) = (crowded, kept) {
+            assert_eq!([crowded, kept], shared, "K = {iterations}");
+        }
+    }
+}

@@ -218,4 +218,14 @@ fn little_shared_memory() {
         run(&kernel, ElementType::Float, (&data, &dims), stream).expect("the stub launches everything");
     compare(kernel.layer(), ElementType::Float, (&data, &dims), &found);
     assert!(!calls(stream).iter().any(|line| line.contains("cuLaunch") && line.contains("read_halves")));
+
+    // Nor is there room for a chain's places.
+    let kernel = self::kernel().expect("a device");
+    let (data, dims) = input(kernel.layer(), (1, 70, 64));
+    let found =
+        run(&kernel, ElementType::Float, (&data, &dims), stream).expect("the stub launches everything");
+    compare(kernel.layer(), ElementType::Float, (&data, &dims), &found);
+    let chain =
+        calls(stream).into_iter().find(|line| line.contains("cuLaunch") && line.contains(" chain_halves "));
+    assert!(chain.as_ref().is_some_and(|line| line.ends_with(" shared 98304")), "{chain:?}");
 }

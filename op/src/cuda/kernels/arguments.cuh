@@ -130,6 +130,7 @@ template <class R>
 struct Chain {
     Product<R> products[CHAIN];
     int count;
+    int resident;  // whether the block's shared memory has room for the places, which nothing else reads or writes: `chain_halves`
 };
 
 // The layer's last product: `write_T` and `write_halves_T`, one block for a tile of the upper triangle.

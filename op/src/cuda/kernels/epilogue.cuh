@@ -11,6 +11,18 @@ constexpr int GROUP = 8;
 // The shared memory of a warp, in numbers: its tile, and the rows of a factor that are made.
 constexpr int WARP_ROOM = (TILE_ROWS + GROUP) * TILE_LD;
 
+// Where a sample's matrices are: on the device, `before` numbers after those of the first sample.
+struct OnDevice {
+    template <class R>
+    DEVICE R* places(const Epilogue<R>& epilogue, int64 before) const { return epilogue.places + before; }
+    template <class R>
+    DEVICE int64 place_stride(const Epilogue<R>& epilogue) const { return epilogue.place_stride; }
+    // A factor of the next product, with so many rows.
+    template <class R>
+    DEVICE R* out(const Epilogue<R>& epilogue, int64 before, int number) const { return epilogue.out[number] + before; }
+    DEVICE int rows(int side) const { return side; }
+};
+
 // Keeps the tile from `first_row` and `first_column` on and makes the factors of the next product. `room` has the tile, of all lanes.
 //
 // Where the matrix is P, A = (P + shift I) inverse takes its place first. The inverse comes in two parts, so that its own rounding does not
@@ -19,14 +31,14 @@ constexpr int WARP_ROOM = (TILE_ROWS + GROUP) * TILE_LD;
 // is read and written by the same lane. No term is the place that the new matrix takes: what that has is this matrix, `own`.
 //
 // So many matrices are on their way TOGETHER: as long as one takes, all of them take.
-template <class A, int TOGETHER, class R>
-DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, int first_row, int first_column, R* room) {
+template <class A, int TOGETHER, class R, class Matrices>
+DEVICE void finish(const Epilogue<R>& epilogue, const Matrices& matrices, const Scale* scale, int sample, int first_row, int first_column, R* room) {
     static_assert(TERMS % TOGETHER == 0, "what is behind the last term is zero");
     constexpr int TURNS = GROUP / 4;
     const int side = epilogue.side, ld = epilogue.ld, lane = threadIdx.x % 32;
-    const int64 matrix = int64(sample) * side * ld;
+    const int64 before = int64(sample) * side * ld;
     const int column = first_column + lane % 8 * 4;
-    R* const places = epilogue.places + matrix + (first_row + lane / 8) * ld + column;
+    R* const places = matrices.places(epilogue, before) + (first_row + lane / 8) * ld + column;
     // Of this lane's rows, those that there are; none in a block below the diagonal.
     const int lines = column < side && column >= first_row ? side - first_row - lane / 8 : 0;
     // Matrices from the term `begin` on, on their way while other things are done.
@@ -34,7 +46,7 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, 
     const auto request = [&](int first, int begin) {
         UNROLL
         for (int term = 0; term < TOGETHER; term++) {
-            const R* from = places + epilogue.places_read[begin + term] * epilogue.place_stride + first * ld;
+            const R* from = places + epilogue.places_read[begin + term] * matrices.place_stride(epilogue) + first * ld;
             const int rows = begin + term < epilogue.terms ? lines - first : 0;
             UNROLL
             for (int i = 0; i < TURNS; i++) {
@@ -88,7 +100,7 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, 
         UNROLL
         for (int i = 0; i < TURNS; i++) {
             const Four<R> entries = tile[i * TILE_LD];
-            if (epilogue.keep && 4 * i < rows) *reinterpret_cast<Four<R>*>(places + epilogue.place * epilogue.place_stride + (first + 4 * i) * ld) = entries;
+            if (epilogue.keep && 4 * i < rows) *reinterpret_cast<Four<R>*>(places + epilogue.place * matrices.place_stride(epilogue) + (first + 4 * i) * ld) = entries;
             UNROLL
             for (int k = 0; k < 8; k++) {
                 const R identity = row + 4 * i == column + k % 4 ? epilogue.identity[k / 4] : R(0);
@@ -105,10 +117,10 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, 
         UNROLL
         for (int number = 0; number < 2; number++) {
             if (!epilogue.out[number]) continue;
-            R* out = epilogue.out[number] + matrix;
+            R* out = matrices.out(epilogue, before, number);
             UNROLL
             for (int i = 0; i < TURNS; i++) {
-                if (4 * i < rows) A::put(out, side, ld, row + 4 * i, column, sums[number][i]);
+                if (4 * i < rows) A::put(out, matrices.rows(side), ld, row + 4 * i, column, sums[number][i]);
                 *reinterpret_cast<Four<R>*>(made + (lane / 8 + 4 * i) * TILE_LD + lane % 8 * 4) = sums[number][i];
             }
             // The same entries in the lower triangle: eight neighbors of a row there, which is this lane's column here.
@@ -117,7 +129,7 @@ DEVICE void finish(const Epilogue<R>& epilogue, const Scale* scale, int sample, 
             UNROLL
             for (int k = 0; k < GROUP; k++) values[k] = made[k * TILE_LD + lane];
             const int below = first_column + lane;
-            if (below < side && below >= first_row + TILE_ROWS) A::put(out, side, ld, below, first_row + first, values);
+            if (below < side && below >= first_row + TILE_ROWS) A::put(out, matrices.rows(side), ld, below, first_row + first, values);
             warp_sync();
         }
     }

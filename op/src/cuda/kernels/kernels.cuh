@@ -4,6 +4,9 @@
 #include "measure.cuh"
 #include "read.cuh"
 #include "write.cuh"
+#if ISQRT_TIER >= 80
+#include "resident.cuh"
+#endif
 #if ISQRT_TIER >= 90
 #include "cluster.cuh"
 #include "cluster_read.cuh"
@@ -46,7 +49,7 @@ KERNELS_OF_READING(halves_f16, Halves, f16, float, 3)
 KERNELS_OF_READING(halves_bf16, Halves, bf16, float, 3)
 KERNEL(LOAD_THREADS, 4) load_halves_f32(const Load<float, float> arguments) { begin(); load<Halves>(arguments); }
 KERNEL(PRODUCT_THREADS, 3) product_halves(const Product<float> arguments) { let_next_begin(); product<Halves, 4>(arguments); }
-KERNEL(PRODUCT_THREADS, 2) chain_halves(const Chain<float> arguments) { let_next_begin(); chain<Halves, 6>(arguments); }
+KERNEL(PRODUCT_THREADS, 2) chain_halves(const Chain<float> arguments) { let_next_begin(); resident_chain<Halves, 6>(arguments); }
 #endif
 #if ISQRT_TIER >= 90
 #define CLUSTERS_OF_ELEMENT(name, T)                                                                       \

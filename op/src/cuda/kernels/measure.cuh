@@ -77,5 +77,5 @@ DEVICE void load(const Load<T, R>& arguments) {
         room[line * TILE_LD + lane] = value;
     }
     warp_sync();
-    if (first_row < side) finish<A, 3>(arguments.epilogue, scale, sample, first_row, j * TILE_COLUMNS, room);
+    if (first_row < side) finish<A, 3>(arguments.epilogue, OnDevice(), scale, sample, first_row, j * TILE_COLUMNS, room);
 }

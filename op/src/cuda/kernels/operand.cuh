@@ -7,7 +7,9 @@
 //     A::SIZE       bytes of CHUNK rows and TILE columns in shared memory
 //     A::STAGES     stages there, each with A::CHUNKS chunks of both operands; A::MORE_STAGES where a block has a multiprocessor for itself
 //     A::Stream     asks for an operand's chunks, one after the other
-//     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 16 `left` and 32 `right` on
+//     A::multiply   lets a warp's tile, an A::Fragment, have its part of them: columns from 16 `down` and 32 `across` on, in panels of 32 that are
+//                   `panel` bytes apart
+//     A::PANEL      bytes from panel to panel of such a chunk
 // In any arithmetic an operand takes rows * ld * sizeof(Real) bytes.
 #pragma once
 
@@ -22,7 +24,7 @@ struct Plain {
     typedef R Real;
     typedef MultiplyAdd<R> Fragment;
     // Rows that are 8 numbers longer keep the accesses free of bank conflicts.
-    static constexpr int STRIDE = (TILE + 8) * sizeof(R), SIZE = CHUNK * STRIDE;
+    static constexpr int STRIDE = (TILE + 8) * sizeof(R), SIZE = CHUNK * STRIDE, PANEL = 0;
     static constexpr int STAGES = sizeof(R) == 4 ? 4 : 2, MORE_STAGES = STAGES, CHUNKS = 1;
 
     DEVICE static void put(R* operand, int, int ld, int row, int column, const Four<R>& values) {
@@ -56,8 +58,8 @@ struct Plain {
         }
     };
 
-    DEVICE static void multiply(Fragment& tile, const unsigned char* shared, int left, int right, R) {
-        tile.template multiply<STRIDE>(shared + left * int(TILE_ROWS * sizeof(R)), shared + SIZE + right * int(TILE_COLUMNS * sizeof(R)));
+    DEVICE static void multiply(Fragment& tile, const unsigned char* left, const unsigned char* right, int, int down, int across, R) {
+        tile.template multiply<STRIDE>(left + down * int(TILE_ROWS * sizeof(R)), right + across * int(TILE_COLUMNS * sizeof(R)));
     }
 };
 
@@ -71,6 +73,8 @@ struct Halves {
     typedef float Real;
     typedef TensorCores Fragment;
     static constexpr int ROW = 128, PANEL = CHUNK * ROW, SIZE = TILE / TILE_COLUMNS * PANEL;
+    // Bytes of a panel of TILE rows, and of an operand of TILE columns in such panels.
+    static constexpr int WHOLE_PANEL = TILE * ROW, WHOLE = TILE / TILE_COLUMNS * WHOLE_PANEL;
     static constexpr int STAGES = 3, MORE_STAGES = 6, CHUNKS = 2;
 
     DEVICE static void put(float* operand, int rows, int, int row, int column, const Four<float>& values) {
@@ -124,8 +128,8 @@ struct Halves {
         }
     };
 
-    DEVICE static void multiply(Fragment& tile, const unsigned char* shared, int left, int right, float scale) {
-        tile.multiply(shared + left / 2 * PANEL, left % 2, shared + SIZE + right * PANEL, scale);
+    DEVICE static void multiply(Fragment& tile, const unsigned char* left, const unsigned char* right, int panel, int down, int across, float scale) {
+        tile.multiply(left + down / 2 * panel, down % 2, right + across * panel, scale);
     }
 };
 static_assert(Halves::SIZE == PRODUCT_THREADS * 16, "every thread copies 16 bytes of a chunk");

@@ -35,6 +35,16 @@ DEVICE Place place_of_block(const Factors<R>& factors, bool symmetric) {
     return Place(blockIdx.x / factors.tiles, blockIdx.x % factors.tiles, factors.columns, symmetric);
 }
 
+// Puts a warp's tile into its part of the shared memory, which is what comes back, when all warps are done with what they multiply.
+template <class A>
+DEVICE typename A::Real* put_down(const typename A::Fragment& tile) {
+    __syncthreads();
+    typename A::Real* room = shared_memory<typename A::Real>() + threadIdx.x / 32 * WARP_ROOM;
+    tile.store(room);
+    warp_sync();
+    return room;
+}
+
 // This warp's 16x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back. `wait` comes before anything is read
 // that is not an argument.
 template <class A, class R, class Wait>
@@ -74,17 +84,20 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active, W
         if (active) {
             UNROLL
             for (int chunk = 0; chunk < A::CHUNKS; chunk++) {
-                A::multiply(tile, shared + full + chunk * 2 * A::SIZE, warp / 2, warp % 2, factors.scale);
+                const unsigned char* from = shared + full + chunk * 2 * A::SIZE;
+                A::multiply(tile, from, from + A::SIZE, A::PANEL, warp / 2, warp % 2, factors.scale);
             }
         }
         empty = full;
         full = full == last ? 0 : full + STAGE;
     }
-    __syncthreads();
-    R* room = shared_memory<R>() + warp * WARP_ROOM;
-    tile.store(room);
-    warp_sync();
-    return room;
+    return put_down<A>(tile);
+}
+
+// The Scale of a sample where the product is P, else null.
+template <class R>
+DEVICE const Scale* scale_of(const Product<R>& arguments, int sample) {
+    return arguments.scale ? arguments.scale + sample : nullptr;
 }
 
 // A warp's tile of a product, into what comes next.
@@ -92,7 +105,7 @@ template <class A, int TOGETHER, class R>
 DEVICE void keep(const Product<R>& arguments, int sample, int first_row, int first_column, R* room) {
     const Factors<R>& factors = arguments.factors;
     if (!arguments.plain) {
-        finish<A, TOGETHER>(arguments.epilogue, arguments.scale ? arguments.scale + sample : nullptr, sample, first_row, first_column, room);
+        finish<A, TOGETHER>(arguments.epilogue, OnDevice(), scale_of(arguments, sample), sample, first_row, first_column, room);
         return;
     }
     R* out = arguments.plain + sample * arguments.plain_stride;
