@@ -9,19 +9,19 @@ use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::ModelProto;
 
 use super::checkpoint::{self, CheckpointOptions};
-use super::conversion::{Conversion, Converted, Left};
+use super::conversion::{Conversion, Left};
 use super::output::{self, Written};
 use super::page::page;
 use super::proving::Proving;
 use super::repair::{self, Repair};
 use super::selection::Selection;
 use super::told::Told;
-use super::{ProofOptions, expected, facts, layers, signature};
+use super::{ProofOptions, facts, layers, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::functions::{self, Fault};
 use crate::progress::Progress;
-use crate::proof::{Plan, Proof, compare, latency};
+use crate::proof::{Plan, compare};
 use crate::recognize::{Found, recognize_with};
 use crate::report;
 use crate::rewrite;
@@ -94,7 +94,6 @@ pub struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let destination = arguments.check(&[])?;
-    let runs_operators = arguments.runtime.has_operators();
     let runtime = arguments.runtime.open()?;
     if checkpoint::is_meant(&arguments.input) {
         return checkpoint::convert(arguments, destination, &*runtime);
@@ -150,15 +149,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     rewrite::apply(&mut model.proto, layers, !arguments.no_function).with_context(|| arguments.failed())?;
     let written = Written::stage(&model, destination)?;
     drop(model);
-    let proving = Proving {
-        reference,
-        written: &written.proto,
-        layers,
-        runtime: &*runtime,
-        runs_operators,
-        with_function: !arguments.no_function,
-        progress: &progress,
-    };
+    let (runtime, progress) = (&*runtime, &progress);
+    let proving = Proving { arguments, reference, written: &written.proto, layers, runtime, progress };
     let proven = proving.run(&mut plan);
     let (mut proof, accuracies) =
         proven.with_context(|| format!("{}: cannot be proven", arguments.input.display()))?;
@@ -172,38 +164,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         proof.notes.push(repair::note(&repaired));
         // What the user's data say of the original is of the broken one.
         let plan = Plan { seeds: 0, ..plan.clone() };
-        proof.samples = compare(&original, &written.proto, &*runtime, &plan, &progress)?.samples;
+        proof.samples = compare(&original, &written.proto, runtime, &plan, progress)?.samples;
     }
-    conversion.refusal = not_proven(&proof);
-    if repaired.is_empty() {
+    let decides = arguments.told.expected.is_some() || arguments.repair.is_wanted();
+    let cause = if repaired.is_empty() {
         proof.notes.extend(arguments.repair.was_idle());
-        let decides = arguments.told.expected.is_some() || arguments.repair.is_wanted();
-        match expected::apart(&proof, arguments.proof.tolerance).filter(|_| conversion.refusal.is_none()) {
-            Some(apart) if decides => conversion.refusal = Some(apart.refusal()),
-            apart => proof.notes.extend(apart.map(|apart| apart.note())),
-        }
-    } else if conversion.refusal.is_none() {
-        conversion.refusal = repair::judge(&arguments.told, &proof);
-    }
-    let latency = arguments.report.as_ref().map(|_| {
-        progress.spin("measuring the latency");
-        let latency = latency(reference, &written.proto, &*runtime, &plan, &proof);
-        progress.end();
-        latency.map_err(|error| format!("{error:#}"))
-    });
-    let nodes_after = layers::node_count(&written.proto);
-    conversion.converted = Some(Converted { nodes_after, proof, accuracies, latency });
+        "check that the data are this model's".to_owned()
+    } else {
+        repair::cause(&arguments.told)
+    };
+    let (converted, refusal) = proving.conclude(&plan, proof, accuracies, decides.then_some(&cause));
+    (conversion.converted, conversion.refusal) = (Some(converted), refusal);
     arguments.finish(&conversion, &original, Some(written))
-}
-
-/// Why a model whose proof failed is not written; nothing where it passed.
-pub(super) fn not_proven(proof: &Proof) -> Option<Refusal> {
-    proof.failure.as_ref().map(|failure| Refusal {
-        reason: "proof-failed",
-        message: format!(
-            "the converted model is not proven to compute the same function, and was not written: {failure}"
-        ),
-    })
 }
 
 impl Arguments {

@@ -9,6 +9,7 @@ use isqrt_cov_proto::Model;
 use serde_json::{Map, json};
 
 use super::output::{self, Written};
+use super::proving::not_proven;
 use super::{ProofOptions, checkpoint, facts, layers, path_json, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
@@ -72,18 +73,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     fields.insert("proof".to_owned(), proof.to_json());
     let known = proof.samples_json().into_iter();
     fields.extend(known.filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    if proof.failure.is_none() {
+    let refusal = not_proven(&proof, "expanded");
+    let is_proven = refusal.is_none();
+    if is_proven {
         table.row(["written".to_owned(), output::written(&arguments.output, written.data())]);
         fields.insert("output".to_owned(), path_json(&arguments.output));
         fields.insert("output_data".to_owned(), json!(written.data().map(path_json)));
     }
-    let is_proven = proof.failure.is_none();
-    let refusal = proof.failure.map(|failure| Refusal {
-        reason: "proof-failed",
-        message: format!(
-            "the expanded model is not proven to compute the same function, and was not written: {failure}"
-        ),
-    });
     let mut answer = Answer { fields, text: table.render(), refusal };
     if is_proven {
         written.tell(&mut answer);

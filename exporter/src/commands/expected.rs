@@ -3,7 +3,8 @@
 use crate::cli::Refusal;
 use crate::proof::Proof;
 
-/// The greatest share of max|expected| that counts as what the data expect, where the proof allows no more.
+/// The greatest share of max|expected| that counts as what the data expect, where the proof allows no more: outputs are known
+/// in float32 at best, also those of a model in float64.
 pub const TOLERANCE: f64 = 1e-4;
 
 /// What the user's data contradict.
@@ -23,12 +24,9 @@ pub fn apart(proof: &Proof, given: Option<f64>) -> Option<Apart> {
 }
 
 impl Apart {
-    /// The refusal of a graph's conversion.
-    pub fn refusal(&self) -> Refusal {
-        Refusal {
-            reason: "expected-differs",
-            message: format!("{self}, and nothing was written; check that the data are this model's"),
-        }
+    /// The refusal where `expected` decides, with the likely `cause`.
+    pub fn refusal(&self, cause: &str) -> Refusal {
+        Refusal { reason: "expected-differs", message: format!("{self}, and nothing was written: {cause}") }
     }
 
     /// What is said where `expected` does not decide.

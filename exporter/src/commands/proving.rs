@@ -1,20 +1,27 @@
-//! The proof of a converted model: that it computes the same function, with the operators and with their bodies.
+//! The proof of a converted model: that it computes the same function, with the operators and with their bodies; and what
+//! comes of it.
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use isqrt_cov_proto::onnx::ModelProto;
 
-use super::layers::fused;
+use super::conversion::Converted;
+use super::convert::Arguments;
+use super::expected::apart;
+use super::layers::{fused, node_count};
+use crate::cli::Refusal;
 use crate::expand;
 use crate::functions::{Fault, faults};
 use crate::progress::Progress;
-use crate::proof::{Accuracy, Plan, Proof, Remembered, compare, parting, truth};
+use crate::proof::{Accuracy, Plan, Proof, Remembered, compare, latency, parting, truth};
 use crate::recognize::Found;
 use crate::runtime::Runtime;
 
 /// A converted model, and what it is to be proven with.
 pub struct Proving<'a> {
+    /// What the user asks for.
+    pub arguments: &'a Arguments,
     /// What it should compute.
     pub reference: &'a Arc<ModelProto>,
     /// The model as the file holds it.
@@ -23,10 +30,6 @@ pub struct Proving<'a> {
     pub layers: &'a [Found],
     /// Where both run.
     pub runtime: &'a dyn Runtime,
-    /// Whether the runtime knows the operators.
-    pub runs_operators: bool,
-    /// Whether the file has the operators' bodies.
-    pub with_function: bool,
     /// How far the proof has come.
     pub progress: &'a Progress,
 }
@@ -37,7 +40,8 @@ impl Proving<'_> {
     /// # Errors
     /// A reference that does not run.
     pub fn run(&self, plan: &mut Plan) -> Result<(Proof, Vec<Result<Accuracy, String>>)> {
-        let Self { reference, written, layers, progress, .. } = *self;
+        let Self { arguments, reference, written, layers, progress, .. } = *self;
+        let with_function = !arguments.no_function;
         let runtime = &Remembered::new(self.runtime, reference);
         let mut proof = compare(reference, written, runtime, plan, progress)?;
         progress.spin("measuring against float64");
@@ -50,20 +54,55 @@ impl Proving<'_> {
         if let Some(failure) = &mut proof.failure {
             let place = parting(reference, written, layers, runtime, plan);
             failure.extend(place.into_iter().flat_map(|place| ["; ".to_owned(), place]));
-        } else if !self.runs_operators {
+        } else if !arguments.runtime.has_operators() {
             let note = "the function bodies ran, not the operators: no operator library was found".to_owned();
             proof.notes.push(note);
-        } else if self.with_function && !layers.is_empty() {
+        } else if with_function && !layers.is_empty() {
             // Only the operators have run so far; where the library is absent, their bodies will.
             let expanded = Arc::new(expand::inline(written)?);
             let once = Plan { seeds: 1, samples: None, ..plan.clone() };
             proof.join_body(&compare(reference, &expanded, runtime, &once, progress)?);
         }
-        if self.with_function && proof.failure.is_none() {
+        if with_function && proof.failure.is_none() {
             // The functions as the file has them, of which the last comparison had the arithmetic only.
             let fault = faults(written, &fused(written)).into_iter().find(Fault::is_of_function);
             proof.failure = fault.map(|fault| fault.to_string());
         }
         Ok((proof, accuracies))
     }
+
+    /// What is known of the model by its `proof`, and whether it is refused: its proof failed, or its outputs are not those that
+    /// the user's data expect, with the likely `cause`. Without one that is only noted.
+    pub fn conclude(
+        &self,
+        plan: &Plan,
+        mut proof: Proof,
+        accuracies: Vec<Result<Accuracy, String>>,
+        cause: Option<&str>,
+    ) -> (Converted, Option<Refusal>) {
+        let Self { arguments, reference, written, runtime, progress, .. } = *self;
+        let mut refusal = not_proven(&proof, "converted");
+        let apart = apart(&proof, arguments.proof.tolerance).filter(|_| refusal.is_none());
+        match (apart, cause) {
+            (Some(apart), Some(cause)) => refusal = Some(apart.refusal(cause)),
+            (apart, _) => proof.notes.extend(apart.map(|apart| apart.note())),
+        }
+        let latency = arguments.report.as_ref().map(|_| {
+            progress.spin("measuring the latency");
+            let latency = latency(reference, written, runtime, plan, &proof);
+            progress.end();
+            latency.map_err(|error| format!("{error:#}"))
+        });
+        (Converted { nodes_after: node_count(written), proof, accuracies, latency }, refusal)
+    }
+}
+
+/// Why a model that was `made` of another, whose proof failed, is not written; nothing where it passed.
+pub fn not_proven(proof: &Proof, made: &str) -> Option<Refusal> {
+    proof.failure.as_ref().map(|failure| Refusal {
+        reason: "proof-failed",
+        message: format!(
+            "the {made} model is not proven to compute the same function, and was not written: {failure}"
+        ),
+    })
 }

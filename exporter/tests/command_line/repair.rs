@@ -1,5 +1,6 @@
 //! `--repair`: layers whose iteration the exporter dropped.
 
+use isqrt_cov_proto::TensorData;
 use ndarray::{ArrayD, IxDyn};
 use ndarray_npy::{NpzWriter, ReadNpyExt};
 
@@ -108,6 +109,62 @@ fn a_repair_that_the_data_contradict_is_refused() {
         assert_eq!((status(&run), &object(&run)["reason"]), (1, &"expected-differs".into()), "{wrong:?}");
         assert!(!output.exists());
     }
+}
+
+/// A graph with all that is float32 in it as float64.
+fn in_float64(name: &str) -> Model {
+    let (float, double) = (i32::from(DataType::Float), i32::from(DataType::Double));
+    let widen = |tensor: &mut TensorProto| {
+        if tensor.data_type == Some(float) {
+            let dims: Vec<usize> = tensor.dims.iter().map(|&dim| dim as usize).collect();
+            let values = TensorData::inline(tensor).unwrap().to_f64().unwrap();
+            *tensor = TensorProto::from_values(tensor.name(), &dims, &values);
+        }
+    };
+    let mut model = Model::load(graph(name)).unwrap();
+    let graph = model.proto.graph.as_mut().unwrap();
+    graph.initializer.iter_mut().for_each(widen);
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.t.as_deref_mut().into_iter().for_each(widen);
+        if attribute.name() == "to" && attribute.i == Some(float.into()) {
+            attribute.i = Some(double.into());
+        }
+    }
+    for value in graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info) {
+        let kind = value.r#type.as_mut().and_then(|kind| kind.value.as_mut());
+        if let Some(type_proto::Value::TensorType(tensor)) = kind
+            && tensor.elem_type == Some(float)
+        {
+            tensor.elem_type = Some(double);
+        }
+    }
+    model
+}
+
+/// Outputs are known in float32, also those of a model in float64.
+#[test]
+fn a_repair_in_float64_gives_what_is_expected_in_float32() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, output) = (digits(&folder), folder.path().join("repaired.onnx"));
+    let broken = folder.path().join("float64.onnx");
+    in_float64(LOST).save(&broken).unwrap();
+    let repair = |options: &[&str]| {
+        let line =
+            arguments!["convert", broken, "-o", output, "--json", "--repair", "--expected", data].to_vec();
+        let run = isqrt_cov(&line.into_iter().chain(options.iter().map(Into::into)).collect::<Vec<_>>());
+        (status(&run), object(&run))
+    };
+    let (refused, answer) = repair(&["--iterations", "3"]);
+    assert_eq!((refused, &answer["reason"]), (1, &"expected-differs".into()), "{answer}");
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("(at most 1e-4 counts as equal)"), "{message}");
+    assert!(message.contains("trained with others than K = 3 and the triangle row-major"), "{message}");
+    let (done, answer) = repair(&["--iterations", "5"]);
+    assert_eq!((done, &answer["layers"][0]["element_type"]), (0, &"double".into()), "{answer}");
+    let error = answer["expected"]["error_after"].as_f64().unwrap();
+    assert!(error > 1e-9 && error < 1e-5, "{answer}");
+    let (refused, answer) = repair(&["--iterations", "5", "--tolerance", "1e-8"]);
+    assert_eq!((refused, &answer["reason"]), (1, &"expected-differs".into()), "{answer}");
 }
 
 /// Both graphs side by side, the values of the second under names of their own.

@@ -13,16 +13,15 @@ use isqrt_cov_proto::onnx::ModelProto;
 use super::decision::{decide, plain};
 use super::description::Trained;
 use super::{Read, options};
-use crate::cli::{Answer, Refusal};
-use crate::commands::conversion::{Conversion, Converted};
-use crate::commands::convert::{Arguments, not_proven};
-use crate::commands::expected;
+use crate::cli::Answer;
+use crate::commands::conversion::Conversion;
+use crate::commands::convert::Arguments;
 use crate::commands::layers;
 use crate::commands::output::Written;
 use crate::commands::proving::Proving;
 use crate::functions;
 use crate::progress::Progress;
-use crate::proof::{Proof, distance_in_float64, latency, rounding};
+use crate::proof::{distance_in_float64, rounding};
 use crate::recognize::{Arrangement, Evidence, Findings, Found};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
@@ -105,12 +104,11 @@ pub fn convert(
         plan.tolerance = Some(plan.tolerance.unwrap_or(HALF_TOLERANCE));
     }
     let proving = Proving {
+        arguments,
         reference: &original,
         written: &written.proto,
         layers: &conversion.findings.layers,
         runtime,
-        runs_operators: arguments.runtime.has_operators(),
-        with_function: !arguments.no_function,
         progress: &progress,
     };
     let (mut proof, accuracies) = proving.run(&mut plan)?;
@@ -127,15 +125,11 @@ pub fn convert(
     if let Some(trained) = &mut conversion.trained {
         trained.seconds = watch.laps;
     }
-    conversion.refusal = not_proven(&proof).or_else(|| judge(&proof));
-    let latency = arguments.report.as_ref().map(|_| {
-        progress.spin("measuring the latency");
-        let latency = latency(&original, &written.proto, runtime, &plan, &proof);
-        progress.end();
-        latency.map_err(|error| format!("{error:#}"))
-    });
-    let nodes_after = layers::node_count(&written.proto);
-    conversion.converted = Some(Converted { nodes_after, proof, accuracies, latency });
+    // Those of some samples decided what the weights do not tell.
+    let cause = "the network as trained gives those of the samples that were tried: check the others, or allow for more rounding \
+                 with --tolerance";
+    let (converted, refusal) = proving.conclude(&plan, proof, accuracies, Some(cause));
+    (conversion.converted, conversion.refusal) = (Some(converted), refusal);
     arguments.finish(&conversion, &original, Some(written))
 }
 
@@ -154,19 +148,6 @@ impl Watch {
         self.laps.push((what, self.since.elapsed().as_secs_f64()));
         self.since = Instant::now();
     }
-}
-
-/// Whether the model gives the outputs that the user's data expect; if not, a refusal.
-fn judge(proof: &Proof) -> Option<Refusal> {
-    let [_, after] = proof.samples.as_ref()?.distance?;
-    let tolerance = proof.tolerance.max(expected::TOLERANCE);
-    (after.is_nan() || after > tolerance).then(|| Refusal {
-        reason: "expected-differs",
-        message: format!(
-            "the outputs are {after:.1e} away from those expected (at most {tolerance:.0e} counts as equal), and nothing was \
-             written"
-        ),
-    })
 }
 
 /// The layers as nodes of `original`, the network in standard operators.
