@@ -109,7 +109,7 @@ impl Conversion {
         if let Some(trained) = &self.trained {
             field("checkpoint", trained.to_json());
         }
-        let repaired = findings.layers.iter().filter(|found| found.is_repaired() && self.trained.is_none());
+        let repaired = findings.layers.iter().filter(|found| found.is_put_back());
         field("repaired", repaired.map(repair::to_json).collect());
         field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
         field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());

@@ -129,7 +129,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             ),
         });
         // What lost its iteration and is left so is as broken as without --repair.
-        refusal = skipped.iter().find(|found| found.is_repaired()).map(|lost| Refusal {
+        refusal = skipped.iter().find(|found| found.is_put_back()).map(|lost| Refusal {
             reason: "lost-iteration",
             message: format!(
                 "{} lost its iteration, and --only or --skip leaves it so: the model would give meaningless outputs still",
@@ -144,7 +144,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     }
 
     let layers = &conversion.findings.layers;
-    let repaired: Vec<_> = layers.iter().filter(|found| found.is_repaired()).cloned().collect();
+    let repaired: Vec<_> = layers.iter().filter(|found| found.is_put_back()).cloned().collect();
     let reference = &arguments.reference(&original, &repaired, &faults)?;
     rewrite::apply(&mut model.proto, layers, !arguments.no_function).with_context(|| arguments.failed())?;
     let written = Written::stage(&model, destination)?;

@@ -17,7 +17,7 @@ use crate::table::{Table, one_line};
 
 /// What is to be known of a layer that is the same down to small inputs only.
 pub fn guarded(found: &Found) -> Option<String> {
-    found.evidence.down_to.map(|scale| {
+    found.recognition()?.evidence.down_to.map(|scale| {
         format!(
             "the model adds or limits something by next to nothing, against a division by 0 as a rule; the operator does not. \
              The numbers are the same where the layer reads some of about {scale:.0e}, a thousandth of what is usual, and \
@@ -37,14 +37,21 @@ pub fn layer_json(found: &Found) -> Value {
         "groups": found.groups,
         "element_type": found.element.name(),
         "nodes_replaced": found.nodes.len(),
-        "evidence": {
-            "evaluated_in": found.evaluator,
-            "error": found.evidence.error,
-            "runner_up_error": found.evidence.runner_up,
-            "runner_up": found.evidence.runner_up_layer.as_ref().map(|layer| difference(layer, &found.layer)),
-            "probes": found.evidence.probes,
-            "same_down_to": found.evidence.down_to,
-        },
+        "evidence": evidence_json(found),
+    })
+}
+
+/// Why a layer was recognized, as JSON with the same fields where it was not.
+fn evidence_json(found: &Found) -> Value {
+    let evidence = found.recognition().map(|recognition| &recognition.evidence);
+    let runner_up = evidence.and_then(|evidence| evidence.runner_up_layer.as_ref());
+    json!({
+        "evaluated_in": found.recognition().map_or("", |recognition| &recognition.evaluator),
+        "error": evidence.map(|evidence| evidence.error),
+        "runner_up_error": evidence.map(|evidence| evidence.runner_up),
+        "runner_up": runner_up.map(|layer| difference(layer, &found.layer)),
+        "probes": evidence.map_or(0, |evidence| evidence.probes),
+        "same_down_to": evidence.and_then(|evidence| evidence.down_to),
     })
 }
 
@@ -89,11 +96,13 @@ same of the attributes that come second, which must be far worse.
 pub fn layer_table(layers: &[Found]) -> String {
     let mut table = Table::new(&["layer", "attributes", "input", "output", "nodes", "error", "next best"]);
     for found in layers {
-        let evidence = &found.evidence;
-        let next = evidence.runner_up_layer.as_ref().map_or_else(
-            || "-".to_owned(),
-            |layer| format!("{:.0e} ({})", evidence.runner_up, difference(layer, &found.layer)),
-        );
+        let evidence = found.recognition().map(|recognition| &recognition.evidence);
+        let error =
+            evidence.map_or_else(|| "assumed".to_owned(), |evidence| format!("{:.0e}", evidence.error));
+        let next = evidence.and_then(|evidence| {
+            let layer = evidence.runner_up_layer.as_ref()?;
+            Some(format!("{:.0e} ({})", evidence.runner_up, difference(layer, &found.layer)))
+        });
         table.row([
             found.layer.name().to_owned(),
             attributes_text(&found.layer),
@@ -104,11 +113,11 @@ pub fn layer_table(layers: &[Found]) -> String {
             },
             found.output.clone(),
             found.nodes.len().to_string(),
-            if found.is_repaired() { "assumed".to_owned() } else { format!("{:.0e}", evidence.error) },
-            next,
+            error,
+            next.unwrap_or_else(|| "-".to_owned()),
         ]);
     }
-    let legend = if layers.iter().all(Found::is_repaired) { "" } else { LEGEND };
+    let legend = if layers.iter().all(Found::is_put_back) { "" } else { LEGEND };
     table.render() + legend
 }
 
@@ -311,12 +320,12 @@ mod tests {
 
     #[test]
     fn a_layer_that_is_the_same_down_to_some_inputs_says_so() {
-        let mut found = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
+        let found = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
         let text =
             |found: &Found| others_text(&Findings { layers: vec![found.clone()], ..Findings::default() });
         assert_eq!(text(&found), "");
         assert_eq!(layer_json(&found)["evidence"]["same_down_to"], Value::Null);
-        found.evidence.down_to = Some(2e-3);
+        let found = found.recognized_with(|recognition| recognition.evidence.down_to = Some(2e-3));
         assert!(text(&found).starts_with("guarded: `x` → `y`: ") && text(&found).contains("2e-3"));
         assert_eq!(layer_json(&found)["evidence"]["same_down_to"], 2e-3);
     }

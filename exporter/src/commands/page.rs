@@ -8,7 +8,7 @@ use super::conversion::{Conversion, Converted};
 use super::layers::guarded;
 use super::{facts, layers};
 use crate::proof::{Accuracy, Difference, Latency, Proof, number};
-use crate::recognize::Found;
+use crate::recognize::{Found, Origin, Recognition};
 use crate::report::chart::histogram;
 use crate::report::html::{self, Markup, element, figure, paragraph, section, table, text};
 use crate::report::picture::{Picture, picture};
@@ -31,9 +31,8 @@ pub fn page(conversion: &Conversion, original: &ModelProto, input: &Path, writte
     }
     for (index, found) in conversion.findings.layers.iter().enumerate() {
         let accuracy = conversion.converted.as_ref().and_then(|done| done.accuracies.get(index));
-        let recognized = recognized(found, conversion.trained.is_some());
         let truth = accuracy.map(|accuracy| truth(accuracy, conversion.refusal.is_none()));
-        body.extend([layer(index + 1, found, recognized, truth, original)]);
+        body.extend([layer(index + 1, found, truth, original)]);
     }
     body.extend([others(conversion)]);
     body.extend([paragraph("note", &format!("Written by isqrt-cov {}.", env!("CARGO_PKG_VERSION")))]);
@@ -51,7 +50,7 @@ fn verdict(conversion: &Conversion) -> Markup {
         let what = "The model computes what the checkpoint's network does, with a single node for each of its layers.";
         return paragraph("verdict good", what);
     }
-    let assumed = conversion.findings.layers.iter().any(Found::is_repaired);
+    let assumed = conversion.findings.layers.iter().any(Found::is_put_back);
     let function = if assumed {
         "and the model computes what it would with the layers that were lost, put back as assumed"
     } else {
@@ -128,23 +127,18 @@ fn latencies(latency: &Result<Latency, String>) -> Markup {
     [table(&["model", "ms a run", "ratio"], &rows), paragraph("note", &how)].into_iter().collect()
 }
 
-fn layer(
-    place: usize,
-    found: &Found,
-    recognized: String,
-    truth: Option<Markup>,
-    original: &ModelProto,
-) -> Markup {
+fn layer(place: usize, found: &Found, truth: Option<Markup>, original: &ModelProto) -> Markup {
     let heading = format!("Layer {place}: {} at {}", found.layer.name(), layers::place(found));
-    let evidence = &found.evidence;
     let mut facts = vec![
         ("reads", found.input.clone()),
         ("computes", found.output.clone()),
         ("element type", found.element.name().to_owned()),
         ("nodes replaced", found.nodes.len().to_string()),
-        ("recognized by", recognized),
+        ("recognized by", recognized(found)),
     ];
-    if let Some(runner_up) = &evidence.runner_up_layer {
+    if let Some(Recognition { evidence, .. }) = found.recognition()
+        && let Some(runner_up) = &evidence.runner_up_layer
+    {
         let margin = evidence.runner_up / evidence.error.max(f64::MIN_POSITIVE);
         facts.push((
             "next best",
@@ -165,20 +159,20 @@ fn layer(
 }
 
 /// How it is known what a layer is.
-fn recognized(found: &Found, is_trained: bool) -> String {
-    if is_trained {
-        return "the architecture that the checkpoint is of".to_owned();
+fn recognized(found: &Found) -> String {
+    match &found.origin {
+        Origin::Built => "the architecture that the checkpoint is of".to_owned(),
+        Origin::PutBack => "nothing: it was put back as told".to_owned(),
+        Origin::Recognized(recognition) => {
+            let guarded = guarded(found).map_or_else(String::new, |words| format!(". Guarded: {words}"));
+            format!(
+                "max error {} against the float64 reference, over {} probes, evaluated by {}{guarded}",
+                number(recognition.evidence.error),
+                recognition.evidence.probes,
+                recognition.evaluator
+            )
+        }
     }
-    if found.is_repaired() {
-        return "nothing: it was put back as told".to_owned();
-    }
-    let guarded = guarded(found).map_or_else(String::new, |words| format!(". Guarded: {words}"));
-    format!(
-        "max error {} against the float64 reference, over {} probes, evaluated by {}{guarded}",
-        number(found.evidence.error),
-        found.evidence.probes,
-        found.evaluator
-    )
 }
 
 fn heading_3(words: &str) -> Markup {

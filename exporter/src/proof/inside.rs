@@ -18,8 +18,8 @@ use crate::scope::Scope;
 /// # Errors
 /// What the runtime reports.
 pub(super) fn inside(found: &Found, runtime: &dyn Runtime) -> Result<Accuracy> {
-    let input = found.seen.as_ref().context("nothing computes what it read")?;
-    let mut before = found.region.clone();
+    let recognition = found.recognition().context("nothing computes what it read")?;
+    let (input, mut before) = (&recognition.seen, recognition.region.clone());
     let graph = before.graph.as_mut().context("the layer was not cut out")?;
     graph.output = vec![output_of(found)];
     let nodes = (0..graph.node.len()).collect();

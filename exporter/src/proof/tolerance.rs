@@ -46,7 +46,7 @@ impl Proof {
     pub fn allow_rounding(&mut self, layers: &[Found], accuracies: &[Result<Accuracy, String>]) {
         let strayed = layers.iter().zip(accuracies).filter_map(|(found, accuracy)| {
             let error = accuracy.as_ref().ok()?.before.max;
-            let element = least_precise(&found.region)?;
+            let element = least_precise(&found.recognition()?.region)?;
             Some(((MARGIN * error).min(of(element)), error, element, &found.output))
         });
         let Some((allowed, error, element, output)) =
@@ -132,9 +132,9 @@ mod tests {
             input: vec![ValueInfoProto::tensor("x", DataType::Float, [2.into(), 3.into()])],
             ..GraphProto::default()
         };
-        let mut found = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
-        found.region = ModelProto { graph: Some(graph), ..ModelProto::default() };
-        found
+        let region = ModelProto { graph: Some(graph), ..ModelProto::default() };
+        let found = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
+        found.recognized_with(|recognition| recognition.region = region)
     }
 
     fn difference(error: f64) -> Difference {

@@ -46,7 +46,7 @@ pub fn complete(
             found.nodes.retain(|node| freed.contains(node));
         }
     }
-    let misses = costly.into_iter().map(|found| {
+    let misses = costly.into_iter().filter_map(|found| {
         let reason = explain::costly(&found);
         Miss::of(found, reason)
     });

@@ -75,7 +75,8 @@ impl Search<'_> {
             match reason {
                 None => self.findings.layers.push(found),
                 Some(reason) => {
-                    refused.push(Refused { source: (place, input), miss: Miss::of(found, reason) });
+                    let miss = Miss::of(found, reason);
+                    refused.extend(miss.map(|miss| Refused { source: (place, input), miss }));
                 }
             }
         }

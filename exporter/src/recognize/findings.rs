@@ -29,16 +29,16 @@ impl Findings {
     }
 }
 
-/// A region that computes an operator.
+/// A layer: where it is in the model, and how it is known.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// The operator and its attributes.
     pub layer: Layer,
-    /// The graph that the region is in.
+    /// The graph that it is in.
     pub scope: Scope,
     /// The same for people; nothing for the main graph.
     pub within: String,
-    /// The value that the region reads.
+    /// The value that it reads.
     pub input: String,
     /// The value that it computes.
     pub output: String,
@@ -48,15 +48,33 @@ pub struct Found {
     pub groups: Option<usize>,
     /// How `output` has the operator's numbers.
     pub arrangement: Arrangement,
-    /// Indices, among the nodes of its graph, of the nodes that only this region needs.
+    /// Indices, among the nodes of its graph, of the nodes that only this layer needs.
     pub nodes: Vec<usize>,
+    /// How it is known.
+    pub origin: Origin,
+}
+
+/// How it is known that a layer is where it is said to be.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A region computes what the operator does.
+    Recognized(Box<Recognition>),
+    /// An exporter dropped it, and it was put back on the user's word.
+    PutBack,
+    /// A checkpoint's architecture has it there.
+    Built,
+}
+
+/// The region that a layer was recognized in, and what was observed of it.
+#[derive(Debug, Clone)]
+pub struct Recognition {
     /// The region as a model of its own: one input of the shape that it was evaluated with, one output.
     pub region: ModelProto,
-    /// What it read in the model, of that shape; nothing where nothing was cut out.
-    pub seen: Option<Tensor>,
+    /// What it read in the model, of that shape.
+    pub seen: Tensor,
     /// What evaluated the region.
     pub evaluator: String,
-    /// Why it was recognized.
+    /// Why it is the layer.
     pub evidence: Evidence,
 }
 
@@ -91,17 +109,27 @@ impl Found {
             groups: None,
             arrangement: Arrangement::AsGiven,
             nodes,
-            region: ModelProto::default(),
-            seen: None,
-            evaluator: String::new(),
-            evidence: Evidence {
-                error: 0.0,
-                runner_up: 1.0,
-                runner_up_layer: None,
-                probes: 4,
-                down_to: None,
-            },
+            origin: Origin::Recognized(Box::new(Recognition {
+                region: ModelProto::default(),
+                seen: Tensor::zeros(ElementType::F32, &[1]),
+                evaluator: String::new(),
+                evidence: Evidence {
+                    error: 0.0,
+                    runner_up: 1.0,
+                    runner_up_layer: None,
+                    probes: 4,
+                    down_to: None,
+                },
+            })),
         }
+    }
+
+    /// The same with a `change` to what it was recognized by.
+    pub(crate) fn recognized_with(mut self, change: impl FnOnce(&mut Recognition)) -> Self {
+        if let Origin::Recognized(recognition) = &mut self.origin {
+            change(recognition);
+        }
+        self
     }
 }
 
@@ -120,14 +148,6 @@ pub struct Evidence {
     /// or limits something by next to nothing, to keep a divisor from 0. A thousandth of what the layer reads of ordinary
     /// inputs of the model, or nothing where no input shows a difference.
     pub down_to: Option<f64>,
-}
-
-impl Evidence {
-    /// That of a layer that is there because the user says so.
-    #[must_use]
-    pub fn none() -> Self {
-        Self { error: f64::NAN, runner_up: f64::NAN, runner_up_layer: None, probes: 0, down_to: None }
-    }
 }
 
 impl Found {
@@ -154,10 +174,19 @@ impl Found {
         sample.len() > 1 && self.groups == Some(sample[0])
     }
 
-    /// Whether the layer was put back on the user's word instead of being recognized.
+    /// What it was recognized by, where it was.
     #[must_use]
-    pub fn is_repaired(&self) -> bool {
-        self.evidence.probes == 0
+    pub fn recognition(&self) -> Option<&Recognition> {
+        match &self.origin {
+            Origin::Recognized(recognition) => Some(recognition),
+            Origin::PutBack | Origin::Built => None,
+        }
+    }
+
+    /// Whether it was put back on the user's word.
+    #[must_use]
+    pub fn is_put_back(&self) -> bool {
+        matches!(self.origin, Origin::PutBack)
     }
 }
 
@@ -181,17 +210,18 @@ pub struct Miss {
 }
 
 impl Miss {
-    /// What looked like a layer and is none.
-    pub(super) fn of(found: Found, reason: String) -> Self {
-        Self {
+    /// What was recognized as a layer and is none.
+    pub(super) fn of(found: Found, reason: String) -> Option<Self> {
+        let Origin::Recognized(recognition) = found.origin else { return None };
+        Some(Self {
             scope: found.scope,
             input: found.input,
             output: found.output,
             closest: Some(found.layer),
-            error: found.evidence.error,
-            evaluator: found.evaluator,
+            error: recognition.evidence.error,
+            evaluator: recognition.evaluator,
             reason,
-        }
+        })
     }
 }
 

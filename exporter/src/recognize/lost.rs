@@ -11,7 +11,7 @@ use super::cuts::Cut;
 use super::observe::Observed;
 use super::places::Place;
 use super::probed::samples;
-use super::{Arrangement, Evidence, Found, Hole, Lost};
+use super::{Arrangement, Found, Hole, Lost, Origin};
 use crate::constants::Constants;
 use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product};
 use crate::scope::Scope;
@@ -37,10 +37,7 @@ impl Lost {
             groups: None,
             arrangement: if own == sample { Arrangement::AsGiven } else { Arrangement::Reshaped(sample) },
             nodes: hole.nodes.clone(),
-            region: ModelProto::default(),
-            seen: None,
-            evaluator: String::new(),
-            evidence: Evidence::none(),
+            origin: Origin::PutBack,
         })
     }
 

@@ -41,7 +41,7 @@ use crate::evaluate::budget;
 use crate::runtime::Runtime;
 use crate::scope::bodies;
 
-pub use self::findings::{Arrangement, Evidence, Findings, Found, Hole, Lost, Miss};
+pub use self::findings::{Arrangement, Evidence, Findings, Found, Hole, Lost, Miss, Origin, Recognition};
 pub use self::identify::tolerance;
 
 /// How often regions that turned out to be no layers are left out and others looked for.

@@ -7,7 +7,7 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
 use super::cuts::Cut;
 use super::explain;
-use super::findings::{Arrangement, Findings, Found, Lost, Miss};
+use super::findings::{Arrangement, Findings, Found, Lost, Miss, Origin, Recognition};
 use super::identify::{Identification, identify};
 use super::limits::Limit;
 use super::observe::{Observed, Subject};
@@ -284,7 +284,7 @@ impl<'a> Search<'a> {
                 let way = flow.id(&found.output).map(|output| flow.between(candidate.input, output));
                 self.told[candidate.place].extend(way.unwrap_or_default());
                 let reason = explain::limited(&found, &limit);
-                self.findings.misses.push(Miss::of(found, reason));
+                self.findings.misses.extend(Miss::of(found, reason));
             }
             return false;
         };
@@ -390,9 +390,10 @@ impl<'a> Search<'a> {
     ) -> Option<Found> {
         let resolution = observed.resolution;
         let identification = identify(operator, &observed.probed, &cut.outputs, resolution, NEAR)?;
-        let found = identification
-            .is_certain(resolution)
-            .then(|| self.found(candidate, observed, cut, identification))?;
+        if !identification.is_certain(resolution) {
+            return None;
+        }
+        let found = self.found(candidate, observed, cut, identification)?;
         if operator == OperatorKind::CovariancePooling && !self.is_wanted(candidate, observed, cut) {
             return None;
         }
@@ -419,17 +420,14 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Why it may not.
     fn settle(&self, candidate: &Candidate, cut: &Cut, found: &mut Found) -> Result<(), Limit> {
-        if let Some(subject) = self.subject(candidate) {
-            found.evidence.down_to = subject.may_stand_for(&found.layer, cut.value, self.runtime)?;
+        if let (Some(subject), Origin::Recognized(recognition)) = (self.subject(candidate), &mut found.origin)
+        {
+            recognition.evidence.down_to = subject.may_stand_for(&found.layer, cut.value, self.runtime)?;
         }
         Ok(())
     }
 
-    fn keep(&mut self, candidate: &Candidate, output: ValueId, mut found: Found) {
-        if let Some(subject) = self.subject(candidate) {
-            let subject = Subject { grouped: false, ..subject };
-            (found.region, found.seen) = (subject.part(&[output]), Some(subject.seen.declared()));
-        }
+    fn keep(&mut self, candidate: &Candidate, output: ValueId, found: Found) {
         // Nodes that something else needs too are explained as well: no part of the layer is a layer of its own.
         let explained = self.places[candidate.place].flow.between(candidate.input, output);
         self.covered[candidate.place].extend(explained.into_iter().chain(found.nodes.iter().copied()));
@@ -443,34 +441,35 @@ impl<'a> Search<'a> {
         observed: &Observed,
         cut: &Cut,
         identification: Identification,
-    ) -> Found {
+    ) -> Option<Found> {
+        let subject = Subject { grouped: false, ..self.subject(candidate)? };
         let Place { flow, scope, .. } = &self.places[candidate.place];
         let layer = identification.layer;
         let known: Vec<Option<usize>> = observed.probed.dims().iter().copied().map(Some).collect();
         let own: Option<Vec<usize>> =
             layer.output_tail(&known).ok().and_then(|tail| tail.into_iter().collect());
         let sample = cut.dims[1..].to_vec();
-        let seen = self.survey.get(self.places, candidate.place, candidate.input);
-        let groups = seen.filter(|_| candidate.grouped).map(|seen| seen.tensor.dims()[1]);
-        Found {
+        Some(Found {
             layer,
             scope: scope.clone(),
             within: scope.describe(self.model),
             input: flow.names[candidate.input].to_owned(),
             output: flow.names[cut.value].to_owned(),
             element: observed.element,
-            groups,
+            groups: candidate.grouped.then(|| subject.seen.tensor.dims()[1]),
             arrangement: match own {
                 _ if cut.has_samples_last() => Arrangement::SamplesLast,
                 Some(own) if own == sample => Arrangement::AsGiven,
                 _ => Arrangement::Reshaped(sample),
             },
             nodes: flow.needed_only_for(&[cut.value], &[candidate.input]),
-            region: ModelProto::default(),
-            seen: None,
-            evaluator: observed.evaluator.clone(),
-            evidence: identification.evidence,
-        }
+            origin: Origin::Recognized(Box::new(Recognition {
+                region: subject.part(&[cut.value]),
+                seen: subject.seen.declared(),
+                evaluator: observed.evaluator.clone(),
+                evidence: identification.evidence,
+            })),
+        })
     }
 
     /// Looks for a cut that does not depend on the input though the graph says so; the finding is kept.

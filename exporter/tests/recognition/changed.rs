@@ -392,7 +392,7 @@ fn a_triangle_may_stand_in_columns() {
 
 /// What a model computes of what its first layer read.
 fn outputs_of(model: &ModelProto, found: &Found) -> Tensor {
-    let input = found.seen.clone().unwrap();
+    let input = found.recognition().unwrap().seen.clone();
     assert_eq!(model.graph.as_ref().unwrap().input[0].name(), found.input);
     let session = Embedded::new().prepare(&Arc::new(model.clone()), &[input.dims().to_vec()]).unwrap();
     session.run(&[input]).unwrap().remove(0)
@@ -439,13 +439,16 @@ fn groups_are_samples() {
     assert_eq!(found.groups, Some(2));
     assert!(found.layer.centered && found.layer.iterations == 5);
     // The region of what is found reads the map itself.
-    check_same(&found.region, &Findings { layers: vec![alone(found)], ..Findings::default() });
+    check_same(
+        &found.recognition().unwrap().region,
+        &Findings { layers: vec![alone(found)], ..Findings::default() },
+    );
     check_nothing_left(&rewritten(&model, &findings));
 }
 
 /// A finding in the model that it was cut out as.
 fn alone(found: &Found) -> Found {
-    let nodes = (0..found.region.graph.as_ref().unwrap().node.len()).collect();
+    let nodes = (0..found.recognition().unwrap().region.graph.as_ref().unwrap().node.len()).collect();
     Found { nodes, ..found.clone() }
 }
 

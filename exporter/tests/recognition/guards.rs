@@ -309,7 +309,9 @@ fn replaced(model: &ModelProto, value: &str, nodes: &[NodeProto]) -> ModelProto 
 /// The roots among the layers of a model, by input and output, and whether each is guarded.
 fn roots(findings: &Findings) -> Vec<(&str, &str, bool)> {
     let roots = findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov);
-    roots.map(|found| (&*found.input, &*found.output, found.evidence.down_to.is_some())).collect()
+    roots
+        .map(|found| (&*found.input, &*found.output, found.recognition().unwrap().evidence.down_to.is_some()))
+        .collect()
 }
 
 /// The operator gives 0 where a sample is 0 everywhere. So does a model that asks for it.

@@ -22,7 +22,7 @@ use crate::commands::proving::Proving;
 use crate::functions;
 use crate::progress::Progress;
 use crate::proof::{distance_in_float64, rounding};
-use crate::recognize::{Arrangement, Evidence, Findings, Found};
+use crate::recognize::{Arrangement, Findings, Found, Origin};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
 use crate::signature::Signature;
@@ -176,10 +176,7 @@ fn found(original: &ModelProto, placed: &[Placed]) -> Vec<Found> {
             groups: None,
             arrangement: Arrangement::AsGiven,
             nodes: (first..=last).collect(),
-            region: ModelProto::default(),
-            seen: None,
-            evaluator: String::new(),
-            evidence: Evidence::none(),
+            origin: Origin::Built,
         });
     }
     found
