@@ -21,7 +21,7 @@ use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::functions::{self, Fault};
 use crate::progress::Progress;
-use crate::proof::{Plan, compare};
+use crate::proof::{Pair, Plan};
 use crate::recognize::{Found, recognize_with};
 use crate::report;
 use crate::rewrite;
@@ -164,7 +164,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         proof.notes.push(repair::note(&repaired));
         // What the user's data say of the original is of the broken one.
         let plan = Plan { seeds: 0, ..plan.clone() };
-        proof.samples = compare(&original, &written.proto, runtime, &plan, progress)?.samples;
+        let pair = Pair::of(&original, &written.proto, runtime, &plan)?;
+        proof.samples = pair.compare(&plan, progress)?.samples;
     }
     let decides = arguments.told.expected.is_some() || arguments.repair.is_wanted();
     let cause = if repaired.is_empty() {

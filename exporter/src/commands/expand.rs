@@ -14,7 +14,7 @@ use super::{ProofOptions, checkpoint, facts, layers, path_json, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::expand;
 use crate::progress::Progress;
-use crate::proof::compare;
+use crate::proof::Pair;
 use crate::table::Table;
 
 /// Replace the operators of `ai.isqrtcov` by standard ones, for runtimes that know neither them nor model functions
@@ -62,7 +62,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     model.proto = expand::inline(&model.proto).with_context(|| place("expanded"))?;
     let nodes_after = layers::node_count(&model.proto);
     let written = Written::stage(&model, Some(&arguments.output))?;
-    let mut proof = compare(&original, &written.proto, &*runtime, &plan, &Progress::on_terminal())
+    let mut proof = Pair::of(&original, &written.proto, &*runtime, &plan)
+        .and_then(|pair| pair.compare(&plan, &Progress::on_terminal()))
         .with_context(|| place("proven"))?;
     proof.notes.extend(facts::newer_format(&original));
     let mut table = Table::pairs();

@@ -14,7 +14,7 @@ use crate::cli::Refusal;
 use crate::expand;
 use crate::functions::{Fault, faults};
 use crate::progress::Progress;
-use crate::proof::{Accuracy, Plan, Proof, Remembered, compare, latency, parting, truth};
+use crate::proof::{Accuracy, Pair, Plan, Proof, Remembered};
 use crate::recognize::Found;
 use crate::runtime::Runtime;
 
@@ -43,16 +43,17 @@ impl Proving<'_> {
         let Self { arguments, reference, written, layers, progress, .. } = *self;
         let with_function = !arguments.no_function;
         let runtime = &Remembered::new(self.runtime, reference);
-        let mut proof = compare(reference, written, runtime, plan, progress)?;
+        let pair = Pair::of(reference, written, runtime, plan)?;
+        let mut proof = pair.compare(plan, progress)?;
         progress.spin("measuring against float64");
-        let accuracies = truth(reference, written, layers, runtime, plan, &proof);
+        let accuracies = pair.truth(layers, plan, &proof);
         progress.end();
         if plan.tolerance.is_none() {
             proof.allow_rounding(layers, &accuracies);
             plan.tolerance = Some(proof.tolerance);
         }
         if let Some(failure) = &mut proof.failure {
-            let place = parting(reference, written, layers, runtime, plan);
+            let place = pair.parting(layers, plan);
             failure.extend(place.into_iter().flat_map(|place| ["; ".to_owned(), place]));
         } else if !arguments.runtime.has_operators() {
             let note = "the function bodies ran, not the operators: no operator library was found".to_owned();
@@ -61,7 +62,8 @@ impl Proving<'_> {
             // Only the operators have run so far; where the library is absent, their bodies will.
             let expanded = Arc::new(expand::inline(written)?);
             let once = Plan { seeds: 1, samples: None, ..plan.clone() };
-            proof.join_body(&compare(reference, &expanded, runtime, &once, progress)?);
+            let body = Pair::of(reference, &expanded, runtime, &once)?;
+            proof.join_body(&body.compare(&once, progress)?);
         }
         if with_function && proof.failure.is_none() {
             // The functions as the file has them, of which the last comparison had the arithmetic only.
@@ -89,7 +91,8 @@ impl Proving<'_> {
         }
         let latency = arguments.report.as_ref().map(|_| {
             progress.spin("measuring the latency");
-            let latency = latency(reference, written, runtime, plan, &proof);
+            let pair = Pair::of(reference, written, runtime, plan);
+            let latency = pair.and_then(|pair| pair.latency(&proof));
             progress.end();
             latency.map_err(|error| format!("{error:#}"))
         });

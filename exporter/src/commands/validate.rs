@@ -12,7 +12,7 @@ use super::{ProofOptions, checkpoint, expected, facts, layers, path_json, signat
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::functions::faults;
 use crate::progress::Progress;
-use crate::proof::compare;
+use crate::proof::Pair;
 use crate::table::Table;
 
 /// Say whether two models compute the same function, on what, and how far apart they are
@@ -46,7 +46,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let candidate = Arc::new(Model::load(&arguments.candidate)?.into_inlined()?);
     let plan = arguments.proof.plan(&signature(&reference, &arguments.reference)?, None)?;
     signature(&candidate, &arguments.candidate)?;
-    let mut proof = compare(&reference, &candidate, &*runtime, &plan, &Progress::on_terminal())
+    let mut proof = Pair::of(&reference, &candidate, &*runtime, &plan)
+        .and_then(|pair| pair.compare(&plan, &Progress::on_terminal()))
         .with_context(|| format!("{}: cannot be compared", arguments.reference.display()))?;
 
     ensure!(

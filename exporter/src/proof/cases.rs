@@ -83,7 +83,7 @@ pub(super) fn inputs_of(work: &Work, case: &Case, shapes: &Shapes, plan: &Plan) 
 mod tests {
     use super::*;
     use crate::data::Samples;
-    use crate::proof::Alignment;
+    use crate::proof::Agreement;
     use crate::signature::{Dim, Port, Signature};
     use crate::tensor::ElementType;
 
@@ -93,8 +93,7 @@ mod tests {
         let dims = Some(vec![Dim::Unknown, Dim::Fixed(2)]);
         let inputs = vec![Port { name: "x".to_owned(), element: Some(element), dims }];
         let signature = Signature { inputs, outputs: Vec::new() };
-        let alignment = Alignment::of(&signature, &signature).unwrap();
-        let shapes = Shapes::agreed(&signature, &signature, &alignment, None).unwrap().unwrap();
+        let shapes = Agreement::of(&signature, &signature, None).unwrap().common().unwrap().shapes.clone();
         let samples = Samples {
             inputs: vec![Tensor::zeros(element, &[3, 2])],
             count: 3,

@@ -1,14 +1,10 @@
 //! How long original and converted model run, on inputs of the proof.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
-use isqrt_cov_proto::onnx::ModelProto;
 use serde_json::{Value, json};
 
-use super::{Pair, Plan, Proof, Work, inputs_of};
+use super::{Pair, Proof};
 use crate::latency::{Timed, in_turns};
-use crate::runtime::Runtime;
 
 /// Seconds that measuring may take, beside one round to warm up.
 const BUDGET: f64 = 2.0;
@@ -44,28 +40,23 @@ impl Latency {
     }
 }
 
-/// Measures both models in the first shape of `proof`, for about two seconds.
-///
-/// # Errors
-/// What the runtime reports.
-pub fn latency(
-    original: &Arc<ModelProto>,
-    converted: &Arc<ModelProto>,
-    runtime: &dyn Runtime,
-    plan: &Plan,
-    proof: &Proof,
-) -> Result<Latency> {
-    let case = proof.cases.first().context("the proof ran nothing")?;
-    let (pair, shapes) = Pair::of(original, converted, runtime, plan)?.map_err(anyhow::Error::msg)?;
-    let (inputs, _) = inputs_of(&Work::Seed(1), case, &shapes, plan);
-    let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| inputs[index].clone()).collect();
-    let fed_shapes: Vec<_> = fed.iter().map(|tensor| tensor.dims().to_vec()).collect();
-    let mut timed = [
-        Timed::new(runtime.prepare(original, &case.shapes)?, inputs)?,
-        Timed::new(runtime.prepare(converted, &fed_shapes)?, fed)?,
-    ];
-    let affordable = |seconds: f64| ((BUDGET / seconds.max(1e-9)) as usize).clamp(1, ROUNDS);
-    let rounds = in_turns(&mut timed, 1, affordable, || ())?;
-    let [before, after] = timed.each_ref().map(|model| 1e3 * model.quantile(0.5));
-    Ok(Latency { runtime: runtime.name(), inputs: case.shapes.clone(), rounds, before, after })
+impl Pair<'_> {
+    /// Measures both models in the first shape of `proof`, for about two seconds.
+    ///
+    /// # Errors
+    /// What the runtime reports.
+    pub fn latency(&self, proof: &Proof) -> Result<Latency> {
+        let case = proof.cases.first().context("the proof ran nothing")?;
+        let common = self.common()?;
+        let inputs = common.shapes.random(&case.shapes, 1);
+        let fed = common.fed(&inputs);
+        let mut timed = [
+            Timed::new(self.runtime.prepare(self.reference, &case.shapes)?, inputs)?,
+            Timed::new(self.runtime.prepare(self.candidate, &common.fed(&case.shapes))?, fed)?,
+        ];
+        let affordable = |seconds: f64| ((BUDGET / seconds.max(1e-9)) as usize).clamp(1, ROUNDS);
+        let rounds = in_turns(&mut timed, 1, affordable, || ())?;
+        let [before, after] = timed.each_ref().map(|model| 1e3 * model.quantile(0.5));
+        Ok(Latency { runtime: self.runtime.name(), inputs: case.shapes.clone(), rounds, before, after })
+    }
 }

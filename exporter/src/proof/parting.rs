@@ -4,50 +4,48 @@ use std::sync::Arc;
 
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
-use super::{Plan, compare};
+use super::{Pair, Plan};
 use crate::progress::Progress;
 use crate::recognize::Found;
-use crate::runtime::Runtime;
 
-/// Says at which tensor `original` and `converted` part, of those that the layers compute and the outputs; nothing where
-/// they cannot be compared there.
-///
-/// One seed is run, and the whole `plan` only where that shows nothing.
-#[must_use]
-pub fn parting(
-    original: &ModelProto,
-    converted: &ModelProto,
-    layers: &[Found],
-    runtime: &dyn Runtime,
-    plan: &Plan,
-) -> Option<String> {
-    let mut layers: Vec<&Found> = in_main_graph(layers).collect();
-    layers.sort_by_key(|found| found.nodes.last().copied());
-    let values: Vec<ValueInfoProto> = layers.into_iter().map(output_of).collect();
-    let models = [original, converted].map(|model| Arc::new(showing(model, &values)));
-    for plan in [&Plan { seeds: 1, samples: None, ..plan.clone() }, plan] {
-        let proof = compare(&models[0], &models[1], runtime, plan, &Progress::hidden()).ok()?;
-        let parted = proof.outputs.iter().position(|(_, difference)| difference.max > proof.tolerance);
-        let Some(parted) = parted else { continue };
-        let (name, difference) = &proof.outputs[parted];
-        let place = difference.worst.as_ref().map_or_else(String::new, |place| format!(", worst {place}"));
-        let agreed = proof.outputs[..parted.min(values.len())].iter().map(|(_, difference)| difference.max);
-        return Some(if parted < values.len() {
-            format!(
-                "they part at the layer's output `{name}`, by {:.1e} of its greatest value{place}",
-                difference.max
-            )
-        } else if values.is_empty() {
-            format!("the first output on which they part is `{name}`")
-        } else {
-            format!(
-                "the layers themselves agree to {:.1e}, and the first tensor on which the models part is the output \
+impl Pair<'_> {
+    /// Says at which tensor the models part, of those that the layers compute and the outputs; nothing where they cannot be
+    /// compared there.
+    ///
+    /// One seed is run, and the whole `plan` only where that shows nothing.
+    #[must_use]
+    pub fn parting(&self, layers: &[Found], plan: &Plan) -> Option<String> {
+        let mut layers: Vec<&Found> = in_main_graph(layers).collect();
+        layers.sort_by_key(|found| found.nodes.last().copied());
+        let values: Vec<ValueInfoProto> = layers.into_iter().map(output_of).collect();
+        let models = [self.reference, self.candidate].map(|model| Arc::new(showing(model, &values)));
+        let pair = Pair::of(&models[0], &models[1], self.runtime, plan).ok()?;
+        for plan in [&Plan { seeds: 1, samples: None, ..plan.clone() }, plan] {
+            let proof = pair.compare(plan, &Progress::hidden()).ok()?;
+            let parted = proof.outputs.iter().position(|(_, difference)| difference.max > proof.tolerance);
+            let Some(parted) = parted else { continue };
+            let (name, difference) = &proof.outputs[parted];
+            let place =
+                difference.worst.as_ref().map_or_else(String::new, |place| format!(", worst {place}"));
+            let agreed =
+                proof.outputs[..parted.min(values.len())].iter().map(|(_, difference)| difference.max);
+            return Some(if parted < values.len() {
+                format!(
+                    "they part at the layer's output `{name}`, by {:.1e} of its greatest value{place}",
+                    difference.max
+                )
+            } else if values.is_empty() {
+                format!("the first output on which they part is `{name}`")
+            } else {
+                format!(
+                    "the layers themselves agree to {:.1e}, and the first tensor on which the models part is the output \
                  `{name}`: what lies between amplifies that, and --tolerance decides how much may be",
-                agreed.fold(0.0, f64::max)
-            )
-        });
+                    agreed.fold(0.0, f64::max)
+                )
+            });
+        }
+        None
     }
-    None
 }
 
 /// The layers in the main graph, whose output can be made an output of the model.
@@ -105,7 +103,9 @@ mod tests {
         let layer = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
         let plan = Plan { seeds: 2, tolerance: None, samples: None, shapes: None };
         let said = |converted: &ModelProto, layers: &[Found]| {
-            parting(&Arc::new(model(1.0, 1.0)), converted, layers, &Tract::new(), &plan)
+            let models = [&model(1.0, 1.0), converted].map(|model| Arc::new(model.clone()));
+            let runtime = Tract::new();
+            Pair::of(&models[0], &models[1], &runtime, &plan).unwrap().parting(layers, &plan)
         };
         let layers = [layer];
         let at_layer = said(&model(1.5, 1.0), &layers).unwrap();

@@ -1,15 +1,12 @@
 //! How far a model is from itself in float64: what rounding alone does to its outputs, before anything is converted.
 
-use std::sync::Arc;
-
 use anyhow::{Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 
 use super::report::number;
 use super::tolerance::{MARGIN, of};
-use super::{Accuracy, Difference, Pair, Plan, Proof};
+use super::{Accuracy, Difference, Pair, Proof};
 use crate::evaluate::{Evaluator, Precision};
-use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 
 /// Seeds of the inputs that models are compared on in float64.
@@ -18,53 +15,49 @@ const SEEDS: u64 = 2;
 /// outputs by rounding to float32 at 2⁻²⁴. Another function would be amplified as well.
 const EQUAL: f64 = 1e-4;
 
-/// max|Δ| / max|output| between `model` in `runtime` and the same evaluated in float64, on random inputs.
-///
-/// # Errors
-/// A model that does not run.
-pub fn rounding(model: &Arc<ModelProto>, runtime: &dyn Runtime, plan: &Plan) -> Result<f64> {
-    distance(model, runtime, plan, |inputs, shapes| runtime.prepare(model, shapes)?.run(inputs))
-}
-
-/// The same between two models that are both evaluated in float64.
-///
-/// # Errors
-/// A model that cannot be evaluated.
-pub fn distance_in_float64(
-    reference: &Arc<ModelProto>,
-    candidate: &ModelProto,
-    runtime: &dyn Runtime,
-    plan: &Plan,
-) -> Result<f64> {
-    distance(reference, runtime, plan, |inputs, _| {
-        Evaluator::new(candidate, Precision::Exact, Some(runtime))?.run(inputs)
-    })
-}
-
-fn distance(
-    reference: &Arc<ModelProto>,
-    runtime: &dyn Runtime,
-    plan: &Plan,
-    other: impl Fn(&[Tensor], &[Vec<usize>]) -> Result<Vec<Tensor>>,
-) -> Result<f64> {
-    let (pair, shapes) = Pair::of(reference, reference, runtime, plan)?.map_err(anyhow::Error::msg)?;
-    let extent = pair.extents(&shapes)?[0];
-    let batch = if shapes.open_batch() { 2 } else { shapes.fixed_batch() };
-    let sized = shapes.sized(batch, extent);
-    let mut most: f64 = 0.0;
-    for seed in 1..=SEEDS {
-        let inputs = shapes.random(&sized, seed);
-        let exact = Evaluator::new(reference, Precision::Exact, Some(runtime))?.run(&inputs)?;
-        let found = other(&inputs, &sized)?;
-        ensure!(found.len() == exact.len(), "the models have different numbers of outputs");
-        for (found, exact) in found.iter().zip(&exact) {
-            let wide = |tensor: &Tensor| Tensor::from_f64(ElementType::F64, tensor.dims(), &tensor.to_f64());
-            let mut difference = Difference::new();
-            difference.add(&wide(exact), &wide(found), "float64");
-            most = most.max(difference.max);
-        }
+impl Pair<'_> {
+    /// max|Δ| / max|output| between the reference in the runtime and the same evaluated in float64, on random inputs.
+    ///
+    /// # Errors
+    /// A model that does not run.
+    pub fn rounding(&self) -> Result<f64> {
+        self.distance(|inputs, shapes| self.runtime.prepare(self.reference, shapes)?.run(inputs))
     }
-    Ok(most)
+
+    /// The same between the reference and the candidate, both evaluated in float64.
+    ///
+    /// # Errors
+    /// A model that cannot be evaluated.
+    pub fn distance_in_float64(&self) -> Result<f64> {
+        self.distance(|inputs, _| self.in_float64(self.candidate, inputs))
+    }
+
+    /// How far what `other` gives is from the reference in float64.
+    fn distance(&self, other: impl Fn(&[Tensor], &[Vec<usize>]) -> Result<Vec<Tensor>>) -> Result<f64> {
+        let shapes = &self.common()?.shapes;
+        let extent = self.extents(shapes)?[0];
+        let batch = if shapes.open_batch() { 2 } else { shapes.fixed_batch() };
+        let sized = shapes.sized(batch, extent);
+        let mut most: f64 = 0.0;
+        for seed in 1..=SEEDS {
+            let inputs = shapes.random(&sized, seed);
+            let exact = self.in_float64(self.reference, &inputs)?;
+            let found = other(&inputs, &sized)?;
+            ensure!(found.len() == exact.len(), "the models have different numbers of outputs");
+            for (found, exact) in found.iter().zip(&exact) {
+                let wide =
+                    |tensor: &Tensor| Tensor::from_f64(ElementType::F64, tensor.dims(), &tensor.to_f64());
+                let mut difference = Difference::new();
+                difference.add(&wide(exact), &wide(found), "float64");
+                most = most.max(difference.max);
+            }
+        }
+        Ok(most)
+    }
+
+    fn in_float64(&self, model: &ModelProto, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        Evaluator::new(model, Precision::Exact, Some(self.runtime))?.run(inputs)
+    }
 }
 
 impl Proof {

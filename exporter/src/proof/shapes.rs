@@ -2,68 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::Alignment;
 use super::cases::BATCHES;
-use super::{FEATURES, IMAGES, larger};
 use crate::recognize::probe::Generator;
-use crate::signature::{Dim, Port, Signature};
+use crate::signature::{Dim, Signature};
 use crate::tensor::{ElementType, Tensor};
 
-/// How the inputs and outputs of two models correspond.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Alignment {
-    /// For each input of the candidate, the reference's input that it is fed with.
-    pub inputs: Vec<usize>,
-    /// For each output of the reference, the candidate's output that it is compared with.
-    pub outputs: Vec<usize>,
-    /// What was assumed, for people.
-    pub notes: Vec<String>,
+/// Sizes tried for the open axes of images, until the reference runs: one that five halvings leave 2×2, then the usual.
+const IMAGES: [usize; 4] = [64, 224, 32, 299];
+/// The same for feature maps and sequences. Graphs may hold a centering matrix of M×M, so they start small.
+const FEATURES: [usize; 5] = [14, 7, 32, 64, 1];
+
+/// The size that is tried beside one that the models run at.
+pub(super) fn larger(extent: usize) -> usize {
+    extent + extent.div_ceil(2)
 }
 
-impl Alignment {
-    /// Matches inputs and outputs by name, or by position where the names differ.
-    ///
-    /// # Errors
-    /// For people: why no model that computes the same function could look like this.
-    pub fn of(reference: &Signature, candidate: &Signature) -> Result<Self, String> {
-        let mut notes = Vec::new();
-        let inputs = align(&candidate.inputs, &reference.inputs, "input", &mut notes)?;
-        let outputs = align(&reference.outputs, &candidate.outputs, "output", &mut notes)?;
-        Ok(Self { inputs, outputs, notes })
-    }
+/// Whether two models can be run on the same inputs.
+#[derive(Debug, Clone)]
+pub enum Agreement {
+    /// They can.
+    On(Common),
+    /// They are not run: no two models that compute the same function could look like this. Why, for people.
+    NotRun(String),
 }
 
-/// For each port of `from`, the index of the port in `to` that corresponds.
-fn align(from: &[Port], to: &[Port], what: &str, notes: &mut Vec<String>) -> Result<Vec<usize>, String> {
-    let names = |ports: &[Port]| ports.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
-    if from.len() != to.len() {
-        let (from, to) = (names(from).join("`, `"), names(to).join("`, `"));
-        return Err(format!("one model has the {what}s `{from}`, the other `{to}`"));
+/// What two models have in common.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// How their inputs and outputs correspond.
+    pub alignment: Alignment,
+    /// The inputs that both take.
+    pub shapes: Shapes,
+}
+
+impl Common {
+    /// What the candidate gets where the reference gets this for each of its inputs.
+    #[must_use]
+    pub fn fed<T: Clone>(&self, given: &[T]) -> Vec<T> {
+        self.alignment.inputs.iter().map(|&index| given[index].clone()).collect()
     }
-    let by_name: Option<Vec<usize>> =
-        from.iter().map(|port| to.iter().position(|other| other.name == port.name)).collect();
-    let matched = by_name.unwrap_or_else(|| {
-        notes.push(format!(
-            "the {what}s are named differently (`{}` and `{}`) and were matched by position",
-            names(from).join("`, `"),
-            names(to).join("`, `")
-        ));
-        (0..from.len()).collect()
-    });
-    for (port, &index) in from.iter().zip(&matched) {
-        if let (Some(one), Some(other)) = (port.element, to[index].element)
-            && one != other
-        {
-            return Err(format!(
-                "{what} `{}` is {} in one model and {} in the other",
-                port.name,
-                one.name(),
-                other.name()
-            ));
-        }
-    }
-    Ok(matched)
 }
 
 /// The inputs that both models take, some axes still open.
@@ -89,18 +69,17 @@ enum Axis {
 /// Elements that the inputs may have together.
 const MOST_ELEMENTS: usize = 1 << 27;
 
-impl Shapes {
+impl Agreement {
     /// What `reference` and `candidate` both take, in the order of the reference's inputs. `known` gives the shapes of
     /// the user's data, where there are any: they settle every axis but the first.
     ///
     /// # Errors
-    /// An input without element type or rank. The inner error, for people: two sizes that no input can both have.
-    pub fn agreed(
-        reference: &Signature,
-        candidate: &Signature,
-        alignment: &Alignment,
-        known: Option<&[Vec<usize>]>,
-    ) -> Result<Result<Self, String>> {
+    /// An input without element type or rank; inputs larger than models are run on.
+    pub fn of(reference: &Signature, candidate: &Signature, known: Option<&[Vec<usize>]>) -> Result<Self> {
+        let alignment = match Alignment::of(reference, candidate) {
+            Ok(alignment) => alignment,
+            Err(reason) => return Ok(Self::NotRun(reason)),
+        };
         let mut inputs = Vec::new();
         let mut settled: BTreeMap<String, usize> = BTreeMap::new();
         for (index, port) in reference.inputs.iter().enumerate() {
@@ -119,7 +98,7 @@ impl Shapes {
             if let Some(twin_dims) = twin_dims
                 && twin_dims.len() != dims.len()
             {
-                return Ok(Err(format!(
+                return Ok(Self::NotRun(format!(
                     "input `{name}` has rank {} in one model and {} in the other",
                     dims.len(),
                     twin_dims.len()
@@ -133,7 +112,7 @@ impl Shapes {
                 };
                 axes.push(match (dim, other) {
                     (Dim::Fixed(size), Some(other)) if *size != other => {
-                        return Ok(Err(format!(
+                        return Ok(Self::NotRun(format!(
                             "axis {axis} of input `{name}` is {size} in one model and {other} in the other"
                         )));
                     }
@@ -155,19 +134,31 @@ impl Shapes {
                 *axis = Axis::Size(size);
             }
         }
-        let shapes = Self { inputs };
+        let shapes = Shapes { inputs };
         shapes.check_greatest()?;
-        Ok(Ok(shapes))
+        Ok(Self::On(Common { alignment, shapes }))
     }
 
+    /// What they have in common.
+    ///
+    /// # Errors
+    /// Nothing: why they are not run.
+    pub fn common(&self) -> Result<&Common> {
+        match self {
+            Self::On(common) => Ok(common),
+            Self::NotRun(reason) => bail!("{reason}"),
+        }
+    }
+}
+
+impl Shapes {
     /// Looks at how large the inputs are at the greatest sizes that are tried.
     ///
     /// # Errors
     /// As [`Shapes::check`].
     pub fn check_greatest(&self) -> Result<()> {
-        let extents: &[usize] = if self.looks_like_images() { &IMAGES } else { &FEATURES };
         let greatest = |sizes: &[usize]| sizes.iter().copied().max().unwrap_or(1);
-        let extent = greatest(extents);
+        let extent = greatest(self.extents());
         self.check(&self.sized(greatest(&BATCHES), (extent, larger(extent))))
     }
 
@@ -227,6 +218,11 @@ impl Shapes {
         let open = |input: &&Input| input.dims.iter().skip(1).any(|axis| matches!(axis, Axis::Open(_)));
         let image = |input: &Input| input.dims.len() == 4 && matches!(input.dims[1], Axis::Size(1..=4));
         self.inputs.iter().filter(open).all(image)
+    }
+
+    /// Sizes to try for such axes.
+    pub(super) fn extents(&self) -> &'static [usize] {
+        if self.looks_like_images() { &IMAGES } else { &FEATURES }
     }
 
     /// The size of the first axis where it is fixed: the first input's that has axes.
@@ -297,6 +293,7 @@ fn random_tensor(element: ElementType, dims: &[usize], random: &mut Generator) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signature::Port;
 
     fn port(name: &str, element: ElementType, dims: &[Dim]) -> Port {
         Port { name: name.to_owned(), element: Some(element), dims: Some(dims.to_vec()) }
@@ -309,9 +306,9 @@ mod tests {
         }
     }
 
-    fn agreed(reference: &Signature, candidate: &Signature) -> Result<Shapes, String> {
-        let alignment = Alignment::of(reference, candidate).unwrap();
-        Shapes::agreed(reference, candidate, &alignment, None).unwrap()
+    fn agreed(reference: &Signature, candidate: &Signature) -> Result<Shapes> {
+        let agreement = Agreement::of(reference, candidate, None).unwrap();
+        agreement.common().map(|common| common.shapes.clone())
     }
 
     #[test]
@@ -331,22 +328,27 @@ mod tests {
         assert_eq!(shapes.fixed_batch(), 8);
         assert_eq!(shapes.sized(1, (4, 5)), [[8, 4]]);
         let other = signature(&[Dim::Fixed(7), Dim::Named("c".into())]);
-        assert!(agreed(&fixed, &other).unwrap_err().contains("is 8 in one model and 7"));
+        assert!(agreed(&fixed, &other).unwrap_err().to_string().contains("is 8 in one model and 7"));
     }
 
     #[test]
     fn data_settle_every_axis_but_the_first() {
         let open = [Dim::Named("n".into()), Dim::Unknown, Dim::Named("h".into())];
         let agreed = |model: &Signature| {
-            let alignment = Alignment::of(model, model).unwrap();
-            Shapes::agreed(model, model, &alignment, Some(&[vec![5, 7, 9]])).unwrap().unwrap()
+            let agreement = Agreement::of(model, model, Some(&[vec![5, 7, 9]])).unwrap();
+            agreement.common().unwrap().shapes.clone()
         };
         assert_eq!(agreed(&signature(&open)).sized(2, (1, 1)), [[2, 7, 9]]);
         let mut unranked = signature(&open);
         unranked.inputs[0].dims = None;
         assert_eq!(agreed(&unranked).sized(2, (1, 1)), [[2, 7, 9]]);
         let other = signature(&open[..2]);
-        assert!(self::agreed(&signature(&open), &other).unwrap_err().contains("rank 3 in one model and 2"));
+        assert!(
+            self::agreed(&signature(&open), &other)
+                .unwrap_err()
+                .to_string()
+                .contains("rank 3 in one model and 2")
+        );
     }
 
     #[test]
@@ -355,8 +357,7 @@ mod tests {
         let fits = |dims: &[&[Dim]]| {
             let inputs = dims.iter().enumerate().map(|(index, dims)| port(&index.to_string(), f32, dims));
             let model = Signature { inputs: inputs.collect(), outputs: vec![] };
-            let alignment = Alignment::of(&model, &model).unwrap();
-            Shapes::agreed(&model, &model, &alignment, None).is_ok()
+            Agreement::of(&model, &model, None).is_ok()
         };
         let half = [Dim::Fixed(MOST_ELEMENTS / 2)];
         assert!(fits(&[&half, &half]) && !fits(&[&half, &half, &[Dim::Fixed(1)]]));
@@ -381,25 +382,6 @@ mod tests {
         let mut beside = signature(&[batch, Dim::Fixed(3), height, width]);
         beside.inputs.push(port("z", ElementType::F32, &[Dim::Fixed(1), Dim::Fixed(64)]));
         assert!(super::tests::agreed(&beside, &beside).unwrap().looks_like_images());
-    }
-
-    #[test]
-    fn names_match_before_positions() {
-        let f32 = ElementType::F32;
-        let one = Signature { inputs: vec![port("a", f32, &[]), port("b", f32, &[])], outputs: vec![] };
-        let swapped = Signature { inputs: vec![port("b", f32, &[]), port("a", f32, &[])], outputs: vec![] };
-        assert_eq!(Alignment::of(&one, &swapped).unwrap().inputs, [1, 0]);
-        let renamed = Signature { inputs: vec![port("c", f32, &[]), port("a", f32, &[])], outputs: vec![] };
-        let alignment = Alignment::of(&one, &renamed).unwrap();
-        assert_eq!(alignment.inputs, [0, 1]);
-        assert_eq!(alignment.notes.len(), 1);
-        let fewer = Signature { inputs: vec![port("a", f32, &[])], outputs: vec![] };
-        assert!(Alignment::of(&one, &fewer).is_err());
-        let double = Signature {
-            inputs: vec![port("a", ElementType::F64, &[]), port("b", f32, &[])],
-            outputs: vec![],
-        };
-        assert!(Alignment::of(&one, &double).unwrap_err().contains("is double in one model and float"));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use isqrt_cov_op::{Layer, reference};
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 use serde_json::{Value, json};
 
+use super::cases::{Case, Work, inputs_of};
 use super::inside::inside;
 use super::parting::{in_main_graph, output_of};
 use super::report::number;
-use super::{Case, Difference, Pair, Plan, Proof, Work, inputs_of};
+use super::{Difference, Pair, Plan, Proof};
 use crate::evaluate::multiplications;
 use crate::recognize::Found;
 use crate::runtime::{Runtime, Session};
@@ -92,74 +93,64 @@ impl Accuracy {
     }
 }
 
-/// The accuracy of each of `layers` on inputs of `proof`, which compared the two models; where a layer could not be
-/// measured, why.
-///
-/// Both models are run again, with what the layers read and compute as outputs, on up to five pieces of the user's data and
-/// five seeds, in one shape, as long as the reference takes no more than about a second; layers in other graphs and functions
-/// are run by themselves.
-#[must_use]
-pub fn truth(
-    original: &Arc<ModelProto>,
-    converted: &Arc<ModelProto>,
-    layers: &[Found],
-    runtime: &dyn Runtime,
-    plan: &Plan,
-    proof: &Proof,
-) -> Vec<Result<Accuracy, String>> {
-    let exposed: Vec<&Found> = in_main_graph(layers).collect();
-    let mut measured = measure(original, converted, &exposed, runtime, plan, proof)
-        .map_err(|error| format!("{error:#}"))
-        .map(Vec::into_iter);
-    let one = |found: &Found| {
-        if !exposed.iter().any(|exposed| std::ptr::eq(*exposed, found)) {
-            return inside(found, runtime).map_err(|error| format!("{error:#}"));
-        }
-        let measured = measured.as_mut().map_err(|error| error.clone())?;
-        measured.next().unwrap_or_else(|| Err("not measured".to_owned()))
-    };
-    layers.iter().map(one).collect()
-}
-
-fn measure(
-    original: &Arc<ModelProto>,
-    converted: &Arc<ModelProto>,
-    layers: &[&Found],
-    runtime: &dyn Runtime,
-    plan: &Plan,
-    proof: &Proof,
-) -> Result<Vec<Result<Accuracy, String>>> {
-    if layers.is_empty() {
-        return Ok(Vec::new());
+impl Pair<'_> {
+    /// The accuracy of each of `layers` on inputs of `proof`, which compared the two models; where a layer could not be
+    /// measured, why.
+    ///
+    /// Both models are run again, with what the layers read and compute as outputs, on up to five pieces of the user's data and
+    /// five seeds, in one shape, as long as the reference takes no more than about a second; layers in other graphs and functions
+    /// are run by themselves.
+    #[must_use]
+    pub fn truth(&self, layers: &[Found], plan: &Plan, proof: &Proof) -> Vec<Result<Accuracy, String>> {
+        let exposed: Vec<&Found> = in_main_graph(layers).collect();
+        let mut measured =
+            self.measure(&exposed, plan, proof).map_err(|error| format!("{error:#}")).map(Vec::into_iter);
+        let one = |found: &Found| {
+            if !exposed.iter().any(|exposed| std::ptr::eq(*exposed, found)) {
+                return inside(found, self.runtime).map_err(|error| format!("{error:#}"));
+            }
+            let measured = measured.as_mut().map_err(|error| error.clone())?;
+            measured.next().unwrap_or_else(|| Err("not measured".to_owned()))
+        };
+        layers.iter().map(one).collect()
     }
-    // The second shape is that of a batch of two, where the batch is open.
-    let case = proof.cases.get(1).or(proof.cases.first()).context("the proof ran nothing")?;
-    let (pair, shapes) = Pair::of(original, converted, runtime, plan)?.map_err(anyhow::Error::msg)?;
-    let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| case.shapes[index].clone()).collect();
-    let models = [
-        Watched::new(original, layers, runtime, &case.shapes)?,
-        Watched::new(converted, layers, runtime, &fed)?,
-    ];
-    let mut measured: Vec<_> = layers.iter().map(|_| Ok(Accuracy::default())).collect();
-    let budget = BUDGET / layers.len() as f64;
-    for work in works(plan, case) {
-        let (inputs, name) = inputs_of(&work, case, &shapes, plan);
-        let fed: Vec<_> = pair.alignment.inputs.iter().map(|&index| inputs[index].clone()).collect();
-        let values = [models[0].run(&inputs)?, models[1].run(&fed)?];
-        let mut wants_more = false;
-        for (index, found) in layers.iter().enumerate() {
-            let Ok(accuracy) = &mut measured[index] else { continue };
-            let [before, after] = values.each_ref().map(|values| &values[index]);
-            match accuracy.add(&found.layer, before, after, budget, &name) {
-                Ok(more) => wants_more |= more,
-                Err(error) => measured[index] = Err(format!("{error:#}")),
+
+    fn measure(
+        &self,
+        layers: &[&Found],
+        plan: &Plan,
+        proof: &Proof,
+    ) -> Result<Vec<Result<Accuracy, String>>> {
+        if layers.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The second shape is that of a batch of two, where the batch is open.
+        let case = proof.cases.get(1).or(proof.cases.first()).context("the proof ran nothing")?;
+        let common = self.common()?;
+        let models = [
+            Watched::new(self.reference, layers, self.runtime, &case.shapes)?,
+            Watched::new(self.candidate, layers, self.runtime, &common.fed(&case.shapes))?,
+        ];
+        let mut measured: Vec<_> = layers.iter().map(|_| Ok(Accuracy::default())).collect();
+        let budget = BUDGET / layers.len() as f64;
+        for work in works(plan, case) {
+            let (inputs, name) = inputs_of(&work, case, &common.shapes, plan);
+            let values = [models[0].run(&inputs)?, models[1].run(&common.fed(&inputs))?];
+            let mut wants_more = false;
+            for (index, found) in layers.iter().enumerate() {
+                let Ok(accuracy) = &mut measured[index] else { continue };
+                let [before, after] = values.each_ref().map(|values| &values[index]);
+                match accuracy.add(&found.layer, before, after, budget, &name) {
+                    Ok(more) => wants_more |= more,
+                    Err(error) => measured[index] = Err(format!("{error:#}")),
+                }
+            }
+            if !wants_more {
+                break;
             }
         }
-        if !wants_more {
-            break;
-        }
+        Ok(measured)
     }
-    Ok(measured)
 }
 
 /// The runs: as the proof's, but all in one shape.

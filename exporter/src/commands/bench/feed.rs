@@ -9,7 +9,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 
 use super::Arguments;
 use crate::data::{Data, Samples};
-use crate::proof::{Alignment, Shapes};
+use crate::proof::{Agreement, Common, Shapes};
 use crate::signature::Signature;
 use crate::tensor::Tensor;
 
@@ -45,16 +45,14 @@ impl<'a> Loaded<'a> {
 
     /// The inputs that it takes, whatever others do.
     fn shapes(&self) -> Result<Shapes> {
-        let own = self.shapes_with(self);
-        Ok(own.with_context(|| format!("{}: cannot be measured", self.path.display()))?.1)
+        let own = self.common_with(self);
+        Ok(own.with_context(|| format!("{}: cannot be measured", self.path.display()))?.shapes)
     }
 
     /// How another model corresponds to this one, and the inputs that both take.
-    fn shapes_with(&self, other: &Self) -> Result<(Alignment, Shapes)> {
-        let alignment = Alignment::of(&self.signature, &other.signature).map_err(anyhow::Error::msg)?;
+    fn common_with(&self, other: &Self) -> Result<Common> {
         let known = self.samples.as_ref().map(Samples::shapes);
-        let shapes = Shapes::agreed(&self.signature, &other.signature, &alignment, known.as_deref())?;
-        Ok((alignment, shapes.map_err(anyhow::Error::msg)?))
+        Agreement::of(&self.signature, &other.signature, known.as_deref())?.common().cloned()
     }
 }
 
@@ -91,12 +89,11 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<Feeds> {
     let mut notes = Vec::new();
     if let [one, other] = models {
         // A size that one of them leaves open is what the other takes, or they would do different work.
-        match one.shapes_with(other) {
-            Ok((alignment, shapes)) => {
-                let first = feed(one, &shapes, arguments)?;
-                let inputs = alignment.inputs.iter().map(|&index| first.inputs[index].clone()).collect();
-                let second = Feed { inputs, batch: first.batch };
-                let (outputs, notes) = (Some(alignment.outputs), alignment.notes);
+        match one.common_with(other) {
+            Ok(common) => {
+                let first = feed(one, &common.shapes, arguments)?;
+                let second = Feed { inputs: common.fed(&first.inputs), batch: first.batch };
+                let (outputs, notes) = (Some(common.alignment.outputs), common.alignment.notes);
                 return Ok(Feeds { each: vec![first, second], outputs, notes });
             }
             Err(reason) => notes.push(format!(

@@ -21,7 +21,7 @@ use crate::commands::output::Written;
 use crate::commands::proving::Proving;
 use crate::functions;
 use crate::progress::Progress;
-use crate::proof::{distance_in_float64, rounding};
+use crate::proof::Pair;
 use crate::recognize::{Arrangement, Findings, Found, Origin};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
@@ -115,11 +115,10 @@ pub fn convert(
     if proof.failure.is_some() && arguments.proof.tolerance.is_none() && !is_rounded_more {
         // Some networks amplify rounding until nothing can be told from their outputs. In float64 it can, of weights that
         // are the network's own.
-        let own = rounding(&original, runtime, &plan)?;
         let as_folded = Options { fold: graph.fold, storage: Storage::Float64, ..graph };
-        let folded = plain(candidate, &read.weights, &settings, as_folded)?;
-        let apart = distance_in_float64(&original, &folded, runtime, &plan)?;
-        proof.allow_amplification(own, apart, &accuracies);
+        let folded = Arc::new(plain(candidate, &read.weights, &settings, as_folded)?);
+        let pair = Pair::of(&original, &folded, runtime, &plan)?;
+        proof.allow_amplification(pair.rounding()?, pair.distance_in_float64()?, &accuracies);
     }
     watch.lap("prove");
     if let Some(trained) = &mut conversion.trained {
