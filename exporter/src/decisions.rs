@@ -16,7 +16,7 @@ const DEEPEST: usize = 4;
 /// Rounds of a loop until what it carries is taken for data.
 const ROUNDS: usize = 3;
 
-/// What a node of a function counts as.
+/// What a node that is looked at inside of another counts as.
 const NODE: usize = 1 << 12;
 
 /// The functions of a model.
@@ -200,8 +200,6 @@ impl Looking<'_> {
         }
         let given = |from: usize| node.input.iter().skip(from).map(|name| kind(name)).collect::<Vec<_>>();
         if let Some(function) = self.functions.get(&node.called()) {
-            // Functions that call each other are far larger than their file.
-            spend(&[function.node.len(), NODE]).ok()?;
             let known: HashMap<&str, Kind> =
                 function.input.iter().map(String::as_str).zip(given(0)).collect();
             let names = function.output.iter().map(String::as_str);
@@ -256,6 +254,8 @@ impl Looking<'_> {
         outside: &Outside,
         depth: usize,
     ) -> Option<Vec<Kind>> {
+        // Functions that call each other, and loops in each other, are far larger than their file.
+        spend(&[nodes.len(), NODE]).ok()?;
         for node in nodes {
             let kind = |name: &str| known.get(name).copied().unwrap_or_else(|| outside(name));
             let made = self.outputs(node, &kind, depth)?;

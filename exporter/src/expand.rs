@@ -52,15 +52,7 @@ fn expand(found: Fused, prefix: &str) -> Result<Vec<NodeProto>, Error> {
 
 /// The beginning of names that no value or node of the model has.
 fn free_stem(model: &ModelProto) -> String {
-    let mut names = HashSet::new();
-    let training =
-        model.training_info.iter().flat_map(|part| part.initialization.iter().chain(&part.algorithm));
-    model.graph.iter().chain(training).for_each(|graph| graph::names(graph, &mut names));
-    for function in &model.functions {
-        names.extend(function.input.iter().chain(&function.output).map(String::as_str));
-        graph::node_names(&function.node, &mut names);
-    }
-    let taken: HashSet<usize> = names.into_iter().filter_map(number_of_stem).collect();
+    let taken: HashSet<usize> = graph::all_names(model).into_iter().filter_map(number_of_stem).collect();
     // One of so many is free.
     match (0..=taken.len()).find(|number| !taken.contains(number)) {
         None | Some(0) => format!("{STEM}/"),

@@ -9,14 +9,14 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use isqrt_cov_proto::FunctionKey;
-use isqrt_cov_proto::onnx::GraphProto;
+use isqrt_cov_proto::onnx::{GraphProto, TensorProto};
 pub use isqrt_cov_proto::subgraphs;
 
 use crate::constants::Constants;
 use crate::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
 use crate::zeros::{is_zero, makes_zero};
 use dominators::Dominators;
-pub(crate) use nodes::{any_inside, captured, holds_operator, names, node_names};
+pub(crate) use nodes::{all_names, any_inside, captured, given, holds_operator};
 use nodes::{asks_caller, holds_weights};
 pub use nodes::{
     closed_functions, functions_with, is_matrix_product, moves, multiplies, producers, reads_shape_only,
@@ -48,6 +48,8 @@ pub struct Flow<'a> {
     /// Every value's name.
     pub names: Vec<&'a str>,
     ids: HashMap<&'a str, ValueId>,
+    /// How many values, the first ones, are initializers and inputs.
+    given: usize,
     /// The node that makes each value, none for graph inputs, initializers and values from outside.
     pub producer: Vec<Option<NodeId>>,
     /// The nodes that read each value, each once, in graph order.
@@ -104,6 +106,7 @@ impl<'a> Flow<'a> {
             graph,
             names: Vec::new(),
             ids: HashMap::new(),
+            given: 0,
             producer: Vec::new(),
             consumers: Vec::new(),
             is_output: Vec::new(),
@@ -129,6 +132,7 @@ impl<'a> Flow<'a> {
         for value in &graph.input {
             flow.intern(value.name());
         }
+        flow.given = flow.names.len();
         for (index, node) in graph.node.iter().enumerate() {
             for name in node.output.iter().filter(|name| !name.is_empty()) {
                 let id = flow.intern(name);
@@ -225,12 +229,13 @@ impl<'a> Flow<'a> {
             let mut dominator: Option<Option<ValueId>> = None;
             let decided = holds(proto, &around.functions, &|name| self.kind_of(name), chooses);
             let mut sized = decided || self.sizes(node);
+            let inputs = proto.input.iter().enumerate();
+            let by_shape: Vec<ValueId> = inputs
+                .filter(|&(input, _)| reads_shape_only(proto, input))
+                .filter_map(|(_, name)| self.id(name))
+                .collect();
             for &value in &self.reads[node] {
-                let by_shape = proto
-                    .input
-                    .iter()
-                    .enumerate()
-                    .any(|(input, name)| name == self.names[value] && reads_shape_only(proto, input));
+                let by_shape = by_shape.contains(&value);
                 if by_shape && self.kind[value] == Kind::Data && !self.sized[value] {
                     kind = kind.max(Kind::Shape);
                     continue;
@@ -266,6 +271,17 @@ impl<'a> Flow<'a> {
     #[must_use]
     pub fn id(&self, name: &str) -> Option<ValueId> {
         self.ids.get(name).copied()
+    }
+
+    /// Whether a value is the graph's own: an initializer, an input, or made by a node.
+    pub(crate) fn is_own(&self, value: ValueId) -> bool {
+        value < self.given || self.producer[value].is_some()
+    }
+
+    /// The tensor of a value that is an initializer.
+    pub(crate) fn initializer(&self, value: ValueId) -> Option<&'a TensorProto> {
+        // They are the first values, in their order.
+        self.graph.initializer.get(value).filter(|tensor| tensor.name() == self.names[value])
     }
 
     /// The values that a node makes.

@@ -244,13 +244,7 @@ struct Names {
 
 impl Names {
     fn of(model: &ModelProto) -> Self {
-        let mut used = HashSet::new();
-        model.graph.iter().for_each(|graph| graph::names(graph, &mut used));
-        for function in &model.functions {
-            used.extend(function.input.iter().chain(&function.output).map(String::as_str));
-            graph::node_names(&function.node, &mut used);
-        }
-        Self { used: used.into_iter().map(str::to_owned).collect() }
+        Self { used: graph::all_names(model).into_iter().map(str::to_owned).collect() }
     }
 
     fn fresh(&mut self, wish: &str) -> String {

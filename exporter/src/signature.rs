@@ -1,6 +1,5 @@
 //! What a model takes and gives: names, element types and shapes of its inputs and outputs.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +8,7 @@ use isqrt_cov_proto::onnx::{
     type_proto::Value as Type,
 };
 
+use crate::graph::given;
 use crate::tensor::ElementType;
 
 /// The inputs that a model must be fed and the outputs that it gives, in the graph's order.
@@ -49,16 +49,7 @@ impl Signature {
     /// A model without a graph, or one that takes or gives something else than dense tensors.
     pub fn of(model: &ModelProto) -> Result<Self> {
         let graph = model.graph.as_ref().context("the model has no graph")?;
-        let defaults: HashSet<&str> = graph
-            .initializer
-            .iter()
-            .map(isqrt_cov_proto::onnx::TensorProto::name)
-            .chain(
-                graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref()?.name.as_deref()),
-            )
-            .collect();
-        let fed = graph.input.iter().filter(|input| !defaults.contains(input.name()));
-        let inputs = fed.map(|input| Port::of(input, "input")).collect::<Result<_>>()?;
+        let inputs = given(graph).map(|input| Port::of(input, "input")).collect::<Result<_>>()?;
         let outputs = graph.output.iter().map(|output| Port::of(output, "output")).collect::<Result<_>>()?;
         Ok(Self { inputs, outputs })
     }
@@ -79,7 +70,7 @@ impl Port {
                 DataType::try_from(tensor.elem_type())
                     .map_or_else(|_| String::new(), |known| known.as_str_name().to_lowercase() + ", "),
                 tensor.elem_type(),
-                "float, double, float16, bfloat16, int64, int32, uint8, int8, bool"
+                ElementType::ALL.map(ElementType::name).join(", ")
             );
         }
         let dims = tensor.shape.as_ref().map(|shape| {

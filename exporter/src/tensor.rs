@@ -83,12 +83,26 @@ impl From<ElementType> for DataType {
 }
 
 impl ElementType {
+    /// Every type that a [`Tensor`] can hold.
+    pub const ALL: [Self; 12] = [
+        Self::F32,
+        Self::F64,
+        Self::F16,
+        Self::BF16,
+        Self::I64,
+        Self::I32,
+        Self::I16,
+        Self::I8,
+        Self::U32,
+        Self::U16,
+        Self::U8,
+        Self::Bool,
+    ];
+
     /// The type with this number in `TensorProto.DataType`, if a [`Tensor`] can hold it.
     #[must_use]
     pub fn from_onnx(number: i32) -> Option<Self> {
-        use ElementType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32};
-        let all = [F32, U8, I8, U16, I16, I32, I64, Bool, F16, F64, U32, BF16];
-        all.into_iter().find(|element| element.onnx() == number)
+        Self::ALL.into_iter().find(|element| element.onnx() == number)
     }
 
     /// Its number in `TensorProto.DataType`.

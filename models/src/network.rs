@@ -316,7 +316,8 @@ impl<'a> Network<'a> {
         let vectorization = vectorization.unwrap_or(layer.vectorization);
         let iterations = iterations.unwrap_or(layer.iterations);
         let name = self.layer(Layer { iterations, vectorization, ..layer }, x, "isqrt_cov");
-        Vector { name, width: x.channels.map(|channels| channels * (channels + 1) / 2) }
+        let twice = |channels: usize| channels.checked_mul(channels.checked_add(1)?);
+        Vector { name, width: x.channels.and_then(twice).map(|twice| twice / 2) }
     }
 
     fn layer(&mut self, layer: Layer, x: &Features, name: &str) -> String {

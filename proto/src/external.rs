@@ -108,12 +108,10 @@ impl ExternalFiles {
         if !path.starts_with(&folder) {
             return Err(refused("leads out of the model's folder; expected a file inside it"));
         }
-        // Looked at before it is opened, because opening a pipe waits for its other end.
-        regular(&path.symlink_metadata().map_err(failed)?).map_err(refused)?;
-        let file = File::open(&path).map_err(failed)?;
-        // Looked at again, because the name may meanwhile lead elsewhere.
-        regular(&file.metadata().map_err(failed)?).map_err(refused)?;
-        let content = map(&file, &path).map_err(failed)?;
+        let content = map_named(&path).map_err(|unread| match unread {
+            Unread::Refused(reason) => refused(reason),
+            Unread::Failed(source) => failed(source),
+        })?;
         let file = Opened { path, content };
         opened.insert(location.to_owned(), file.clone());
         Ok(file)
@@ -161,13 +159,32 @@ fn entry<'a>(tensor: &'a TensorProto, key: &'static str) -> Result<Option<&'a st
 /// What a model's metadata calls the file with data that was written with it, so that it can go with the model.
 pub(crate) const OWN_DATA: &str = "isqrt_cov.data";
 
-/// Whether a file that another one names may be read; if not, why. A hard link cannot be told from a file but by the count of
-/// its names: whoever unpacks an archive of a stranger's may have made one to a file elsewhere.
+/// Why a file that another one names was not read.
+#[derive(Debug)]
+pub enum Unread {
+    /// It may not be.
+    Refused(&'static str),
+    /// It could not be.
+    Failed(std::io::Error),
+}
+
+/// Maps a file that another one names, at a path without links.
 ///
 /// # Errors
-/// No regular file, or one with several names.
+/// No regular file, or one with several names; the system's.
+pub fn map_named(path: &Path) -> Result<Bytes, Unread> {
+    // Looked at before it is opened, because opening a pipe waits for its other end.
+    regular(&path.symlink_metadata().map_err(Unread::Failed)?).map_err(Unread::Refused)?;
+    let file = File::open(path).map_err(Unread::Failed)?;
+    // Looked at again, because the name may meanwhile lead elsewhere.
+    regular(&file.metadata().map_err(Unread::Failed)?).map_err(Unread::Refused)?;
+    map(&file, path).map_err(Unread::Failed)
+}
+
+/// Whether a file that another one names may be read; if not, why. A hard link cannot be told from a file but by the count of
+/// its names: whoever unpacks an archive of a stranger's may have made one to a file elsewhere.
 #[cfg(unix)]
-pub fn regular(metadata: &Metadata) -> Result<(), &'static str> {
+pub(crate) fn regular(metadata: &Metadata) -> Result<(), &'static str> {
     use std::os::unix::fs::MetadataExt as _;
 
     if !metadata.is_file() {
@@ -180,7 +197,6 @@ pub fn regular(metadata: &Metadata) -> Result<(), &'static str> {
 }
 
 #[cfg(not(unix))]
-#[allow(missing_docs, clippy::missing_errors_doc)]
-pub fn regular(_: &Metadata) -> Result<(), &'static str> {
+pub(crate) fn regular(_: &Metadata) -> Result<(), &'static str> {
     Err("cannot be checked for hard links on this system; expected all data in one file")
 }

@@ -108,7 +108,7 @@ pub fn domain_of(domain: &str) -> &str {
 }
 
 /// Calls `visit` for every node, in subgraphs, too.
-fn each_node<'a>(nodes: &'a [NodeProto], visit: &mut impl FnMut(&'a NodeProto)) {
+pub fn each_node<'a>(nodes: &'a [NodeProto], visit: &mut impl FnMut(&'a NodeProto)) {
     let mut rest: Vec<&NodeProto> = nodes.iter().collect();
     while let Some(node) = rest.pop() {
         visit(node);
@@ -168,7 +168,9 @@ fn functions(graph: &GraphProto, functions: &[FunctionProto]) -> Result<(), Stru
         }
     }
     let (depth, nodes) = sum(&known, &look(&graph.node));
-    if depth > DEEPEST + 1 {
+    // Those that nothing calls are looked at as well.
+    let deepest = known.iter().flatten().map(|&(depth, _)| depth).max().unwrap_or(0);
+    if depth.max(deepest + 1) > DEEPEST + 1 {
         Err(StructureProblem::Depth)
     } else if nodes > MOST {
         Err(StructureProblem::Size)

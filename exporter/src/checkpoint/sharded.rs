@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use isqrt_cov_proto::onnx::TensorProto;
-use isqrt_cov_proto::{content, folder_of, regular};
+use isqrt_cov_proto::{Bytes, Printable, Unread, folder_of, map_named};
 
 use super::pairs::Pairs;
 use super::state_dict::{Contents, bounded};
 use super::{Error, HEAD, Kind, safetensors};
-use isqrt_cov_proto::Printable;
 
 /// The member of the index that lists the tensors.
 pub(super) const MAP: &str = "weight_map";
@@ -36,9 +35,8 @@ pub(super) fn read(path: &Path, text: &[u8]) -> Result<(Contents, Vec<PathBuf>),
     let mut found: HashMap<String, (&str, TensorProto)> = HashMap::new();
     let mut files = Vec::with_capacity(shards.len());
     for &shard in &shards {
-        let file = locate(path, shard)?;
+        let (file, bytes) = open(path, shard)?;
         files.push(file.clone());
-        let bytes = content(&file, u64::MAX)?;
         if matches!(Kind::of(&bytes[..bytes.len().min(HEAD)]), Some(Kind::Zip | Kind::Pickle)) {
             return Err(wrong(format!(
                 "shard `{}` is a file of torch.save; expected safetensors: load the model and save it with safe_serialization",
@@ -120,10 +118,10 @@ impl<'de> serde::Deserialize<'de> for Index {
     }
 }
 
-/// The path of a shard: a file in the index's folder, also after links are followed, and with no other name, as for a model's
+/// A shard: a file in the index's folder, also after links are followed, and with no other name, as for a model's
 /// external data; or, where that folder is a snapshot in a cache of Hugging Face's, a file in that cache's store, to which all
 /// of a snapshot's files are links.
-fn locate(path: &Path, shard: &str) -> Result<PathBuf, Error> {
+fn open(path: &Path, shard: &str) -> Result<(PathBuf, Bytes), Error> {
     let wrong = |problem: &str| Error::Index {
         path: path.to_owned(),
         problem: format!("file `{}` {problem}", Printable(shard)),
@@ -142,8 +140,11 @@ fn locate(path: &Path, shard: &str) -> Result<PathBuf, Error> {
     if holder != Some(&folder) && (holder.is_none() || holder != store(&folder).as_deref()) {
         return Err(wrong("is a link out of the index's folder; expected the file itself: copy it there"));
     }
-    regular(&file.symlink_metadata().map_err(failed)?).map_err(wrong)?;
-    Ok(file)
+    let content = map_named(&file).map_err(|unread| match unread {
+        Unread::Refused(reason) => wrong(reason),
+        Unread::Failed(source) => failed(source),
+    })?;
+    Ok((file, content))
 }
 
 /// The store of the cache in which `folder`, a path without links, is a snapshot or a folder of one:
@@ -175,11 +176,11 @@ mod tests {
         let (index, store) = cache(folder.path());
         symlink("../../blobs/4567", index.with_file_name("one.safetensors")).unwrap();
         let expected = store.join("4567").canonicalize().unwrap();
-        assert_eq!(locate(&index, "one.safetensors").unwrap(), expected);
+        assert_eq!(open(&index, "one.safetensors").unwrap().0, expected);
         let within = index.with_file_name("unet").join("index.json");
         fs::create_dir(within.parent().unwrap()).unwrap();
         symlink("../../../blobs/4567", within.with_file_name("one.safetensors")).unwrap();
-        assert_eq!(locate(&within, "one.safetensors").unwrap(), expected);
+        assert_eq!(open(&within, "one.safetensors").unwrap().0, expected);
     }
 
     #[test]
@@ -205,7 +206,7 @@ mod tests {
         let refused = |target: &Path, said: &str| {
             let shard = index.with_file_name("one.safetensors");
             symlink(target, &shard).unwrap();
-            let problem = locate(&index, "one.safetensors").unwrap_err().to_string();
+            let problem = open(&index, "one.safetensors").unwrap_err().to_string();
             assert!(problem.contains(said), "{}: {problem}", target.display());
             fs::remove_file(shard).unwrap();
         };
@@ -220,6 +221,6 @@ mod tests {
         fs::remove_dir_all(&store).unwrap();
         symlink(&other, &store).unwrap();
         refused(Path::new("../../blobs/4567"), out);
-        assert!(locate(&index, "../../blobs/4567").unwrap_err().to_string().contains("is not a plain name"));
+        assert!(open(&index, "../../blobs/4567").unwrap_err().to_string().contains("is not a plain name"));
     }
 }

@@ -2,14 +2,13 @@
 
 use isqrt_cov_op::layer::Value as AttributeValue;
 use isqrt_cov_op::{DOMAIN, Layer};
-use isqrt_cov_proto::domain_of;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 use serde_json::{Map, Value, json};
 
 use crate::body::OLDEST_OPSET;
 use crate::cli::Refusal;
 use crate::functions::Fault;
-use crate::fused::layer_of;
+use crate::fused::{layer_of, standard_opset};
 use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
 use crate::runtime::Runtime;
@@ -205,7 +204,7 @@ pub fn is_converted_already(refusal: &Refusal) -> bool {
 
 /// Why `convert` refuses a model though it holds layers; nothing where it does not.
 pub fn obstacle(findings: &Findings, model: &ModelProto) -> Option<String> {
-    let standard = model.opset_import.iter().find(|import| domain_of(import.domain()).is_empty())?.version();
+    let standard = standard_opset(&model.opset_import);
     (!findings.layers.is_empty() && standard < OLDEST_OPSET).then(|| {
         format!(
             "convert takes operator sets from {OLDEST_OPSET} on, and this model is of {standard}: convert it with \

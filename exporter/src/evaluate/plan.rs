@@ -14,6 +14,7 @@ use prost::Message as _;
 
 use super::value::{Dense, Value};
 use crate::fused::place_of;
+use crate::graph::given;
 use crate::scope::Scope;
 
 /// Bytes of decoded constants that are kept, at most: in float64 a model's weights take twice their size.
@@ -174,14 +175,9 @@ impl<'a> Builder<'a> {
             let id = builder.make(tensor.name())?;
             builder.plan.constants.insert(id, Constant::new(Cow::Borrowed(tensor)));
         }
-        for input in &graph.input {
-            // Before IR version 4 initializers were inputs, too.
-            let initialized =
-                builder.ids.get(input.name()).is_some_and(|id| builder.plan.constants.contains_key(id));
-            if !initialized {
-                let id = builder.make(input.name())?;
-                builder.plan.inputs.push(id);
-            }
+        for input in given(graph) {
+            let id = builder.make(input.name())?;
+            builder.plan.inputs.push(id);
         }
         Ok(builder)
     }

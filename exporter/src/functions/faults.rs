@@ -1,14 +1,14 @@
 //! Whether a model's functions compute what its nodes of the operators' domain ask for. Tools drop functions, give them and their nodes
 //! other names, or keep one of two; and a node whose attribute somebody changes has the function that it had.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use isqrt_cov_op::{Layer, OPERATORS, OperatorKind, reference};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use isqrt_cov_proto::{FunctionKey, domain_of};
+use isqrt_cov_proto::{FunctionKey, domain_of, each_node};
 use prost::Message as _;
 
 use super::words;
@@ -26,6 +26,9 @@ const ROUNDING: [f64; 2] = [1e-5, 1e-2];
 
 /// The multiplications that looking at all functions of a model may take: a second or two.
 const MULTIPLICATIONS: u64 = 1 << 33;
+
+/// What a node that is made ready for that counts as.
+const NODE: usize = 1 << 15;
 
 /// The most channels, and elements of a sample, of a shape that a function is looked at with where the model tells it.
 const SMALL: (usize, usize) = (64, 4096);
@@ -162,7 +165,6 @@ fn of_nodes<'m>(functions: &Functions<'m>, nodes: &[&'m NodeProto]) -> Vec<Fault
 
 /// What functions are looked at with.
 struct Functions<'m> {
-    model: &'m ModelProto,
     by_key: HashMap<FunctionKey<'m>, &'m FunctionProto>,
     /// The shapes that the main graph tells.
     shapes: HashMap<&'m str, Vec<Option<usize>>>,
@@ -180,7 +182,6 @@ impl<'m> Functions<'m> {
             Some((value.name(), dims.iter().map(|dim| size(&dim.value)).collect()))
         };
         Self {
-            model,
             by_key: model.functions.iter().map(|function| (function.key(), function)).collect(),
             shapes: values.filter_map(shape).collect(),
         }
@@ -216,10 +217,27 @@ impl<'m> Functions<'m> {
         Some(What::Unknown(why))
     }
 
+    /// The functions that nodes call, and those that these call.
+    fn called(&self, nodes: &'m [NodeProto]) -> Vec<&'m FunctionProto> {
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        let mut pending = vec![nodes];
+        while let Some(nodes) = pending.pop() {
+            each_node(nodes, &mut |node| {
+                if let Some(&function) = self.by_key.get(&node.called())
+                    && seen.insert(function.key())
+                {
+                    found.push(function);
+                    pending.push(&function.node);
+                }
+            });
+        }
+        found
+    }
+
     /// How far off a function is, relative to the greatest value.
     fn distance(
         &self,
-        function: &FunctionProto,
+        function: &'m FunctionProto,
         node: &NodeProto,
         layer: &Layer,
         element: ElementType,
@@ -236,7 +254,6 @@ impl<'m> Functions<'m> {
             output: port("y"),
             ..GraphProto::default()
         };
-        let calls = |node: &NodeProto| !domain_of(node.domain()).is_empty();
         let mut own = FunctionProto {
             domain: Some(DOMAIN.to_owned()),
             overload: None,
@@ -245,8 +262,9 @@ impl<'m> Functions<'m> {
         };
         words::settle(&mut own, &node.attribute);
         let mut functions = vec![own];
-        if function.node.iter().any(|node| any_inside(node, &calls)) {
-            functions.extend(self.model.functions.iter().cloned());
+        functions.extend(self.called(&function.node).into_iter().cloned());
+        for function in &functions {
+            budget::spend(&[function.node.len() + 1, NODE])?;
         }
         let opset = standard_opset(&function.opset_import);
         let mut model = ModelProto { functions, ..ModelProto::new(graph, opset).importing(DOMAIN, 1) };

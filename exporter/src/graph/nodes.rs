@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use isqrt_cov_op::DOMAIN;
-use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
-use isqrt_cov_proto::{FunctionKey, subgraphs};
+use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::{FunctionKey, each_node, subgraphs};
 
 use crate::constants::looks_trained;
 
@@ -20,19 +20,20 @@ pub fn functions_with(
     functions: &[FunctionProto],
     is: impl Fn(&[NodeProto]) -> bool,
 ) -> HashSet<FunctionKey<'_>> {
-    let others = || functions.iter().filter(|function| function.domain() != DOMAIN);
-    let mut found: HashSet<_> =
-        others().filter(|function| is(&function.node)).map(FunctionProto::key).collect();
-    loop {
-        let calls = |node: &NodeProto| found.contains(&node.called());
-        let calls = |function: &&FunctionProto| function.node.iter().any(|node| any_inside(node, &calls));
-        let more: Vec<_> =
-            others().filter(calls).map(FunctionProto::key).filter(|key| !found.contains(key)).collect();
-        if more.is_empty() {
-            return found;
+    let mut callers: HashMap<FunctionKey<'_>, Vec<FunctionKey<'_>>> = HashMap::new();
+    let (mut found, mut pending) = (HashSet::new(), Vec::new());
+    for function in functions.iter().filter(|function| function.domain() != DOMAIN) {
+        each_node(&function.node, &mut |node| callers.entry(node.called()).or_default().push(function.key()));
+        if is(&function.node) {
+            pending.push(function.key());
         }
-        found.extend(more);
     }
+    while let Some(key) = pending.pop() {
+        if found.insert(key) {
+            pending.extend(callers.remove(&key).into_iter().flatten());
+        }
+    }
+    found
 }
 
 /// Whether a node, or one in a graph inside it, is such a one.
@@ -122,8 +123,28 @@ pub(crate) fn captured<'a>(graph: &'a GraphProto, visit: &mut dyn FnMut(&'a str)
     graph.output.iter().for_each(|value| from_outside(value.name()));
 }
 
+/// The graph's inputs that have to be given. Before IR version 4 initializers were inputs, too.
+pub(crate) fn given(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
+    let sparse = graph.sparse_initializer.iter().filter_map(|tensor| Some(tensor.values.as_ref()?.name()));
+    let defaults: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).chain(sparse).collect();
+    graph.input.iter().filter(move |input| !defaults.contains(input.name()))
+}
+
+/// Every name that a model gives to a value or a node.
+pub(crate) fn all_names(model: &ModelProto) -> HashSet<&str> {
+    let mut all = HashSet::new();
+    let training =
+        model.training_info.iter().flat_map(|part| part.initialization.iter().chain(&part.algorithm));
+    model.graph.iter().chain(training).for_each(|graph| names(graph, &mut all));
+    for function in &model.functions {
+        all.extend(function.input.iter().chain(&function.output).map(String::as_str));
+        node_names(&function.node, &mut all);
+    }
+    all
+}
+
 /// Adds every name that a graph, or a graph inside it, gives to a value or a node.
-pub(crate) fn names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
+fn names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
     names.extend(graph.input.iter().chain(&graph.output).map(ValueInfoProto::name));
     names.extend(graph.initializer.iter().map(TensorProto::name));
     names.extend(graph.sparse_initializer.iter().filter_map(|tensor| Some(tensor.values.as_ref()?.name())));
@@ -131,7 +152,7 @@ pub(crate) fn names<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
 }
 
 /// Adds every name that nodes, or the graphs inside them, give to a value or a node.
-pub(crate) fn node_names<'a>(nodes: &'a [NodeProto], all: &mut HashSet<&'a str>) {
+fn node_names<'a>(nodes: &'a [NodeProto], all: &mut HashSet<&'a str>) {
     for node in nodes {
         all.extend(node.input.iter().chain(&node.output).map(String::as_str));
         all.insert(node.name());

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, ensure};
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, TensorProto};
+use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
 use super::places::Place;
 use super::trial::{Trial, leaves_sizes_open, too_large};
@@ -177,7 +177,7 @@ impl Survey {
             let (source, id) = source(places, place, value);
             let from = &places[source].flow;
             if from.producer[id].is_none()
-                && let Some(tensor) = from.graph.initializer.iter().find(|tensor| tensor.name() == name)
+                && let Some(tensor) = from.initializer(id)
             {
                 return (source != place).then(|| tensor.clone());
             }
@@ -203,16 +203,10 @@ pub fn source(places: &[Place], mut place: usize, mut value: ValueId) -> (usize,
     loop {
         let here = &places[place];
         let name = here.flow.names[value];
-        let is_own = here.flow.producer[value].is_some() || is_given(here.flow.graph, name);
-        let Some(outer) = here.outer.filter(|_| !is_own) else { return (place, value) };
+        let Some(outer) = here.outer.filter(|_| !here.flow.is_own(value)) else { return (place, value) };
         let Some(id) = places[outer].flow.id(name) else { return (place, value) };
         (place, value) = (outer, id);
     }
-}
-
-fn is_given(graph: &GraphProto, name: &str) -> bool {
-    graph.initializer.iter().any(|tensor| tensor.name() == name)
-        || graph.input.iter().any(|input| input.name() == name)
 }
 
 /// Elements of values that are kept, at most.

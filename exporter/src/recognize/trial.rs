@@ -1,12 +1,13 @@
 //! The inputs that a whole model is tried with: sizes for the axes that it leaves open, and numbers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
-use isqrt_cov_proto::onnx::{GraphProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{GraphProto, ValueInfoProto};
 
 use super::probe::Generator;
+use crate::graph::given;
 use crate::held::held_batches;
 use crate::tensor::{ElementType, Tensor};
 
@@ -213,10 +214,8 @@ pub fn too_large(inputs: &[Fed]) -> Option<&Fed> {
 
 /// The graph's inputs, initializers left out, with sizes for the axes that have none.
 fn entries(graph: &GraphProto, known: Known<'_>, batch: usize, extents: (usize, usize)) -> Result<Vec<Fed>> {
-    let initialized: HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
     let mut symbols: HashMap<String, usize> = HashMap::new();
-    let inputs = graph.input.iter().filter(|value| !initialized.contains(value.name()));
-    let inputs = inputs.enumerate().map(|(index, value)| {
+    let inputs = given(graph).enumerate().map(|(index, value)| {
         let known = known.and_then(|known| known.get(index)).map(Vec::as_slice);
         entry(value, known, batch, extents, &mut symbols)
     });

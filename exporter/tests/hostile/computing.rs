@@ -2,7 +2,7 @@
 
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{
-    AttributeProto, GraphProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
 
 use super::Case;
@@ -129,6 +129,84 @@ pub fn long() -> Vec<Case> {
             calling.attribute = (0..2500).map(|index| AttributeProto::int(&index.to_string(), 1)).collect();
             let looping = repeated(calling, &["next"]);
             ones("start", [1, 1]).into_iter().chain(looping).collect()
+        }),
+    ]
+}
+
+/// So many numbers.
+fn numbers(graph: &mut GraphProto, count: usize) -> Vec<String> {
+    let names: Vec<String> = (0..count).map(|index| format!("c{index}")).collect();
+    graph.initializer.extend(names.iter().map(|name| TensorProto::scalar(name, 1.0)));
+    names
+}
+
+/// A model without a layer, of one input and one output.
+fn plain(name: &str, change: fn(&mut ModelProto)) -> Case {
+    changed("little that computes for long", name, "", move |model| {
+        let port =
+            |name: &str| vec![ValueInfoProto::tensor(name, DataType::Float, [2.into(), 3.into(), 5.into()])];
+        let graph = GraphProto { input: port("x"), output: port("y"), ..GraphProto::default() };
+        *model = ModelProto::new(graph, 17).importing(DOMAIN, 1);
+        change(model);
+    })
+}
+
+/// One that a runtime is given only after its bounds of slices were looked for. What is said of it is not tested.
+pub fn bounds() -> Vec<Case> {
+    vec![plain("lists of nothing", |model| {
+        let graph = model.graph.as_mut().unwrap();
+        graph.node.push(constant("0", &[]));
+        for index in 1..14 {
+            let (from, to) = ((index - 1).to_string(), index.to_string());
+            let joined = NodeProto::new("Concat", &[from.as_str(); 6], &[&to]);
+            graph.node.push(joined.with(AttributeProto::int("axis", 0)));
+        }
+        graph.node.push(NodeProto::new("Slice", &["x", "13", "13"], &["y"]));
+    })]
+}
+
+/// Models that ask for nothing but that each of their many parts is looked at. What is said of them is not tested.
+pub fn wide() -> Vec<Case> {
+    vec![
+        plain("a sum", |model| {
+            let graph = model.graph.as_mut().unwrap();
+            let mut input = numbers(graph, 100_000);
+            input.push("x".to_owned());
+            graph.node.push(NodeProto { input, ..NodeProto::new("Sum", &[], &["y"]) });
+        }),
+        plain("what a branch reads", |model| {
+            let graph = model.graph.as_mut().unwrap();
+            let names = numbers(graph, 30_000);
+            let transposed =
+                NodeProto::new("Transpose", &["x"], &["t"]).with(AttributeProto::ints("perm", &[0, 2, 1]));
+            let read =
+                names.iter().map(|name| NodeProto::new("Identity", &[name], &[&format!("own {name}")]));
+            let branch = GraphProto {
+                node: read.chain([transposed, NodeProto::new("MatMul", &["x", "t"], &["p"])]).collect(),
+                output: vec![ValueInfoProto::of_any_shape("p", DataType::Float)],
+                ..GraphProto::default()
+            };
+            let condition = TensorProto::from_values("condition", &[], &[true]);
+            graph.initializer.push(condition);
+            let choosing = NodeProto::new("If", &["condition"], &["y"])
+                .with(AttributeProto::graph("then_branch", branch.clone()))
+                .with(AttributeProto::graph("else_branch", branch));
+            graph.node.push(choosing);
+        }),
+        plain("functions of layers", |model| {
+            let mut calling = function("CovariancePooling", &["f0"]);
+            calling.domain = Some(isqrt_cov_op::DOMAIN.to_owned());
+            model.functions.push(calling);
+            model.functions.extend((0..4000).map(|index| function(&format!("f{index}"), &["Relu"])));
+            let graph = model.graph.as_mut().unwrap();
+            // No two of them are alike.
+            graph.node.extend((0..4000).map(|index| {
+                let epsilon = AttributeProto::float("epsilon", 1e-3 + 1e-6 * index as f32);
+                let to = if index == 0 { "y".to_owned() } else { format!("y{index}") };
+                NodeProto::new("CovariancePooling", &["x"], &[&to])
+                    .in_domain(isqrt_cov_op::DOMAIN)
+                    .with(epsilon)
+            }));
         }),
     ]
 }

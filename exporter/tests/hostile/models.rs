@@ -248,6 +248,12 @@ fn structures() -> Vec<Case> {
             |index: usize| function(&names[index], &[names.get(index + 1).map_or("Relu", |name| name)]);
         call(model, (0..names.len()).map(function).collect());
     }));
+    cases.push(changed(nesting, "functions that nothing calls", "more than 48 deep", |model| {
+        let names: Vec<String> = (0..20_000).map(|index| format!("f{index}")).collect();
+        let function =
+            |index: usize| function(&names[index], &[names.get(index + 1).map_or("Relu", |name| name)]);
+        model.functions.extend((0..names.len()).map(function));
+    }));
     cases.push(changed("compression bombs", "functions that double", "more than 1048576 nodes", |model| {
         let names: Vec<String> = (0..40).map(|index| format!("f{index}")).collect();
         let function =

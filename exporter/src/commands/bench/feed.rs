@@ -105,8 +105,7 @@ pub(super) fn feeds(models: &[Loaded], arguments: &Arguments) -> Result<Feeds> {
     Ok(Feeds { each: feeds.collect::<Result<_>>()?, outputs: None, notes })
 }
 
-/// Channels that an image has at most, and the sizes of images and of the features at a network's end.
-const IMAGE_CHANNELS: usize = 4;
+/// The sizes of images and of the features at a network's end.
 const IMAGE: usize = 224;
 const FEATURES: usize = 14;
 
@@ -117,14 +116,9 @@ const FEATURES: usize = 14;
 fn feed(model: &Loaded, shapes: &Shapes, arguments: &Arguments) -> Result<Feed> {
     let batch = if shapes.open_batch() { arguments.batch as usize } else { shapes.fixed_batch() };
     let sized_by = |extent: usize| shapes.sized(batch, (extent, extent));
-    let is_image = |dims: &Vec<usize>| !matches!(dims[..], [_, channels, _, _] if channels > IMAGE_CHANNELS);
     // Data leave no size open but the batch.
-    let sized = match arguments.extent {
-        Some(extent) => sized_by(extent as usize),
-        None => Some(sized_by(IMAGE))
-            .filter(|sized| sized.iter().all(is_image))
-            .unwrap_or_else(|| sized_by(FEATURES)),
-    };
+    let usual = if shapes.looks_like_images() { IMAGE } else { FEATURES };
+    let sized = sized_by(arguments.extent.map_or(usual, |extent| extent as usize));
     shapes
         .check(&sized)
         .with_context(|| format!("{}: give a smaller --batch or --extent", model.path.display()))?;

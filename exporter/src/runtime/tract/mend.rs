@@ -2,6 +2,7 @@
 //!
 //! Each mend is one that real exports needed; the graph that is written for people never sees them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use isqrt_cov_proto::TensorData;
@@ -38,10 +39,15 @@ struct Integers<'a> {
     graph: &'a GraphProto,
     initializers: HashMap<&'a str, &'a TensorProto>,
     producers: HashMap<&'a str, &'a NodeProto>,
+    /// What was looked for already.
+    known: RefCell<HashMap<&'a str, Option<Vec<i64>>>>,
 }
 
 /// Operators deep that a constant is followed; exporters use two or three.
 const DEPTH: usize = 16;
+
+/// The most elements of one: axes of a tensor, or bounds of them.
+const LONGEST: usize = 64;
 
 impl<'a> Integers<'a> {
     fn new(graph: &'a GraphProto) -> Self {
@@ -49,6 +55,7 @@ impl<'a> Integers<'a> {
             graph,
             initializers: graph.initializer.iter().map(|tensor| (tensor.name(), tensor)).collect(),
             producers: producers(graph),
+            known: RefCell::default(),
         }
     }
 
@@ -76,11 +83,20 @@ impl<'a> Integers<'a> {
     }
 
     /// The elements of an integer constant.
-    fn values(&self, name: &str, depth: usize) -> Option<Vec<i64>> {
+    fn values(&self, name: &'a str, depth: usize) -> Option<Vec<i64>> {
+        let known = self.known.borrow().get(name).cloned();
+        known.unwrap_or_else(|| {
+            let values = self.look(name, depth).filter(|values| values.len() <= LONGEST);
+            self.known.borrow_mut().insert(name, values.clone());
+            values
+        })
+    }
+
+    fn look(&self, name: &'a str, depth: usize) -> Option<Vec<i64>> {
         if let Some(tensor) = self.initializers.get(name) {
             return integers(tensor);
         }
-        let node = self.producers.get(name)?;
+        let node = *self.producers.get(name)?;
         let input = |index: usize| self.values(node.input.get(index)?, depth.checked_sub(1)?);
         match node.op_type() {
             "Constant" => integers(&*node.constant()?),
@@ -89,7 +105,7 @@ impl<'a> Integers<'a> {
                 let to = node.find("to")?.i();
                 (to == DataType::Int64 as i64 || to == DataType::Int32 as i64).then(|| input(0)).flatten()
             }
-            "Concat" => {
+            "Concat" if node.input.len() <= LONGEST => {
                 (0..node.input.len()).map(input).collect::<Option<Vec<_>>>().map(|parts| parts.concat())
             }
             _ => None,
@@ -99,7 +115,7 @@ impl<'a> Integers<'a> {
 
 fn integers(tensor: &TensorProto) -> Option<Vec<i64>> {
     let is_integer = [DataType::Int64, DataType::Int32].iter().any(|&kind| tensor.data_type() == kind as i32);
-    if !is_integer || tensor.dims.len() > 1 {
+    if !is_integer || tensor.dims.len() > 1 || tensor.dims.iter().any(|&size| size > LONGEST as i64) {
         return None;
     }
     TensorData::inline(tensor).ok()?.to_i64()
