@@ -40,12 +40,6 @@ impl Table {
         &self.rows
     }
 
-    /// Whether it has no rows but its headings.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.len() <= 1
-    }
-
     /// The table as text, each line ended.
     #[must_use]
     pub fn render(&self) -> String {

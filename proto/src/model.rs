@@ -85,12 +85,6 @@ impl Model {
         Self { proto, path, external }
     }
 
-    /// Another message in this one's place: its external data is this one's.
-    #[must_use]
-    pub fn with_proto(&self, proto: ModelProto) -> Self {
-        Self { proto, path: self.path.clone(), external: self.external.clone() }
-    }
-
     /// The file that the model was read from.
     #[must_use]
     pub fn path(&self) -> &Path {

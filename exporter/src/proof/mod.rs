@@ -18,7 +18,7 @@ mod truth;
 
 pub use self::alignment::Alignment;
 use self::cases::Case;
-pub use self::difference::{Bin, Difference, Place};
+pub use self::difference::{Bin, Difference};
 pub use self::latency::Latency;
 pub use self::pair::Pair;
 pub(crate) use self::remembered::Remembered;

@@ -89,12 +89,6 @@ impl Ort {
         &self.library
     }
 
-    /// The operator library, where one is registered.
-    #[must_use]
-    pub fn operators(&self) -> Option<&Path> {
-        self.operators.as_deref()
-    }
-
     /// ONNX Runtime's version.
     #[must_use]
     pub fn version(&self) -> &str {
