@@ -123,14 +123,13 @@ pub fn bends(node: &NodeProto, kind: &Outside) -> bool {
         | "SequenceEmpty"
         | "SplitToSequence"
         | "ConcatFromSequence"
-        | "ReverseSequence"
         | "Optional"
         | "OptionalGetElement" => true,
         "Cast" => !is_decision(node),
         // A constant may be an integer. So may data, but it takes an integer input to make such a mask.
         "CastLike" => reads(1),
         "Where" => !reads(0),
-        "Pow" | "Gather" | "GatherElements" | "GatherND" => !reads(1),
+        "Pow" | "Gather" | "GatherElements" | "GatherND" | "ReverseSequence" => !reads(1),
         "ScatterElements" | "ScatterND" | "Scatter" => {
             !reads(1)
                 && !node.find("reduction").is_some_and(|reduction| matches!(reduction.s(), b"min" | b"max"))

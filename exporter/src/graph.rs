@@ -75,7 +75,7 @@ pub struct Flow<'a> {
     /// What each node reads, including what its subgraphs read from this graph.
     reads: Vec<Vec<ValueId>>,
     /// Whether anything that each node makes goes into an output of the graph. Exporters leave nodes behind that do not.
-    useful: Vec<bool>,
+    pub useful: Vec<bool>,
     /// The nodes in an order in which every value is made before it is read.
     pub order: Vec<NodeId>,
 }
@@ -357,7 +357,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Whether a value is 0 throughout, or next to it.
-    fn is_zero(&self, name: &str) -> bool {
+    pub fn is_zero(&self, name: &str) -> bool {
         self.id(name).is_some_and(|id| self.zero[id])
     }
 

@@ -1,12 +1,13 @@
-//! Elements in their order along an axis: running sums, extremes, the largest few.
+//! Elements in their order along an axis: running sums, extremes, the largest few, and the other way round.
 
 use std::cmp::Ordering;
 
 use anyhow::{Context, Result, ensure};
+use ndarray::Axis;
 
 use super::call::{Call, axis, size};
 use super::indexing::around;
-use super::value::{Array, Data, Dense, Value, array, elements, flat};
+use super::value::{Array, Data, Dense, Value, array, elements, flat, map_data};
 
 /// Sums of all elements up to each along an axis.
 pub(super) fn cumulative_sum(call: &Call) -> Result<Dense> {
@@ -118,6 +119,35 @@ pub(super) fn top_k(call: &Call) -> Result<Vec<Value>> {
     Ok(vec![Dense::new(input.declared, values).into(), places.into()])
 }
 
+/// The first elements along an axis the other way round, of each sample as many as are told.
+pub(super) fn reverse_sequence(call: &Call) -> Result<Dense> {
+    let (input, lengths) = (call.input(0)?, call.input(1)?.ints()?);
+    let [batch, time] = [("batch_axis", 1), ("time_axis", 0)]
+        .map(|(name, default)| axis(call.int(name, default), input.rank()));
+    let (batch, time) = (batch?, time?);
+    ensure!(batch != time, "both axes are {batch}");
+    let dims = input.dims();
+    ensure!(lengths.len() == dims[batch], "{} lengths of {} samples", lengths.len(), dims[batch]);
+    let lengths = lengths.iter().map(|&length| {
+        let known = usize::try_from(length).ok().filter(|&length| length <= dims[time]);
+        known.with_context(|| format!("a length of {length} along an axis of {}", dims[time]))
+    });
+    let lengths = lengths.collect::<Result<Vec<_>>>()?;
+    let data = map_data!(&input.data, values => {
+        let mut turned = values.to_owned();
+        for (sample, &length) in lengths.iter().enumerate() {
+            let from = values.index_axis(Axis(batch), sample);
+            let mut to = turned.index_axis_mut(Axis(batch), sample);
+            let along = Axis(time - usize::from(time > batch));
+            for step in 0..length {
+                to.index_axis_mut(along, step).assign(&from.index_axis(along, length - 1 - step));
+            }
+        }
+        turned.into_shared()
+    });
+    Ok(Dense::new(input.declared, data))
+}
+
 #[cfg(test)]
 mod tests {
     use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
@@ -151,6 +181,27 @@ mod tests {
         assert_eq!(sums(1, 0), [0.0, 1.0, 3.0]);
         assert_eq!(sums(0, 1), [6.0, 5.0, 3.0]);
         assert_eq!(sums(1, 1), [5.0, 3.0, 0.0]);
+    }
+
+    /// The example of the operator's documentation, in both orders of the axes.
+    #[test]
+    fn each_sequence_is_reversed_as_far_as_it_goes() {
+        let of = |batch, time, values: &[f64], lengths: &[i64]| {
+            let node = NodeProto::new("ReverseSequence", &["x", "lengths"], &["y"])
+                .with(AttributeProto::int("batch_axis", batch))
+                .with(AttributeProto::int("time_axis", time));
+            one(node, 10, &[floats(&[4, 4], values), ints(lengths)]).map(|made| made.to_f64())
+        };
+        let count: Vec<f64> = (0..16).map(f64::from).collect();
+        let by_rows = [0.0, 1.0, 2.0, 3.0, 5.0, 4.0, 6.0, 7.0, 10.0, 9.0, 8.0, 11.0, 15.0, 14.0, 13.0, 12.0];
+        assert_eq!(of(0, 1, &count, &[1, 2, 3, 4]).unwrap(), by_rows);
+        let across: Vec<f64> = (0..16).map(|at| f64::from(at % 4 * 4 + at / 4)).collect();
+        let by_columns: Vec<f64> = (0..16).map(|at| by_rows[at % 4 * 4 + at / 4]).collect();
+        assert_eq!(of(1, 0, &across, &[1, 2, 3, 4]).unwrap(), by_columns);
+        for lengths in [&[1, 2, 3][..], &[1, 2, 3, 5], &[-1, 2, 3, 4]] {
+            assert!(of(0, 1, &count, lengths).is_err(), "{lengths:?}");
+        }
+        assert!(of(1, 1, &count, &[1, 2, 3, 4]).is_err());
     }
 
     #[test]

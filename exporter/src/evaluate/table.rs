@@ -157,6 +157,7 @@ fn summary(name: &str) -> Option<Operator> {
         "ArgMax" => One(|call| order::extreme(call, |best, next| next > best)),
         "ArgMin" => One(|call| order::extreme(call, |best, next| next < best)),
         "CumSum" => One(order::cumulative_sum),
+        "ReverseSequence" => One(order::reverse_sequence),
         "TopK" => Many(order::top_k),
         "Unique" => Many(unique::unique),
         "Softmax" => One(|call| normalization::along(call, normalization::softmax)),
@@ -173,6 +174,7 @@ fn summary(name: &str) -> Option<Operator> {
 /// Operators that ONNX Runtime's optimizer writes.
 fn microsoft(name: &str) -> Option<Operator> {
     Some(match name {
+        "Range" => One(layout::range),
         "FusedMatMul" | "TransposeMatMul" => One(matrix::fused_matmul),
         "FusedGemm" => Many(matrix::fused_gemm),
         "Gelu" => One(unary::gelu),

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
+use isqrt_cov_proto::onnx::NodeProto;
 
 use super::observe::Subject;
 use super::probe::PROBES;
@@ -64,8 +65,11 @@ impl Subject<'_> {
         let mut nodes = HashSet::new();
         let mut exits = Vec::new();
         let mut pending = vec![output];
-        // A comparison with a NaN comes to one of the two that any may: that is no number in its place.
-        let follows = |node: &&NodeId| region.nodes.contains(node) && !is_decision(&flow.graph.node[**node]);
+        // A comparison with a NaN comes to one of the two that any may, and an integer is made of it as the runtime likes: that is no
+        // number in its place.
+        let is_integer = |node: &NodeProto| node.op_type().ends_with("QuantizeLinear");
+        let ends = |node: &NodeProto| is_decision(node) || is_integer(node);
+        let follows = |node: &&NodeId| region.nodes.contains(node) && !ends(&flow.graph.node[**node]);
         while let Some(value) = pending.pop() {
             for &node in flow.consumers[value].iter().filter(follows) {
                 if nodes.insert(node) {

@@ -13,7 +13,7 @@ use super::places::Place;
 use super::probed::samples;
 use super::{Arrangement, Found, Hole, Lost, Origin};
 use crate::constants::Constants;
-use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product};
+use crate::graph::{Flow, Kind, NodeId, ValueId, any_inside, functions_with, is_matrix_product};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -139,32 +139,30 @@ pub fn leave_to_functions(model: &ModelProto, places: &[Place], lost: &mut Vec<L
     });
 }
 
-/// Graph outputs that no input reaches: layers that the exporter folded away. That of a graph which still multiplies data
-/// with data, for nothing, or which has a triangle's or a matrix's shape.
+/// Graph outputs that no input reaches, behind layers that the exporter folded away: all that the graph puts out. Where data come out beside
+/// them, those of a graph that multiplies data with data for nothing, and zeros in a triangle's or a matrix's shape.
 #[must_use]
-pub fn constant_outputs(flow: &Flow, multiplies: bool) -> Vec<Lost> {
+pub fn constant_outputs(flow: &Flow, products: &[NodeId]) -> Vec<Lost> {
     let is_float = |output: &&ValueInfoProto| {
         let element = output.tensor_type().and_then(|tensor| ElementType::from_onnx(tensor.elem_type()));
         element.is_some_and(ElementType::is_float)
     };
-    flow.graph
-        .output
-        .iter()
-        .filter(is_float)
-        .filter(|output| flow.id(output.name()).is_some_and(|id| flow.kind[id] != Kind::Data))
-        .filter(|output| multiplies || per_sample(output).is_some_and(is_triangular_or_square))
-        .map(|output| Lost {
-            scope: Scope::default(),
-            within: String::new(),
-            input: String::new(),
-            output: output.name().to_owned(),
-            reason: format!(
-                "the graph output `{}` is a constant: no input's elements reach it",
-                output.name()
-            ),
-            hole: None,
-        })
-        .collect()
+    let is_data =
+        |output: &&ValueInfoProto| flow.id(output.name()).is_some_and(|id| flow.kind[id] == Kind::Data);
+    let (data, constant): (Vec<_>, Vec<_>) = flow.graph.output.iter().filter(is_float).partition(is_data);
+    let is_alone = data.is_empty() || products.iter().any(|&node| !flow.useful[node]);
+    let is_lost = |output: &&ValueInfoProto| {
+        is_alone || flow.is_zero(output.name()) && per_sample(output).is_some_and(is_triangular_or_square)
+    };
+    let lost = |output: &ValueInfoProto| Lost {
+        scope: Scope::default(),
+        within: String::new(),
+        input: String::new(),
+        output: output.name().to_owned(),
+        reason: format!("the graph output `{}` is a constant: no input's elements reach it", output.name()),
+        hole: None,
+    };
+    constant.into_iter().filter(is_lost).map(lost).collect()
 }
 
 fn per_sample(output: &ValueInfoProto) -> Option<u64> {

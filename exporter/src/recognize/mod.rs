@@ -97,8 +97,8 @@ fn recognized(
     }
     if findings.layers.is_empty() && findings.lost.is_empty() {
         let main = &places[0].flow;
-        let multiplies = region::products(main, &HashSet::new());
-        findings.lost.extend(lost::constant_outputs(main, !multiplies.is_empty()));
+        let products = region::products(main, &HashSet::new());
+        findings.lost.extend(lost::constant_outputs(main, &products));
     }
     Ok(findings)
 }
