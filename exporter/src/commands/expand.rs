@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::output::{self, Written};
 use super::proving::not_proven;
@@ -51,6 +51,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     fields.insert("input".to_owned(), path_json(&arguments.input));
     fields.insert("operators".to_owned(), layers::fused_json(&fused));
     fields.insert("nodes_before".to_owned(), nodes_before.into());
+    // What is written takes their place.
+    fields.extend(["output", "output_data"].map(|name| (name.to_owned(), Value::Null)));
     if fused.is_empty() {
         let refusal = Refusal {
             reason: "no-layer-found",

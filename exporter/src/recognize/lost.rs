@@ -180,3 +180,49 @@ fn is_triangular_or_square(elements: u64) -> bool {
         && ((triangle..=triangle + 1).any(|c| c * (c + 1) / 2 == elements)
             || (square..=square + 1).any(|c| c * c == elements))
 }
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_proto::onnx::tensor_proto::DataType;
+    use isqrt_cov_proto::onnx::{GraphProto, TensorProto};
+
+    use super::*;
+    use crate::recognize::region::products;
+
+    /// A graph that puts out these values of the shapes given: of `x`, of its product with itself, and constants.
+    fn lost(outputs: &[(&str, &[usize])]) -> Vec<String> {
+        let port = |name: &str, dims: &[usize]| {
+            ValueInfoProto::tensor(name, DataType::Float, dims.iter().map(|&size| size.into()))
+        };
+        let graph = GraphProto {
+            node: vec![
+                NodeProto::new("Relu", &["x"], &["data"]),
+                NodeProto::new("MatMul", &["x", "x"], &["product"]),
+            ],
+            initializer: vec![
+                TensorProto::from_values("one", &[1, 36], &[1.0_f32; 36]),
+                TensorProto::from_values("zero", &[1, 36], &[0.0_f32; 36]),
+            ],
+            input: vec![port("x", &[1, 4, 4])],
+            output: outputs.iter().map(|(name, dims)| port(name, dims)).collect(),
+            ..GraphProto::default()
+        };
+        let flow = Flow::new(&graph);
+        let products = products(&flow, &HashSet::new());
+        constant_outputs(&flow, &products).into_iter().map(|lost| lost.output).collect()
+    }
+
+    #[test]
+    fn constants_are_lost_layers_where_nothing_else_comes_out() {
+        let (data, product) = (("data", &[1, 4, 4][..]), ("product", &[1, 4, 4][..]));
+        assert_eq!(lost(&[("one", &[1, 7])]), ["one"]);
+        assert_eq!(lost(&[("one", &[1, 36]), ("zero", &[1, 7])]), ["one", "zero"]);
+        // Anchors, masks.
+        assert!(lost(&[data, product]).is_empty());
+        assert!(lost(&[product, ("one", &[1, 36])]).is_empty());
+        assert!(lost(&[product, ("zero", &[1, 7])]).is_empty());
+        // Zeros where a triangle was, and a product for nothing.
+        assert_eq!(lost(&[product, ("zero", &[1, 36])]), ["zero"]);
+        assert_eq!(lost(&[data, ("one", &[1, 7])]), ["one"]);
+    }
+}
