@@ -46,14 +46,16 @@ DEVICE typename A::Real* put_down(const typename A::Fragment& tile) {
 }
 
 // This warp's 16x32 part of a 64x64 tile, into its part of the shared memory, which is what comes back. `wait` comes before anything is read
-// that is not an argument.
-template <class A, class R, class Wait>
+// that is not an argument. Where the product may be a SQUARE, a tile on its diagonal fetches the columns of its only factor once.
+template <class A, bool SQUARE, class R, class Wait>
 DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active, Wait wait) {
     constexpr int STAGE = A::CHUNKS * 2 * A::SIZE;
     unsigned char* shared = shared_memory<unsigned char>();  // [stage][chunk][left and right]
     const int warp = threadIdx.x / 32, depth = factors.depth;
     typename A::Stream left(factors.left + factors.left_stride * place.sample, depth, factors.left_ld, place.row, factors.rows);
     typename A::Stream right(factors.right + factors.right_stride * place.sample, depth, factors.right_ld, place.column, factors.columns);
+    const bool same = SQUARE && factors.left == factors.right && place.row == place.column;
+    const int behind = same ? 0 : A::SIZE;
     // Chunks behind the last one are zeros.
     const int stages = (depth + A::CHUNKS * CHUNK - 1) / (A::CHUNKS * CHUNK);
     const auto fetch = [&](int stage, int offset) {
@@ -61,7 +63,7 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active, W
             UNROLL
             for (int chunk = 0; chunk < A::CHUNKS; chunk++) {
                 left.send(shared + offset + chunk * 2 * A::SIZE);
-                right.send(shared + offset + chunk * 2 * A::SIZE + A::SIZE);
+                if (!same) right.send(shared + offset + chunk * 2 * A::SIZE + A::SIZE);
             }
         }
         copies_commit();
@@ -85,7 +87,7 @@ DEVICE R* multiply(const Factors<R>& factors, const Place& place, bool active, W
             UNROLL
             for (int chunk = 0; chunk < A::CHUNKS; chunk++) {
                 const unsigned char* from = shared + full + chunk * 2 * A::SIZE;
-                A::multiply(tile, from, from + A::SIZE, A::PANEL, warp / 2, warp % 2, factors.scale);
+                A::multiply(tile, from, from + behind, A::PANEL, warp / 2, warp % 2, factors.scale);
             }
         }
         empty = full;
@@ -124,7 +126,7 @@ template <class A, int TOGETHER, class R, class Wait>
 DEVICE void product(const Product<R>& arguments, const Place& place, Wait wait) {
     const Factors<R>& factors = arguments.factors;
     const bool active = place.is_there(factors.rows, factors.columns, !arguments.plain);
-    R* room = multiply<A>(factors, place, active, wait);
+    R* room = multiply<A, true>(factors, place, active, wait);
     if (active) keep<A, TOGETHER>(arguments, place.sample, place.warp_row(), place.warp_column(), room);
 }
 

@@ -50,7 +50,7 @@ DEVICE void resident_chain(const Chain<R>& arguments) {
         const bool active = place.is_there(side, side, true);
         R* room;
         if (i == 0) {
-            room = multiply<A>(one.factors, place, active, [] { previous_is_over(); });
+            room = multiply<A, true>(one.factors, place, active, [] { previous_is_over(); });
             // Behind the last row a chunk of a factor has zeros.
             for (int at = side * A::ROW / 16 + threadIdx.x; at < (side + CHUNK - 1) / CHUNK * A::PANEL / 16; at += PRODUCT_THREADS) {
                 UNROLL

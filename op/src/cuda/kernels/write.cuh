@@ -60,7 +60,7 @@ DEVICE void write(const Write<T, R>& arguments, const Place& place, Wait wait) {
     const bool active = place.is_there(arguments.factors.rows, arguments.factors.rows, true);
     Scale scale;
     // On its way while the product is made.
-    R* room = multiply<A>(arguments.factors, place, active, [&] {
+    R* room = multiply<A, false>(arguments.factors, place, active, [&] {
         wait();
         scale = arguments.scale[place.sample];
     });
