@@ -157,22 +157,25 @@ fn sides(input: &[usize]) -> [usize; 2] {
 /// Whether an output of shape `output` has as many numbers a sample as a triangle over some axis of `input`, and not as a matrix.
 fn is_triangle(input: &[usize], output: &[usize]) -> bool {
     let per_sample: usize = output.iter().skip(1).product();
-    let sides = sides(input);
-    sides.iter().any(|side| per_sample == side * (side + 1) / 2)
-        && !sides.iter().any(|side| per_sample == side * side)
+    may_be_triangle(input, per_sample) && !sides(input).iter().any(|side| per_sample == side * side)
+}
+
+/// Whether a triangle over some axis of `input` has so many numbers.
+fn may_be_triangle(input: &[usize], numbers: usize) -> bool {
+    sides(input).iter().any(|side| numbers == side * (side + 1) / 2)
 }
 
 /// Whether an output of shape `output` is triangles, one in each column.
 pub fn has_samples_last(input: &[usize], output: &[usize]) -> bool {
     let [entries, samples] = output[..] else { return false };
-    !could_be_output(input, output) && samples == input[0] && is_triangle(input, &[samples, entries])
+    !could_be_output(input, output) && samples == input[0] && may_be_triangle(input, entries)
 }
 
 /// Whether an output of shape `output` has as many numbers a sample as a matrix or a triangle over some axis of `input`.
 fn could_be_output(input: &[usize], output: &[usize]) -> bool {
     let per_sample: usize = output.iter().skip(1).product();
     output.first() == input.first()
-        && sides(input).iter().any(|side| per_sample == side * side || per_sample == side * (side + 1) / 2)
+        && (may_be_triangle(input, per_sample) || sides(input).iter().any(|side| per_sample == side * side))
 }
 
 #[cfg(test)]
@@ -185,5 +188,7 @@ mod tests {
         assert!(is_triangle(&[2, 8, 5, 7], &[2, 36]));
         assert!(!is_triangle(&[2, 8, 5, 6], &[2, 36]));
         assert!(!is_triangle(&[2, 8, 5, 7], &[2, 64]));
+        assert!(has_samples_last(&[2, 8, 5, 6], &[36, 2]));
+        assert!(!has_samples_last(&[2, 8, 5, 6], &[2, 36]) && !has_samples_last(&[2, 8, 5, 6], &[37, 2]));
     }
 }
