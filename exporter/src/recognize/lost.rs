@@ -149,10 +149,12 @@ pub fn constant_outputs(flow: &Flow, products: &[NodeId]) -> Vec<Lost> {
     };
     let is_data =
         |output: &&ValueInfoProto| flow.id(output.name()).is_some_and(|id| flow.kind[id] == Kind::Data);
-    let (data, constant): (Vec<_>, Vec<_>) = flow.graph.output.iter().filter(is_float).partition(is_data);
+    let (data, constant): (Vec<_>, Vec<_>) = flow.graph.output.iter().partition(is_data);
     let is_alone = data.is_empty() || products.iter().any(|&node| !flow.useful[node]);
     let is_lost = |output: &&ValueInfoProto| {
-        is_alone || flow.is_zero(output.name()) && per_sample(output).is_some_and(is_triangular_or_square)
+        let is_hole =
+            || flow.is_zero(output.name()) && per_sample(output).is_some_and(is_triangular_or_square);
+        is_float(output) && (is_alone || is_hole())
     };
     let lost = |output: &ValueInfoProto| Lost {
         scope: Scope::default(),
