@@ -1,6 +1,6 @@
 //! The words in which an architecture is described.
 
-use isqrt_cov_op::{Layer, OperatorKind};
+use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{AttributeProto, NodeProto};
 
@@ -9,8 +9,11 @@ use crate::fold::{self, Recipe};
 use crate::layout::Layout;
 use crate::node::node_of;
 use crate::problem::Problem;
-use crate::setting::{Choice, Settings, Source, TRIANGLES};
+use crate::setting::{Choice, Settings, Source};
 use crate::weights::Weights;
+
+/// The orders of a triangle, as a setting says them; the first is usual.
+const ORDERS: [&str; 2] = [Vectorization::Upper.word(), Vectorization::UpperColumnMajor.word()];
 
 /// A feature map [N, C, H, W] in the graph.
 #[derive(Debug, Clone)]
@@ -307,11 +310,11 @@ impl<'a> Network<'a> {
         let order = self.choose(
             "triangle",
             "order in which the classifier reads the triangle",
-            &[TRIANGLES[0].0, TRIANGLES[1].0],
-            TRIANGLES[0].0,
+            &ORDERS,
+            ORDERS[0],
             "row by row, as the authors' code has it since December 2018",
         );
-        let vectorization = TRIANGLES.iter().find(|(name, _)| *name == order).map(|(_, order)| *order);
+        let vectorization = Vectorization::TRIANGLES.into_iter().find(|known| known.word() == order);
         let layer = Layer::new(OperatorKind::IsqrtCov);
         let vectorization = vectorization.unwrap_or(layer.vectorization);
         let iterations = iterations.unwrap_or(layer.iterations);

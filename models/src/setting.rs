@@ -2,18 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use isqrt_cov_op::Vectorization;
-
-/// Orders of the triangle, as settings are spelled.
-pub const TRIANGLES: [(&str, Vectorization); 2] =
-    [("upper", Vectorization::Upper), ("upper_column_major", Vectorization::UpperColumnMajor)];
-
-/// How the settings spell an order of the triangle.
-#[must_use]
-pub fn spelled(order: Vectorization) -> &'static str {
-    TRIANGLES.iter().find(|(_, known)| *known == order).map_or("none", |(name, _)| *name)
-}
-
 /// Values that settings have been given, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {

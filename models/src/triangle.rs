@@ -43,8 +43,11 @@ impl Scores {
         if channels < FEWEST_CHANNELS || norms.len() != channels * (channels + 1) / 2 {
             return Ok(none);
         }
-        let score = |place| Triangle { norms: &norms, channels, place }.score();
-        Ok(Self { row_major: score(row_major), column_major: score(column_major) })
+        let score = |order| Triangle { norms: &norms, channels, order }.score();
+        Ok(Self {
+            row_major: score(Vectorization::Upper),
+            column_major: score(Vectorization::UpperColumnMajor),
+        })
     }
 
     /// The order; nothing where the weights do not tell.
@@ -88,27 +91,16 @@ fn log_norms(weights: &Weights, name: &str) -> Result<Option<Vec<f64>>, Error> {
     Ok(tells.then(|| norms.iter().map(|norm| norm.max(LEAST * greatest).ln()).collect()))
 }
 
-/// Where entry (i, j), i ≤ j, stands in the triangle of so many channels.
-type PlaceOf = fn(usize, usize, usize) -> usize;
-
-fn row_major(i: usize, j: usize, channels: usize) -> usize {
-    i * channels + j - i * (i + 1) / 2
-}
-
-fn column_major(i: usize, j: usize, _: usize) -> usize {
-    j * (j + 1) / 2 + i
-}
-
 /// The norms of columns, read as a triangle.
 struct Triangle<'a> {
     norms: &'a [f64],
     channels: usize,
-    place: PlaceOf,
+    order: Vectorization,
 }
 
 impl Triangle<'_> {
     fn norm(&self, i: usize, j: usize) -> f64 {
-        self.norms[(self.place)(i.min(j), i.max(j), self.channels)]
+        self.norms[self.order.position(self.channels, (i.min(j), i.max(j)))]
     }
 
     /// How much less the fit leaves than chance would, and how far the diagonal stands apart, both in standard deviations.
@@ -155,15 +147,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn places_are_those_of_the_orders() {
-        let all = |place: PlaceOf, pairs: [(usize, usize); 6]| pairs.map(|(i, j)| place(i, j, 3));
-        assert_eq!(all(row_major, [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]), [0, 1, 2, 3, 4, 5]);
-        assert_eq!(all(column_major, [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)]), [0, 1, 2, 3, 4, 5]);
-    }
-
     /// Weights whose norms are products of the channels', with some noise.
-    fn classifier(place: PlaceOf, channels: usize, strength: f64) -> Weights {
+    fn classifier(order: Vectorization, channels: usize, strength: f64) -> Weights {
         let width = channels * (channels + 1) / 2;
         let mut state = 7_u64;
         let mut noise = || {
@@ -175,7 +160,8 @@ mod tests {
         for j in 0..channels {
             for i in 0..=j {
                 let on_diagonal = if i == j { strength } else { 0.0 };
-                values[place(i, j, channels)] = (of[i] + of[j] + on_diagonal + 0.5 * noise()).exp() as f32;
+                values[order.position(channels, (i, j))] =
+                    (of[i] + of[j] + on_diagonal + 0.5 * noise()).exp() as f32;
             }
         }
         Weights::new([TensorProto::from_values("fc.weight", &[1, width], &values)], vec![]).unwrap()
@@ -183,11 +169,12 @@ mod tests {
 
     #[test]
     fn the_order_is_that_in_which_the_norms_are_explained() {
-        let order =
-            |place, strength| Scores::of(&classifier(place, 16, strength), "fc.weight", 16).unwrap().order();
-        assert_eq!(order(row_major, 0.5), Some(Vectorization::Upper));
-        assert_eq!(order(column_major, 0.5), Some(Vectorization::UpperColumnMajor));
-        assert_eq!(order(row_major, 0.0), None);
+        let told =
+            |order, strength| Scores::of(&classifier(order, 16, strength), "fc.weight", 16).unwrap().order();
+        for order in Vectorization::TRIANGLES {
+            assert_eq!(told(order, 0.5), Some(order));
+        }
+        assert_eq!(told(Vectorization::Upper, 0.0), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::declaration::{Domain, Operator};
 use crate::error::Error;
+use crate::vectorization::Vectorization;
 
 /// Which operator of the domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,17 +22,6 @@ pub enum Normalization {
     Trace,
     /// t = ‖Σ‖_F.
     Frobenius,
-}
-
-/// Which entries of the matrix are written, and in which order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Vectorization {
-    /// The upper triangle, row by row.
-    Upper,
-    /// The upper triangle, column by column.
-    UpperColumnMajor,
-    /// The whole matrix.
-    None,
 }
 
 /// Which axis holds the channels.
@@ -245,22 +235,6 @@ impl Layer {
         }
     }
 
-    /// The entries (row, column) that are written, in the order in which they are written.
-    pub fn entries(&self, channels: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let vectorization = self.vectorization;
-        (0..channels).flat_map(move |outer| {
-            let inner = match vectorization {
-                Vectorization::None => 0..channels,
-                Vectorization::Upper => outer..channels,
-                Vectorization::UpperColumnMajor => 0..outer + 1,
-            };
-            inner.map(move |inner| match vectorization {
-                Vectorization::UpperColumnMajor => (inner, outer),
-                Vectorization::None | Vectorization::Upper => (outer, inner),
-            })
-        })
-    }
-
     fn shape_error(&self, dims: &[Option<usize>], expected: &str) -> Error {
         let operator = Operator::of(self.operator);
         let found: Vec<_> =
@@ -323,21 +297,6 @@ impl Normalization {
         match self {
             Self::Trace => "trace",
             Self::Frobenius => "frobenius",
-        }
-    }
-}
-
-impl Vectorization {
-    /// Every value.
-    pub const ALL: [Self; 3] = [Self::Upper, Self::UpperColumnMajor, Self::None];
-
-    /// The attribute's value in graphs.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Upper => "upper",
-            Self::UpperColumnMajor => "upper_column_major",
-            Self::None => "none",
         }
     }
 }
@@ -489,17 +448,5 @@ mod tests {
         let root = Layer::new(OperatorKind::MatrixSqrt);
         assert_eq!(root.output_tail(&[None, Some(4), Some(4)]).unwrap(), [Some(4), Some(4)]);
         assert!(root.extent(&[1, 3, 4]).is_err());
-    }
-
-    #[test]
-    fn entries_are_in_the_order_asked_for() {
-        let mut layer = Layer::new(OperatorKind::IsqrtCov);
-        let entries: Vec<_> = layer.entries(3).collect();
-        assert_eq!(entries, [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]);
-        layer.vectorization = Vectorization::UpperColumnMajor;
-        let entries: Vec<_> = layer.entries(3).collect();
-        assert_eq!(entries, [(0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2)]);
-        layer.vectorization = Vectorization::None;
-        assert_eq!(layer.entries(3).count(), 9);
     }
 }

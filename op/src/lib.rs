@@ -29,7 +29,9 @@ pub mod layer;
 pub mod plugin;
 mod program;
 pub mod reference;
+mod vectorization;
 
 pub use declaration::{DOMAIN, OPERATORS, Operator, VERSION};
 pub use error::Error;
-pub use layer::{Layer, Layout, Normalization, OperatorKind, Vectorization};
+pub use layer::{Layer, Layout, Normalization, OperatorKind};
+pub use vectorization::Vectorization;

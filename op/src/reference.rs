@@ -140,7 +140,7 @@ impl Iteration {
 /// The entries that the layer writes, off-diagonal ones scaled.
 pub fn vectorize<'a>(layer: &Layer, matrix: &'a Matrix) -> impl Iterator<Item = f64> + use<'a> {
     let scale = f64::from(layer.off_diagonal_scale);
-    layer.entries(matrix.side).map(move |(i, j)| {
+    layer.vectorization.entries(matrix.side).map(move |(i, j)| {
         let entry = matrix.entries[i * matrix.side + j];
         if i == j { entry } else { entry * scale }
     })

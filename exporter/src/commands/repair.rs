@@ -56,7 +56,7 @@ pub fn cause(told: &Told) -> String {
         "the model was trained with others than K = {} and the triangle {}, or its layer is another one",
         told.iterations.unwrap_or_default(),
         match told.triangle {
-            Some(Triangle::UpperColumnMajor) => "column-major",
+            Some(Triangle(Vectorization::UpperColumnMajor)) => "column-major",
             _ => "row-major",
         }
     )
@@ -65,7 +65,7 @@ pub fn cause(told: &Told) -> String {
 /// `lost` with `iterations` steps and the triangle in that order.
 fn put_back(lost: &Lost, iterations: u32, triangle: Option<Triangle>) -> Result<Found> {
     let orders = match triangle {
-        Some(triangle) => [Some(triangle.vectorization()), None],
+        Some(Triangle(triangle)) => [Some(triangle), None],
         None => [Some(Vectorization::Upper), Some(Vectorization::None)],
     };
     let base = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };

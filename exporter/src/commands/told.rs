@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum, ValueHint};
 use isqrt_cov_op::Vectorization;
 
@@ -29,23 +30,22 @@ pub struct Told {
     pub expected: Option<PathBuf>,
 }
 
-/// The orders of a triangle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum Triangle {
-    /// Row by row: (0,0), (0,1), (0,2), …
-    Upper,
-    /// Column by column: (0,0), (0,1), (1,1), …
-    UpperColumnMajor,
-}
+/// An order of the triangle, as a value of an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Triangle(pub Vectorization);
 
-impl Triangle {
-    /// The same as an attribute.
-    pub fn vectorization(self) -> Vectorization {
-        match self {
-            Self::Upper => Vectorization::Upper,
-            Self::UpperColumnMajor => Vectorization::UpperColumnMajor,
-        }
+impl ValueEnum for Triangle {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self(Vectorization::Upper), Self(Vectorization::UpperColumnMajor)]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self.0 {
+            Vectorization::Upper => "Row by row: (0,0), (0,1), (0,2), …",
+            Vectorization::UpperColumnMajor => "Column by column: (0,0), (0,1), (1,1), …",
+            Vectorization::None => return None,
+        };
+        Some(PossibleValue::new(self.0.word()).help(help))
     }
 }
 

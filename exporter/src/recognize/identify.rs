@@ -9,7 +9,6 @@ use isqrt_cov_op::{Layer, Layout, Operator, OperatorKind, Vectorization};
 
 use self::table::simplicity;
 use super::probed::{Probed, Spectra, sampled_entries, samples};
-use super::spectrum::position;
 use super::{Evidence, judge};
 use crate::evaluate::budget::{is_spent, spend};
 use crate::tensor::{ElementType, Tensor};
@@ -189,7 +188,7 @@ impl<'a> AttributeSearch<'a> {
         let spectra = probed.spectra(operator, layout, extent.channels)?;
         let sample = |(spectra, output): (&'a Spectra, Vec<f64>)| {
             let at = |&vectorization: &Vectorization| {
-                entries.iter().map(|&entry| output[position(vectorization, extent.channels, entry)]).collect()
+                entries.iter().map(|&entry| output[vectorization.position(extent.channels, entry)]).collect()
             };
             let found = vectorizations.iter().map(at).collect();
             let largest = output.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));

@@ -1,9 +1,8 @@
 //! How far a layer's outputs are from the truth, entry by entry.
 
-use isqrt_cov_op::{Layer, reference};
+use isqrt_cov_op::{Layer, Vectorization, reference};
 
 use super::probed::{Probed, Spectra, samples};
-use super::spectrum::position;
 use crate::evaluate::budget::spend;
 use crate::evaluate::multiplications;
 use crate::tensor::Tensor;
@@ -53,14 +52,13 @@ fn expected(layer: &Layer, sample: Vec<f64>, dims: &[usize]) -> Option<Vec<f64>>
     }
     Spectra::spend(channels, extent.positions).ok()?;
     spend(&[channels, channels, extent.positions.min(channels)]).ok()?;
-    let entries: Vec<(usize, usize)> =
-        (0..channels).flat_map(|row| (row..channels).map(move |column| (row, column))).collect();
+    let entries: Vec<(usize, usize)> = Vectorization::Upper.entries(channels).collect();
     let spectra = Spectra::new(sample, channels, layer.operator, layer.layout);
     let values = spectra.of(layer).at(&entries).predict(layer, 0..entries.len());
     let mut output = vec![0.0; layer.output_elements(channels)];
     for (&(row, column), value) in entries.iter().zip(values) {
-        output[position(layer.vectorization, channels, (row, column))] = value;
-        if layer.vectorization == isqrt_cov_op::Vectorization::None {
+        output[layer.vectorization.position(channels, (row, column))] = value;
+        if layer.vectorization == Vectorization::None {
             output[column * channels + row] = value;
         }
     }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
+use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind};
 use nalgebra::{DMatrix, SymmetricEigen};
 
 /// Eigenvalues that are worked on side by side.
@@ -196,21 +196,11 @@ fn dot(left: &[f64], right: &[f64]) -> f64 {
     sums.into_iter().chain(rest).sum()
 }
 
-/// Where entry (row, column), row ≤ column, stands in a sample's output.
-#[must_use]
-pub fn position(vectorization: Vectorization, side: usize, (row, column): (usize, usize)) -> usize {
-    match vectorization {
-        Vectorization::None => row * side + column,
-        Vectorization::Upper => row * side + column - row * (row + 1) / 2,
-        Vectorization::UpperColumnMajor => column * (column + 1) / 2 + row,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::recognize::probe::Generator;
-    use isqrt_cov_op::reference;
+    use isqrt_cov_op::{Vectorization, reference};
 
     fn check(layer: &Layer, dims: &[usize]) {
         let extent = layer.extent(dims).unwrap();
@@ -222,11 +212,11 @@ mod tests {
             _ => Spectrum::of_features(&sample, extent.channels, layer.layout, layer.centered),
         };
         let expected = reference::evaluate(layer, &sample, dims).unwrap();
-        let entries: Vec<_> = layer.entries(extent.channels).filter(|(i, j)| i <= j).collect();
+        let entries: Vec<_> = layer.vectorization.entries(extent.channels).filter(|(i, j)| i <= j).collect();
         let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
         for (&entry, predicted) in entries.iter().zip(spectrum.at(&entries).predict(layer, 0..entries.len()))
         {
-            let expected = expected[position(layer.vectorization, extent.channels, entry)];
+            let expected = expected[layer.vectorization.position(extent.channels, entry)];
             assert!(
                 (predicted - expected).abs() < 1e-10 * largest,
                 "{layer:?} at {entry:?}: {predicted} {expected}"

@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::element::{Convert, Element, Real};
 use super::executor::{Executor, Order, for_each_piece, worthwhile};
 use super::product::{Lanes, Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product};
-use crate::layer::{Layer, Vectorization};
+use crate::layer::Layer;
+use crate::vectorization::Vectorization;
 
 /// The rows of a result that one task computes and writes.
 const ROWS: usize = 48;
@@ -86,6 +87,8 @@ impl<R: Real> Writing<R> {
     }
 
     /// The place in the output of the first entry that row `row` has there, and that entry's column.
+    ///
+    /// Not by [`Vectorization::position`]: the kernels are tested against the reference, whose order comes from there.
     #[inline(always)]
     fn row_start(&self, row: usize) -> (usize, usize) {
         let len = self.side.len;

@@ -4,7 +4,8 @@
 
 use std::ffi::c_void;
 
-use crate::layer::{Layout, Vectorization};
+use crate::layer::Layout;
+use crate::vectorization::Vectorization;
 
 /// The most matrices that a combination can have.
 pub(super) const TERMS: usize = 12;

@@ -201,7 +201,8 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::{OperatorKind, Vectorization};
+    use crate::layer::OperatorKind;
+    use crate::vectorization::Vectorization;
 
     fn named(name: &str) -> Dim {
         Dim::Named(c_string(name))

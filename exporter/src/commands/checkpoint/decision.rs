@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use isqrt_cov_models::triangle::Scores;
-use isqrt_cov_models::{Built, Candidate, Choice, Options, Settings, Source, Storage, Weights, spelled};
+use isqrt_cov_models::{Built, Candidate, Choice, Options, Settings, Source, Storage, Weights};
 use isqrt_cov_proto::onnx::ModelProto;
 
 use crate::cli::Refusal;
@@ -135,8 +135,8 @@ pub fn by_weights(
         return Ok(Some(scores));
     }
     match scores.order() {
-        Some(order) => settings.set(TRIANGLE, spelled(order), Source::Weights),
-        None => settings.set(TRIANGLE, spelled(layer.vectorization), Source::Open),
+        Some(order) => settings.set(TRIANGLE, order.word(), Source::Weights),
+        None => settings.set(TRIANGLE, layer.vectorization.word(), Source::Open),
     }
     Ok(Some(scores))
 }
@@ -144,7 +144,7 @@ pub fn by_weights(
 /// What is told of the triangle against what the weights say.
 fn against(scores: &Scores, settings: &Settings) -> Option<String> {
     let (told, _) = settings.get(TRIANGLE)?;
-    let own = spelled(scores.order()?);
+    let own = scores.order()?.word();
     (own != told).then(|| {
         format!("the triangle is read as told, {told}; the classifier's weights say {own}: read in the wrong order, a good model gives chance")
     })

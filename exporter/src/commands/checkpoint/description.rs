@@ -1,7 +1,8 @@
 //! What a checkpoint is, for machines and for people.
 
 use isqrt_cov_models::triangle::Scores;
-use isqrt_cov_models::{Built, Candidate, Choice, Source, spelled};
+use isqrt_cov_models::{Built, Candidate, Choice, Source};
+use isqrt_cov_op::Vectorization;
 use isqrt_cov_proto::Printable;
 use serde_json::{Map, Value, json};
 
@@ -118,7 +119,7 @@ fn scores_json(scores: &Scores) -> Value {
     json!({
         "upper": scores.row_major,
         "upper_column_major": scores.column_major,
-        "order": scores.order().map(spelled),
+        "order": scores.order().map(Vectorization::word),
     })
 }
 

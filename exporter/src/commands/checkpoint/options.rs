@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueHint};
-use isqrt_cov_models::{Built, Options, Settings, Source, Storage, spelled};
+use isqrt_cov_models::{Built, Options, Settings, Source, Storage};
 
-use crate::commands::told::Told;
+use crate::commands::told::{Told, Triangle};
 
 /// How a checkpoint becomes a model.
 #[derive(Debug, Clone, Args)]
@@ -64,8 +64,8 @@ impl CheckpointOptions {
         if let Some(iterations) = told.iterations {
             settings.set("iterations", &iterations.to_string(), Source::User);
         }
-        if let Some(triangle) = told.triangle {
-            settings.set("triangle", spelled(triangle.vectorization()), Source::User);
+        if let Some(Triangle(triangle)) = told.triangle {
+            settings.set("triangle", triangle.word(), Source::User);
         }
         Ok(settings)
     }

@@ -39,7 +39,7 @@ fn decomposed(layer: &Layer, x: &[f32], channels: usize) -> Vec<f32> {
         z = product(&t, &z, channels);
     }
     let root = trace.sqrt();
-    layer.entries(channels).map(|(i, j)| y[i * channels + j] * root).collect()
+    layer.vectorization.entries(channels).map(|(i, j)| y[i * channels + j] * root).collect()
 }
 
 #[test]

@@ -8,8 +8,9 @@ use half::{bf16, f16};
 
 use super::product::Portable;
 use super::*;
-use crate::layer::{Layout, Normalization, OperatorKind, Vectorization};
+use crate::layer::{Layout, Normalization, OperatorKind};
 use crate::reference;
+use crate::vectorization::Vectorization;
 
 /// A float32 whose sums run in float32 however few channels there are.
 #[derive(Debug, Clone, Copy)]
