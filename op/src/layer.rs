@@ -1,5 +1,7 @@
 //! An operator with its attributes: checked against the declaration, able to say the shape of its output.
 
+use std::iter;
+
 use crate::declaration::{Domain, Operator};
 use crate::error::Error;
 use crate::vectorization::Vectorization;
@@ -162,7 +164,7 @@ impl Layer {
     /// # Errors
     /// A rank or a size that the operator does not take; M ≤ `correction`.
     pub fn extent(&self, dims: &[usize]) -> Result<Extent, Error> {
-        let known: Vec<Option<usize>> = dims.iter().copied().map(Some).collect();
+        let known = known(dims);
         self.output_tail(&known)?;
         let (samples, rest) = (dims[0], &dims[1..]);
         let channels = match self.layout {
@@ -172,6 +174,16 @@ impl Layer {
         let elements = rest.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
         let elements = elements.ok_or_else(|| self.shape_error(&known, "fewer elements in a sample"))?;
         Ok(Extent { samples, channels, positions: elements / channels })
+    }
+
+    /// The output's shape for an input of shape `dims`.
+    ///
+    /// # Errors
+    /// As [`Layer::extent`].
+    pub fn output_dims(&self, dims: &[usize]) -> Result<Vec<usize>, Error> {
+        let extent = self.extent(dims)?;
+        let tail = self.output_tail(&known(dims))?;
+        Ok(iter::once(extent.samples).chain(tail.into_iter().flatten()).collect())
     }
 
     /// The output's shape after the batch axis, for an input of which some sizes may be unknown; the batch axis itself
@@ -285,6 +297,11 @@ impl Layer {
             _ => unreachable!("`{name}` = {value} passed the declaration's check"),
         }
     }
+}
+
+/// Sizes that are all known.
+fn known(dims: &[usize]) -> Vec<Option<usize>> {
+    dims.iter().copied().map(Some).collect()
 }
 
 impl Normalization {
@@ -441,6 +458,7 @@ mod tests {
         assert_eq!(layer.output_tail(&[None, Some(49), Some(16)]).unwrap(), [Some(136)]);
         let extent = layer.extent(&[2, 7, 7, 16]).unwrap();
         assert_eq!(extent, Extent { samples: 2, channels: 16, positions: 49 });
+        assert_eq!(layer.output_dims(&[2, 7, 7, 16]).unwrap(), [2, 136]);
         assert!(layer.extent(&[2, 16]).unwrap_err().to_string().contains("[2, 16]; expected rank 3 or more"));
         assert!(layer.extent(&[2, 0, 16]).is_err());
         layer.correction = 1;

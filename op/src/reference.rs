@@ -15,7 +15,7 @@ pub struct Matrix {
     pub entries: Vec<f64>,
 }
 
-/// Evaluates `layer` on `input`, whose shape is `dims`. Returns the output's elements; [`Layer::output_tail`] says
+/// Evaluates `layer` on `input`, whose shape is `dims`. Returns the output's elements; [`Layer::output_dims`] says
 /// their shape.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Nodes of the project's own operators.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use half::{bf16, f16};
 use isqrt_cov_op::cpu::{Element, Kernel, Serial};
 use isqrt_cov_op::layer::Extent;
@@ -22,11 +22,9 @@ pub(super) fn apply(call: &Call, precision: Precision) -> Result<Dense> {
         other => anyhow::Error::from(other),
     })?;
     let input = call.input(0)?;
-    let known: Vec<Option<usize>> = input.dims().iter().copied().map(Some).collect();
-    let tail: Option<Vec<usize>> = layer.output_tail(&known)?.into_iter().collect();
     let extent = layer.extent(input.dims())?;
     elements(&[extent.channels, extent.channels])?;
-    let dims = [vec![extent.samples], tail.context("the output's shape is not known")?].concat();
+    let dims = layer.output_dims(input.dims())?;
     let count = elements(&dims)?;
     spend(&[extent.samples, multiplications(&layer, extent) as usize])?;
     let values = match (precision, input.declared) {

@@ -24,8 +24,7 @@ impl Lost {
         let hole = self.hole.as_ref()?;
         let Layer { layout, centered, correction, epsilon, .. } = hole.covariance;
         let layer = Layer { layout, centered, correction, epsilon, ..layer };
-        let known: Vec<Option<usize>> = hole.input_dims.iter().copied().map(Some).collect();
-        let own: Vec<usize> = layer.output_tail(&known).ok()?.into_iter().collect::<Option<_>>()?;
+        let own = layer.output_dims(&hole.input_dims).ok()?.split_off(1);
         let sample = hole.output_dims[1..].to_vec();
         (own.iter().product::<usize>() == sample.iter().product::<usize>()).then(|| Found {
             layer,

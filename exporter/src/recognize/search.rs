@@ -445,9 +445,7 @@ impl<'a> Search<'a> {
         let subject = Subject { grouped: false, ..self.subject(candidate)? };
         let Place { flow, scope, .. } = &self.places[candidate.place];
         let layer = identification.layer;
-        let known: Vec<Option<usize>> = observed.probed.dims().iter().copied().map(Some).collect();
-        let own: Option<Vec<usize>> =
-            layer.output_tail(&known).ok().and_then(|tail| tail.into_iter().collect());
+        let own = layer.output_dims(observed.probed.dims());
         let sample = cut.dims[1..].to_vec();
         Some(Found {
             layer,
@@ -459,7 +457,7 @@ impl<'a> Search<'a> {
             groups: candidate.grouped.then(|| subject.seen.tensor.dims()[1]),
             arrangement: match own {
                 _ if cut.has_samples_last() => Arrangement::SamplesLast,
-                Some(own) if own == sample => Arrangement::AsGiven,
+                Ok(own) if own[1..] == sample => Arrangement::AsGiven,
                 _ => Arrangement::Reshaped(sample),
             },
             nodes: flow.needed_only_for(&[cut.value], &[candidate.input]),

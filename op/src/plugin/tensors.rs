@@ -43,7 +43,7 @@ impl Call {
             return Err(Failure::invalid(found));
         }
         // Shape inference may have seen nothing of this shape, and its errors are dropped by ONNX Runtime.
-        let output_dims = output_dims(layer, &dims)?;
+        let output_dims = layer.output_dims(&dims)?;
         let output = self.output(&output_dims)?;
         let (from, to) = (elements(&dims)?, elements(&output_dims)?);
         if to == 0 {
@@ -117,13 +117,6 @@ impl Call {
         }
         Ok(data.cast())
     }
-}
-
-fn output_dims(layer: &Layer, dims: &[usize]) -> Result<Vec<usize>, Failure> {
-    layer.extent(dims)?;
-    let known: Vec<_> = dims.iter().copied().map(Some).collect();
-    let tail = layer.output_tail(&known)?;
-    Ok(dims.iter().take(1).copied().chain(tail.into_iter().flatten()).collect())
 }
 
 fn elements(dims: &[usize]) -> Result<usize, Failure> {

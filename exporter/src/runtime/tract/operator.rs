@@ -66,9 +66,7 @@ impl Fused {
 
     fn compute<T: Element + Datum>(&self, input: &Tensor) -> TractResult<Tensor> {
         let dims = input.shape();
-        let tdims: Vec<TDim> = dims.iter().map(ToDim::to_dim).collect();
-        let shape = self.output_dims(&tdims)?;
-        let shape: Vec<usize> = shape.iter().map(DimLike::to_usize).collect::<Result<_, _>>()?;
+        let shape = self.kernel.layer().output_dims(dims)?;
         let input = input.to_plain_array_view::<T>()?;
         let input = input.as_standard_layout();
         let input = input.as_slice().context("a tensor in standard layout is one slice")?;
