@@ -11,7 +11,6 @@ use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 use super::explain;
 use super::findings::{Findings, Found, Miss};
 use super::places::{Place, places};
-use super::region::{multiplying_functions, products};
 use crate::evaluate::budget::spend;
 use crate::graph::{NodeId, ValueId};
 use crate::rewrite;
@@ -29,7 +28,7 @@ pub fn complete(
     search: impl Fn(&ModelProto, &[Place]) -> Option<Vec<Found>>,
 ) {
     let layers = &mut findings.layers;
-    if leaves_products(model, here, layers) {
+    if leaves_products(here, layers) {
         let mut more = rest(model, layers.clone(), search);
         // What reads or makes a value that the model itself has not stands in no place of it.
         more.retain(|found| {
@@ -37,8 +36,8 @@ pub fn complete(
         });
         layers.extend(more);
     }
-    share(model, here, layers);
-    let costly = take_costly(model, here, layers);
+    share(here, layers);
+    let costly = take_costly(here, layers);
     // What is computed of the others as before may need nodes that would have gone.
     for place in here {
         let freed = freed(place, &values_of(place, layers));
@@ -70,7 +69,7 @@ fn rest(
         let places = places(&model, graph, &bodies);
         let Some(found) = search(&model, &places) else { break };
         all.extend(found.iter().filter_map(|found| told_of(original, &model, found)));
-        if !leaves_products(&model, &places, &found) {
+        if !leaves_products(&places, &found) {
             break;
         }
         layers = found;
@@ -93,34 +92,31 @@ fn freed(place: &Place, layers: &[(&Found, ValueId, ValueId)]) -> HashSet<NodeId
 }
 
 /// Whether products on the way to a layer stay though it is an operator: something else needs them.
-fn leaves_products(model: &ModelProto, places: &[Place], layers: &[Found]) -> bool {
-    let multiplying = multiplying_functions(&model.functions);
+fn leaves_products(places: &[Place], layers: &[Found]) -> bool {
     places.iter().any(|place| {
         let here = values_of(place, layers);
         if here.is_empty() {
             return false;
         }
         let freed = freed(place, &here);
-        let products: HashSet<NodeId> = products(&place.flow, &multiplying).into_iter().collect();
-        let stays = |node: &NodeId| products.contains(node) && !freed.contains(node);
-        here.iter().any(|&(_, input, output)| place.flow.between(input, output).iter().any(stays))
+        here.iter().any(|&(_, input, output)| {
+            let way = place.flow.between(input, output);
+            place.products.iter().any(|product| way.contains(product) && !freed.contains(product))
+        })
     })
 }
 
 /// Takes out the layers that would add work: most products on the way to them stay, since something else needs them. They are
 /// returned.
-fn take_costly(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) -> Vec<Found> {
-    let multiplying = multiplying_functions(&model.functions);
+fn take_costly(places: &[Place], layers: &mut Vec<Found>) -> Vec<Found> {
     let mut costly = Vec::new();
     for place in places {
-        let mut products: Option<HashSet<NodeId>> = None;
+        let products = &place.products;
         loop {
             let here = values_of(place, layers);
             if here.is_empty() {
                 break;
             }
-            let products = products
-                .get_or_insert_with(|| self::products(&place.flow, &multiplying).into_iter().collect());
             // A search for each of them through the graph.
             if spend(&[place.flow.graph.node.len(), here.len() + 1, here.len() + 1]).is_err() {
                 break;
@@ -128,7 +124,7 @@ fn take_costly(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) ->
             let all = freed(place, &here);
             let first = here.iter().enumerate().find_map(|(index, &(found, input, output))| {
                 let way = place.flow.between(input, output);
-                let way: Vec<&NodeId> = way.intersection(products).collect();
+                let way: Vec<&NodeId> = products.iter().filter(|product| way.contains(product)).collect();
                 if way.iter().all(|node| all.contains(node)) {
                     return None;
                 }
@@ -148,19 +144,20 @@ fn take_costly(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) ->
 
 /// Takes out the layers that are made of what another one gives without any product: a triangle of a matrix that is needed
 /// as well.
-fn share(model: &ModelProto, places: &[Place], layers: &mut Vec<Found>) {
-    let multiplying = multiplying_functions(&model.functions);
+fn share(places: &[Place], layers: &mut Vec<Found>) {
     for place in places {
         let here = values_of(place, layers);
         if here.len() < 2 {
             continue;
         }
         let flow = &place.flow;
-        let products: HashSet<NodeId> = products(flow, &multiplying).into_iter().collect();
         let outputs: HashSet<ValueId> = here.iter().map(|&(_, _, output)| output).collect();
         let is_given = |output: ValueId| {
             let nearest = flow.dominators(output).find(|value| outputs.contains(value));
-            nearest.is_some_and(|value| flow.between(value, output).is_disjoint(&products))
+            nearest.is_some_and(|value| {
+                let way = flow.between(value, output);
+                !place.products.iter().any(|product| way.contains(product))
+            })
         };
         let given: HashSet<String> = here
             .iter()

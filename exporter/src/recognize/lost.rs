@@ -13,7 +13,7 @@ use super::places::Place;
 use super::probed::samples;
 use super::{Arrangement, Found, Hole, Lost, Origin};
 use crate::constants::Constants;
-use crate::graph::{Flow, Kind, NodeId, ValueId, any_inside, functions_with, is_matrix_product};
+use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -141,7 +141,7 @@ pub fn leave_to_functions(model: &ModelProto, places: &[Place], lost: &mut Vec<L
 /// Graph outputs that no input reaches, behind layers that the exporter folded away: all that the graph puts out. Where data come out beside
 /// them, those of a graph that multiplies data with data for nothing, and zeros in a triangle's or a matrix's shape.
 #[must_use]
-pub fn constant_outputs(flow: &Flow, products: &[NodeId]) -> Vec<Lost> {
+pub fn constant_outputs(Place { flow, products, .. }: &Place) -> Vec<Lost> {
     let is_float = |output: &&ValueInfoProto| {
         let element = output.tensor_type().and_then(|tensor| ElementType::from_onnx(tensor.elem_type()));
         element.is_some_and(ElementType::is_float)
@@ -188,7 +188,7 @@ mod tests {
     use isqrt_cov_proto::onnx::{GraphProto, TensorProto};
 
     use super::*;
-    use crate::recognize::region::products;
+    use crate::recognize::places::places;
 
     /// A graph that puts out these values of the shapes given: of `x`, of its product with itself, and constants.
     fn lost(outputs: &[(&str, &[usize])]) -> Vec<String> {
@@ -208,9 +208,9 @@ mod tests {
             output: outputs.iter().map(|(name, dims)| port(name, dims)).collect(),
             ..GraphProto::default()
         };
-        let flow = Flow::new(&graph);
-        let products = products(&flow, &HashSet::new());
-        constant_outputs(&flow, &products).into_iter().map(|lost| lost.output).collect()
+        let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+        let places = places(&model, model.graph.as_ref().unwrap(), &[]);
+        constant_outputs(&places[0]).into_iter().map(|lost| lost.output).collect()
     }
 
     #[test]

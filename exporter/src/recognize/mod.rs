@@ -28,8 +28,6 @@ mod spectrum;
 mod survey;
 mod trial;
 
-use std::collections::HashSet;
-
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
@@ -96,9 +94,7 @@ fn recognized(
         findings.lost.retain(|lost| lost.hole.is_some());
     }
     if findings.layers.is_empty() && findings.lost.is_empty() {
-        let main = &places[0].flow;
-        let products = region::products(main, &HashSet::new());
-        findings.lost.extend(lost::constant_outputs(main, &products));
+        findings.lost.extend(lost::constant_outputs(&places[0]));
     }
     Ok(findings)
 }
@@ -111,7 +107,7 @@ fn searched(
     runtime: &dyn Runtime,
     known: Known<'_>,
 ) -> Result<Findings> {
-    let mut candidates = candidates(model, places);
+    let mut candidates = candidates(places);
     // Beside what the model is given, which is there in any case.
     let given = graph.input.iter().filter_map(|input| Some((0, places[0].flow.id(input.name())?)));
     let wanted: Vec<_> =

@@ -7,8 +7,9 @@ use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
+use super::region::{multiplying_functions, products};
 use crate::decisions::Functions;
-use crate::graph::{Around, Flow, Kind, captured, closed_functions, subgraphs};
+use crate::graph::{Around, Flow, Kind, NodeId, captured, closed_functions, subgraphs};
 use crate::scope::Scope;
 
 /// Graphs looked into, at most: functions that call each other can spell more of them than there are nodes.
@@ -25,6 +26,8 @@ pub struct Place<'a> {
     pub outer: Option<usize>,
     /// The operator sets that hold in it.
     pub opsets: &'a [OperatorSetIdProto],
+    /// Its nodes that are [`products`] of data with data, or have them inside.
+    pub products: Vec<NodeId>,
 }
 
 /// The model's graphs, each after those that it is in or called from. `bodies` are those of the model's functions.
@@ -52,22 +55,27 @@ pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [Gra
         let (closed_functions, functions) = (Rc::clone(&closed_functions), Rc::clone(&functions));
         Around { known, closed_functions, functions }
     };
+    let multiplying = multiplying_functions(&model.functions);
+    let place = |scope, flow, outer, opsets| {
+        let products = products(&flow, &multiplying);
+        Place { scope, flow, outer, opsets, products }
+    };
     let flow = Flow::within(graph, &around(HashMap::new()));
-    let mut places = vec![Place { scope: Scope::default(), flow, outer: None, opsets: &model.opset_import }];
+    let mut places = vec![place(Scope::default(), flow, None, &model.opset_import)];
     let mut entered = HashSet::new();
     let mut next = 0;
     while next < places.len() && places.len() < MOST_PLACES {
         let mut found = Vec::new();
-        let place = &places[next];
-        for (node, proto) in place.flow.graph.node.iter().enumerate() {
+        let here = &places[next];
+        for (node, proto) in here.flow.graph.node.iter().enumerate() {
             for (index, subgraph) in subgraphs(proto).enumerate() {
                 let mut known = HashMap::new();
                 captured(subgraph, &mut |name| {
-                    known.extend(place.flow.known(name).map(|known| (name, known)));
+                    known.extend(here.flow.known(name).map(|known| (name, known)));
                 });
                 let flow = Flow::within(subgraph, &around(known));
-                let scope = place.scope.inside(node, index);
-                found.push(Place { scope, flow, outer: Some(next), opsets: place.opsets });
+                let scope = here.scope.inside(node, index);
+                found.push(place(scope, flow, Some(next), here.opsets));
             }
             let called = by_key.get(&proto.called()).copied();
             let Some(called) = called.filter(|_| proto.domain() != DOMAIN) else { continue };
@@ -79,12 +87,11 @@ pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [Gra
             let only = calls.get(&called) == Some(&1);
             let arguments = function.input.iter().zip(&proto.input).filter(|_| only);
             let known = arguments.filter_map(|(parameter, argument)| {
-                let known = place.flow.known(argument).filter(|(kind, _)| *kind != Kind::Data)?;
+                let known = here.flow.known(argument).filter(|(kind, _)| *kind != Kind::Data)?;
                 Some((parameter.as_str(), known))
             });
             let flow = Flow::within(&bodies[called], &around(known.collect()));
-            let opsets = &function.opset_import;
-            found.push(Place { scope: Scope::of_function(called), flow, outer: None, opsets });
+            found.push(place(Scope::of_function(called), flow, None, &function.opset_import));
         }
         places.extend(found);
         next += 1;

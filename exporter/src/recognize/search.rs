@@ -35,12 +35,11 @@ pub struct Candidate {
 }
 
 /// The values to try, outer graphs before those in them, and upstream first: the first match is the largest region.
-pub fn candidates(model: &ModelProto, places: &[Place]) -> Vec<Candidate> {
-    let multiplying = region::multiplying_functions(&model.functions);
+pub fn candidates(places: &[Place]) -> Vec<Candidate> {
     let mut all = Vec::new();
-    for (place, Place { flow, .. }) in places.iter().enumerate() {
+    for (place, Place { flow, products, .. }) in places.iter().enumerate() {
         let mut inputs: BTreeMap<ValueId, Vec<NodeId>> = BTreeMap::new();
-        for product in region::products(flow, &multiplying) {
+        for &product in products {
             for input in region::inputs(flow, product) {
                 inputs.entry(input).or_default().push(product);
             }
