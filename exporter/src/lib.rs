@@ -7,6 +7,7 @@ mod commands;
 pub(crate) mod constants;
 pub mod data;
 pub(crate) mod decisions;
+pub mod distance;
 pub(crate) mod documentation;
 pub mod evaluate;
 pub mod expand;

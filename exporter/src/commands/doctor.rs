@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::path_json;
 use crate::body;
 use crate::cli::{Answer, Refusal};
+use crate::distance::relative_distance;
 use crate::recognize::probe::Generator;
 use crate::runtime::ort::{self, Ort};
 use crate::runtime::tract::Tract;
@@ -294,12 +295,9 @@ impl OneNode {
             output.len(),
             self.expected.len()
         );
-        let scale = self.expected.iter().fold(0.0, |scale: f64, value| scale.max(value.abs()));
-        let distances = output.iter().zip(&self.expected).map(|(found, expected)| (found - expected).abs());
-        let error = distances.fold(0.0, f64::max) / scale;
-        let finite = output.iter().all(|value| value.is_finite());
+        let error = relative_distance(&output, &self.expected);
         ensure!(
-            finite && error <= TOLERANCE,
+            error <= TOLERANCE,
             "the output is {error:.1e} away from the float64 reference; expected at most {TOLERANCE:.0e}"
         );
         Ok(error)

@@ -12,6 +12,7 @@ use isqrt_cov_proto::{FunctionKey, domain_of, each_node};
 use prost::Message as _;
 
 use super::words;
+use crate::distance::relative_distance;
 use crate::evaluate::{Evaluator, Precision, budget};
 use crate::fused::{self, layer_of, place_of, standard_opset};
 use crate::graph::any_inside;
@@ -285,11 +286,7 @@ impl<'m> Functions<'m> {
             if found.len() != expected.len() {
                 return Ok(f64::INFINITY);
             }
-            let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-            for (found, expected) in found.iter().zip(&expected) {
-                let error = (found - expected).abs() / largest;
-                greatest = greatest.max(if error.is_nan() { f64::INFINITY } else { error });
-            }
+            greatest = greatest.max(relative_distance(&found, &expected));
         }
         Ok(greatest)
     }

@@ -3,6 +3,7 @@
 // Equal means equal to the last bit here; how near is near enough is judged by who asks.
 #![allow(clippy::float_cmp)]
 
+use crate::distance::magnitude;
 use crate::tensor::Tensor;
 
 /// The difference between an output of the reference and the same of the candidate, over all runs.
@@ -88,10 +89,7 @@ impl Difference {
     pub fn add(&mut self, reference: &Tensor, candidate: &Tensor, run: &str) {
         assert_eq!(reference.dims(), candidate.dims(), "shapes are compared first");
         let (expected, found) = (reference.to_f64(), candidate.to_f64());
-        let magnitude = |largest: f64, value: &f64| {
-            if value.is_finite() { largest.max(value.abs()) } else { largest }
-        };
-        let scale = expected.iter().fold(0.0, magnitude);
+        let scale = magnitude(expected.iter().filter(|value| value.is_finite()));
         let samples = reference.dims().first().copied().unwrap_or(1).max(1);
         expected.chunks((expected.len() / samples).max(1)).for_each(|sample| self.note_variation(sample));
         for (position, (&expected, &found)) in expected.iter().zip(&found).enumerate() {
@@ -182,7 +180,8 @@ impl Default for Difference {
     }
 }
 
-fn same(one: f64, other: f64) -> bool {
+/// Whether two numbers are equal, or both none.
+pub(super) fn same(one: f64, other: f64) -> bool {
     one == other || (one.is_nan() && other.is_nan())
 }
 

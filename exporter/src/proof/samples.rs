@@ -1,10 +1,10 @@
 //! The proof on the user's own data: how near both models come to the outputs and classes that the user knows.
 
-use std::cmp::Ordering;
-
 use anyhow::{Result, ensure};
 
+use super::difference::same;
 use crate::data::Samples;
+use crate::distance::magnitude;
 use crate::tensor::Tensor;
 
 /// What the user's data say about both models.
@@ -41,7 +41,7 @@ impl SampleProof {
     pub fn new(samples: &Samples) -> Self {
         let expected = samples.expected.as_ref().map(|expected| {
             let values = expected.to_f64();
-            let scale = values.iter().filter(|value| value.is_finite()).fold(0.0, |a: f64, b| a.max(b.abs()));
+            let scale = magnitude(values.iter().filter(|value| value.is_finite()));
             Expected { per_sample: values.len() / samples.count, values, scale }
         });
         Self {
@@ -96,10 +96,9 @@ impl SampleProof {
                     expected.per_sample
                 );
                 let expected_rows = &expected.values[start * per_sample..][..rows.len()];
-                for (found, right) in rows.iter().zip(expected_rows) {
-                    // Zeros of either sign, NaN and equal infinities have a difference of NaN or none.
-                    if found.partial_cmp(right) == Some(Ordering::Equal) || (found.is_nan() && right.is_nan())
-                    {
+                for (&found, &right) in rows.iter().zip(expected_rows) {
+                    // No `scaled_distance`: users may expect a NaN, infinities, or zeros throughout.
+                    if same(found, right) {
                         continue;
                     }
                     let error = (found - right).abs() / expected.scale;

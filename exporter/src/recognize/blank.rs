@@ -11,6 +11,7 @@ use super::probe::PROBES;
 use super::probed::extreme;
 use super::region::Region;
 use crate::decisions::is_decision;
+use crate::distance::magnitude;
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract};
 use crate::graph::{NodeId, ValueId};
@@ -161,9 +162,8 @@ pub fn with_nothing(
 /// Whether a tensor has numbers that another one has not.
 fn has_others(before: &Tensor, after: &Tensor) -> bool {
     let (before, after) = (before.to_f64(), after.to_f64());
-    let numbers = before.iter().filter(|number| number.is_finite());
-    let largest = numbers.fold(0.0, |largest: f64, number| largest.max(number.abs()));
-    // A NaN is no number.
+    let largest = magnitude(before.iter().filter(|number| number.is_finite()));
+    // No `scaled_distance`: what was no number may be anything, and all may be 0.
     let is_same =
         |(before, after): (&f64, &f64)| !before.is_finite() || (before - after).abs() <= SAME * largest;
     before.len() != after.len() || !before.iter().zip(&after).all(is_same)

@@ -10,6 +10,7 @@ use isqrt_cov_op::{Layer, Layout, Operator, OperatorKind, Vectorization};
 use self::table::simplicity;
 use super::probed::{Probed, Spectra, sampled_entries, samples};
 use super::{Evidence, judge};
+use crate::distance::{magnitude, scaled_distance};
 use crate::evaluate::budget::{is_spent, spend};
 use crate::tensor::{ElementType, Tensor};
 
@@ -191,7 +192,7 @@ impl<'a> AttributeSearch<'a> {
                 entries.iter().map(|&entry| output[vectorization.position(extent.channels, entry)]).collect()
             };
             let found = vectorizations.iter().map(at).collect();
-            let largest = output.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+            let largest = magnitude(&output);
             let usable = largest > 0.0 && output.iter().all(|value| value.is_finite());
             usable.then_some(Sampled { spectra, found, largest })
         };
@@ -231,7 +232,7 @@ impl<'a> AttributeSearch<'a> {
                     {
                         let predicted = if i == j { *predicted } else { predicted * scale };
                         let distance = (predicted - found).abs() / sample.largest;
-                        // `max` would drop a NaN.
+                        // `max` would drop a NaN, which no limit allows, not even an infinite one.
                         candidate.distance = if distance > candidate.distance || distance.is_nan() {
                             distance
                         } else {
@@ -264,9 +265,7 @@ impl<'a> AttributeSearch<'a> {
         for sample in &self.samples {
             let left = sample.spectra.basis(left).predict(left, 0..self.entries.len());
             let right = sample.spectra.basis(right).predict(right, 0..self.entries.len());
-            for (left, right) in left.iter().zip(right) {
-                worst = worst.max((left - right).abs() / sample.largest);
-            }
+            worst = worst.max(scaled_distance(&left, &right, sample.largest));
         }
         worst
     }
@@ -335,19 +334,18 @@ impl<'a> AttributeSearch<'a> {
             if is_spent() || spend(&[PREDICTION + 2 * self.entries.len() * basis.rank()]).is_err() {
                 return None;
             }
-            let predicted = basis.predict_image(layer, 0..self.entries.len(), image);
+            let mut predicted = basis.predict_image(layer, 0..self.entries.len(), image);
             let found = &sample.found[order];
             let factor = *factor.get_or_insert_with(|| {
                 let product: f64 = predicted.iter().zip(found).map(|(p, f)| p * f).sum();
                 product / predicted.iter().map(|p| p * p).sum::<f64>()
             });
-            for (predicted, found) in predicted.iter().zip(found) {
-                let distance = (factor * predicted - found).abs() / sample.largest;
-                if distance.is_nan() || distance > self.resolution.tolerance {
-                    return None;
-                }
-                worst = worst.max(distance);
+            predicted.iter_mut().for_each(|predicted| *predicted *= factor);
+            let distance = scaled_distance(&predicted, found, sample.largest);
+            if distance > self.resolution.tolerance {
+                return None;
             }
+            worst = worst.max(distance);
         }
         Some((factor?, worst))
     }

@@ -3,6 +3,7 @@
 use isqrt_cov_op::{Layer, Vectorization, reference};
 
 use super::probed::{Probed, Spectra, samples};
+use crate::distance::{magnitude, scaled_distance};
 use crate::evaluate::budget::spend;
 use crate::evaluate::multiplications;
 use crate::tensor::Tensor;
@@ -23,12 +24,9 @@ pub fn error(layer: &Layer, probed: &Probed, outputs: &[Tensor]) -> Option<f64> 
         if expected.len() != found.len() {
             return Some(f64::INFINITY);
         }
-        let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+        let largest = magnitude(expected);
         let distance = if largest > 0.0 {
-            let distances =
-                expected.iter().zip(&found).map(|(expected, found)| (expected - found).abs() / largest);
-            // `max` would drop a NaN.
-            distances.fold(0.0, |worst: f64, one| if one.is_nan() { f64::INFINITY } else { worst.max(one) })
+            scaled_distance(&found, expected, largest)
         } else if input.iter().all(|&value| value == 0.0)
             && found.iter().any(|value| value.is_finite() && *value != 0.0)
         {

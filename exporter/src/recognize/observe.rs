@@ -14,6 +14,7 @@ use super::probe::PROBES;
 use super::probed::{Probed, inputs};
 use super::region::Region;
 use super::survey::Seen;
+use crate::distance::magnitude;
 use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract, value_info};
@@ -292,8 +293,7 @@ pub fn is_symmetric(tensor: &Tensor) -> bool {
     let side = tensor.dims().last().copied().unwrap_or(1).max(1);
     let values = tensor.to_f64();
     values.chunks_exact(side * side).all(|matrix| {
-        let largest = matrix.iter().fold(0.0, |largest: f64, entry| largest.max(entry.abs()));
-        let limit = super::tolerance(tensor.element_type()) * largest;
+        let limit = super::tolerance(tensor.element_type()) * magnitude(matrix);
         (0..side).all(|i| (0..i).all(|j| (matrix[i * side + j] - matrix[j * side + i]).abs() <= limit))
     })
 }

@@ -199,6 +199,7 @@ fn dot(left: &[f64], right: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distance::relative_distance;
     use crate::recognize::probe::Generator;
     use isqrt_cov_op::{Vectorization, reference};
 
@@ -213,15 +214,11 @@ mod tests {
         };
         let expected = reference::evaluate(layer, &sample, dims).unwrap();
         let entries: Vec<_> = layer.vectorization.entries(extent.channels).filter(|(i, j)| i <= j).collect();
-        let largest = expected.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        for (&entry, predicted) in entries.iter().zip(spectrum.at(&entries).predict(layer, 0..entries.len()))
-        {
-            let expected = expected[layer.vectorization.position(extent.channels, entry)];
-            assert!(
-                (predicted - expected).abs() < 1e-10 * largest,
-                "{layer:?} at {entry:?}: {predicted} {expected}"
-            );
-        }
+        let predicted = spectrum.at(&entries).predict(layer, 0..entries.len());
+        let position = |&entry: &(usize, usize)| layer.vectorization.position(extent.channels, entry);
+        let expected: Vec<f64> = entries.iter().map(|entry| expected[position(entry)]).collect();
+        let distance = relative_distance(&predicted, &expected);
+        assert!(distance < 1e-10, "{layer:?}: {distance}, {predicted:?} {expected:?}");
     }
 
     #[test]

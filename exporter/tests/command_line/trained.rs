@@ -4,6 +4,7 @@ use std::fs::File;
 
 use isqrt_cov::checkpoint::Checkpoint;
 use isqrt_cov::data::Data;
+use isqrt_cov::distance::relative_distance;
 use isqrt_cov::runtime::Runtime as _;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov::signature::{Port, Signature};
@@ -49,11 +50,8 @@ fn computed(path: &Path, images: &ArrayD<f32>) -> Tensor {
 fn distance(path: &Path, images: &ArrayD<f32>, expected: &ArrayD<f32>) -> f64 {
     let output = computed(path, images);
     assert_eq!(output.dims(), expected.shape());
-    let far =
-        output.to_f64().into_iter().zip(expected).map(|(found, &right)| (found - f64::from(right)).abs());
-    let greatest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
-    far.fold(0.0, |most, far| if far.is_nan() { f64::INFINITY } else { f64::max(most, far) })
-        / f64::from(greatest)
+    let expected: Vec<f64> = expected.iter().map(|&value| value.into()).collect();
+    relative_distance(&output.to_f64(), &expected)
 }
 
 fn convert(input: &Path, output: &Path, options: &[&str]) -> Output {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use isqrt_cov::distance::relative_distance;
 use isqrt_cov::tensor::{ElementType, Tensor};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
@@ -78,13 +79,6 @@ pub fn inputs(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix:
 /// max|Δ| / max|expected|.
 pub fn error(output: &Tensor, expected: &ArrayD<f32>) -> f64 {
     assert_eq!(output.dims(), expected.shape());
-    let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    let far = output
-        .to_f64()
-        .into_iter()
-        .zip(expected)
-        .map(|(found, &expected)| (found - f64::from(expected)).abs());
-    // What is no number is infinitely far.
-    far.fold(0.0, |most, far| if far.is_nan() { f64::INFINITY } else { f64::max(most, far) })
-        / f64::from(largest)
+    let expected: Vec<f64> = expected.iter().map(|&value| value.into()).collect();
+    relative_distance(&output.to_f64(), &expected)
 }

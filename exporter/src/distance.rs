@@ -1,0 +1,36 @@
+//! How far numbers are from those that they should be.
+
+/// max|value|, of what is a number.
+#[must_use]
+pub fn magnitude<'a>(values: impl IntoIterator<Item = &'a f64>) -> f64 {
+    values.into_iter().fold(0.0, |greatest: f64, value| greatest.max(value.abs()))
+}
+
+/// max|Δ| / max|expected|. What is no number is infinitely far, as is everything where all is expected to be 0.
+#[must_use]
+pub fn relative_distance(found: &[f64], expected: &[f64]) -> f64 {
+    scaled_distance(found, expected, magnitude(expected))
+}
+
+/// max|Δ| / `scale`. What is no number is infinitely far.
+#[must_use]
+pub fn scaled_distance(found: &[f64], expected: &[f64], scale: f64) -> f64 {
+    let distances = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs() / scale);
+    // `max` would drop a NaN.
+    distances.fold(0.0, |worst: f64, one| if one.is_nan() { f64::INFINITY } else { worst.max(one) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_number_is_infinitely_far() {
+        let relative = |found: &[f64]| relative_distance(found, &[1.0, -4.0]);
+        let found = [[1.0, 2.0], [f64::NAN, -4.0], [1.0, f64::INFINITY]].map(|found| relative(&found));
+        assert_eq!(found.to_vec(), [1.5, f64::INFINITY, f64::INFINITY]);
+        let zeros = (relative_distance(&[0.0], &[0.0]), scaled_distance(&[0.0], &[0.0], 2.0));
+        assert_eq!(zeros, (f64::INFINITY, 0.0));
+        assert_eq!(Some(magnitude(&[1.0, f64::NAN, -2.0])), Some(2.0));
+    }
+}
