@@ -5,6 +5,7 @@ use std::collections::HashMap;
 pub use isqrt_cov_models::node::node_of;
 use isqrt_cov_op::layer::Value;
 use isqrt_cov_op::{DOMAIN, Layer};
+use isqrt_cov_proto::domain_of;
 use isqrt_cov_proto::onnx::attribute_proto::AttributeType;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{
@@ -109,7 +110,7 @@ pub(crate) fn place_of(node: &NodeProto) -> String {
 
 /// The version of the standard operators that `imports` asks for; 0 where they do not.
 pub(crate) fn standard_opset(imports: &[OperatorSetIdProto]) -> i64 {
-    let standard = imports.iter().filter(|import| matches!(import.domain(), "" | "ai.onnx"));
+    let standard = imports.iter().filter(|import| domain_of(import.domain()).is_empty());
     standard.map(OperatorSetIdProto::version).max().unwrap_or(0)
 }
 
@@ -219,7 +220,7 @@ fn output_types(
     let input = |index: usize| node.input.get(index).and_then(|name| types.of(name));
     let named = |name: &str| node.find(name).and_then(|to| DataType::try_from(to.i() as i32).ok());
     let all = |data_type: Option<DataType>| vec![data_type; node.output.len()];
-    if !matches!(node.domain(), "" | "ai.onnx" | DOMAIN) {
+    if !matches!(domain_of(node.domain()), "" | DOMAIN) {
         return all(None);
     }
     match node.op_type() {

@@ -73,14 +73,14 @@ impl Port {
                 ElementType::ALL.map(ElementType::name).join(", ")
             );
         }
-        let dims = tensor.shape.as_ref().map(|shape| {
+        let dims = value.dims().map(|dims| {
             let size = |size: &Size| match size {
                 Size::DimValue(value) => {
                     usize::try_from(*value).ok().filter(|&value| value > 0).map(Dim::Fixed)
                 }
                 Size::DimParam(name) => Some(name).filter(|name| !name.is_empty()).cloned().map(Dim::Named),
             };
-            shape.dim.iter().map(|dim| dim.value.as_ref().and_then(size).unwrap_or(Dim::Unknown)).collect()
+            dims.iter().map(|dim| dim.value.as_ref().and_then(size).unwrap_or(Dim::Unknown)).collect()
         });
         Ok(Self { name, element, dims })
     }

@@ -1,6 +1,7 @@
 //! Values that go into and come out of a runtime.
 
 use half::{bf16, f16};
+use isqrt_cov_proto::Element;
 use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use ndarray::ArrayD;
@@ -65,20 +66,7 @@ pub enum ElementType {
 
 impl From<ElementType> for DataType {
     fn from(element: ElementType) -> Self {
-        match element {
-            ElementType::F32 => Self::Float,
-            ElementType::U8 => Self::Uint8,
-            ElementType::I8 => Self::Int8,
-            ElementType::U16 => Self::Uint16,
-            ElementType::I16 => Self::Int16,
-            ElementType::U32 => Self::Uint32,
-            ElementType::I32 => Self::Int32,
-            ElementType::I64 => Self::Int64,
-            ElementType::Bool => Self::Bool,
-            ElementType::F16 => Self::Float16,
-            ElementType::F64 => Self::Double,
-            ElementType::BF16 => Self::Bfloat16,
-        }
+        Self::try_from(element.onnx()).expect("the number is ONNX's")
     }
 }
 
@@ -158,30 +146,54 @@ macro_rules! with_array {
     };
 }
 
+/// What has a case for each element type.
+macro_rules! element_types {
+    ($($name:ident($type:ty)),*) => {
+        $(impl From<ArrayD<$type>> for Tensor {
+            fn from(array: ArrayD<$type>) -> Self {
+                Self::$name(array)
+            }
+        })*
+
+        impl Tensor {
+            /// The element type.
+            #[must_use]
+            pub fn element_type(&self) -> ElementType {
+                match self {
+                    $(Self::$name(_) => ElementType::$name),*
+                }
+            }
+
+            /// Zeros, or false, of this type and shape.
+            #[must_use]
+            pub fn zeros(element: ElementType, dims: &[usize]) -> Self {
+                match element {
+                    $(ElementType::$name => Self::$name(ArrayD::default(dims))),*
+                }
+            }
+        }
+    };
+}
+element_types!(
+    F32(f32),
+    F64(f64),
+    F16(f16),
+    BF16(bf16),
+    I64(i64),
+    I32(i32),
+    U32(u32),
+    I16(i16),
+    U16(u16),
+    U8(u8),
+    I8(i8),
+    Bool(bool)
+);
+
 impl Tensor {
     /// The sizes along each axis.
     #[must_use]
     pub fn dims(&self) -> &[usize] {
         with_array!(self, array => array.shape())
-    }
-
-    /// The element type.
-    #[must_use]
-    pub fn element_type(&self) -> ElementType {
-        match self {
-            Self::F32(_) => ElementType::F32,
-            Self::F64(_) => ElementType::F64,
-            Self::F16(_) => ElementType::F16,
-            Self::BF16(_) => ElementType::BF16,
-            Self::I64(_) => ElementType::I64,
-            Self::I32(_) => ElementType::I32,
-            Self::U32(_) => ElementType::U32,
-            Self::I16(_) => ElementType::I16,
-            Self::U16(_) => ElementType::U16,
-            Self::U8(_) => ElementType::U8,
-            Self::I8(_) => ElementType::I8,
-            Self::Bool(_) => ElementType::Bool,
-        }
     }
 
     /// Bytes that the elements take.
@@ -193,20 +205,7 @@ impl Tensor {
     /// Every element as float64, in row-major order (integers beyond 2^53 lose bits, booleans are 0 and 1).
     #[must_use]
     pub fn to_f64(&self) -> Vec<f64> {
-        match self {
-            Self::F32(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::F64(array) => array.iter().copied().collect(),
-            Self::F16(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::BF16(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::I64(array) => array.iter().map(|&value| value as f64).collect(),
-            Self::I32(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::U32(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::I16(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::U16(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::U8(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::I8(array) => array.iter().map(|&value| value.into()).collect(),
-            Self::Bool(array) => array.iter().map(|&value| f64::from(u8::from(value))).collect(),
-        }
+        with_array!(self, array => array.iter().map(|&value| Element::to_f64(value)).collect())
     }
 
     /// Whether every element is a number, and a finite one.
@@ -261,48 +260,15 @@ impl Tensor {
         }
     }
 
-    /// Zeros, or false, of this type and shape.
-    #[must_use]
-    pub fn zeros(element: ElementType, dims: &[usize]) -> Self {
-        match element {
-            ElementType::F32 => Self::F32(ArrayD::default(dims)),
-            ElementType::F64 => Self::F64(ArrayD::default(dims)),
-            ElementType::F16 => Self::F16(ArrayD::default(dims)),
-            ElementType::BF16 => Self::BF16(ArrayD::default(dims)),
-            ElementType::I64 => Self::I64(ArrayD::default(dims)),
-            ElementType::I32 => Self::I32(ArrayD::default(dims)),
-            ElementType::U32 => Self::U32(ArrayD::default(dims)),
-            ElementType::I16 => Self::I16(ArrayD::default(dims)),
-            ElementType::U16 => Self::U16(ArrayD::default(dims)),
-            ElementType::U8 => Self::U8(ArrayD::default(dims)),
-            ElementType::I8 => Self::I8(ArrayD::default(dims)),
-            ElementType::Bool => Self::Bool(ArrayD::default(dims)),
-        }
-    }
-
     /// The tensor as ONNX stores it, under `name`.
     #[must_use]
     pub fn to_proto(&self, name: &str) -> TensorProto {
-        let raw: Vec<u8> = match self {
-            Self::F32(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::F64(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::F16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::BF16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::I64(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::I32(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::U32(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::I16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::U16(array) => array.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Self::U8(array) => array.iter().copied().collect(),
-            Self::I8(array) => array.iter().map(|&value| value as u8).collect(),
-            Self::Bool(array) => array.iter().map(|&value| u8::from(value)).collect(),
-        };
-        TensorProto {
-            name: Some(name.to_owned()),
-            dims: self.dims().iter().map(|&dim| dim as i64).collect(),
-            data_type: Some(self.element_type().onnx()),
-            raw_data: Some(raw.into()),
-            ..TensorProto::default()
-        }
+        with_array!(self, array => stored(name, array))
     }
+}
+
+fn stored<T: Element>(name: &str, array: &ArrayD<T>) -> TensorProto {
+    let elements = array.as_standard_layout();
+    let elements = elements.as_slice().expect("an array in standard layout is one slice");
+    TensorProto::from_values(name, array.shape(), elements)
 }

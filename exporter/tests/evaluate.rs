@@ -10,7 +10,6 @@ use isqrt_cov::evaluate::{Evaluator, Precision};
 use isqrt_cov::runtime::tract::Tract;
 use isqrt_cov_proto::onnx::ModelProto;
 use isqrt_cov_proto::onnx::tensor_shape_proto::Dimension;
-use isqrt_cov_proto::onnx::tensor_shape_proto::dimension::Value as Size;
 use ndarray::ArrayD;
 use serde_json::Value;
 
@@ -52,13 +51,9 @@ fn differences(folder: &Path, case: &Value) -> Vec<String> {
 /// Whether there are arrays under this suffix for all inputs, of the sizes that the model declares.
 fn fed(model: &ModelProto, arrays: &HashMap<String, ArrayD<f32>>, suffix: &str) -> bool {
     model.graph.as_ref().unwrap().input.iter().all(|input| {
-        let shape = input.tensor_type().unwrap().shape.as_ref().unwrap();
-        let fits = |(dim, &size): (&Dimension, &usize)| match dim.value {
-            Some(Size::DimValue(value)) => value == size as i64,
-            _ => true,
-        };
+        let fits = |(dim, &size): (&Dimension, &usize)| dim.size().is_none_or(|own| own == size);
         let array = array_of(input, arrays, suffix);
-        array.is_some_and(|array| shape.dim.iter().zip(array.shape()).all(fits))
+        array.is_some_and(|array| input.dims().unwrap().iter().zip(array.shape()).all(fits))
     })
 }
 

@@ -204,15 +204,15 @@ impl Weights {
     }
 
     fn show(&self, name: &str, data: &TensorData, show: impl FnMut(usize, f64)) -> Result<(), Error> {
-        fn widened<T: Element>(data: &TensorData, to: impl Fn(T) -> f64, mut show: impl FnMut(usize, f64)) {
+        fn widened<T: Element>(data: &TensorData, mut show: impl FnMut(usize, f64)) {
             let elements = data.bytes().chunks_exact(size_of::<T>());
-            elements.enumerate().for_each(|(place, bytes)| show(place, to(T::from_le(bytes))));
+            elements.enumerate().for_each(|(place, bytes)| show(place, T::from_le(bytes).to_f64()));
         }
         match data.data_type() {
-            DataType::Float => widened(data, |value: f32| value.into(), show),
-            DataType::Double => widened(data, |value: f64| value, show),
-            DataType::Float16 => widened(data, f16::to_f64, show),
-            DataType::Bfloat16 => widened(data, bf16::to_f64, show),
+            DataType::Float => widened::<f32>(data, show),
+            DataType::Double => widened::<f64>(data, show),
+            DataType::Float16 => widened::<f16>(data, show),
+            DataType::Bfloat16 => widened::<bf16>(data, show),
             other => return Err(self.not_numbers(name, other.as_str_name())),
         }
         Ok(())

@@ -11,6 +11,7 @@ use crate::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
     TypeProto, ValueInfoProto, type_proto,
 };
+use crate::structure::domain_of;
 use crate::tensor::Element;
 
 impl ModelProto {
@@ -82,7 +83,7 @@ impl NodeProto {
     /// Whether the node is the standard domain's operator `op_type`.
     #[must_use]
     pub fn is(&self, op_type: &str) -> bool {
-        matches!(self.domain(), "" | "ai.onnx") && self.op_type() == op_type
+        domain_of(self.domain()).is_empty() && self.op_type() == op_type
     }
 }
 
@@ -217,6 +218,23 @@ impl ValueInfoProto {
     pub fn tensor_type(&self) -> Option<&type_proto::Tensor> {
         match self.r#type.as_ref()?.value.as_ref()? {
             type_proto::Value::TensorType(tensor) => Some(tensor),
+            _ => None,
+        }
+    }
+
+    /// The shape, where the value is a tensor and its rank is known.
+    #[must_use]
+    pub fn dims(&self) -> Option<&[Dimension]> {
+        Some(&self.tensor_type()?.shape.as_ref()?.dim)
+    }
+}
+
+impl Dimension {
+    /// The size, where it is told.
+    #[must_use]
+    pub fn size(&self) -> Option<usize> {
+        match self.value {
+            Some(dimension::Value::DimValue(size)) => usize::try_from(size).ok(),
             _ => None,
         }
     }

@@ -29,10 +29,13 @@ pub trait Element: Copy {
 
     /// Appends the element's bytes.
     fn append_le(self, to: &mut Vec<u8>);
+
+    /// The element in float64: integers beyond 2^53 are rounded, booleans are 0 and 1.
+    fn to_f64(self) -> f64;
 }
 
 macro_rules! element {
-    ($($type:ty = $data_type:ident),*) => {$(
+    ($($type:ty = $data_type:ident, $to_f64:expr;)*) => {$(
         impl Element for $type {
             const DATA_TYPE: DataType = DataType::$data_type;
 
@@ -46,22 +49,27 @@ macro_rules! element {
             fn append_le(self, to: &mut Vec<u8>) {
                 to.extend(self.to_le_bytes());
             }
+
+            #[inline]
+            fn to_f64(self) -> f64 {
+                ($to_f64)(self)
+            }
         }
     )*};
 }
 element!(
-    f32 = Float,
-    f64 = Double,
-    f16 = Float16,
-    bf16 = Bfloat16,
-    i8 = Int8,
-    i16 = Int16,
-    i32 = Int32,
-    i64 = Int64,
-    u8 = Uint8,
-    u16 = Uint16,
-    u32 = Uint32,
-    u64 = Uint64
+    f32 = Float, f64::from;
+    f64 = Double, f64::from;
+    f16 = Float16, f64::from;
+    bf16 = Bfloat16, f64::from;
+    i8 = Int8, f64::from;
+    i16 = Int16, f64::from;
+    i32 = Int32, f64::from;
+    i64 = Int64, |value: i64| value as f64;
+    u8 = Uint8, f64::from;
+    u16 = Uint16, f64::from;
+    u32 = Uint32, f64::from;
+    u64 = Uint64, |value: u64| value as f64;
 );
 
 impl Element for bool {
@@ -73,6 +81,10 @@ impl Element for bool {
 
     fn append_le(self, to: &mut Vec<u8>) {
         to.push(self.into());
+    }
+
+    fn to_f64(self) -> f64 {
+        self.into()
     }
 }
 
@@ -161,15 +173,15 @@ impl TensorData {
     /// 2^53 are rounded.
     #[must_use]
     pub fn to_f64(&self) -> Option<Vec<f64>> {
-        fn widen<T: Element>(data: &TensorData, to: impl Fn(T) -> f64) -> Option<Vec<f64>> {
-            Some(data.values::<T>()?.into_iter().map(to).collect())
+        fn widen<T: Element>(data: &TensorData) -> Option<Vec<f64>> {
+            Some(data.values::<T>()?.into_iter().map(T::to_f64).collect())
         }
         match self.data_type {
-            DataType::Float => widen::<f32>(self, f64::from),
+            DataType::Float => widen::<f32>(self),
             DataType::Double => self.values(),
-            DataType::Float16 => widen(self, f16::to_f64),
-            DataType::Bfloat16 => widen(self, bf16::to_f64),
-            DataType::Uint64 => widen(self, |value: u64| value as f64),
+            DataType::Float16 => widen::<f16>(self),
+            DataType::Bfloat16 => widen::<bf16>(self),
+            DataType::Uint64 => widen::<u64>(self),
             _ => Some(self.to_i64()?.into_iter().map(|value| value as f64).collect()),
         }
     }

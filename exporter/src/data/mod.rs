@@ -13,6 +13,7 @@ use ndarray::{ArrayD, Axis};
 
 use crate::signature::{Dim, Port, Signature};
 use crate::tensor::{ElementType, Tensor};
+use crate::with_array;
 
 /// The name of the array in a `.npy` file, and the one that a model with a single input may always use.
 const ONLY_INPUT: &str = "input";
@@ -152,21 +153,7 @@ impl Samples {
 
 /// The given rows along the first axis.
 fn rows_of(tensor: &Tensor, rows: &[usize]) -> Tensor {
-    let axis = Axis(0);
-    match tensor {
-        Tensor::F32(array) => Tensor::F32(array.select(axis, rows)),
-        Tensor::F64(array) => Tensor::F64(array.select(axis, rows)),
-        Tensor::F16(array) => Tensor::F16(array.select(axis, rows)),
-        Tensor::BF16(array) => Tensor::BF16(array.select(axis, rows)),
-        Tensor::I64(array) => Tensor::I64(array.select(axis, rows)),
-        Tensor::I32(array) => Tensor::I32(array.select(axis, rows)),
-        Tensor::U32(array) => Tensor::U32(array.select(axis, rows)),
-        Tensor::I16(array) => Tensor::I16(array.select(axis, rows)),
-        Tensor::U16(array) => Tensor::U16(array.select(axis, rows)),
-        Tensor::U8(array) => Tensor::U8(array.select(axis, rows)),
-        Tensor::I8(array) => Tensor::I8(array.select(axis, rows)),
-        Tensor::Bool(array) => Tensor::Bool(array.select(axis, rows)),
-    }
+    with_array!(tensor, array => array.select(Axis(0), rows).into())
 }
 
 fn read_archive(mut content: impl Read + Seek) -> Result<BTreeMap<String, Tensor>> {

@@ -1,7 +1,7 @@
 //! Nodes that hold graphs: `If`, `Loop`, `Scan`.
 
 use anyhow::{Context, Result, bail, ensure};
-use isqrt_cov_proto::onnx::tensor_shape_proto::dimension::Value as Size;
+use isqrt_cov_proto::onnx::ValueInfoProto;
 use ndarray::{Axis, IxDyn};
 
 use super::budget::within_half;
@@ -165,15 +165,11 @@ fn stacked(parts: &[Dense], body: &Plan<'_>, output: usize, along: i64) -> Resul
 
 /// A scan output after no iterations.
 fn none(body: &Plan<'_>, output: usize, along: i64) -> Result<Value> {
-    let described = body.graph.and_then(|graph| graph.output.get(output)?.tensor_type());
-    let element = described.and_then(|tensor| tensor.elem_type).filter(|&number| number != 0);
+    let described = body.graph.and_then(|graph| graph.output.get(output));
+    let element = described.and_then(|output| output.tensor_type()?.elem_type).filter(|&number| number != 0);
     let element = element.map_or(Ok(ElementType::F32), declared)?;
-    let sizes = described.and_then(|tensor| tensor.shape.as_ref()).map_or(&[][..], |shape| &shape.dim);
-    let size = |dim: &isqrt_cov_proto::onnx::tensor_shape_proto::Dimension| match dim.value {
-        Some(Size::DimValue(size)) => usize::try_from(size).unwrap_or(0),
-        _ => 0,
-    };
-    let mut dims: Vec<usize> = sizes.iter().map(size).collect();
+    let sizes = described.and_then(ValueInfoProto::dims).unwrap_or_default();
+    let mut dims: Vec<usize> = sizes.iter().map(|size| size.size().unwrap_or(0)).collect();
     dims.insert(axis(along, dims.len() + 1)?, 0);
     super::value::elements(&dims)?;
     let empty = Data::Float(Array::from_shape_vec(IxDyn(&dims), Vec::new())?);

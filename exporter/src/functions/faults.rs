@@ -6,7 +6,7 @@ use std::fmt;
 
 use isqrt_cov_op::{Layer, OPERATORS, OperatorKind, reference};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
+use isqrt_cov_proto::onnx::tensor_shape_proto::Dimension;
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use isqrt_cov_proto::{FunctionKey, domain_of, each_node};
 use prost::Message as _;
@@ -173,14 +173,9 @@ struct Functions<'m> {
 
 impl<'m> Functions<'m> {
     fn of(model: &'m ModelProto) -> Self {
-        let size = |dim: &Option<dimension::Value>| match dim {
-            Some(dimension::Value::DimValue(size)) => usize::try_from(*size).ok(),
-            _ => None,
-        };
         let values = model.graph.iter().flat_map(|graph| graph.input.iter().chain(&graph.value_info));
         let shape = |value: &'m ValueInfoProto| {
-            let dims = &value.tensor_type()?.shape.as_ref()?.dim;
-            Some((value.name(), dims.iter().map(|dim| size(&dim.value)).collect()))
+            Some((value.name(), value.dims()?.iter().map(Dimension::size).collect()))
         };
         Self {
             by_key: model.functions.iter().map(|function| (function.key(), function)).collect(),

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use isqrt_cov_op::Layer;
 use isqrt_cov_proto::TensorData;
-use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto, ValueInfoProto};
 
 use super::cuts::Cut;
@@ -166,17 +165,13 @@ pub fn constant_outputs(Place { flow, products, .. }: &Place) -> Vec<Lost> {
     constant.into_iter().filter(is_lost).map(lost).collect()
 }
 
-fn per_sample(output: &ValueInfoProto) -> Option<u64> {
-    let shape = output.tensor_type()?.shape.as_ref()?;
-    shape.dim.get(1..)?.iter().try_fold(1_u64, |product, dim| match dim.value {
-        Some(dimension::Value::DimValue(value)) => product.checked_mul(u64::try_from(value).ok()?),
-        _ => None,
-    })
+fn per_sample(output: &ValueInfoProto) -> Option<usize> {
+    output.dims()?.get(1..)?.iter().try_fold(1_usize, |product, dim| product.checked_mul(dim.size()?))
 }
 
-fn is_triangular_or_square(elements: u64) -> bool {
-    let triangle = ((8.0 * elements as f64 + 1.0).sqrt() as u64).saturating_sub(1) / 2;
-    let square = (elements as f64).sqrt() as u64;
+fn is_triangular_or_square(elements: usize) -> bool {
+    let triangle = ((8.0 * elements as f64 + 1.0).sqrt() as usize).saturating_sub(1) / 2;
+    let square = (elements as f64).sqrt() as usize;
     elements > 1
         && ((triangle..=triangle + 1).any(|c| c * (c + 1) / 2 == elements)
             || (square..=square + 1).any(|c| c * c == elements))

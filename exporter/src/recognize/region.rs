@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
+use isqrt_cov_proto::{FunctionKey, domain_of};
 
 use crate::decisions::is_decision;
 use crate::graph::{
@@ -122,7 +122,7 @@ pub fn decides_by_size(flow: &Flow, node: NodeId) -> bool {
                 && !makers().any(|maker| maker.op_type() == "Shape" || moves(maker))
         }
         _ if subgraphs(proto).next().is_some() => true,
-        _ if !matches!(proto.domain(), "" | "ai.onnx" | "com.microsoft") => true,
+        _ if !matches!(domain_of(proto.domain()), "" | "com.microsoft") => true,
         _ => of_shapes && is_guard(proto),
     }
 }

@@ -236,15 +236,15 @@ fn entry(
         element.with_context(|| format!("graph input `{name}` has element type {}", tensor.elem_type()))?;
     let of_batch =
         |known: &[usize]| known.iter().take(1).map(|_| batch).chain(known.iter().skip(1).copied()).collect();
-    let Some(shape) = &tensor.shape else {
+    let Some(shape) = value.dims() else {
         let known = known.with_context(|| {
             format!("graph input `{name}` has no rank; give data of the right shape with --inputs")
         })?;
         return Ok(Fed { name: name.to_owned(), element, dims: of_batch(known) });
     };
     let mut unknown = 0;
-    let mut dims = Vec::with_capacity(shape.dim.len());
-    for (axis, dim) in shape.dim.iter().enumerate() {
+    let mut dims = Vec::with_capacity(shape.len());
+    for (axis, dim) in shape.iter().enumerate() {
         let mut fresh = || {
             if let Some(&size) = known.and_then(|known| known.get(axis)).filter(|_| axis > 0) {
                 return size;
