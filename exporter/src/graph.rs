@@ -357,6 +357,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Whether a value is 0 throughout, or next to it.
+    #[must_use]
     pub fn is_zero(&self, name: &str) -> bool {
         self.id(name).is_some_and(|id| self.zero[id])
     }
