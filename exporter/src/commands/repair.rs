@@ -64,9 +64,10 @@ pub fn cause(told: &Told) -> String {
 
 /// `lost` with `iterations` steps and the triangle in that order.
 fn put_back(lost: &Lost, iterations: u32, triangle: Option<Triangle>) -> Result<Found> {
+    let known = lost.hole.as_ref().and_then(|hole| hole.order);
     let orders = match triangle {
         Some(Triangle(triangle)) => [Some(triangle), None],
-        None => [Some(Vectorization::Upper), Some(Vectorization::None)],
+        None => [known.or(Some(Vectorization::Upper)), Some(Vectorization::None)],
     };
     let base = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };
     let mut layers = orders.into_iter().flatten().map(|vectorization| Layer { vectorization, ..base });

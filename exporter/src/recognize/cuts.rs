@@ -155,7 +155,7 @@ fn sides(input: &[usize]) -> [usize; 2] {
 }
 
 /// Whether an output of shape `output` has as many numbers a sample as a triangle over some axis of `input`, and not as a matrix.
-fn is_triangle(input: &[usize], output: &[usize]) -> bool {
+pub fn is_triangle(input: &[usize], output: &[usize]) -> bool {
     let per_sample: usize = output.iter().skip(1).product();
     may_be_triangle(input, per_sample) && !sides(input).iter().any(|side| per_sample == side * side)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_op::Layer;
+use isqrt_cov_op::{Layer, Vectorization};
 use isqrt_cov_proto::onnx::ModelProto;
 
 use crate::scope::Scope;
@@ -253,6 +253,8 @@ pub struct Hole {
     pub input_dims: Vec<usize>,
     /// The output's shape then.
     pub output_dims: Vec<usize>,
+    /// The order of the triangle, where constant indices tell it.
+    pub order: Option<Vectorization>,
     /// Indices, among the nodes of its graph, of the nodes that only this region needs.
     pub nodes: Vec<usize>,
 }

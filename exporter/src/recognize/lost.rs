@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_op::Layer;
+use isqrt_cov_op::{Layer, Vectorization};
 use isqrt_cov_proto::TensorData;
-use isqrt_cov_proto::onnx::{ModelProto, NodeProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 use super::cuts::Cut;
 use super::observe::Observed;
@@ -12,6 +12,8 @@ use super::places::Place;
 use super::probed::samples;
 use super::{Arrangement, Found, Hole, Lost, Origin};
 use crate::constants::Constants;
+use crate::evaluate::{Evaluator, Precision};
+use crate::extract::extract;
 use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
@@ -87,6 +89,7 @@ pub fn describe(
     observed: &Observed,
     cut: &Cut,
     covariance: Option<Layer>,
+    order: Option<Vectorization>,
 ) -> Lost {
     let flow = &place.flow;
     let region = &observed.region;
@@ -109,31 +112,73 @@ pub fn describe(
             element: observed.element,
             input_dims: observed.probed.dims().to_vec(),
             output_dims: cut.outputs[0].dims().to_vec(),
+            order,
             nodes: flow.needed_only_for(&[cut.value], &[region.input]),
         }),
     }
 }
 
-/// Takes out what is constant because a function is called in which the layer was lost: there it is found as well, and can be put back.
-pub fn leave_to_functions(model: &ModelProto, places: &[Place], lost: &mut Vec<Lost>) {
-    let bodies: Vec<&[NodeProto]> = lost
+/// The order of the triangle `value`, of this shape, where the node that makes it takes its elements by constant indices. `frozen` is
+/// what its graph has from outside.
+#[must_use]
+pub fn order_of(
+    model: &ModelProto,
+    Place { flow, opsets, .. }: &Place,
+    frozen: &[TensorProto],
+    (value, dims): (ValueId, &[usize]),
+) -> Option<Vectorization> {
+    let node = &flow.graph.node[flow.producer[value]?];
+    if !matches!(node.op_type(), "Gather" | "GatherND") {
+        return None;
+    }
+    let indices = flow.id(node.input.get(1)?).filter(|&indices| flow.kind[indices] != Kind::Data)?;
+    let part = extract(model, flow, opsets, &[], frozen, &[indices]);
+    let made = Evaluator::new(&part, Precision::Exact, None).ok()?.run(&[]).ok()?;
+    let indices = made.first()?.to_f64();
+    let entries: usize = dims[1..].iter().product();
+    let side = (1..=entries).find(|side| side * (side + 1) / 2 >= entries)?;
+    // Of rows that are flat, or of rows and columns.
+    let found: Vec<usize> = match indices.len().checked_div(entries)? {
+        1 => indices.iter().map(|&index| index as usize).collect(),
+        2 => indices
+            .chunks_exact(2)
+            .map(|pair| (pair[0] as usize).wrapping_mul(side).wrapping_add(pair[1] as usize))
+            .collect(),
+        _ => return None,
+    };
+    // The lower triangle has the same numbers.
+    let is_order = |order: &Vectorization| {
+        let upper = order.entries(side).map(|(row, column)| row * side + column);
+        let lower = order.entries(side).map(|(row, column)| column * side + row);
+        upper.eq(found.iter().copied()) || lower.eq(found.iter().copied())
+    };
+    Vectorization::TRIANGLES.into_iter().find(is_order)
+}
+
+/// Takes out what is constant because of a lost layer on the way to it that can be put back, or because a function is called in which there
+/// is one.
+pub fn leave_to_holes(model: &ModelProto, places: &[Place], lost: &mut Vec<Lost>) {
+    let holes: Vec<(Scope, String)> = lost
         .iter()
         .filter(|lost| lost.hole.is_some())
-        .filter_map(|lost| Some(&model.functions.get(lost.scope.function?)?.node[..]))
+        .map(|lost| (lost.scope.clone(), lost.output.clone()))
         .collect();
-    if bodies.is_empty() {
-        return;
-    }
+    let bodies: Vec<&[NodeProto]> =
+        holes.iter().filter_map(|(scope, _)| Some(&model.functions.get(scope.function?)?.node[..])).collect();
     let is_broken = |nodes: &[NodeProto]| bodies.iter().any(|body| std::ptr::eq(*body, nodes));
     let broken = functions_with(&model.functions, is_broken);
     lost.retain(|lost| {
-        let calls =
+        let is_hole =
+            |output: &String| holes.iter().any(|(scope, hole)| *scope == lost.scope && hole == output);
+        let is_of_hole = |node: &NodeProto| {
+            node.output.iter().any(is_hole) || any_inside(node, &|node| broken.contains(&node.called()))
+        };
+        let is_explained =
             places.iter().find(|place| place.scope == lost.scope).and_then(|Place { flow, .. }| {
                 let way = flow.between(flow.id(&lost.input)?, flow.id(&lost.output)?);
-                let calls = |node: &NodeProto| broken.contains(&node.called());
-                Some(way.into_iter().any(|node| any_inside(&flow.graph.node[node], &calls)))
+                Some(way.into_iter().any(|node| is_of_hole(&flow.graph.node[node])))
             });
-        lost.hole.is_some() || calls != Some(true)
+        lost.hole.is_some() || is_explained != Some(true)
     });
 }
 
@@ -152,7 +197,11 @@ pub fn constant_outputs(Place { flow, products, .. }: &Place) -> Vec<Lost> {
     let is_lost = |output: &&ValueInfoProto| {
         let is_hole =
             || flow.is_zero(output.name()) && per_sample(output).is_some_and(is_triangular_or_square);
-        is_float(output) && (is_alone || is_hole())
+        // What depends on sizes alone, an encoding of positions say, is no layer's.
+        let is_made =
+            flow.known(output.name()).is_some_and(|(kind, trained)| kind == Kind::Constant || trained)
+                || flow.is_zero(output.name());
+        is_float(output) && (is_alone && is_made || is_hole())
     };
     let lost = |output: &ValueInfoProto| Lost {
         scope: Scope::default(),
@@ -220,5 +269,32 @@ mod tests {
         // Zeros where a triangle was, and a product for nothing.
         assert_eq!(lost(&[product, ("zero", &[1, 36])]), ["zero"]);
         assert_eq!(lost(&[data, ("one", &[1, 7])]), ["one"]);
+    }
+
+    #[test]
+    fn indices_tell_the_order_of_a_triangle() {
+        let order = |operator: &str, indices: &[i64], dims: &[usize]| {
+            let port = |name: &str| ValueInfoProto::of_any_shape(name, DataType::Float);
+            let graph = GraphProto {
+                node: vec![NodeProto::new(operator, &["x", "indices"], &["y"])],
+                initializer: vec![TensorProto::from_values("indices", dims, indices)],
+                input: vec![port("x")],
+                output: vec![port("y")],
+                ..GraphProto::default()
+            };
+            let model = ModelProto::new(graph, 17);
+            let places = places(&model, model.graph.as_ref().unwrap(), &[]);
+            let value = places[0].flow.id("y").unwrap();
+            order_of(&model, &places[0], &[], (value, &[2, 6]))
+        };
+        let [upper, across] = [Vectorization::Upper, Vectorization::UpperColumnMajor].map(Some);
+        assert_eq!(order("Gather", &[0, 1, 2, 4, 5, 8], &[6]), upper);
+        assert_eq!(order("Gather", &[0, 1, 4, 2, 5, 8], &[6]), across);
+        // Of the lower triangle.
+        assert_eq!(order("Gather", &[0, 3, 4, 6, 7, 8], &[6]), across);
+        assert_eq!(order("GatherND", &[0, 0, 0, 1, 0, 2, 1, 1, 1, 2, 2, 2], &[6, 2]), upper);
+        assert_eq!(order("Gather", &[8, 1, 2, 4, 5, 0], &[6]), None);
+        assert_eq!(order("Gather", &[-1, i64::MIN, 2, 4, 5, 0], &[6]), None);
+        assert_eq!(order("Add", &[0, 1, 2, 4, 5, 8], &[6]), None);
     }
 }

@@ -88,7 +88,7 @@ fn recognized(
         Some(found.ok()?.layers)
     });
     findings.say_once();
-    lost::leave_to_functions(model, &places, &mut findings.lost);
+    lost::leave_to_holes(model, &places, &mut findings.lost);
     if !findings.layers.is_empty() {
         // Without a covariance in front, a constant may be a mask.
         findings.lost.retain(|lost| lost.hole.is_some());

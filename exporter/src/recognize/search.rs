@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
-use super::cuts::Cut;
+use super::cuts::{Cut, is_triangle};
 use super::explain;
 use super::findings::{Arrangement, Findings, Found, Lost, Miss, Origin, Recognition};
 use super::identify::{Identification, identify};
@@ -486,8 +486,10 @@ impl<'a> Search<'a> {
         if candidate.grouped || positions(&dims[2..]) == 1 || positions(&dims[1..dims.len() - 1]) == 1 {
             return false;
         }
-        let constant = observed.cuts[..observed.through].iter().find(is_lost);
-        let Some(cut) = constant else { return false };
+        let constant: Vec<&Cut> = observed.cuts[..observed.through].iter().filter(is_lost).collect();
+        // The first triangle: what comes behind it, a norm say, is not the layer's.
+        let triangle = constant.iter().rev().find(|cut| is_triangle(dims, cut.outputs[0].dims()));
+        let Some(cut) = triangle.or(constant.first()) else { return false };
         let resolution = observed.resolution;
         let covariance =
             observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors).find_map(|cut| {
@@ -497,7 +499,9 @@ impl<'a> Search<'a> {
             });
         let place = &self.places[candidate.place];
         let within = place.scope.describe(self.model);
-        let lost = lost::describe(place, within, observed, cut, covariance);
+        let frozen = self.survey.frozen(self.places, candidate.place);
+        let order = lost::order_of(self.model, place, frozen, (cut.value, cut.outputs[0].dims()));
+        let lost = lost::describe(place, within, observed, cut, covariance, order);
         let same = |other: &Lost| other.scope == lost.scope && other.output == lost.output;
         if covariance.is_some() {
             self.findings.lost.retain(|other| !same(other));

@@ -291,3 +291,27 @@ fn the_options_of_a_repair_belong_together() {
     assert_eq!(status(&run), 2);
     assert!(error_text(&run).contains("has no array `expected`"), "{}", error_text(&run));
 }
+
+/// A norm behind the triangle has nothing to do with the layer, though it makes of a constant another one.
+#[test]
+fn what_stands_behind_a_lost_layer_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let [broken, output] = ["broken.onnx", "repaired.onnx"].map(|name| folder.path().join(name));
+    let mut model = Model::load(graph(LOST)).unwrap();
+    let graph = model.proto.graph.as_mut().unwrap();
+    let head = graph.node.len() - 1;
+    let given = std::mem::replace(&mut graph.node[head].input[0], "halved".to_owned());
+    let half = TensorProto::from_values("half", &[], &[0.5_f32]);
+    graph.initializer.push(half);
+    graph.node.insert(head, NodeProto::new("Mul", &[&given, "half"], &["halved"]));
+    model.save(&broken).unwrap();
+    let line = arguments!["convert", broken, "-o", output, "--json", "--repair", "--iterations", "5"];
+    let ran = isqrt_cov(&line);
+    let answer = object(&ran);
+    assert_eq!(status(&ran), 0, "{answer}");
+    let repaired = Model::load(&output).unwrap();
+    let nodes = &repaired.proto.graph.as_ref().unwrap().node;
+    let halving: Vec<&NodeProto> = nodes.iter().filter(|node| node.is("Mul")).collect();
+    assert!(matches!(halving[..], [node] if node.output[0] == "halved"), "{nodes:#?}");
+    assert_eq!(nodes.iter().filter(|node| node.domain() == "ai.isqrtcov").count(), 1);
+}
