@@ -172,7 +172,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         proof.notes.extend(arguments.repair.was_idle());
         "check that the data are this model's".to_owned()
     } else {
-        repair::cause(&arguments.told)
+        repair::cause(&arguments.told, &repaired)
     };
     let (converted, refusal) = proving.conclude(&plan, proof, accuracies, decides.then_some(&cause));
     (conversion.converted, conversion.refusal) = (Some(converted), refusal);

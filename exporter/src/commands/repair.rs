@@ -51,14 +51,12 @@ impl Repair {
 }
 
 /// Why a repaired model may not give the outputs that the user's data expect.
-pub fn cause(told: &Told) -> String {
+pub fn cause(told: &Told, repaired: &[Found]) -> String {
+    let by_columns = |found: &Found| found.layer.vectorization == Vectorization::UpperColumnMajor;
     format!(
         "the model was trained with others than K = {} and the triangle {}, or its layer is another one",
         told.iterations.unwrap_or_default(),
-        match told.triangle {
-            Some(Triangle(Vectorization::UpperColumnMajor)) => "column-major",
-            _ => "row-major",
-        }
+        if repaired.iter().any(by_columns) { "column-major" } else { "row-major" }
     )
 }
 

@@ -17,7 +17,7 @@ pub struct Told {
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub iterations: Option<u32>,
     /// Order in which the model that was trained reads the triangle [default for checkpoints: as the classifier's weights
-    /// tell; for a repair: upper]
+    /// tell; for a repair: as the file's own indices tell, else upper]
     #[arg(long, value_enum)]
     pub triangle: Option<Triangle>,
     /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`

@@ -79,6 +79,27 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// Before any run, of models with these outputs.
+    fn begun(runtime: String, tolerance: f64, seeds: usize, outputs: Vec<(String, Difference)>) -> Self {
+        Self {
+            runtime,
+            tolerance,
+            seeds,
+            batches: Vec::new(),
+            runs: 0,
+            outputs,
+            samples: None,
+            body_error: None,
+            float64_error: None,
+            notes: Vec::new(),
+            failure: None,
+            not_run: false,
+            cases: Vec::new(),
+            by_node: false,
+            complete: false,
+        }
+    }
+
     /// The greatest error over all outputs.
     #[must_use]
     pub fn max_error(&self) -> f64 {
@@ -171,23 +192,8 @@ impl Proof {
 impl Proof {
     /// Of one run of float32 models, with these outputs.
     fn example(outputs: Vec<(String, Difference)>) -> Self {
-        Self {
-            runtime: "a runtime".to_owned(),
-            tolerance: 1e-4,
-            seeds: 1,
-            batches: vec![1],
-            runs: 1,
-            outputs,
-            samples: None,
-            body_error: None,
-            float64_error: None,
-            notes: Vec::new(),
-            failure: None,
-            not_run: false,
-            cases: Vec::new(),
-            by_node: false,
-            complete: true,
-        }
+        let begun = Self::begun("a runtime".to_owned(), 1e-4, 1, outputs);
+        Self { batches: vec![1], runs: 1, complete: true, ..begun }
     }
 }
 

@@ -59,24 +59,10 @@ impl<'a> Pair<'a> {
     /// # Errors
     /// A reference that does not run at all.
     pub fn compare(&self, plan: &Plan, progress: &Progress) -> Result<Proof> {
-        let outputs = self.outputs.iter();
-        let proof = Proof {
-            runtime: self.runtime.name(),
-            tolerance: plan.tolerance.unwrap_or_else(|| tolerance([self.reference, self.candidate])),
-            seeds: plan.seeds,
-            batches: Vec::new(),
-            runs: 0,
-            outputs: outputs.map(|name| (name.clone(), Difference::new())).collect(),
-            samples: plan.samples.as_ref().map(SampleProof::new),
-            body_error: None,
-            float64_error: None,
-            notes: Vec::new(),
-            failure: None,
-            not_run: false,
-            cases: Vec::new(),
-            by_node: false,
-            complete: false,
-        };
+        let outputs = self.outputs.iter().map(|name| (name.clone(), Difference::new())).collect();
+        let tolerance = plan.tolerance.unwrap_or_else(|| tolerance([self.reference, self.candidate]));
+        let begun = Proof::begun(self.runtime.name(), tolerance, plan.seeds, outputs);
+        let proof = Proof { samples: plan.samples.as_ref().map(SampleProof::new), ..begun };
         let common = match &self.agreement {
             Agreement::On(common) => common,
             Agreement::NotRun(reason) => return Ok(Proof { failure: Some(reason.clone()), ..proof }),
