@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
-use super::explain;
 use super::findings::{Findings, Found, Miss};
-use super::places::{Place, places};
+use super::propose::places::{Place, places};
+use super::tell::explain;
 use crate::evaluate::budget::spend;
 use crate::graph::{NodeId, ValueId};
 use crate::rewrite;

@@ -1,15 +1,18 @@
 //! Which attributes explain what a region computes.
 
 mod epsilon;
+pub mod judge;
+pub mod probed;
+pub mod spectrum;
 mod table;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use isqrt_cov_op::{Layer, Layout, Operator, OperatorKind, Vectorization};
 
+use self::probed::{Probed, Spectra, sampled_entries, samples};
 use self::table::simplicity;
-use super::probed::{Probed, Spectra, sampled_entries, samples};
-use super::{Evidence, judge};
+use super::Evidence;
 use crate::distance::{magnitude, scaled_distance};
 use crate::evaluate::budget::{is_spent, spend};
 use crate::tensor::{ElementType, Tensor};
@@ -364,7 +367,7 @@ mod tests {
 
     use super::*;
     use crate::evaluate::budget;
-    use crate::recognize::probed::inputs;
+    use crate::recognize::identify::probed::inputs;
     use crate::recognize::search::NEAR;
 
     fn probed(operator: OperatorKind, dims: &[usize]) -> Probed {

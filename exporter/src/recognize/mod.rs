@@ -1,40 +1,30 @@
 //! Finds covariance layers in a graph by what its regions compute.
 //!
 //! Exports of one layer differ in everything but the function they compute, so no pattern of nodes is looked for.
-//! A [`region`] takes one value in and holds no trained weight; it is evaluated on [`probe`]s; [`identify`] searches the
-//! attributes for which an operator's float64 reference gives the same numbers, and demands that any other function is
-//! far off. [`lost`] tells a layer that an exporter broke from one that merely differs.
+//! A region takes one value in and holds no trained weight ([`propose`]); it is evaluated on [`probe`]s ([`observe`]);
+//! [`identify`] searches the attributes for which an operator's float64 reference gives the same numbers, and demands that
+//! any other function is far off; [`confirm`] holds what was found against inputs unlike those. [`tell`] says how a region
+//! differs that is no layer, and tells a layer that an exporter broke from one that merely differs. [`search`] goes through
+//! all regions so, and [`again`] through what is left once layers are operators.
 
 mod again;
-mod blank;
 mod confirm;
-mod cuts;
-mod explain;
 mod findings;
-mod guards;
 mod identify;
-mod judge;
-mod limits;
-mod lost;
 mod observe;
-mod odd;
-mod places;
 pub mod probe;
-mod probed;
-mod region;
-mod relatives;
+mod propose;
 mod search;
-mod spectrum;
-mod survey;
-mod trial;
+mod tell;
 
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
-use self::places::{Place, places};
+use self::observe::survey::survey;
+use self::observe::trial::{self, Known, SIZES, Trial};
+use self::propose::places::{Place, places};
 use self::search::{Candidate, Search, candidates};
-use self::survey::survey;
-use self::trial::{Known, SIZES, Trial};
+use self::tell::lost;
 use crate::evaluate::budget;
 use crate::runtime::Runtime;
 use crate::scope::bodies;

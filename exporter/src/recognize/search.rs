@@ -1,20 +1,22 @@
 //! The search for layers among the regions of a model's graphs.
 
+mod other_sizes;
+
 use std::collections::{BTreeMap, HashSet};
 
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
-use super::cuts::{Cut, is_triangle};
-use super::explain;
+use super::confirm::limits::Limit;
 use super::findings::{Arrangement, Findings, Found, Lost, Miss, Origin, Recognition};
 use super::identify::{Identification, identify};
-use super::limits::Limit;
-use super::observe::{Observed, Subject};
-use super::places::Place;
-use super::survey::{Survey, source};
-use super::trial::Trial;
-use super::{lost, region, relatives};
+use super::observe::cuts::{Cut, is_triangle};
+use super::observe::subject::{Observed, Subject};
+use super::observe::survey::{Survey, source};
+use super::observe::trial::Trial;
+use super::propose::places::Place;
+use super::propose::region;
+use super::tell::{explain, lost, relatives};
 use crate::graph::{NodeId, ValueId};
 use crate::runtime::Runtime;
 

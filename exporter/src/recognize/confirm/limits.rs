@@ -5,13 +5,13 @@ use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::blank::{Nothing, with_nothing};
 use super::guards::sizes;
-use super::identify::Resolution;
-use super::observe::Subject;
 use super::odd::Odd;
-use super::probe::{EXTREMES, PROBES, Probe};
-use super::probed::extreme;
 use crate::evaluate::{Evaluator, Precision};
 use crate::graph::ValueId;
+use crate::recognize::identify::Resolution;
+use crate::recognize::identify::probed::extreme;
+use crate::recognize::observe::subject::Subject;
+use crate::recognize::probe::{EXTREMES, PROBES, Probe};
 use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 
@@ -32,7 +32,7 @@ pub enum Limit {
 
 impl Subject<'_> {
     /// Lets `layer` stand for `output`, which gives the same on the probes, and where nothing else can be told. Says down to which
-    /// inputs, where it is not all: see [`super::Evidence::down_to`].
+    /// inputs, where it is not all: see [`crate::recognize::Evidence::down_to`].
     ///
     /// # Errors
     /// Why it may not.

@@ -68,7 +68,7 @@ mod tests {
     use isqrt_cov_op::OperatorKind;
 
     use super::*;
-    use crate::recognize::probed::inputs;
+    use crate::recognize::identify::probed::inputs;
     use crate::tensor::ElementType;
 
     #[test]

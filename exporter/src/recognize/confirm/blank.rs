@@ -6,15 +6,15 @@ use std::collections::HashSet;
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
 use isqrt_cov_proto::onnx::NodeProto;
 
-use super::observe::Subject;
-use super::probe::PROBES;
-use super::probed::extreme;
-use super::region::Region;
 use crate::decisions::is_decision;
 use crate::distance::magnitude;
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract};
 use crate::graph::{NodeId, ValueId};
+use crate::recognize::identify::probed::extreme;
+use crate::recognize::observe::subject::Subject;
+use crate::recognize::probe::PROBES;
+use crate::recognize::propose::region::Region;
 use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 

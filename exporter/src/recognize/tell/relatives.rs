@@ -2,9 +2,9 @@
 
 use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind};
 
-use super::identify::{AttributeSearch, Resolution};
-use super::probed::Probed;
-use super::spectrum::newton_schulz;
+use crate::recognize::identify::probed::Probed;
+use crate::recognize::identify::spectrum::newton_schulz;
+use crate::recognize::identify::{AttributeSearch, Resolution};
 use crate::tensor::Tensor;
 
 /// A function of Σ, by its image f(λ, t) of an eigenvalue; t normalises Σ. Those that step depend on K.

@@ -3,9 +3,9 @@
 use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::NodeProto;
 
-use super::Found;
-use super::identify::{Identification, Resolution};
-use super::limits::Limit;
+use crate::recognize::Found;
+use crate::recognize::confirm::limits::Limit;
+use crate::recognize::identify::{Identification, Resolution};
 
 /// Attributes that are farther off than this explain nothing, not even a near miss.
 const UNLIKE: f64 = 0.05;

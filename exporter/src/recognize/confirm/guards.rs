@@ -4,14 +4,14 @@
 use isqrt_cov_op::{Layer, OperatorKind, Vectorization, reference};
 
 use super::blank::{Nothing, SAME, with_nothing};
-use super::identify::Resolution;
-use super::observe::Subject;
 use super::odd::Odd;
-use super::probe::PROBES;
-use super::probed::extreme;
 use crate::evaluate::budget::spend;
 use crate::evaluate::{Evaluator, Precision, multiplications};
 use crate::graph::ValueId;
+use crate::recognize::identify::Resolution;
+use crate::recognize::identify::probed::extreme;
+use crate::recognize::observe::subject::Subject;
+use crate::recognize::probe::PROBES;
 use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{GraphProto, ValueInfoProto};
 
-use super::probe::Generator;
 use crate::graph::given;
 use crate::held::held_batches;
+use crate::recognize::probe::Generator;
 use crate::tensor::{ElementType, Tensor};
 
 /// Sizes for the axes that a model leaves open, tried until it runs.

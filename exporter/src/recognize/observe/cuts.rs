@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use isqrt_cov_proto::onnx::ModelProto;
 
-use super::observe::Subject;
-use super::region::Region;
+use super::subject::Subject;
 use crate::evaluate::Watcher;
 use crate::graph::ValueId;
+use crate::recognize::propose::region::Region;
 use crate::runtime::Runtime;
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};

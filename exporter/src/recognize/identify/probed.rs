@@ -7,10 +7,10 @@ use std::rc::Rc;
 use anyhow::Result;
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
-use super::identify::{Identification, Resolution};
-use super::probe::{Generator, PROBES, Probe};
 use super::spectrum::{Basis, Spectrum};
+use super::{Identification, Resolution};
 use crate::evaluate::budget::{is_spent, spend};
+use crate::recognize::probe::{Generator, PROBES, Probe};
 use crate::tensor::{ElementType, Tensor};
 
 /// Entries of the matrix that the search compares; the winner is judged on all of them.

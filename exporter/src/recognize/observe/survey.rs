@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Result, ensure};
 use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
-use super::places::Place;
 use super::trial::{Trial, leaves_sizes_open, too_large};
 use crate::evaluate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, ValueId};
+use crate::recognize::propose::places::Place;
 use crate::runtime::{Runtime, advice};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};

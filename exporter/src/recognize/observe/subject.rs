@@ -6,19 +6,18 @@ use std::sync::Arc;
 use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::cuts::{Cut, Cuts, evaluate_in, has_samples_last, in_order};
-use super::findings::merged;
-use super::identify::Resolution;
-use super::judge;
-use super::places::Place;
-use super::probe::PROBES;
-use super::probed::{Probed, inputs};
-use super::region::Region;
 use super::survey::Seen;
 use crate::distance::magnitude;
 use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract, value_info};
 use crate::graph::{NodeId, ValueId, rearranges};
+use crate::recognize::findings::merged;
+use crate::recognize::identify::probed::{Probed, inputs};
+use crate::recognize::identify::{Resolution, judge};
+use crate::recognize::probe::PROBES;
+use crate::recognize::propose::places::Place;
+use crate::recognize::propose::region::Region;
 use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto, TensorProto};
@@ -293,7 +292,7 @@ pub fn is_symmetric(tensor: &Tensor) -> bool {
     let side = tensor.dims().last().copied().unwrap_or(1).max(1);
     let values = tensor.to_f64();
     values.chunks_exact(side * side).all(|matrix| {
-        let limit = super::tolerance(tensor.element_type()) * magnitude(matrix);
+        let limit = crate::recognize::tolerance(tensor.element_type()) * magnitude(matrix);
         (0..side).all(|i| (0..i).all(|j| (matrix[i * side + j] - matrix[j * side + i]).abs() <= limit))
     })
 }

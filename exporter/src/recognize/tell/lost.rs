@@ -6,15 +6,15 @@ use isqrt_cov_op::{Layer, Vectorization};
 use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
-use super::cuts::Cut;
-use super::observe::Observed;
-use super::places::Place;
-use super::probed::samples;
-use super::{Arrangement, Found, Hole, Lost, Origin};
 use crate::constants::Constants;
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::extract;
 use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product};
+use crate::recognize::identify::probed::samples;
+use crate::recognize::observe::cuts::Cut;
+use crate::recognize::observe::subject::Observed;
+use crate::recognize::propose::places::Place;
+use crate::recognize::{Arrangement, Found, Hole, Lost, Origin};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -232,7 +232,7 @@ mod tests {
     use isqrt_cov_proto::onnx::{GraphProto, TensorProto};
 
     use super::*;
-    use crate::recognize::places::places;
+    use crate::recognize::propose::places::places;
 
     /// A graph that puts out these values of the shapes given: of `x`, of its product with itself, and constants.
     fn lost(outputs: &[(&str, &[usize])]) -> Vec<String> {

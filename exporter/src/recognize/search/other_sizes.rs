@@ -5,16 +5,17 @@ use std::collections::HashSet;
 use isqrt_cov_op::{Layer, OperatorKind};
 use isqrt_cov_proto::onnx::TensorProto;
 
-use super::findings::merged;
-use super::identify::Resolution;
-use super::observe::{Subject, is_symmetric};
-use super::region::decides_by_size;
-use super::search::Search;
-use super::survey::{Seen, Survey, survey};
-use super::trial::{MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open};
-use super::{Found, Miss, explain};
+use super::Search;
 use crate::evaluate::{budget, multiplications};
 use crate::graph::{Flow, Kind, ValueId};
+use crate::recognize::findings::merged;
+use crate::recognize::identify::Resolution;
+use crate::recognize::observe::subject::{Subject, is_symmetric};
+use crate::recognize::observe::survey::{Seen, Survey, survey};
+use crate::recognize::observe::trial::{MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open};
+use crate::recognize::propose::region::decides_by_size;
+use crate::recognize::tell::explain;
+use crate::recognize::{Found, Miss};
 use crate::tensor::Tensor;
 
 /// Multiplications that the tries of more sizes may take where these may decide what is computed, and elsewhere.

@@ -2,8 +2,8 @@
 
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
-use super::probe::{Generator, PROBES, products};
-use super::probed::extreme;
+use crate::recognize::identify::probed::extreme;
+use crate::recognize::probe::{Generator, PROBES, products};
 use crate::tensor::{ElementType, Tensor};
 
 /// A kind of input.
