@@ -1,0 +1,109 @@
+//! What is said of regions that hold no layer: a layer was lost there, or this is how close they come to one.
+
+use isqrt_cov_op::OperatorKind;
+
+use super::candidates::Candidate;
+use super::{NEAR, Search};
+use crate::recognize::findings::{Found, Lost, Miss};
+use crate::recognize::identify::identify;
+use crate::recognize::observe::cuts::{Cut, is_triangle};
+use crate::recognize::observe::subject::Observed;
+use crate::recognize::tell::{explain, lost, relatives};
+
+impl Search<'_> {
+    /// Looks for a cut that does not depend on the input though the graph says so; the finding is kept.
+    ///
+    /// The covariance in front of it is still there, and tells where exactly the layer began: what comes first may be more
+    /// than the layer, an activation say.
+    pub(super) fn lost(&mut self, candidate: &Candidate, observed: &Observed) -> bool {
+        let flow = &self.places[candidate.place].flow;
+        let is_lost = |cut: &&Cut| {
+            !cut.has_samples_last()
+                && lost::is_constant(&cut.outputs)
+                && !lost::is_meant(flow, &observed.scalars, cut.value)
+        };
+        // A single position has no covariance.
+        let dims = observed.probed.dims();
+        let positions = |axes: &[usize]| axes.iter().product::<usize>();
+        if candidate.grouped || positions(&dims[2..]) == 1 || positions(&dims[1..dims.len() - 1]) == 1 {
+            return false;
+        }
+        let constant: Vec<&Cut> = observed.cuts[..observed.through].iter().filter(is_lost).collect();
+        // The first triangle: what comes behind it, a norm say, is not the layer's.
+        let triangle = constant.iter().rev().find(|cut| is_triangle(dims, cut.outputs[0].dims()));
+        let Some(cut) = triangle.or(constant.first()) else { return false };
+        let resolution = observed.resolution;
+        let covariance =
+            observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors).find_map(|cut| {
+                let kind = OperatorKind::CovariancePooling;
+                let found = identify(kind, &observed.probed, &cut.outputs, resolution, NEAR)?;
+                found.is_certain(resolution).then_some(found.layer)
+            });
+        let place = &self.places[candidate.place];
+        let within = place.scope.describe(self.model);
+        let frozen = self.survey.frozen(self.places, candidate.place);
+        let order = lost::order_of(self.model, place, frozen, (cut.value, cut.outputs[0].dims()));
+        let lost = lost::describe(place, within, observed, cut, covariance, order);
+        let same = |other: &Lost| other.scope == lost.scope && other.output == lost.output;
+        if covariance.is_some() {
+            self.findings.lost.retain(|other| !same(other));
+            self.covered[candidate.place].extend(&observed.region.nodes);
+        } else if self.findings.lost.iter().any(same) {
+            return true;
+        }
+        self.findings.lost.push(lost);
+        true
+    }
+
+    /// Notes the closest that a region comes to the whole layer.
+    pub(super) fn miss(&mut self, candidate: &Candidate, observed: &Observed) {
+        let place = &self.places[candidate.place];
+        let flow = &place.flow;
+        // Part of what was told of a larger region.
+        if flow.producer[candidate.input].is_some_and(|node| self.told[candidate.place].contains(&node)) {
+            return;
+        }
+        let (probed, resolution) = (&observed.probed, observed.resolution);
+        let cuts = &observed.cuts[..observed.through];
+        let closest = cuts.iter().filter_map(|cut| {
+            let kind = OperatorKind::IsqrtCov;
+            Some((cut, identify(kind, probed, &cut.outputs, resolution, f64::INFINITY)?))
+        });
+        let closest =
+            closest.min_by(|(_, left), (_, right)| left.evidence.error.total_cmp(&right.evidence.error));
+        let Some((closest, identification)) = closest else { return };
+        let relative = cuts
+            .iter()
+            .rev()
+            .find_map(|cut| Some((cut, relatives::name_of(probed, &cut.outputs, resolution)?)));
+        let (cut, reason) =
+            relative.unwrap_or_else(|| (closest, explain::distance(&identification, resolution)));
+        // A region begins where data have chosen.
+        let before = flow.dominators(candidate.input).next();
+        let way = before.map(|before| flow.between(before, candidate.input)).unwrap_or_default();
+        let choice = flow.order.iter().find(|node| way.contains(node) && flow.chooses(**node));
+        let reason = match choice {
+            Some(&node) => explain::behind_choice(&reason, &flow.graph.node[node]),
+            None => reason,
+        };
+        let output = place.flow.names[cut.value];
+        let is_beside = |found: &Found| found.scope == place.scope;
+        let is_its_output = |found: &Found| is_beside(found) && found.output == output;
+        let layers = &self.findings.layers;
+        // A layer that begins elsewhere, or what is made of one without another product, is none.
+        let is_explained = layers.iter().any(is_its_output)
+            || identification.is_certain(resolution) && layers.iter().any(is_beside);
+        if !is_explained {
+            self.findings.misses.push(Miss {
+                scope: place.scope.clone(),
+                input: place.flow.names[candidate.input].to_owned(),
+                output: output.to_owned(),
+                closest: Some(identification.layer),
+                error: identification.evidence.error,
+                evaluator: observed.evaluator.clone(),
+                reason,
+            });
+        }
+        self.covered[candidate.place].extend(&observed.region.nodes);
+    }
+}
