@@ -2,9 +2,8 @@
 
 use isqrt_cov_proto::onnx::NodeProto;
 
-use super::{Flow, NodeId, ValueId};
-use crate::decisions::chooses;
-use crate::zeros;
+use super::decisions::chooses;
+use super::{Flow, NodeId, ValueId, zeros};
 
 impl Flow<'_> {
     /// Whether a node chooses by data, and cannot be part of a formula: see [`chooses`]. What is compared with 0 may be kept from

@@ -42,7 +42,7 @@ impl Flow<'_> {
             if needed || !dead.insert(node) {
                 continue;
             }
-            pending.extend(self.reads[node].iter().filter_map(|&read| self.producer[read]));
+            pending.extend(self.reads(node).iter().filter_map(|&read| self.producer[read]));
         }
         pending.extend(&dead);
         while let Some(node) = pending.pop() {

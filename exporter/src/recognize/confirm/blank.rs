@@ -6,11 +6,10 @@ use std::collections::HashSet;
 use isqrt_cov_op::{Layer, Layout, OperatorKind};
 use isqrt_cov_proto::onnx::NodeProto;
 
-use crate::decisions::is_decision;
 use crate::distance::magnitude;
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract};
-use crate::graph::{NodeId, ValueId};
+use crate::graph::{NodeId, ValueId, is_decision};
 use crate::recognize::identify::probed::extreme;
 use crate::recognize::observe::subject::Subject;
 use crate::recognize::probe::PROBES;

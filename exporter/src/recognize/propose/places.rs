@@ -8,8 +8,7 @@ use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 
 use super::region::{multiplying_functions, products};
-use crate::decisions::Functions;
-use crate::graph::{Around, Flow, Kind, NodeId, captured, closed_functions, subgraphs};
+use crate::graph::{Around, Flow, Functions, Kind, NodeId, captured, closed_functions, subgraphs};
 use crate::scope::Scope;
 
 /// Graphs looked into, at most: functions that call each other can spell more of them than there are nodes.

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use isqrt_cov_proto::onnx::{FunctionProto, NodeProto};
 use isqrt_cov_proto::{FunctionKey, domain_of};
 
-use crate::decisions::is_decision;
 use crate::graph::{
-    Flow, Kind, NodeId, ValueId, any_inside, functions_with, is_matrix_product, moves, multiplies, subgraphs,
+    Flow, Kind, NodeId, ValueId, any_inside, functions_with, is_decision, is_matrix_product, moves,
+    multiplies, subgraphs,
 };
 use crate::tensor::ElementType;
 

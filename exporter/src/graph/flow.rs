@@ -1,44 +1,17 @@
 //! A graph as data flow: who makes a value, who reads it, and through which values all of its data comes.
 
-mod choices;
-mod dominators;
-mod nodes;
-mod reach;
-
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{GraphProto, TensorProto};
-pub use isqrt_cov_proto::subgraphs;
 
+use super::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
+use super::dominators::Dominators;
+use super::nodes::{asks_caller, captured, holds_operator, holds_weights, multiplies, reads_shape_only};
+use super::zeros::{is_zero, makes_zero};
+use super::{Kind, NodeId, ValueId, subgraphs};
 use crate::constants::Constants;
-use crate::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
-use crate::zeros::{is_zero, makes_zero};
-use dominators::Dominators;
-pub(crate) use nodes::{all_names, any_inside, captured, given, holds_operator};
-use nodes::{asks_caller, holds_weights};
-pub use nodes::{
-    closed_functions, functions_with, is_matrix_product, moves, multiplies, producers, reads_shape_only,
-    rearranges,
-};
-
-/// A value of the graph, by its place in [`Flow::names`].
-pub type ValueId = usize;
-
-/// A node of the graph, by its place in `graph.node`.
-pub type NodeId = usize;
-
-/// What a value depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Constants alone.
-    Constant,
-    /// Constants and the shapes of other values, never their elements.
-    Shape,
-    /// The elements of graph inputs.
-    Data,
-}
 
 /// The data flow of one graph.
 #[derive(Debug)]
@@ -86,7 +59,7 @@ pub struct Around<'a> {
     /// Values from outside, the arguments of a function among them, with what they depend on and whether a trained weight
     /// went into them. What is not here is data.
     pub known: HashMap<&'a str, (Kind, bool)>,
-    /// Functions that cannot be part of a formula: see [`closed_functions`].
+    /// Functions that cannot be part of a formula: see [`super::closed_functions`].
     pub closed_functions: Rc<HashSet<FunctionKey<'a>>>,
     /// The model's functions.
     pub functions: Rc<Functions<'a>>,

@@ -4,7 +4,7 @@ use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{AttributeProto, NodeProto, TensorProto};
 
-use crate::graph::moves;
+use super::nodes::moves;
 
 /// The largest number that counts as 0: what is compared with it is compared with 0, to all intents.
 const NEXT_TO_ZERO: f64 = 1e-12;

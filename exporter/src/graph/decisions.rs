@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto};
 
+use super::nodes::reads_shape_only;
+use super::zeros::compares;
+use super::{Kind, subgraphs};
 use crate::evaluate::budget::spend;
-use crate::graph::{Kind, reads_shape_only, subgraphs};
 use crate::tensor::ElementType;
-use crate::zeros::compares;
 
 /// Graphs and functions in each other that are looked into. What is deeper counts as deciding.
 const DEEPEST: usize = 4;

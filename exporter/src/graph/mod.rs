@@ -1,0 +1,36 @@
+//! What can be told of a graph without evaluating it: of a node by itself, and of its values by the data flow.
+
+mod choices;
+mod decisions;
+mod dominators;
+mod flow;
+mod nodes;
+mod reach;
+mod zeros;
+
+pub use isqrt_cov_proto::subgraphs;
+
+pub(crate) use self::decisions::{Functions, is_decision};
+pub use self::flow::{Around, Flow};
+pub(crate) use self::nodes::{all_names, any_inside, captured, given, holds_operator};
+pub use self::nodes::{
+    closed_functions, functions_with, is_matrix_product, moves, multiplies, producers, reads_shape_only,
+    rearranges,
+};
+
+/// A value of the graph, by its place in [`Flow::names`].
+pub type ValueId = usize;
+
+/// A node of the graph, by its place in `graph.node`.
+pub type NodeId = usize;
+
+/// What a value depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Constants alone.
+    Constant,
+    /// Constants and the shapes of other values, never their elements.
+    Shape,
+    /// The elements of graph inputs.
+    Data,
+}
