@@ -3,8 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
-use isqrt_cov_proto::FunctionKey;
-use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+};
+use isqrt_cov_proto::{FunctionKey, each_node};
 
 use crate::graph::{self, Flow, ValueId, subgraphs};
 use crate::recognize::{Arrangement, Found};
@@ -115,23 +117,12 @@ fn constant(tensor: TensorProto) -> NodeProto {
 
 /// Whether the model's graphs call each of its functions, directly or through others.
 fn called(model: &ModelProto) -> Vec<bool> {
-    let functions = model.functions.iter().enumerate();
-    let by_key: HashMap<FunctionKey, usize> =
-        functions.map(|(index, function)| (function.key(), index)).collect();
-    let mut called = vec![false; model.functions.len()];
-    let mut pending: Vec<&NodeProto> = model.graph.iter().flat_map(|graph| &graph.node).collect();
     let training = model.training_info.iter();
     let training = training.flat_map(|part| part.initialization.iter().chain(&part.algorithm));
-    pending.extend(training.flat_map(|graph| &graph.node));
-    while let Some(node) = pending.pop() {
-        pending.extend(subgraphs(node).flat_map(|graph| &graph.node));
-        if let Some(&function) = by_key.get(&node.called())
-            && !std::mem::replace(&mut called[function], true)
-        {
-            pending.extend(&model.functions[function].node);
-        }
-    }
-    called
+    let graphs = model.graph.iter().chain(training).map(|graph| &graph.node[..]);
+    let called = graph::called(&graph::by_key(&model.functions), graphs);
+    let called: HashSet<FunctionKey> = called.into_iter().map(FunctionProto::key).collect();
+    model.functions.iter().map(|function| called.contains(&function.key())).collect()
 }
 
 /// The nodes that stand in the place of a region, under names that no other is in the way of.
@@ -222,19 +213,18 @@ fn describe_inputs(graph: &mut GraphProto, findings: &[&Found]) {
     }
 }
 
+/// Every name that a graph's nodes and outputs read or make, those of subgraphs included.
 fn read_in(graph: &GraphProto) -> HashSet<String> {
-    let mut read = HashSet::new();
-    collect_read(graph, &mut read);
-    read
+    let mut names: HashSet<String> = outputs_of(graph).collect();
+    each_node(&graph.node, &mut |node| {
+        names.extend(node.input.iter().chain(&node.output).cloned());
+        names.extend(subgraphs(node).flat_map(outputs_of));
+    });
+    names
 }
 
-/// Every name that a graph's nodes and outputs read or make, those of subgraphs included.
-fn collect_read(graph: &GraphProto, names: &mut HashSet<String>) {
-    for node in &graph.node {
-        names.extend(node.input.iter().chain(&node.output).cloned());
-        subgraphs(node).for_each(|subgraph| collect_read(subgraph, names));
-    }
-    names.extend(graph.output.iter().map(|output| output.name().to_owned()));
+fn outputs_of(graph: &GraphProto) -> impl Iterator<Item = String> {
+    graph.output.iter().map(|output| output.name().to_owned())
 }
 
 /// The names that a model uses already.
@@ -259,7 +249,7 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use isqrt_cov_op::{Layer, OperatorKind};
-    use isqrt_cov_proto::onnx::{FunctionProto, TrainingInfoProto};
+    use isqrt_cov_proto::onnx::TrainingInfoProto;
 
     use super::*;
 

@@ -1,21 +1,21 @@
 //! Whether a model's functions compute what its nodes of the operators' domain ask for. Tools drop functions, give them and their nodes
 //! other names, or keep one of two; and a node whose attribute somebody changes has the function that it had.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 use isqrt_cov_op::{Layer, OPERATORS, OperatorKind, reference};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::tensor_shape_proto::Dimension;
 use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use isqrt_cov_proto::{FunctionKey, domain_of, each_node};
+use isqrt_cov_proto::{FunctionKey, domain_of};
 use prost::Message as _;
 
 use super::words;
 use crate::distance::relative_distance;
 use crate::evaluate::{Evaluator, Precision, budget};
 use crate::fused::{self, layer_of, place_of, standard_opset};
-use crate::graph::any_inside;
+use crate::graph::{self, any_inside};
 use crate::recognize::probe::{Generator, PROBES};
 use crate::tensor::{ElementType, Tensor};
 
@@ -166,7 +166,7 @@ fn of_nodes<'m>(functions: &Functions<'m>, nodes: &[&'m NodeProto]) -> Vec<Fault
 
 /// What functions are looked at with.
 struct Functions<'m> {
-    by_key: HashMap<FunctionKey<'m>, &'m FunctionProto>,
+    by_key: graph::Functions<'m>,
     /// The shapes that the main graph tells.
     shapes: HashMap<&'m str, Vec<Option<usize>>>,
 }
@@ -177,10 +177,7 @@ impl<'m> Functions<'m> {
         let shape = |value: &'m ValueInfoProto| {
             Some((value.name(), value.dims()?.iter().map(Dimension::size).collect()))
         };
-        Self {
-            by_key: model.functions.iter().map(|function| (function.key(), function)).collect(),
-            shapes: values.filter_map(shape).collect(),
-        }
+        Self { by_key: graph::by_key(&model.functions), shapes: values.filter_map(shape).collect() }
     }
 
     /// The shape of inputs that a node's function is looked at with: the node's own where it is known and small, for a function may be made for it.
@@ -213,23 +210,6 @@ impl<'m> Functions<'m> {
         Some(What::Unknown(why))
     }
 
-    /// The functions that nodes call, and those that these call.
-    fn called(&self, nodes: &'m [NodeProto]) -> Vec<&'m FunctionProto> {
-        let (mut found, mut seen) = (Vec::new(), HashSet::new());
-        let mut pending = vec![nodes];
-        while let Some(nodes) = pending.pop() {
-            each_node(nodes, &mut |node| {
-                if let Some(&function) = self.by_key.get(&node.called())
-                    && seen.insert(function.key())
-                {
-                    found.push(function);
-                    pending.push(&function.node);
-                }
-            });
-        }
-        found
-    }
-
     /// How far off a function is, relative to the greatest value.
     fn distance(
         &self,
@@ -258,7 +238,7 @@ impl<'m> Functions<'m> {
         };
         words::settle(&mut own, &node.attribute);
         let mut functions = vec![own];
-        functions.extend(self.called(&function.node).into_iter().cloned());
+        functions.extend(graph::called(&self.by_key, [&function.node[..]]).into_iter().cloned());
         for function in &functions {
             budget::spend(&[function.node.len() + 1, NODE])?;
         }

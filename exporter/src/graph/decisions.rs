@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use isqrt_cov_proto::FunctionKey;
-use isqrt_cov_proto::onnx::{AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
 
+use super::calls::Functions;
 use super::nodes::reads_shape_only;
 use super::zeros::compares;
 use super::{Kind, subgraphs};
@@ -19,9 +19,6 @@ const ROUNDS: usize = 3;
 
 /// What a node that is looked at inside of another counts as.
 const NODE: usize = 1 << 12;
-
-/// The functions of a model.
-pub type Functions<'a> = HashMap<FunctionKey<'a>, &'a FunctionProto>;
 
 /// What is known of the names that a graph reads from outside.
 type Outside<'o> = dyn Fn(&str) -> Kind + 'o;
@@ -294,6 +291,8 @@ fn repeated(
 
 #[cfg(test)]
 mod tests {
+    use isqrt_cov_proto::onnx::FunctionProto;
+
     use super::*;
 
     fn loop_over(nodes: Vec<NodeProto>, inputs: &[&str], outputs: &[&str]) -> NodeProto {

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{GraphProto, TensorProto};
 
-use super::decisions::{Functions, bends, chooses, holds, holds_nodes, sizing_inputs};
+use super::calls::Functions;
+use super::decisions::{bends, chooses, holds, holds_nodes, sizing_inputs};
 use super::dominators::Dominators;
 use super::nodes::{asks_caller, captured, holds_operator, holds_weights, multiplies, reads_shape_only};
 use super::zeros::{is_zero, makes_zero};

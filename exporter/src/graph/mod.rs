@@ -1,5 +1,6 @@
 //! What can be told of a graph without evaluating it: of a node by itself, and of its values by the data flow.
 
+mod calls;
 mod choices;
 mod decisions;
 mod dominators;
@@ -10,13 +11,12 @@ mod zeros;
 
 pub use isqrt_cov_proto::subgraphs;
 
-pub(crate) use self::decisions::{Functions, is_decision};
+pub(crate) use self::calls::{Functions, by_key, called};
+pub use self::calls::{closed_functions, functions_with};
+pub(crate) use self::decisions::is_decision;
 pub use self::flow::{Around, Flow};
 pub(crate) use self::nodes::{all_names, any_inside, captured, given, holds_operator};
-pub use self::nodes::{
-    closed_functions, functions_with, is_matrix_product, moves, multiplies, producers, reads_shape_only,
-    rearranges,
-};
+pub use self::nodes::{is_matrix_product, moves, multiplies, producers, reads_shape_only, rearranges};
 
 /// A value of the graph, by its place in [`Flow::names`].
 pub type ValueId = usize;

@@ -1,40 +1,12 @@
-//! What can be told of a node, a function or a graph without the data flow around it.
+//! What can be told of a node or a graph without the data flow around it.
 
 use std::collections::{HashMap, HashSet};
 
 use isqrt_cov_op::DOMAIN;
-use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use isqrt_cov_proto::{FunctionKey, each_node, subgraphs};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use isqrt_cov_proto::subgraphs;
 
 use crate::constants::looks_trained;
-
-/// The functions whose bodies hold trained weights or a layer that is an operator already.
-#[must_use]
-pub fn closed_functions(functions: &[FunctionProto]) -> HashSet<FunctionKey<'_>> {
-    functions_with(functions, |nodes| holds_weights(nodes) || nodes.iter().any(holds_operator))
-}
-
-/// The functions of whose nodes this is true, and those that call one of them. The operators' own are none.
-#[must_use]
-pub fn functions_with(
-    functions: &[FunctionProto],
-    is: impl Fn(&[NodeProto]) -> bool,
-) -> HashSet<FunctionKey<'_>> {
-    let mut callers: HashMap<FunctionKey<'_>, Vec<FunctionKey<'_>>> = HashMap::new();
-    let (mut found, mut pending) = (HashSet::new(), Vec::new());
-    for function in functions.iter().filter(|function| function.domain() != DOMAIN) {
-        each_node(&function.node, &mut |node| callers.entry(node.called()).or_default().push(function.key()));
-        if is(&function.node) {
-            pending.push(function.key());
-        }
-    }
-    while let Some(key) = pending.pop() {
-        if found.insert(key) {
-            pending.extend(callers.remove(&key).into_iter().flatten());
-        }
-    }
-    found
-}
 
 /// Whether a node, or one in a graph inside it, is such a one.
 pub(crate) fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> bool {

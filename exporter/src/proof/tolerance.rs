@@ -1,12 +1,11 @@
 //! How far two models may be apart and still count as equal.
 
-use std::collections::HashSet;
-
+use isqrt_cov_proto::each_node;
 use isqrt_cov_proto::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 use super::report::number;
 use super::{Accuracy, Proof};
-use crate::graph::subgraphs;
+use crate::graph::{by_key, called, subgraphs};
 use crate::recognize::Found;
 use crate::tensor::ElementType;
 
@@ -74,21 +73,12 @@ fn least_precise(part: &ModelProto) -> Option<ElementType> {
     let graph = part.graph.as_ref()?;
     let mut types: Vec<ElementType> = graph.input.iter().filter_map(type_of).collect();
     types.extend(graph.initializer.iter().filter_map(stored));
-    let mut entered = HashSet::new();
-    let mut pending: Vec<&NodeProto> = graph.node.iter().collect();
-    while let Some(node) = pending.pop() {
-        types.extend(node.attribute.iter().filter_map(|attribute| named(node, attribute)));
-        for graph in subgraphs(node) {
-            types.extend(graph.initializer.iter().filter_map(stored));
-            pending.extend(&graph.node);
-        }
-        let called =
-            part.functions.iter().enumerate().filter(|(_, function)| function.key() == node.called());
-        for (index, function) in called {
-            if entered.insert(index) {
-                pending.extend(&function.node);
-            }
-        }
+    let called = called(&by_key(&part.functions), [&graph.node[..]]);
+    for nodes in std::iter::once(&graph.node).chain(called.into_iter().map(|function| &function.node)) {
+        each_node(nodes, &mut |node| {
+            types.extend(node.attribute.iter().filter_map(|attribute| named(node, attribute)));
+            types.extend(subgraphs(node).flat_map(|graph| &graph.initializer).filter_map(stored));
+        });
     }
     types.into_iter().max_by(|left, right| of(*left).total_cmp(&of(*right)))
 }

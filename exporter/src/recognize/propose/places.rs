@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use isqrt_cov_op::DOMAIN;
-use isqrt_cov_proto::FunctionKey;
-use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
+use isqrt_cov_proto::onnx::{GraphProto, ModelProto, OperatorSetIdProto};
+use isqrt_cov_proto::{FunctionKey, each_node};
 
 use super::region::{multiplying_functions, products};
 use crate::graph::{Around, Flow, Functions, Kind, NodeId, captured, closed_functions, subgraphs};
@@ -38,13 +38,12 @@ pub fn places<'a>(model: &'a ModelProto, graph: &'a GraphProto, bodies: &'a [Gra
     let by_key: HashMap<FunctionKey, usize> =
         model.functions.iter().enumerate().map(|(index, function)| (function.key(), index)).collect();
     let mut calls: HashMap<usize, usize> = HashMap::new();
-    let mut pending: Vec<&NodeProto> =
-        graph.node.iter().chain(bodies.iter().flat_map(|body| &body.node)).collect();
-    while let Some(node) = pending.pop() {
-        pending.extend(subgraphs(node).flat_map(|graph| &graph.node));
-        if let Some(&called) = by_key.get(&node.called()) {
-            *calls.entry(called).or_default() += 1;
-        }
+    for graph in std::iter::once(graph).chain(bodies) {
+        each_node(&graph.node, &mut |node| {
+            if let Some(&called) = by_key.get(&node.called()) {
+                *calls.entry(called).or_default() += 1;
+            }
+        });
     }
     // The operators' own are no formula here.
     let others = by_key.iter().filter(|(key, _)| key.domain != DOMAIN);
