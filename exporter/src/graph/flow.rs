@@ -23,7 +23,7 @@ pub struct Flow<'a> {
     pub names: Vec<&'a str>,
     ids: HashMap<&'a str, ValueId>,
     /// How many values, the first ones, are initializers and inputs.
-    given: usize,
+    declared: usize,
     /// The node that makes each value, none for graph inputs, initializers and values from outside.
     pub producer: Vec<Option<NodeId>>,
     /// The nodes that read each value, each once, in graph order.
@@ -80,7 +80,7 @@ impl<'a> Flow<'a> {
             graph,
             names: Vec::new(),
             ids: HashMap::new(),
-            given: 0,
+            declared: 0,
             producer: Vec::new(),
             consumers: Vec::new(),
             is_output: Vec::new(),
@@ -106,7 +106,7 @@ impl<'a> Flow<'a> {
         for value in &graph.input {
             flow.intern(value.name());
         }
-        flow.given = flow.names.len();
+        flow.declared = flow.names.len();
         for (index, node) in graph.node.iter().enumerate() {
             for name in node.output.iter().filter(|name| !name.is_empty()) {
                 let id = flow.intern(name);
@@ -249,7 +249,7 @@ impl<'a> Flow<'a> {
 
     /// Whether a value is the graph's own: an initializer, an input, or made by a node.
     pub(crate) fn is_own(&self, value: ValueId) -> bool {
-        value < self.given || self.producer[value].is_some()
+        value < self.declared || self.producer[value].is_some()
     }
 
     /// The tensor of a value that is an initializer.
