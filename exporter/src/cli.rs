@@ -12,7 +12,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use isqrt_cov_proto::Printable;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::commands;
 use crate::runtime::Runtime;
@@ -81,8 +81,8 @@ impl From<ExitStatus> for ExitCode {
 /// What a command has to say.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
-    /// For machines.
-    pub fields: Map<String, Value>,
+    /// For machines, a JSON object.
+    pub fields: Value,
     /// For people.
     pub text: String,
     /// Why the answer is no; nothing where it is yes.
@@ -106,15 +106,14 @@ impl Answer {
 
     /// The JSON object that machines get.
     pub fn to_json(&self) -> Value {
-        let mut object = Map::new();
+        let mut object = self.fields.clone();
         let word = if self.status() == ExitStatus::Done { "done" } else { "no" };
-        object.insert("status".to_owned(), word.into());
+        object["status"] = word.into();
         if let Some(refusal) = &self.refusal {
-            object.insert("reason".to_owned(), refusal.reason.into());
-            object.insert("message".to_owned(), refusal.message.clone().into());
+            object["reason"] = refusal.reason.into();
+            object["message"] = refusal.message.as_str().into();
         }
-        object.extend(self.fields.clone());
-        Value::Object(object)
+        object
     }
 }
 

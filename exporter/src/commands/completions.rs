@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::{Args, CommandFactory, ValueHint};
 use clap_complete::Shell;
+use serde_json::json;
 
 use crate::cli::{Answer, Cli};
 
@@ -29,10 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         // The generator takes the hyphen in the program's name for a space in half of the places.
         text = offering_files(&text.replace("isqrt__subcmd__cov", "isqrt__cov"));
     }
-    let mut answer = Answer::default();
-    answer.fields.insert("script".to_owned(), text.clone().into());
-    answer.text = text;
-    Ok(answer)
+    Ok(Answer { fields: json!({ "script": text }), text, refusal: None })
 }
 
 /// Bash's script with files where a command takes some: the generator offers options there, and nothing else. Where the script

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::checkpoint::Trained;
 use super::{layers, output, path_json, repair};
@@ -94,37 +94,34 @@ impl Conversion {
         }
     }
 
-    fn fields(&self, input: &Path, left: Left, function: bool) -> Map<String, Value> {
-        let findings = &self.findings;
-        let (converted, proof) = (self.converted.as_ref(), self.converted.as_ref().map(|done| &done.proof));
-        let mut fields = Map::new();
-        let mut field = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-        field("input", path_json(input));
-        field("output", json!(left.model.map(path_json)));
-        field("output_data", json!(left.data.map(path_json)));
-        field("dry_run", left.is_dry.into());
-        field("report", json!(left.report.map(path_json)));
-        field("layers", (0..findings.layers.len()).map(|index| self.layer_json(index)).collect());
-        field("skipped", self.skipped.iter().map(layers::layer_json).collect());
-        if let Some(trained) = &self.trained {
-            field("checkpoint", trained.to_json());
-        }
+    fn fields(&self, input: &Path, left: Left, function: bool) -> Value {
+        let (findings, converted) = (&self.findings, self.converted.as_ref());
         let repaired = findings.layers.iter().filter(|found| found.is_put_back());
-        field("repaired", repaired.map(repair::to_json).collect());
-        field("near_misses", findings.misses.iter().map(layers::miss_json).collect());
-        field("lost_iterations", findings.lost.iter().map(layers::lost_json).collect());
-        field("not_evaluated", json!(findings.not_evaluated));
-        field("nodes_before", self.nodes_before.into());
-        field("nodes_after", converted.map_or(self.nodes_before, |done| done.nodes_after).into());
-        field("function", (converted.is_some() && function).into());
-        field("proof", proof.map_or(Value::Null, Proof::to_json));
-        if let Some(latency) = converted.and_then(|done| done.latency.as_ref()) {
-            let not_measured = |reason: &String| json!({ "not_measured": reason });
-            field("latency", latency.as_ref().map_or_else(not_measured, Latency::to_json));
+        let mut fields = json!({
+            "input": path_json(input),
+            "output": left.model.map(path_json),
+            "output_data": left.data.map(path_json),
+            "dry_run": left.is_dry,
+            "report": left.report.map(path_json),
+            "layers": (0..findings.layers.len()).map(|index| self.layer_json(index)).collect::<Value>(),
+            "skipped": self.skipped.iter().map(layers::layer_json).collect::<Value>(),
+            "repaired": repaired.map(repair::repaired_json).collect::<Value>(),
+            "near_misses": findings.misses.iter().map(layers::miss_json).collect::<Value>(),
+            "lost_iterations": findings.lost.iter().map(layers::lost_json).collect::<Value>(),
+            "not_evaluated": findings.not_evaluated,
+            "nodes_before": self.nodes_before,
+            "nodes_after": converted.map_or(self.nodes_before, |done| done.nodes_after),
+            "function": converted.is_some() && function,
+            "proof": null,
+        });
+        if let Some(trained) = &self.trained {
+            fields["checkpoint"] = trained.to_json();
         }
-        for (name, value) in proof.into_iter().flat_map(Proof::samples_json) {
-            if let Some(value) = value {
-                field(name, value);
+        if let Some(converted) = converted {
+            converted.proof.tell(&mut fields);
+            if let Some(latency) = &converted.latency {
+                let not_measured = |reason: &String| json!({ "not_measured": reason });
+                fields["latency"] = latency.as_ref().map_or_else(not_measured, Latency::to_json);
             }
         }
         fields

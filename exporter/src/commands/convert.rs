@@ -262,7 +262,7 @@ impl Arguments {
             report: self.report.as_deref(),
         };
         let mut answer = conversion.answer(&self.input, left, !self.no_function);
-        answer.fields.insert("fused".to_owned(), layers::fused_json(&layers::fused(original)));
+        answer.fields["fused"] = layers::fused_json(&layers::fused(original));
         if let Some(model) = model.as_ref().filter(|_| proven) {
             model.tell(&mut answer);
         }

@@ -9,7 +9,7 @@ use isqrt_cov_op::cuda::Gpu;
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind, VERSION, reference};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::path_json;
 use crate::body;
@@ -79,23 +79,25 @@ impl From<Result<String>> for Outcome {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let node = OneNode::new()?;
-    let mut fields = Map::new();
     let mut checks = Vec::new();
     let mut table = Table::pairs();
     table.row(["isqrt-cov".to_owned(), env!("CARGO_PKG_VERSION").to_owned()]);
     table.row(["operators".to_owned(), format!("{DOMAIN} version {VERSION}")]);
-    fields.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
-    fields.insert("domain_version".to_owned(), VERSION.into());
 
     checks.push(Check::new("tract", node.in_tract()));
     let gpu = Gpu::current();
-    fields.insert("gpu".to_owned(), gpu.as_ref().map_or(Value::Null, gpu_json));
-    checks.push(Check::new("CUDA", gpu_outcome(gpu)));
     let operators = ort::find_operators(arguments.op_library.as_deref());
+    let mut fields = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "domain_version": VERSION,
+        "gpu": gpu.as_ref().ok().map(gpu_json),
+        "op_library": operators.as_deref().map(path_json),
+        "onnxruntime": null,
+    });
+    checks.push(Check::new("CUDA", gpu_outcome(gpu)));
     let is_named = ort::named_runtime(arguments.onnxruntime.as_deref()).is_some();
     let library = ort::find_runtime(arguments.onnxruntime.as_deref());
     let mut note = None;
-    fields.insert("op_library".to_owned(), json!(operators.as_deref().map(path_json)));
     match library {
         Ok(library) => check_ort(&node, &library, operators.as_deref(), &mut checks, &mut fields),
         Err(error) => {
@@ -107,10 +109,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             checks.extend(operators.as_deref().map(unloaded));
         }
     }
-    fields.entry("onnxruntime").or_insert(Value::Null);
 
     let mut failed = Vec::new();
-    let mut results = Map::new();
+    let mut results = json!({});
     for Check { name, outcome } in checks {
         let (works, text) = match outcome {
             Outcome::Works(text) => (Some(true), text),
@@ -120,13 +121,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
                 (Some(false), format!("FAILS: {error:#}"))
             }
         };
-        results.insert(name.to_owned(), json!({ "works": works, "result": text }));
+        results[name] = json!({ "works": works, "result": text });
         table.row([name.to_owned(), text]);
     }
-    fields.insert("checks".to_owned(), Value::Object(results));
+    fields["checks"] = results;
     if let Some(note) = note {
         table.row(["ONNX Runtime".to_owned(), format!("not checked: {note}")]);
-        fields.insert("note".to_owned(), note.into());
+        fields["note"] = note.into();
     }
     let refusal = (!failed.is_empty()).then(|| Refusal { reason: "not-working", message: failed.join("; ") });
     Ok(Answer { fields, text: table.render(), refusal })
@@ -173,7 +174,7 @@ fn check_ort(
     library: &Path,
     operators: Option<&Path>,
     checks: &mut Vec<Check>,
-    fields: &mut Map<String, Value>,
+    fields: &mut Value,
 ) {
     let plain = match Ort::load(library, None, None) {
         Ok(plain) => plain,
@@ -184,10 +185,8 @@ fn check_ort(
         }
     };
     let found = format!("{} at {}", plain.version(), plain.library().display());
-    fields.insert(
-        "onnxruntime".to_owned(),
-        json!({ "version": plain.version(), "path": path_json(plain.library()), "build": ::ort::info() }),
-    );
+    fields["onnxruntime"] =
+        json!({ "version": plain.version(), "path": path_json(plain.library()), "build": ::ort::info() });
     checks.push(Check::new("ONNX Runtime", Ok(found)));
     checks.push(Check::new("function body", node.in_ort(&plain, None).map(|ran| ran.text())));
     let Some(operators) = operators else {
@@ -198,7 +197,7 @@ fn check_ort(
     let outcome = Ort::load(library, Some(operators), None)
         .and_then(|runtime| node.in_ort(&runtime, Some("IsqrtCov")))
         .map(|ran| {
-            fields.insert("kernel_provider".to_owned(), json!(ran.provider));
+            fields["kernel_provider"] = json!(ran.provider);
             format!("{}: {}", operators.display(), ran.text())
         });
     checks.push(Check::new("operator library", outcome));

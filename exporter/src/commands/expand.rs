@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::output::{self, Written};
 use super::proving::not_proven;
@@ -47,12 +47,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let plan = arguments.proof.plan(&signature(&original, &arguments.input)?, None)?;
     let nodes_before = layers::node_count(&original);
     let fused = layers::fused(&original);
-    let mut fields = Map::new();
-    fields.insert("input".to_owned(), path_json(&arguments.input));
-    fields.insert("operators".to_owned(), layers::fused_json(&fused));
-    fields.insert("nodes_before".to_owned(), nodes_before.into());
-    // What is written takes their place.
-    fields.extend(["output", "output_data"].map(|name| (name.to_owned(), Value::Null)));
+    let mut fields = json!({
+        "input": path_json(&arguments.input),
+        "operators": layers::fused_json(&fused),
+        "nodes_before": nodes_before,
+        // What is written takes their place.
+        "output": null,
+        "output_data": null,
+    });
     if fused.is_empty() {
         let refusal = Refusal {
             reason: "no-layer-found",
@@ -72,16 +74,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     table.row(["operators".to_owned(), layers::fused_text(&fused)]);
     table.row(["nodes".to_owned(), format!("{nodes_before} before, {nodes_after} after")]);
     proof.describe(&mut table, ["before", "after"]);
-    fields.insert("nodes_after".to_owned(), nodes_after.into());
-    fields.insert("proof".to_owned(), proof.to_json());
-    let known = proof.samples_json().into_iter();
-    fields.extend(known.filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    fields["nodes_after"] = nodes_after.into();
+    proof.tell(&mut fields);
     let refusal = not_proven(&proof, "expanded");
     let is_proven = refusal.is_none();
     if is_proven {
         table.row(["written".to_owned(), output::written(&arguments.output, written.data())]);
-        fields.insert("output".to_owned(), path_json(&arguments.output));
-        fields.insert("output_data".to_owned(), json!(written.data().map(path_json)));
+        fields["output"] = path_json(&arguments.output);
+        fields["output_data"] = written.data().map(path_json).into();
     }
     let mut answer = Answer { fields, text: table.render(), refusal };
     if is_proven {

@@ -94,8 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let fields = json!({
         "model": path_json(&arguments.input),
         "ir_version": proto.ir_version(),
-        "opsets": facts::opsets(proto).map(|(domain, version)| (domain.to_owned(), version.into()))
-            .collect::<serde_json::Map<String, Value>>(),
+        "opsets": facts::opsets(proto).collect::<Value>(),
         "producer": proto.producer_name(),
         "inputs": signature.inputs.iter().map(port_json).collect::<Vec<_>>(),
         "outputs": signature.outputs.iter().map(port_json).collect::<Vec<_>>(),
@@ -110,7 +109,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "lost_iterations": findings.lost.iter().map(layers::lost_json).collect::<Vec<_>>(),
         "runtime": runtime.name(),
     });
-    let Value::Object(fields) = fields else { unreachable!("`json!({{…}})` is an object") };
     let refusal = layers::refusal(&findings, proto, &faults, &*runtime);
     let refusal = refusal.filter(|refusal| !layers::is_converted_already(refusal));
     Ok(Answer { fields, text, refusal })

@@ -3,7 +3,7 @@
 use isqrt_cov_op::layer::Value as AttributeValue;
 use isqrt_cov_op::{DOMAIN, Layer};
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::body::OLDEST_OPSET;
 use crate::cli::Refusal;
@@ -282,12 +282,11 @@ fn all_nodes(model: &ModelProto) -> Vec<&NodeProto> {
 
 fn attributes_json(layer: &Layer) -> Value {
     let value = |value: AttributeValue| match value {
-        AttributeValue::Integer(value) => value.into(),
-        AttributeValue::Float(value) => f64::from(value).into(),
-        AttributeValue::Word(word) => word.into(),
+        AttributeValue::Integer(value) => json!(value),
+        AttributeValue::Float(value) => json!(f64::from(value)),
+        AttributeValue::Word(word) => json!(word),
     };
-    let attributes = layer.attributes().into_iter().map(|(name, given)| (name.to_owned(), value(given)));
-    Value::Object(attributes.collect::<Map<_, _>>())
+    layer.attributes().into_iter().map(|(name, given)| (name, value(given))).collect()
 }
 
 /// The attributes that differ from their defaults, and always the number of iterations where there is one.

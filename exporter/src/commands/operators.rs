@@ -1,6 +1,7 @@
 //! `isqrt-cov operators`.
 
 use clap::Args;
+use serde_json::json;
 
 use crate::cli::Answer;
 use crate::documentation;
@@ -15,8 +16,5 @@ pub struct Arguments {}
 
 pub(crate) fn run() -> Answer {
     let text = documentation::operators();
-    let mut answer = Answer::default();
-    answer.fields.insert("markdown".to_owned(), text.clone().into());
-    answer.text = text;
-    answer
+    Answer { fields: json!({ "markdown": text }), text, refusal: None }
 }

@@ -163,7 +163,7 @@ impl Written {
             let said = "note: data of the model that was replaced is left, since other models may need it";
             answer.text.extend([said, ": ", &one_line(&path.to_string_lossy()), "\n"]);
         }
-        answer.fields.insert("data_left".to_owned(), left.iter().map(|path| path_json(path)).collect());
+        answer.fields["data_left"] = left.iter().map(|path| path_json(path)).collect();
     }
 
     /// Moves the model to its destination.

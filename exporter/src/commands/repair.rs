@@ -103,6 +103,6 @@ pub fn note(repaired: &[Found]) -> String {
 }
 
 /// A layer put back, as JSON.
-pub fn to_json(found: &Found) -> Value {
+pub fn repaired_json(found: &Found) -> Value {
     json!({ "input": found.input, "output": found.output, "assumed": ["iterations", "vectorization"] })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
-use serde_json::{Map, Value};
+use serde_json::json;
 
 use super::{ProofOptions, checkpoint, expected, facts, layers, path_json, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
@@ -73,12 +73,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     table.row(["reference".to_owned(), arguments.reference.display().to_string()]);
     table.row(["candidate".to_owned(), arguments.candidate.display().to_string()]);
     proof.describe(&mut table, ["reference", "candidate"]);
-    let mut fields = Map::new();
-    fields.insert("reference".to_owned(), path_json(&arguments.reference));
-    fields.insert("candidate".to_owned(), path_json(&arguments.candidate));
-    fields.insert("proof".to_owned(), proof.to_json());
-    let samples = proof.samples_json().into_iter();
-    fields.extend(samples.filter_map(|(name, value): (&str, Option<Value>)| Some((name.to_owned(), value?))));
+    let mut fields = json!({
+        "reference": path_json(&arguments.reference),
+        "candidate": path_json(&arguments.candidate),
+    });
+    proof.tell(&mut fields);
     let refusal = proof.failure.map(|message| Refusal { reason: "different", message });
     Ok(Answer { fields, text: table.render(), refusal })
 }

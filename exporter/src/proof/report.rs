@@ -43,25 +43,24 @@ impl Proof {
         })
     }
 
-    /// What the user's `expected` and `labels` say, as JSON; nothing where they were not given.
-    #[must_use]
-    pub fn samples_json(&self) -> [(&'static str, Option<Value>); 2] {
-        let samples = self.samples.as_ref();
-        let expected = samples.and_then(|samples| samples.distance);
-        let expected =
-            expected.map(|[before, after]| json!({ "error_before": before, "error_after": after }));
-        let accuracy =
-            samples.and_then(|samples| Some((samples.count, samples.accuracy()?, samples.correct?)));
-        let accuracy = accuracy.map(|(count, accuracy, correct)| {
-            json!({
-                "samples": count,
-                "before": accuracy[0],
-                "after": accuracy[1],
-                "correct_before": correct[0],
-                "correct_after": correct[1],
-            })
-        });
-        [("expected", expected), ("accuracy", accuracy)]
+    /// Tells the proof in the fields of an answer, and what the user's `expected` and `labels` say where they were given.
+    pub fn tell(&self, fields: &mut Value) {
+        fields["proof"] = self.to_json();
+        let Some(samples) = &self.samples else { return };
+        if let Some([before, after]) = samples.distance {
+            fields["expected"] = json!({ "error_before": before, "error_after": after });
+        }
+        if let (Some([before, after]), Some([correct_before, correct_after])) =
+            (samples.accuracy(), samples.correct)
+        {
+            fields["accuracy"] = json!({
+                "samples": samples.count,
+                "before": before,
+                "after": after,
+                "correct_before": correct_before,
+                "correct_after": correct_after,
+            });
+        }
     }
 
     /// The rows of a report: each a name and what there is to say. `sides` names the two models.

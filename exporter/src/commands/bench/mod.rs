@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueHint};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::feed::{Feed, Feeds, Loaded, feeds};
 use super::{checkpoint, layers, path_json};
@@ -156,16 +156,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         runtime.name()
     );
     text.extend(notes.iter().map(|note| format!("note: {}\n", one_line(note))));
-    let fields = json!({
+    let mut fields = json!({
         "runtime": runtime.name(),
         "rounds": arguments.rounds,
         "threads": arguments.threads,
         "models": models,
         "notes": notes,
     });
-    let Value::Object(mut fields) = fields else { unreachable!("`json!({{…}})` is an object") };
     if let [first, second] = timed.as_slice() {
-        fields.insert("ratio".to_owned(), json!(first.quantile(0.5) / second.quantile(0.5)));
+        fields["ratio"] = (first.quantile(0.5) / second.quantile(0.5)).into();
     }
     Ok(Answer { fields, text, refusal: None })
 }

@@ -4,7 +4,7 @@ use isqrt_cov_models::triangle::Scores;
 use isqrt_cov_models::{Built, Candidate, Choice, Source};
 use isqrt_cov_op::Vectorization;
 use isqrt_cov_proto::Printable;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Read;
 use super::decision::{Decision, Trial};
@@ -94,14 +94,14 @@ impl Trained {
             "assumptions": self.assumptions,
             "triangle_scores": self.scores.as_ref().map(scores_json),
             "warning": self.warning,
-            "seconds": self.seconds.iter().map(|&(what, time)| (what.to_owned(), json!(time))).collect::<Map<_, _>>(),
+            "seconds": self.seconds.iter().copied().collect::<Value>(),
             "trials": self.trials.iter().map(trial).collect::<Vec<_>>(),
         })
     }
 }
 
 pub(super) fn facts_json(facts: &[(String, String)]) -> Value {
-    facts.iter().map(|(name, value)| (name.clone(), json!(value))).collect::<Map<_, _>>().into()
+    facts.iter().cloned().collect()
 }
 
 fn choice_json(choice: &Choice) -> Value {

@@ -7,7 +7,7 @@ use isqrt_cov_models::{Problem, Settings};
 use isqrt_cov_proto::Printable;
 use isqrt_cov_proto::onnx::TensorProto;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Read;
 use super::decision::{Decision, by_weights};
@@ -30,8 +30,17 @@ pub fn inspect(path: &Path) -> Result<Answer> {
     };
     let mut table = Table::pairs();
     table.row(["file".to_owned(), path.display().to_string()]);
-    let mut fields = Map::new();
-    fields.insert("model".to_owned(), path_json(path));
+    let tensors = || {
+        read.weights
+            .names()
+            .filter_map(|name| Some((read.weights.original(name), read.weights.tensor(name)?)))
+    };
+    let problems = read.candidate.iter().flat_map(|candidate| &candidate.built.problems);
+    let mut fields = json!({
+        "model": path_json(path),
+        "problems": problems.map(Problem::to_string).collect::<Value>(),
+        "tensors": tensors().map(|(name, tensor)| tensor_json(name, tensor)).collect::<Value>(),
+    });
     if let Ok(candidate) = &fitting {
         let built = candidate.rebuilt(&read.weights, &settings, true);
         let trained = Trained::new(&read, candidate, &built, Decision { scores, ..Decision::default() });
@@ -40,33 +49,22 @@ pub fn inspect(path: &Path) -> Result<Answer> {
             let input = format!("reads {}", placed.input);
             table.row(["layer".to_owned(), format!("{}, {input}", layers::named(&placed.layer))]);
         }
-        fields.insert("checkpoint".to_owned(), trained.to_json());
+        fields["checkpoint"] = trained.to_json();
     } else {
         table.row(["checkpoint".to_owned(), format!("{}, {} tensors", read.format, read.weights.len())]);
         if let Some(said) = said(&read.facts, &read.notes) {
             table.row(["says".to_owned(), said]);
         }
         let nearest = read.candidate.as_ref().map(|candidate| candidate.built.title.clone());
-        fields.insert(
-            "checkpoint".to_owned(),
-            json!({
-                "format": read.format.to_string(),
-                "facts": facts_json(&read.facts),
-                "notes": read.notes,
-                "architecture": Value::Null,
-                "nearest": nearest,
-                "tensors": read.weights.len(),
-            }),
-        );
+        fields["checkpoint"] = json!({
+            "format": read.format.to_string(),
+            "facts": facts_json(&read.facts),
+            "notes": read.notes,
+            "architecture": null,
+            "nearest": nearest,
+            "tensors": read.weights.len(),
+        });
     }
-    let problems = read.candidate.iter().flat_map(|candidate| &candidate.built.problems);
-    fields.insert("problems".to_owned(), problems.map(Problem::to_string).collect());
-    let tensors = || {
-        read.weights
-            .names()
-            .filter_map(|name| Some((read.weights.original(name), read.weights.tensor(name)?)))
-    };
-    fields.insert("tensors".to_owned(), tensors().map(|(name, tensor)| tensor_json(name, tensor)).collect());
 
     let mut text = table.render();
     let mut list = Table::new(&["tensor", "type", "shape"]);
