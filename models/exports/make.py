@@ -28,15 +28,15 @@ import onnxruntime
 import torch
 
 import cases
-import more_cases
+import rare_cases
 import rewrites
 from check import export_error
 from reference import distance, evaluate, nearest
 
 TARGET = Path(__file__).parents[2] / "tests" / "corpus" / "own"
 DYNAMIC = (2, 1, 3)
-STYLES = [*cases.STYLES, *cases.HANDMADE, *more_cases.MORE_STYLES, *more_cases.MORE_HANDMADE]
-REWRITES = {**cases.REWRITES, **more_cases.MORE_REWRITES}
+STYLES = [*cases.STYLES, *cases.HANDMADE, *rare_cases.STYLES, *rare_cases.HANDMADE]
+REWRITES = {**cases.REWRITES, **rare_cases.REWRITES}
 
 
 def seed(name):

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 import parts as p
-from more_layers import isqrt
+from rare_layers import isqrt
 
 
 def root_of(a: torch.Tensor, steps: int) -> torch.Tensor:

@@ -1,12 +1,12 @@
-"""More styles, their sizes and exports: what `cases` has, carried on."""
+"""Styles that one meets less often, their sizes and exports, as in `cases`."""
 
 import torch
 from torch import nn
 
 import layers as l
-import more_layers as m
-import more_parts as q
 import parts as p
+import rare_layers as m
+import rare_parts as q
 import scripted as s
 import written as w
 from cases import Style, composed
@@ -18,7 +18,7 @@ def style(name, note, build, *exports, shape=(12, 5, 6), **choice):
 
 
 def near(kind, note, *exports):
-    """A near miss of `more_layers`."""
+    """A near miss of `rare_layers`."""
     return Style(f"near_{kind}", "near miss: " + note, lambda: m.Near(kind), exports, near_miss=True)
 
 
@@ -27,7 +27,7 @@ def layer(**choice):
     return l.Layer(**{"trace": p.trace_by_identity, **choice})
 
 
-MORE_STYLES = [
+STYLES = [
     # Parts
     composed(
         "pooled_mean",
@@ -685,7 +685,7 @@ def pooled_halves():
     return Parts()
 
 
-MORE_HANDMADE = [
+HANDMADE = [
     text("text_loop_count", "a Loop over a constant count, K = 4", w.COUNT_CONSTANT, steps=4),
     text("text_loop_condition", "a Loop that ends by the condition in its body", w.CONDITION_IN_BODY),
     text("text_loop_kept", "a Loop that gives every iterate; the last is taken", w.ALL_ITERATES),
@@ -737,7 +737,7 @@ MORE_HANDMADE = [
     text("near_text_batch_steps", "near miss: as many steps as samples", w.AS_LONG_AS_BATCH, near_miss=True),
 ]
 
-MORE_REWRITES = {
+REWRITES = {
     "half_outside_ts11_n": ("onnxsim", "onnxslim", "ortall"),
     "half_outside_dyn18_n": ("fp16", "fp16inside"),
     "depths_ts17_n": ("onnxsim", "ortall"),

@@ -1,4 +1,4 @@
-"""More networks around the layer, and more near misses. As in `layers`, each module says what it computes.
+"""Networks around the layer and near misses that one meets less often. As in `layers`, each module says what it computes.
 
 `known` names layers that are no module of their own, `alternatives` other sets of operators that are as right.
 """
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import layers as l
-import more_parts as q
 import parts as p
+import rare_parts as q
 
 
 def said(layer, **attributes):

@@ -1,4 +1,4 @@
-"""More styles of the layer's parts: those one meets less often, and some that nobody should write.
+"""Styles of the layer's parts that one meets less often, and some that nobody should write.
 
 As in `parts`: features [N, C, M], matrices [N, C, C].
 """
