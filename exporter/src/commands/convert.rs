@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut findings = recognize_with(&original, &*runtime, plan.shapes.as_deref())
         .with_context(|| format!("{}: cannot be evaluated", arguments.input.display()))?;
     progress.end();
-    let put_back = arguments.repair.take(&arguments.told, &mut findings)?;
+    let put_back = arguments.repair.take(&arguments.told, &mut findings);
     findings.layers.extend(put_back);
     let nodes_before = layers::node_count(&original);
     let mut faults = functions::faults(&original, &layers::fused(&original));
@@ -161,7 +161,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         format!("there may be more layers, since not all of the original could be evaluated: {problem}")
     }));
     if !repaired.is_empty() {
-        proof.notes.push(repair::note(&repaired));
+        proof.notes.push(repair::note(&arguments.told, &repaired));
         // What the user's data say of the original is of the broken one.
         let plan = Plan { seeds: 0, ..plan.clone() };
         let pair = Pair::of(&original, &written.proto, runtime, &plan)?;

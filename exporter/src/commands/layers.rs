@@ -216,17 +216,26 @@ pub fn obstacle(findings: &Findings, model: &ModelProto) -> Option<String> {
 /// What to do about a layer whose iteration is gone.
 fn lost_message(lost: &Lost) -> String {
     let again = "convert the checkpoint itself, or export it again with torch.onnx.export(…, dynamo=True)";
-    if lost.hole.is_some() {
+    if lost.hole.is_none() {
+        return format!(
+            "{}: the model does not compute what was trained, and the layer is gone; {again}",
+            lost.reason
+        );
+    }
+    let dropped = format!(
+        "the exporter dropped the iteration of the layer that reads `{}`: the model does not compute what was trained",
+        lost.input
+    );
+    if lost.can_be_put_back() {
         format!(
-            "the exporter dropped the iteration of the layer that reads `{}`: the model does not compute what was trained. \
-             Either {again}; or, as the trained weights are all there, put the layer back with convert --repair \
-             --iterations K [--expected FILE], where K is the number of steps that the model was trained with (published: 5)",
-            lost.input
+            "{dropped}. Either {again}; or, as the trained weights are all there, put the layer back with convert --repair \
+             --iterations K [--expected FILE], where K is the number of steps that the model was trained with (published: 5)"
         )
     } else {
         format!(
-            "{}: the model does not compute what was trained, and the layer is gone; {again}",
-            lost.reason
+            "{dropped}, and no operator gives what stood in place of `{}`: {}; {again}",
+            lost.output,
+            lost.shapes()
         )
     }
 }

@@ -162,7 +162,7 @@ fn layer(place: usize, found: &Found, truth: Option<Markup>, original: &ModelPro
 fn recognized(found: &Found) -> String {
     match &found.origin {
         Origin::Built => "the architecture that the checkpoint is of".to_owned(),
-        Origin::PutBack => "nothing: it was put back as told".to_owned(),
+        Origin::PutBack(_) => "nothing: it was put back as told".to_owned(),
         Origin::Recognized(recognition) => {
             let guarded = guarded(found).map_or_else(String::new, |words| format!(". Guarded: {words}"));
             format!(

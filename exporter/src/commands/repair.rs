@@ -1,6 +1,6 @@
 //! Putting layers back whose iteration an exporter dropped: `--repair`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::ModelProto;
@@ -32,15 +32,16 @@ impl Repair {
     }
 
     /// Takes the layers that can be put back from what was lost. Nothing where the user does not ask for it.
-    ///
-    /// # Errors
-    /// A layer that cannot be as the user says.
-    pub fn take(&self, told: &Told, findings: &mut Findings) -> Result<Vec<Found>> {
-        let Some(iterations) = told.iterations.filter(|_| self.wanted) else { return Ok(Vec::new()) };
-        let (whole, holes): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut findings.lost).into_iter().partition(|lost| lost.hole.is_none());
-        findings.lost = whole;
-        holes.iter().map(|lost| put_back(lost, iterations, told.triangle)).collect()
+    pub fn take(&self, told: &Told, findings: &mut Findings) -> Vec<Found> {
+        let Some(iterations) = told.iterations.filter(|_| self.wanted) else { return Vec::new() };
+        let mut taken = Vec::new();
+        findings.lost.retain(|lost| {
+            let found = put_back(lost, iterations, told.triangle);
+            let is_left = found.is_none();
+            taken.extend(found);
+            is_left
+        });
+        taken
     }
 
     /// What to say where there was nothing to repair.
@@ -60,24 +61,14 @@ pub fn cause(told: &Told, repaired: &[Found]) -> String {
     )
 }
 
-/// `lost` with `iterations` steps and the triangle in that order.
-fn put_back(lost: &Lost, iterations: u32, triangle: Option<Triangle>) -> Result<Found> {
-    let known = lost.hole.as_ref().and_then(|hole| hole.order);
-    let orders = match triangle {
-        Some(Triangle(triangle)) => [Some(triangle), None],
-        None => [known.or(Some(Vectorization::Upper)), Some(Vectorization::None)],
-    };
+/// `lost` with `iterations` steps and its triangle, where it has one and not the whole matrix, in that order; none where no operator
+/// gives what stood there.
+fn put_back(lost: &Lost, iterations: u32, triangle: Option<Triangle>) -> Option<Found> {
+    let told = triangle.map(|Triangle(order)| order);
+    let known = lost.hole.as_ref()?.order;
+    let orders = [told.or(known).unwrap_or(Vectorization::Upper), Vectorization::None];
     let base = Layer { iterations, ..Layer::new(OperatorKind::IsqrtCov) };
-    let mut layers = orders.into_iter().flatten().map(|vectorization| Layer { vectorization, ..base });
-    let found = layers.find_map(|layer| lost.put_back(layer));
-    found.with_context(|| {
-        format!(
-            "`{}` cannot hold {}: {}",
-            lost.output,
-            triangle.map_or("a layer", |_| "a triangle"),
-            lost.shapes()
-        )
-    })
+    orders.into_iter().find_map(|vectorization| lost.put_back(Layer { vectorization, ..base }))
 }
 
 /// `original` with the `repaired` layers in standard operators: what a repaired model is compared with, as the original
@@ -92,17 +83,36 @@ pub fn reference(original: &ModelProto, repaired: &[Found]) -> Result<ModelProto
     Ok(expand::inline(&reference)?)
 }
 
+/// What may be assumed of a layer that is put back, in words.
+const WORDS: [(&str, &str); 3] = [
+    ("iterations", "the number of steps"),
+    ("vectorization", "the order of the triangle"),
+    ("normalization", "the division by the trace"),
+];
+
 /// What a proof of repaired layers rests on.
-pub fn note(repaired: &[Found]) -> String {
+pub fn note(told: &Told, repaired: &[Found]) -> String {
+    let is_assumed = |name| repaired.iter().filter_map(Found::assumed).any(|assumed| assumed.contains(&name));
+    let assumed: Vec<&str> =
+        WORDS.iter().filter(|(name, _)| is_assumed(*name)).map(|(_, words)| *words).collect();
+    let has_no_order = |found: &&Found| found.layer.vectorization == Vectorization::None;
+    let matrices: Vec<_> =
+        repaired.iter().filter(has_no_order).filter(|_| told.triangle.is_some()).cloned().collect();
+    let idle = match &matrices[..] {
+        [] => String::new(),
+        matrices => {
+            format!(". --triangle says nothing of {}, which gives whole matrices", layers::listed(matrices))
+        }
+    };
     format!(
-        "{} put back as told, not as known: the number of steps and the order of the triangle are assumed; the proof \
-         compares with the original with the layer in standard operators, as the original's own outputs, of which `before` \
-         tells, are meaningless",
-        layers::listed(repaired)
+        "{} put back as told, not as known. Assumed: {}. The proof compares with the original with the layer in standard \
+         operators, as the original's own outputs, of which `before` tells, are meaningless{idle}",
+        layers::listed(repaired),
+        assumed.join(", ")
     )
 }
 
 /// A layer put back, as JSON.
 pub fn repaired_json(found: &Found) -> Value {
-    json!({ "input": found.input, "output": found.output, "assumed": ["iterations", "vectorization"] })
+    json!({ "input": found.input, "output": found.output, "assumed": found.assumed() })
 }

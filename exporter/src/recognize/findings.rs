@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_op::{Layer, Vectorization};
+use isqrt_cov_op::{Layer, Normalization, Vectorization};
 use isqrt_cov_proto::onnx::ModelProto;
 
 use crate::scope::Scope;
@@ -59,8 +59,8 @@ pub struct Found {
 pub enum Origin {
     /// A region computes what the operator does.
     Recognized(Box<Recognition>),
-    /// An exporter dropped it, and it was put back on the user's word.
-    PutBack,
+    /// An exporter dropped it, and it was put back on the user's word: the attributes, by name, that nothing in the file tells.
+    PutBack(Vec<&'static str>),
     /// A checkpoint's architecture has it there.
     Built,
 }
@@ -179,14 +179,23 @@ impl Found {
     pub fn recognition(&self) -> Option<&Recognition> {
         match &self.origin {
             Origin::Recognized(recognition) => Some(recognition),
-            Origin::PutBack | Origin::Built => None,
+            Origin::PutBack(_) | Origin::Built => None,
+        }
+    }
+
+    /// What was assumed of it, where it was put back on the user's word.
+    #[must_use]
+    pub fn assumed(&self) -> Option<&[&'static str]> {
+        match &self.origin {
+            Origin::PutBack(assumed) => Some(assumed),
+            Origin::Recognized(_) | Origin::Built => None,
         }
     }
 
     /// Whether it was put back on the user's word.
     #[must_use]
     pub fn is_put_back(&self) -> bool {
-        matches!(self.origin, Origin::PutBack)
+        self.assumed().is_some()
     }
 }
 
@@ -253,6 +262,8 @@ pub struct Hole {
     pub input_dims: Vec<usize>,
     /// The output's shape then.
     pub output_dims: Vec<usize>,
+    /// What the covariance was divided by, where the compensation tells it.
+    pub normalization: Option<Normalization>,
     /// The order of the triangle, where constant indices tell it.
     pub order: Option<Vectorization>,
     /// Indices, among the nodes of its graph, of the nodes that only this region needs.

@@ -24,6 +24,7 @@ mod data;
 mod faults;
 mod inspect;
 mod json;
+mod lost;
 mod repair;
 mod report;
 mod rounding;

@@ -29,7 +29,7 @@ fn cases(folder: &str) -> Vec<Value> {
     serde_json::from_str(&text).unwrap()
 }
 
-fn array(path: &Path, name: &str) -> ArrayD<f32> {
+pub fn array(path: &Path, name: &str) -> ArrayD<f32> {
     NpzReader::new(File::open(path).unwrap()).unwrap().by_name(name).unwrap()
 }
 

@@ -1,13 +1,15 @@
 //! What is said of regions that hold no layer: a layer was lost there, or this is how close they come to one.
 
-use isqrt_cov_op::OperatorKind;
+use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::candidates::Candidate;
 use super::{NEAR, Search};
+use crate::graph::ValueId;
 use crate::recognize::findings::{Found, Lost, Miss};
 use crate::recognize::identify::identify;
 use crate::recognize::observe::cuts::{Cut, is_triangle};
 use crate::recognize::observe::subject::Observed;
+use crate::recognize::tell::divisor::{Divisor, divisor};
 use crate::recognize::tell::{explain, lost, relatives};
 
 impl Search<'_> {
@@ -28,24 +30,34 @@ impl Search<'_> {
         if candidate.grouped || positions(&dims[2..]) == 1 || positions(&dims[1..dims.len() - 1]) == 1 {
             return false;
         }
-        let constant: Vec<&Cut> = observed.cuts[..observed.through].iter().filter(is_lost).collect();
+        let (through, beside) = observed.cuts.split_at(observed.through);
+        let constant: Vec<&Cut> = through.iter().filter(is_lost).collect();
+        let mut beside = beside.iter().filter(is_lost).peekable();
+        if constant.is_empty() && beside.peek().is_none() {
+            return false;
+        }
+        let covariance = covariance(observed);
         // The first triangle: what comes behind it, a norm say, is not the layer's.
         let triangle = constant.iter().rev().find(|cut| is_triangle(dims, cut.outputs[0].dims()));
-        let Some(cut) = triangle.or(constant.first()) else { return false };
-        let resolution = observed.resolution;
-        let covariance =
-            observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors).find_map(|cut| {
-                let kind = OperatorKind::CovariancePooling;
-                let found = identify(kind, &observed.probed, &cut.outputs, resolution, NEAR)?;
-                found.is_certain(resolution).then_some(found.layer)
-            });
+        // Other features may come out beside the layer's, which then are known by what they are made of.
+        let is_made_of_it = |cut: &&Cut| {
+            let is_it = |value: ValueId| covariance.as_ref().is_some_and(|(_, cut)| cut.value == value);
+            flow.dominators(cut.value).any(is_it)
+        };
+        let lost = triangle.or(constant.first()).copied();
+        let Some(cut) = lost.or_else(|| beside.filter(is_made_of_it).last()) else { return false };
+        let covariance = covariance.map(|(layer, _)| {
+            let subject = self.subject(candidate);
+            let divisor = subject.map(|subject| divisor(&subject, observed, cut.value, &layer));
+            (layer, divisor.unwrap_or(Divisor::Untold))
+        });
         let place = &self.places[candidate.place];
         let within = place.scope.describe(self.model);
         let frozen = self.survey.frozen(self.places, candidate.place);
         let order = lost::order_of(self.model, place, frozen, (cut.value, cut.outputs[0].dims()));
         let lost = lost::describe(place, within, observed, cut, covariance, order);
         let same = |other: &Lost| other.scope == lost.scope && other.output == lost.output;
-        if covariance.is_some() {
+        if lost.hole.is_some() {
             self.findings.lost.retain(|other| !same(other));
             self.covered[candidate.place].extend(&observed.region.nodes);
         } else if self.findings.lost.iter().any(same) {
@@ -106,4 +118,13 @@ impl Search<'_> {
         }
         self.covered[candidate.place].extend(&observed.region.nodes);
     }
+}
+
+/// The covariance of a region, and the value that it is.
+fn covariance(observed: &Observed) -> Option<(Layer, &Cut)> {
+    let Observed { probed, resolution, .. } = observed;
+    observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors).find_map(|cut| {
+        let found = identify(OperatorKind::CovariancePooling, probed, &cut.outputs, *resolution, NEAR)?;
+        found.is_certain(*resolution).then_some((found.layer, cut))
+    })
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use isqrt_cov_op::{Layer, Vectorization};
+use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
+use super::divisor::Divisor;
 use crate::constants::Constants;
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::extract;
@@ -24,7 +25,14 @@ impl Lost {
     pub fn put_back(&self, layer: Layer) -> Option<Found> {
         let hole = self.hole.as_ref()?;
         let Layer { layout, centered, correction, epsilon, .. } = hole.covariance;
-        let layer = Layer { layout, centered, correction, epsilon, ..layer };
+        let normalization = hole.normalization.unwrap_or(layer.normalization);
+        let layer = Layer { layout, centered, correction, epsilon, normalization, ..layer };
+        let is_told = [
+            ("iterations", false),
+            ("vectorization", [Some(Vectorization::None), hole.order].contains(&Some(layer.vectorization))),
+            ("normalization", hole.normalization.is_some()),
+        ];
+        let assumed = is_told.into_iter().filter(|(_, told)| !told).map(|(name, _)| name).collect();
         let own = layer.output_dims(&hole.input_dims).ok()?.split_off(1);
         let sample = hole.output_dims[1..].to_vec();
         (own.iter().product::<usize>() == sample.iter().product::<usize>()).then(|| Found {
@@ -37,8 +45,16 @@ impl Lost {
             groups: None,
             arrangement: if own == sample { Arrangement::AsGiven } else { Arrangement::Reshaped(sample) },
             nodes: hole.nodes.clone(),
-            origin: Origin::PutBack,
+            origin: Origin::PutBack(assumed),
         })
+    }
+
+    /// Whether an operator's output, a triangle or a matrix, has the hole's size.
+    #[must_use]
+    pub fn can_be_put_back(&self) -> bool {
+        let layer = Layer::new(OperatorKind::IsqrtCov);
+        let fits = |vectorization| self.put_back(Layer { vectorization, ..layer }).is_some();
+        [Vectorization::Upper, Vectorization::None].into_iter().any(fits)
     }
 
     /// The shapes around the hole, for people.
@@ -67,17 +83,20 @@ pub fn is_meant(flow: &Flow, scalars: &HashSet<ValueId>, value: ValueId) -> bool
         let numbers = constants.get(name).and_then(|tensor| TensorData::inline(tensor).ok());
         numbers.is_some_and(|numbers| numbers.bytes().iter().all(|&byte| byte == 0))
     };
-    // What a value is made of, while that is one value.
-    let source = |value: &ValueId| {
-        let node = flow.producer[*value].filter(|&node| !is_matrix_product(&flow.graph.node[node]))?;
-        let mut data = flow.data_reads(node);
-        data.next().filter(|_| data.next().is_none())
-    };
-    std::iter::successors(Some(value), source).any(|value| {
+    sources(flow, value).any(|value| {
         let Some(node) = flow.producer[value].map(|node| &flow.graph.node[node]) else { return false };
         node.op_type() == "Mul"
             && node.input.iter().any(|name| is_zero(name))
-            && !std::iter::successors(source(&value), source).any(|above| scalars.contains(&above))
+            && !sources(flow, value).skip(1).any(|above| scalars.contains(&above))
+    })
+}
+
+/// A value and what it is made of, while that is one value.
+pub fn sources(flow: &Flow, value: ValueId) -> impl Iterator<Item = ValueId> {
+    std::iter::successors(Some(value), |value| {
+        let node = flow.producer[*value].filter(|&node| !is_matrix_product(&flow.graph.node[node]))?;
+        let mut data = flow.data_reads(node);
+        data.next().filter(|_| data.next().is_none())
     })
 }
 
@@ -88,7 +107,7 @@ pub fn describe(
     within: String,
     observed: &Observed,
     cut: &Cut,
-    covariance: Option<Layer>,
+    covariance: Option<(Layer, Divisor)>,
     order: Option<Vectorization>,
 ) -> Lost {
     let flow = &place.flow;
@@ -103,17 +122,25 @@ pub fn describe(
         output: flow.names[cut.value].to_owned(),
         reason: format!(
             "`{}` is {what} for every input tried ({} inputs); {products} matrix products are left of the layer, which has \
-             at least 3K − 1 for K steps (14 for K = 5)",
+             at least 3K − 1 for K steps (14 for K = 5){}",
             flow.names[cut.value],
-            samples(&observed.probed.inputs).count()
+            samples(&observed.probed.inputs).count(),
+            match covariance {
+                Some((_, Divisor::Another)) =>
+                    "; what multiplies it is no power of the covariance's trace or norm, so that it was another layer",
+                _ => "",
+            }
         ),
-        hole: covariance.map(|covariance| Hole {
-            covariance,
-            element: observed.element,
-            input_dims: observed.probed.dims().to_vec(),
-            output_dims: cut.outputs[0].dims().to_vec(),
-            order,
-            nodes: flow.needed_only_for(&[cut.value], &[region.input]),
+        hole: covariance.filter(|(_, divisor)| *divisor != Divisor::Another).map(|(covariance, divisor)| {
+            Hole {
+                covariance,
+                normalization: divisor.norm(),
+                element: observed.element,
+                input_dims: observed.probed.dims().to_vec(),
+                output_dims: cut.outputs[0].dims().to_vec(),
+                order,
+                nodes: flow.needed_only_for(&[cut.value], &[region.input]),
+            }
         }),
     }
 }

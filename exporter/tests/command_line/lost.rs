@@ -1,0 +1,155 @@
+//! What is told of layers whose iteration the exporter dropped, and which of them can be put back.
+
+use ndarray::{Axis, concatenate};
+use ndarray_npy::NpzWriter;
+
+use super::trained::array;
+use super::*;
+
+/// The published layer alone, from `input` to `output`, without its iteration.
+const LAYER: &str = "layer/official_d16_hw7_it5_ts17_b2";
+
+/// That graph, changed.
+fn changed(folder: &TempDir, change: impl FnOnce(&mut GraphProto)) -> PathBuf {
+    let mut model = Model::load(graph(LAYER)).unwrap();
+    change(model.proto.graph.as_mut().unwrap());
+    let path = folder.path().join("changed.onnx");
+    model.save(&path).unwrap();
+    path
+}
+
+/// What `inspect` says of the one layer that was lost.
+fn lost(path: &Path) -> Value {
+    let answer = object(&isqrt_cov(&arguments!["inspect", path, "--json"]));
+    let lost = answer["lost_iterations"].as_array().unwrap();
+    assert_eq!(lost.len(), 1, "{answer}");
+    lost[0].clone()
+}
+
+fn repair(path: &Path, output: &Path, options: &[&str]) -> (i32, Value) {
+    let mut line =
+        arguments!["convert", path, "-o", output, "--json", "--repair", "--iterations", "5"].to_vec();
+    line.extend(options.iter().map(Into::into));
+    let run = isqrt_cov(&line);
+    (status(&run), object(&run))
+}
+
+/// What a graph has in place of the matrix, of ones on the diagonal, that its covariance is multiplied by before the trace is taken.
+fn in_place_of_the_diagonal(graph: &mut GraphProto, operand: &str) {
+    let masked = graph.node.iter_mut().find(|node| node.output[0] == "/Mul_output_0").unwrap();
+    assert_eq!(masked.input[0], "/MatMul_1_output_0");
+    operand.clone_into(&mut masked.input[1]);
+}
+
+#[test]
+fn a_layer_beside_other_features_is_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let [data, output] = ["data.npz", "repaired.onnx"].map(|name| folder.path().join(name));
+    let [maps, roots] = ["input", "expected"].map(|name| array(&corpus(&format!("{LAYER}.npz")), name));
+    let broken = changed(&folder, |graph| {
+        graph.node.extend([
+            NodeProto::new("ReduceMean", &["/Reshape_output_0"], &["means"])
+                .with(AttributeProto::ints("axes", &[2]))
+                .with(AttributeProto::int("keepdims", 0)),
+            NodeProto::new("Flatten", &["output"], &["triangle"]),
+            NodeProto::new("Concat", &["means", "triangle"], &["features"])
+                .with(AttributeProto::int("axis", 1)),
+        ]);
+        graph.output = vec![ValueInfoProto::of_any_shape("features", DataType::Float)];
+    });
+    let means = maps.mean_axis(Axis(3)).unwrap().mean_axis(Axis(2)).unwrap();
+    let features = concatenate![Axis(1), means, roots.index_axis(Axis(2), 0)];
+    let mut archive = NpzWriter::new(std::fs::File::create(&data).unwrap());
+    archive.add_array("input", &maps).unwrap();
+    archive.add_array("expected", &features).unwrap();
+    archive.finish().unwrap();
+
+    let lost = lost(&broken);
+    assert_eq!((&lost["input"], &lost["output"]), (&"input".into(), &"output".into()), "{lost}");
+    let refused = object(&isqrt_cov(&arguments!["convert", broken, "-o", output, "--json"]));
+    assert_eq!(refused["reason"], "lost-iteration", "{refused}");
+    let expected = data.to_str().unwrap();
+    assert_eq!(repair(&broken, &output, &["--expected", expected, "--triangle", "upper_column_major"]).0, 1);
+    let (done, answer) = repair(&broken, &output, &["--expected", expected]);
+    assert_eq!(done, 0, "{answer}");
+    assert_eq!(answer["layers"][0]["output"], "output", "{answer}");
+}
+
+/// The zeros are still multiplied by the root of what the covariance was divided by.
+#[test]
+fn a_lost_layer_is_put_back_with_the_norm_that_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("repaired.onnx");
+    let (_, answer) = repair(&graph(LAYER), &output, &[]);
+    assert_eq!(answer["layers"][0]["attributes"]["normalization"], "trace", "{answer}");
+    assert_eq!(answer["repaired"][0]["assumed"], serde_json::json!(["iterations"]), "{answer}");
+    let (_, answer) = repair(&graph(LAYER), &output, &["--triangle", "upper_column_major"]);
+    assert_eq!(
+        answer["repaired"][0]["assumed"],
+        serde_json::json!(["iterations", "vectorization"]),
+        "{answer}"
+    );
+    let squared = changed(&folder, |graph| in_place_of_the_diagonal(graph, "/MatMul_1_output_0"));
+    let (done, answer) = repair(&squared, &output, &[]);
+    assert_eq!(done, 0, "{answer}");
+    assert_eq!(answer["layers"][0]["attributes"]["normalization"], "frobenius", "{answer}");
+}
+
+#[test]
+fn what_was_another_layer_is_not_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("repaired.onnx");
+    let ones = TensorProto::from_values("ones", &[16, 16], &[1.0_f32; 256]);
+    let summed = changed(&folder, |graph| {
+        graph.initializer.push(ones);
+        in_place_of_the_diagonal(graph, "ones");
+    });
+    let lost = lost(&summed);
+    assert!(
+        lost["reason"].as_str().unwrap().contains("no power of the covariance's trace or norm"),
+        "{lost}"
+    );
+    let (refused, answer) = repair(&summed, &output, &[]);
+    assert_eq!((refused, &answer["reason"]), (1, &"lost-iteration".into()), "{answer}");
+    let message = answer["message"].as_str().unwrap();
+    assert!(!message.contains("--repair") && message.contains("dynamo=True"), "{message}");
+    assert!(!output.exists());
+}
+
+/// That graph with other entries of the root taken.
+fn taking(folder: &TempDir, entries: &[i64]) -> PathBuf {
+    changed(folder, |graph| {
+        graph.initializer.push(TensorProto::from_values("entries", &[entries.len()], entries));
+        let taken = graph.node.iter_mut().find(|node| node.is("Gather")).unwrap();
+        "entries".clone_into(&mut taken.input[1]);
+    })
+}
+
+/// Triangles without their diagonal are taken from the whole matrix, which has no order.
+#[test]
+fn a_matrix_is_put_back_whatever_is_said_of_triangles() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("repaired.onnx");
+    let strict: Vec<i64> =
+        (0..16).flat_map(|row| (row + 1..16).map(move |column| 16 * row + column)).collect();
+    let broken = taking(&folder, &strict);
+    for options in [&[][..], &["--triangle", "upper"]] {
+        let (done, answer) = repair(&broken, &output, options);
+        assert_eq!(done, 0, "{answer}");
+        assert_eq!(answer["layers"][0]["attributes"]["vectorization"], "none", "{answer}");
+        assert_eq!(answer["repaired"][0]["assumed"], serde_json::json!(["iterations"]), "{answer}");
+        let notes = answer["proof"]["notes"].to_string();
+        assert_eq!(notes.contains("--triangle says nothing of"), !options.is_empty(), "{notes}");
+    }
+}
+
+/// As many numbers as a triangle over another axis has are not put back.
+#[test]
+fn what_no_operator_gives_is_not_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("repaired.onnx");
+    let broken = taking(&folder, &(0..28).collect::<Vec<_>>());
+    let (refused, answer) = repair(&broken, &output, &[]);
+    assert_eq!((refused, &answer["reason"]), (1, &"lost-iteration".into()), "{answer}");
+    assert!(!answer["message"].as_str().unwrap().contains("--repair"), "{answer}");
+}
