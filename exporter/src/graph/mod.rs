@@ -9,24 +9,25 @@ mod nodes;
 mod reach;
 mod zeros;
 
-pub use isqrt_cov_proto::subgraphs;
+pub(crate) use isqrt_cov_proto::subgraphs;
 
-pub(crate) use self::calls::{Functions, by_key, called};
-pub use self::calls::{closed_functions, functions_with};
+pub(crate) use self::calls::{Functions, by_key, called, closed_functions, functions_with};
 pub(crate) use self::decisions::is_decision;
-pub use self::flow::{Around, Flow};
-pub(crate) use self::nodes::{all_names, any_inside, captured, given, holds_operator};
-pub use self::nodes::{is_matrix_product, moves, multiplies, producers, reads_shape_only, rearranges};
+pub(crate) use self::flow::{Around, Flow};
+pub use self::nodes::holds_operator;
+pub(crate) use self::nodes::{
+    all_names, any_inside, captured, given, is_matrix_product, moves, multiplies, producers, rearranges,
+};
 
 /// A value of the graph, by its place in [`Flow::names`].
-pub type ValueId = usize;
+pub(crate) type ValueId = usize;
 
 /// A node of the graph, by its place in `graph.node`.
-pub type NodeId = usize;
+pub(crate) type NodeId = usize;
 
 /// What a value depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Constants alone.
     Constant,
     /// Constants and the shapes of other values, never their elements.

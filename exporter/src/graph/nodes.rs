@@ -14,7 +14,8 @@ pub(crate) fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> b
 }
 
 /// Whether a node is one of our operators, or has one in a graph inside.
-pub(crate) fn holds_operator(node: &NodeProto) -> bool {
+#[must_use]
+pub fn holds_operator(node: &NodeProto) -> bool {
     any_inside(node, &|node| node.domain() == DOMAIN)
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use common::{arrays, cases, corpus, error, for_each, inputs, load};
-use isqrt_cov::graph::subgraphs;
+use isqrt_cov::graph::holds_operator;
 use isqrt_cov::recognize::{Findings, Found, recognize};
 use isqrt_cov::rewrite;
 use isqrt_cov::runtime::Runtime;
@@ -57,11 +57,6 @@ fn check_untouched(original: &ModelProto, rewritten: &ModelProto, name: &str) {
     assert_eq!(rest_of(original), rest_of(rewritten), "{name}");
     let imports: Vec<_> = rewritten.opset_import.iter().filter(|import| import.domain() != DOMAIN).collect();
     assert_eq!(imports, original.opset_import.iter().collect::<Vec<_>>(), "{name}");
-}
-
-/// Whether a node is one of the operators, or has one inside.
-fn holds_operator(node: &NodeProto) -> bool {
-    node.domain() == DOMAIN || subgraphs(node).any(|graph| graph.node.iter().any(holds_operator))
 }
 
 /// A model without the parts in which a replacement shows.
