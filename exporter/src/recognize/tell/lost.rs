@@ -246,8 +246,10 @@ fn per_sample(output: &ValueInfoProto) -> Option<usize> {
 }
 
 fn is_triangular_or_square(elements: usize) -> bool {
-    let triangle = ((8.0 * elements as f64 + 1.0).sqrt() as usize).saturating_sub(1) / 2;
-    let square = (elements as f64).sqrt() as usize;
+    // Of sizes that only a file has.
+    let elements = elements as u128;
+    let triangle = ((8.0 * elements as f64 + 1.0).sqrt() as u128).saturating_sub(1) / 2;
+    let square = (elements as f64).sqrt() as u128;
     elements > 1
         && ((triangle..=triangle + 1).any(|c| c * (c + 1) / 2 == elements)
             || (square..=square + 1).any(|c| c * c == elements))
@@ -296,6 +298,12 @@ mod tests {
         // Zeros where a triangle was, and a product for nothing.
         assert_eq!(lost(&[product, ("zero", &[1, 36])]), ["zero"]);
         assert_eq!(lost(&[data, ("one", &[1, 7])]), ["one"]);
+    }
+
+    #[test]
+    fn sizes_that_only_a_file_has_are_compared_too() {
+        assert!(is_triangular_or_square(36) && is_triangular_or_square(49) && !is_triangular_or_square(7));
+        assert!(is_triangular_or_square(1 << 62) && !is_triangular_or_square(usize::MAX));
     }
 
     #[test]
