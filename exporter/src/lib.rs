@@ -6,6 +6,7 @@ pub mod cli;
 mod commands;
 pub(crate) mod constants;
 pub mod data;
+pub(crate) mod demands;
 pub mod distance;
 pub(crate) mod documentation;
 pub mod evaluate;

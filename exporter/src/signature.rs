@@ -8,6 +8,7 @@ use isqrt_cov_proto::onnx::{
     type_proto::Value as Type,
 };
 
+use crate::demands::Demands;
 use crate::graph::given;
 use crate::tensor::ElementType;
 
@@ -52,6 +53,25 @@ impl Signature {
         let inputs = given(graph).map(|input| Port::of(input, "input")).collect::<Result<_>>()?;
         let outputs = graph.output.iter().map(|output| Port::of(output, "output")).collect::<Result<_>>()?;
         Ok(Self { inputs, outputs })
+    }
+
+    /// The same with the sizes that the weights of `model`, which it is of, ask of axes left open.
+    #[must_use]
+    pub fn settled(mut self, model: &ModelProto) -> Self {
+        let demands = model.graph.as_ref().map(Demands::of).unwrap_or_default();
+        for (index, port) in self.inputs.iter_mut().enumerate() {
+            for (axis, dim) in port.dims.iter_mut().flatten().enumerate() {
+                let size = match dim {
+                    Dim::Fixed(_) => None,
+                    Dim::Named(name) => demands.size(index, axis, Some(name)),
+                    Dim::Unknown => demands.size(index, axis, None),
+                };
+                if let Some(size) = size {
+                    *dim = Dim::Fixed(size);
+                }
+            }
+        }
+        self
     }
 }
 

@@ -39,7 +39,13 @@ impl<'a> Pair<'a> {
         runtime: &'a dyn Runtime,
         plan: &Plan,
     ) -> Result<Self> {
-        let signatures = [Signature::of(reference)?, Signature::of(candidate)?];
+        // Whose sizes data do not settle, weights do.
+        let settled = |model: &ModelProto, signature: Signature| match plan.shapes {
+            Some(_) => signature,
+            None => signature.settled(model),
+        };
+        let signatures =
+            [settled(reference, Signature::of(reference)?), settled(candidate, Signature::of(candidate)?)];
         let agreement = Agreement::of(&signatures[0], &signatures[1], plan.shapes.as_deref())?;
         let [Signature { outputs, .. }, _] = signatures;
         let outputs = outputs.into_iter().map(|port| port.name).collect();

@@ -40,6 +40,7 @@ impl<'a> Loaded<'a> {
         let model = Arc::new(Model::load(path)?.into_inlined()?);
         let signature = Signature::of(&model).with_context(|| format!("{}", path.display()))?;
         let samples = data.map(|data| data.clone().fit(&signature)).transpose()?;
+        let signature = if samples.is_none() { signature.settled(&model) } else { signature };
         Ok(Self { path, model, signature, samples })
     }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{GraphProto, ValueInfoProto};
 
+use crate::demands::Demands;
 use crate::graph::given;
 use crate::held::held_batches;
 use crate::recognize::probe::Generator;
@@ -141,9 +142,10 @@ impl<'t> Trial<'t> {
         let mut tries: Vec<Vec<Fed>> = Vec::new();
         let data = self.known.and_then(|known| known.first()?.first().copied());
         let data = data.filter(|samples| (1..=MOST_SAMPLES).contains(samples));
+        let demands = Demands::of(graph);
         for batch in self.sizes.batches.iter().copied().chain(held_batches(graph)).chain(data) {
             for &extents in self.sizes.extents {
-                let next = entries(graph, self.known, batch, extents)?;
+                let next = entries(graph, &demands, self.known, batch, extents)?;
                 if !tries.contains(&next) {
                     tries.push(next);
                 }
@@ -164,14 +166,16 @@ pub type Known<'k> = Option<&'k [Vec<usize>]>;
 
 /// Whether a model leaves sizes open, so that [`OTHER_SIZES`] are other ones.
 pub fn leaves_sizes_open(graph: &GraphProto) -> bool {
+    let demands = Demands::of(graph);
     let [one, other] =
-        [(2, (9, 7)), (3, (10, 12))].map(|(batch, extents)| entries(graph, None, batch, extents));
+        [(2, (9, 7)), (3, (10, 12))].map(|(batch, extents)| entries(graph, &demands, None, batch, extents));
     matches!((one, other), (Ok(one), Ok(other)) if one != other)
 }
 
 /// The shapes of the inputs with the first of these sizes, or those `known`; none where one has no shape.
 pub fn shapes(graph: &GraphProto, known: Known<'_>, sizes: &Sizes) -> Vec<Vec<usize>> {
-    let entries = entries(graph, known, sizes.batches[0], sizes.extents[0]).unwrap_or_default();
+    let (batch, extents) = (sizes.batches[0], sizes.extents[0]);
+    let entries = entries(graph, &Demands::of(graph), known, batch, extents).unwrap_or_default();
     entries.into_iter().map(|entry| entry.dims).collect()
 }
 
@@ -213,11 +217,18 @@ pub fn too_large(inputs: &[Fed]) -> Option<&Fed> {
 }
 
 /// The graph's inputs, initializers left out, with sizes for the axes that have none.
-fn entries(graph: &GraphProto, known: Known<'_>, batch: usize, extents: (usize, usize)) -> Result<Vec<Fed>> {
+fn entries(
+    graph: &GraphProto,
+    demands: &Demands,
+    known: Known<'_>,
+    batch: usize,
+    extents: (usize, usize),
+) -> Result<Vec<Fed>> {
     let mut symbols: HashMap<String, usize> = HashMap::new();
     let inputs = given(graph).enumerate().map(|(index, value)| {
         let known = known.and_then(|known| known.get(index)).map(Vec::as_slice);
-        entry(value, known, batch, extents, &mut symbols)
+        let asked = |axis: usize, symbol: Option<&str>| demands.size(index, axis, symbol);
+        entry(value, known, asked, batch, extents, &mut symbols)
     });
     inputs.collect()
 }
@@ -225,6 +236,7 @@ fn entries(graph: &GraphProto, known: Known<'_>, batch: usize, extents: (usize, 
 fn entry(
     value: &ValueInfoProto,
     known: Option<&[usize]>,
+    asked: impl Fn(usize, Option<&str>) -> Option<usize>,
     batch: usize,
     (first, others): (usize, usize),
     symbols: &mut HashMap<String, usize>,
@@ -245,8 +257,9 @@ fn entry(
     let mut unknown = 0;
     let mut dims = Vec::with_capacity(shape.len());
     for (axis, dim) in shape.iter().enumerate() {
-        let mut fresh = || {
-            if let Some(&size) = known.and_then(|known| known.get(axis)).filter(|_| axis > 0) {
+        let mut fresh = |symbol: Option<&str>| {
+            let size = known.and_then(|known| known.get(axis).copied()).filter(|_| axis > 0);
+            if let Some(size) = size.or_else(|| asked(axis, symbol)) {
                 return size;
             }
             unknown += usize::from(axis > 0);
@@ -260,9 +273,9 @@ fn entry(
             Some(dimension::Value::DimValue(value)) if *value > 0 => usize::try_from(*value)
                 .with_context(|| format!("graph input `{name}` has size {value} in axis {axis}"))?,
             Some(dimension::Value::DimParam(symbol)) if !symbol.is_empty() => {
-                *symbols.entry(symbol.clone()).or_insert_with(&mut fresh)
+                *symbols.entry(symbol.clone()).or_insert_with(|| fresh(Some(symbol)))
             }
-            _ => fresh(),
+            _ => fresh(None),
         });
     }
     Ok(Fed { name: name.to_owned(), element, dims })
@@ -283,7 +296,7 @@ mod tests {
         };
         let dims = [open("n"), 8.into(), open("h"), open("w"), open("h")];
         let value = ValueInfoProto::tensor("x", DataType::Float, dims);
-        let entry = entry(&value, None, 2, (9, 7), &mut HashMap::new()).unwrap();
+        let entry = entry(&value, None, |_, _| None, 2, (9, 7), &mut HashMap::new()).unwrap();
         assert_eq!(entry.dims, [2, 8, 9, 7, 9]);
     }
 
@@ -291,7 +304,7 @@ mod tests {
     fn data_tell_the_sizes_of_open_axes() {
         let mut value = ValueInfoProto::of_any_shape("x", DataType::Float);
         let dims = |value: &ValueInfoProto, known| {
-            Some(entry(value, known, 2, (9, 7), &mut HashMap::new()).ok()?.dims)
+            Some(entry(value, known, |_, _| None, 2, (9, 7), &mut HashMap::new()).ok()?.dims)
         };
         assert_eq!(dims(&value, None), None);
         assert_eq!(dims(&value, Some(&[100, 3, 20])), Some(vec![2, 3, 20]));
