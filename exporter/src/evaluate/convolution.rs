@@ -36,6 +36,11 @@ struct Axis {
     pad: usize,
 }
 
+/// That a kernel reaches over more elements than there are.
+pub(super) fn beyond(reach: usize, padded: usize) -> String {
+    format!("the kernel reaches over {reach} elements of {padded}, those around the input counted")
+}
+
 impl Convolution {
     /// The convolution that a node asks for.
     ///
@@ -80,8 +85,8 @@ impl Convolution {
                 b"SAME_LOWER" => (missing.div_ceil(2), missing / 2),
                 _ => anyhow::bail!("`auto_pad` is unknown"),
             };
-            let moves =
-                (size + before + after).checked_sub(reach).context("the kernel is larger than the input")?;
+            let padded = size + before + after;
+            let moves = padded.checked_sub(reach).with_context(|| beyond(reach, padded))?;
             let output = moves / stride + 1;
             axes.push(Axis { input: size, kernel, output, stride, dilation, pad: before });
         }

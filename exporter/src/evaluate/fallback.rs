@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_proto::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
@@ -14,6 +14,7 @@ use prost::Message;
 
 use super::budget::spend;
 use super::call::{attribute, bound, size};
+use super::convolution::beyond;
 use super::run::Setting;
 use super::value::{Data, Dense, Value, elements};
 use super::{Precision, table};
@@ -85,6 +86,7 @@ impl<'a> Fallback<'a> {
         inputs: &[(Option<&TensorProto>, Value)],
         setting: Setting<'_, 'm>,
     ) -> Result<Vec<Value>> {
+        check_reach(node, inputs, setting)?;
         spend(&cost(node, inputs, setting))?;
         elements(&gathered(node, inputs))?;
         let mut resolved = NodeProto { attribute: Vec::new(), ..node.clone() };
@@ -211,14 +213,49 @@ impl Sessions {
     }
 }
 
+/// Looks at how far a kernel reaches that is moved over the first input. A runtime may go on with no positions, or with one; ONNX
+/// Runtime refuses.
+///
+/// # Errors
+/// Farther than there are elements.
+fn check_reach(
+    node: &NodeProto,
+    inputs: &[(Option<&TensorProto>, Value)],
+    setting: Setting<'_, '_>,
+) -> Result<()> {
+    let moves = ["Conv", "FusedConv", "MaxPool", "AveragePool", "LpPool"].contains(&node.op_type());
+    let is_padded =
+        attribute(node, setting.bindings, "auto_pad").is_some_and(|word| word.s().starts_with(b"SAME"));
+    let Some(input) = inputs.first().map(dims).filter(|input| moves && !is_padded && input.len() > 2) else {
+        return Ok(());
+    };
+    let list = |name: &str| steps(node, name, setting);
+    let weight = || inputs.get(1).map(|weight| dims(weight).into_iter().skip(2).collect());
+    let kernel =
+        if node.op_type().contains("Conv") { weight().unwrap_or_default() } else { list("kernel_shape") };
+    let (dilations, pads) = (list("dilations"), list("pads"));
+    let spatial = input.len() - 2;
+    for (axis, &width) in kernel.iter().enumerate().take(spatial) {
+        let dilation = dilations.get(axis).copied().unwrap_or(1);
+        let reach = width.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
+        let pad = [axis, spatial + axis].map(|at| pads.get(at).copied().unwrap_or(0));
+        let size = pad.into_iter().fold(input[2 + axis], usize::saturating_add);
+        ensure!(reach <= size, beyond(reach, size));
+    }
+    Ok(())
+}
+
+/// The steps that an attribute lists.
+fn steps(node: &NodeProto, name: &str, setting: Setting<'_, '_>) -> Vec<usize> {
+    let list = attribute(node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
+    list.iter().map(|&step| size(step).unwrap_or(0)).collect()
+}
+
 /// Factors of the multiplications, or comparisons, that a node takes, so far as it can be told from its inputs: a kernel at
 /// every element of the input that it does not step over, or all weights of each of an input's channels.
 fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Setting<'_, '_>) -> Vec<usize> {
     let mut factors = inputs.first().map(dims).unwrap_or_default();
-    let list = |name: &str| -> Vec<usize> {
-        let list = attribute(node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
-        list.iter().map(|&step| size(step).unwrap_or(0)).collect()
-    };
+    let list = |name: &str| steps(node, name, setting);
     let operator = node.op_type();
     if operator == "LRN" {
         let size = attribute(node, setting.bindings, "size").map_or(1, |width| size(width.i()).unwrap_or(1));

@@ -152,8 +152,8 @@ impl<'a> Pair<'a> {
             Ok(any(|value| value.is_finite() && *value != 0.0))
         };
         let mut last = None;
-        let candidates = shapes.extents();
-        for &extent in candidates {
+        let candidates: Vec<usize> = shapes.extents().iter().copied().chain(shapes.last_extents()).collect();
+        for &extent in &candidates {
             let square = (extent, extent);
             match attempt(square) {
                 Ok(true) => {

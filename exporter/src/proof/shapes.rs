@@ -15,6 +15,10 @@ const IMAGES: [usize; 4] = [64, 224, 32, 299];
 /// The same for feature maps and sequences. Graphs may hold a centering matrix of M×M, so they start small.
 const FEATURES: [usize; 5] = [14, 7, 32, 64, 1];
 
+/// What is tried last: of the only open axis, as what is heard is long, and of several.
+const LENGTHS: [usize; 4] = [128, 600, 4000, 16_000];
+const LARGE: [usize; 2] = [128, 512];
+
 /// The size that is tried beside one that the models run at.
 pub(super) fn larger(extent: usize) -> usize {
     extent + extent.div_ceil(2)
@@ -223,6 +227,13 @@ impl Shapes {
     /// Sizes to try for such axes.
     pub(super) fn extents(&self) -> &'static [usize] {
         if self.looks_like_images() { &IMAGES } else { &FEATURES }
+    }
+
+    /// Sizes to try where the model runs at none of those, and inputs of them are not too large.
+    pub(super) fn last_extents(&self) -> impl Iterator<Item = usize> {
+        let has_one = self.sized(1, (1, 2)) == self.sized(1, (1, 3));
+        let sizes = if has_one { &LENGTHS[..] } else { &LARGE };
+        sizes.iter().copied().filter(|&size| self.check(&self.sized(1, (size, larger(size)))).is_ok())
     }
 
     /// The size of the first axis where it is fixed: the first input's that has axes.

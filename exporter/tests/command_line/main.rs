@@ -25,6 +25,7 @@ mod faults;
 mod inspect;
 mod json;
 mod lost;
+mod open_axes;
 mod repair;
 mod report;
 mod rounding;

@@ -19,6 +19,8 @@ pub struct Sizes {
     pub batches: &'static [usize],
     /// (the first other such axis, the rest). Different sizes come first: equal ones hide a transposition.
     pub extents: &'static [(usize, usize)],
+    /// Of the only other such axis, after these: what is heard is longer than what is seen is wide.
+    pub lengths: &'static [usize],
 }
 
 /// The sizes that layers are looked for with.
@@ -40,6 +42,7 @@ pub const SIZES: Sizes = Sizes {
         (56, 56),
         (128, 128),
     ],
+    lengths: &[600, 4000, 16_000],
 };
 
 /// Other sizes, the second larger than the first, and so much so that what has been made smaller differs as well: what is found
@@ -62,21 +65,22 @@ pub const OTHER_SIZES: Sizes = Sizes {
         (80, 80),
         (160, 160),
     ],
+    lengths: &[900, 6000, 24_000],
 };
 
 /// Few samples of images from small to large, long and wide, and many samples.
 pub const MORE_SIZES: [Sizes; 11] = [
-    Sizes { batches: &[1], extents: &[(34, 33)] },
-    Sizes { batches: &[12, 16], extents: &[(9, 7), (32, 32)] },
-    Sizes { batches: &[1], extents: &[(3, 2)] },
-    Sizes { batches: &[1], extents: &[(9, 100)] },
-    Sizes { batches: &[1], extents: &[(100, 9)] },
-    Sizes { batches: &[1], extents: &[(22, 21)] },
-    Sizes { batches: &[1], extents: &[(96, 96)] },
-    Sizes { batches: &[40], extents: &[(9, 7), (32, 32)] },
-    Sizes { batches: &[5], extents: &[(5, 4)] },
-    Sizes { batches: &[130], extents: &[(3, 2)] },
-    Sizes { batches: &[33], extents: &[(70, 64)] },
+    Sizes { batches: &[1], extents: &[(34, 33)], lengths: &[] },
+    Sizes { batches: &[12, 16], extents: &[(9, 7), (32, 32)], lengths: &[] },
+    Sizes { batches: &[1], extents: &[(3, 2)], lengths: &[] },
+    Sizes { batches: &[1], extents: &[(9, 100)], lengths: &[] },
+    Sizes { batches: &[1], extents: &[(100, 9)], lengths: &[] },
+    Sizes { batches: &[1], extents: &[(22, 21)], lengths: &[] },
+    Sizes { batches: &[1], extents: &[(96, 96)], lengths: &[] },
+    Sizes { batches: &[40], extents: &[(9, 7), (32, 32)], lengths: &[] },
+    Sizes { batches: &[5], extents: &[(5, 4)], lengths: &[] },
+    Sizes { batches: &[130], extents: &[(3, 2)], lengths: &[] },
+    Sizes { batches: &[33], extents: &[(70, 64)], lengths: &[] },
 ];
 
 /// What a model is evaluated with.
@@ -143,9 +147,14 @@ impl<'t> Trial<'t> {
         let data = self.known.and_then(|known| known.first()?.first().copied());
         let data = data.filter(|samples| (1..=MOST_SAMPLES).contains(samples));
         let demands = Demands::of(graph);
+        let entries = |batch, extents| entries(graph, &demands, self.known, batch, extents);
+        let has_one_length = [(1, 2), (1, 3)].map(|extents| entries(1, extents).ok());
+        let has_one_length = has_one_length[0] == has_one_length[1];
+        let lengths = self.sizes.lengths.iter().filter(|_| has_one_length).map(|&length| (length, 1));
+        let extents: Vec<_> = self.sizes.extents.iter().copied().chain(lengths).collect();
         for batch in self.sizes.batches.iter().copied().chain(held_batches(graph)).chain(data) {
-            for &extents in self.sizes.extents {
-                let next = entries(graph, &demands, self.known, batch, extents)?;
+            for &extents in &extents {
+                let next = entries(batch, extents)?;
                 if !tries.contains(&next) {
                     tries.push(next);
                 }
