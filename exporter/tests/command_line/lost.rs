@@ -132,8 +132,10 @@ fn a_matrix_is_put_back_whatever_is_said_of_triangles() {
     let output = folder.path().join("repaired.onnx");
     let strict: Vec<i64> =
         (0..16).flat_map(|row| (row + 1..16).map(move |column| 16 * row + column)).collect();
-    let broken = taking(&folder, &strict);
-    for options in [&[][..], &["--triangle", "upper"]] {
+    // So many numbers as a triangle over another axis has are none.
+    let few: Vec<i64> = (0..28).collect();
+    for (entries, options) in [(&strict, &[][..]), (&strict, &["--triangle", "upper"]), (&few, &[])] {
+        let broken = taking(&folder, entries);
         let (done, answer) = repair(&broken, &output, options);
         assert_eq!(done, 0, "{answer}");
         assert_eq!(answer["layers"][0]["attributes"]["vectorization"], "none", "{answer}");
@@ -143,13 +145,59 @@ fn a_matrix_is_put_back_whatever_is_said_of_triangles() {
     }
 }
 
-/// As many numbers as a triangle over another axis has are not put back.
+/// What the layer gave for the corpus' input, with `change` made to each entry of the triangle by its row and column.
+fn expected(
+    folder: &TempDir,
+    change: impl Fn(usize, usize, f32) -> f32,
+    order: impl Fn(&mut Vec<f32>),
+) -> PathBuf {
+    let [maps, mut roots] = ["input", "expected"].map(|name| array(&corpus(&format!("{LAYER}.npz")), name));
+    let entries: Vec<(usize, usize)> =
+        (0..16).flat_map(|row| (row..16).map(move |column| (row, column))).collect();
+    for mut sample in roots.axis_iter_mut(Axis(0)) {
+        let values =
+            entries.iter().zip(sample.iter()).map(|(&(row, column), &value)| change(row, column, value));
+        let mut values: Vec<f32> = values.collect();
+        order(&mut values);
+        sample.iter_mut().zip(values).for_each(|(entry, value)| *entry = value);
+    }
+    let path = folder.path().join("expected.npz");
+    let mut archive = NpzWriter::new(std::fs::File::create(&path).unwrap());
+    archive.add_array("input", &maps).unwrap();
+    archive.add_array("expected", &roots).unwrap();
+    archive.finish().unwrap();
+    path
+}
+
+/// The file's own indices take a triangle in an order that no operator has.
 #[test]
-fn what_no_operator_gives_is_not_put_back() {
+fn an_order_of_the_file_s_own_stays() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("repaired.onnx");
-    let broken = taking(&folder, &(0..28).collect::<Vec<_>>());
-    let (refused, answer) = repair(&broken, &output, &[]);
-    assert_eq!((refused, &answer["reason"]), (1, &"lost-iteration".into()), "{answer}");
-    assert!(!answer["message"].as_str().unwrap().contains("--repair"), "{answer}");
+    let entries: Vec<i64> =
+        (0..16).flat_map(|row| (row..16).map(move |column| 16 * row + column)).rev().collect();
+    let broken = taking(&folder, &entries);
+    let data = expected(&folder, |_, _, value| value, |values| values.reverse());
+    let (done, answer) = repair(&broken, &output, &["--expected", data.to_str().unwrap()]);
+    assert_eq!(done, 0, "{answer}");
+    assert_eq!(answer["layers"][0]["attributes"]["vectorization"], "none", "{answer}");
+}
+
+/// A weight on what is off the diagonal is the file's own, and still there.
+#[test]
+fn what_stands_between_root_and_triangle_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("repaired.onnx");
+    let weights: Vec<f32> = (0..256).map(|at| if at % 17 == 0 { 1.0 } else { 2.0_f32.sqrt() }).collect();
+    let broken = changed(&folder, |graph| {
+        graph.initializer.push(TensorProto::from_values("weights", &[16, 16], &weights));
+        let at = graph.node.iter().position(|node| node.output[0] == "/Reshape_2_output_0").unwrap();
+        let root = std::mem::replace(&mut graph.node[at].input[0], "weighted".to_owned());
+        graph.node.insert(at, NodeProto::new("Mul", &[&root, "weights"], &["weighted"]));
+    });
+    let weigh = |row, column, value: f32| if row == column { value } else { value * 2.0_f32.sqrt() };
+    let data = expected(&folder, weigh, |_| {});
+    let (done, answer) = repair(&broken, &output, &["--expected", data.to_str().unwrap()]);
+    assert_eq!(done, 0, "{answer}");
+    assert_eq!(answer["layers"][0]["attributes"]["vectorization"], "none", "{answer}");
 }

@@ -1,6 +1,6 @@
 //! What is said of regions that hold no layer: a layer was lost there, or this is how close they come to one.
 
-use isqrt_cov_op::{Layer, OperatorKind};
+use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 
 use super::candidates::Candidate;
 use super::{NEAR, Search};
@@ -46,6 +46,7 @@ impl Search<'_> {
         };
         let lost = triangle.or(constant.first()).copied();
         let Some(cut) = lost.or_else(|| beside.filter(is_made_of_it).last()) else { return false };
+        let (cut, order) = self.hole(candidate, observed, cut, is_lost);
         let covariance = covariance.map(|(layer, _)| {
             let subject = self.subject(candidate);
             let divisor = subject.map(|subject| divisor(&subject, observed, cut.value, &layer));
@@ -53,8 +54,6 @@ impl Search<'_> {
         });
         let place = &self.places[candidate.place];
         let within = place.scope.describe(self.model);
-        let frozen = self.survey.frozen(self.places, candidate.place);
-        let order = lost::order_of(self.model, place, frozen, (cut.value, cut.outputs[0].dims()));
         let lost = lost::describe(place, within, observed, cut, covariance, order);
         let same = |other: &Lost| other.scope == lost.scope && other.output == lost.output;
         if lost.hole.is_some() {
@@ -65,6 +64,26 @@ impl Search<'_> {
         }
         self.findings.lost.push(lost);
         true
+    }
+
+    /// Where a layer is to be put back of which this value, or what it is made of, is left, and the order of its triangle there. What the
+    /// file itself makes of the root stays, unless that is a triangle in an order of ours.
+    fn hole<'o>(
+        &self,
+        candidate: &Candidate,
+        observed: &'o Observed,
+        cut: &'o Cut,
+        is_lost: impl Fn(&&'o Cut) -> bool,
+    ) -> (&'o Cut, Option<Vectorization>) {
+        let place = &self.places[candidate.place];
+        let all = || observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors);
+        let constant = |value: ValueId| all().find(|cut| cut.value == value).filter(&is_lost);
+        let root = lost::sources(&place.flow, cut.value).filter_map(constant).last().unwrap_or(cut);
+        let frozen = self.survey.frozen(self.places, candidate.place);
+        let order = lost::order_of(self.model, place, frozen, (cut.value, cut.outputs[0].dims()));
+        let order = order.filter(|_| lost::is_moved(&place.flow, root.value, cut.value));
+        let has_root = !is_triangle(observed.probed.dims(), root.outputs[0].dims());
+        (if has_root && order.is_none() { root } else { cut }, order)
     }
 
     /// Notes the closest that a region comes to the whole layer.

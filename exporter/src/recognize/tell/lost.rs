@@ -10,7 +10,7 @@ use super::divisor::Divisor;
 use crate::constants::Constants;
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::extract;
-use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product};
+use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product, moves};
 use crate::recognize::identify::probed::samples;
 use crate::recognize::observe::cuts::Cut;
 use crate::recognize::observe::subject::Observed;
@@ -98,6 +98,13 @@ pub fn sources(flow: &Flow, value: ValueId) -> impl Iterator<Item = ValueId> {
         let mut data = flow.data_reads(node);
         data.next().filter(|_| data.next().is_none())
     })
+}
+
+/// Whether the elements of `root` are only moved, or some of them taken, on the way to the value made of it.
+#[must_use]
+pub fn is_moved(flow: &Flow, root: ValueId, value: ValueId) -> bool {
+    let mut way = sources(flow, value).take_while(|value| *value != root);
+    way.all(|value| flow.producer[value].is_some_and(|node| moves(&flow.graph.node[node])))
 }
 
 /// The finding for a constant value in a region that should depend on its input.
@@ -298,6 +305,35 @@ mod tests {
         // Zeros where a triangle was, and a product for nothing.
         assert_eq!(lost(&[product, ("zero", &[1, 36])]), ["zero"]);
         assert_eq!(lost(&[data, ("one", &[1, 7])]), ["one"]);
+    }
+
+    #[test]
+    fn what_no_operator_gives_cannot_be_put_back() {
+        let lost = |entries: usize| Lost {
+            scope: Scope::default(),
+            within: String::new(),
+            input: "x".to_owned(),
+            output: "y".to_owned(),
+            reason: String::new(),
+            hole: Some(Hole {
+                covariance: Layer::new(OperatorKind::CovariancePooling),
+                normalization: None,
+                element: ElementType::F32,
+                input_dims: vec![2, 16, 7, 7],
+                output_dims: vec![2, entries],
+                order: None,
+                nodes: vec![0],
+            }),
+        };
+        assert_eq!(
+            [136, 256, 120, 28].map(|entries| lost(entries).can_be_put_back()),
+            [true, true, false, false]
+        );
+        let layer = |vectorization| Layer { vectorization, ..Layer::new(OperatorKind::IsqrtCov) };
+        let assumed =
+            |entries, order| lost(entries).put_back(layer(order)).unwrap().assumed().unwrap().to_vec();
+        assert_eq!(assumed(136, Vectorization::Upper), ["iterations", "vectorization", "normalization"]);
+        assert_eq!(assumed(256, Vectorization::None), ["iterations", "normalization"]);
     }
 
     #[test]
