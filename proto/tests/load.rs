@@ -7,7 +7,7 @@ use isqrt_cov_proto::onnx::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
     attribute_proto,
 };
-use isqrt_cov_proto::{Bytes, DEEPEST, Error, Model, TensorData};
+use isqrt_cov_proto::{Bytes, DEEPEST, Error, Model, TensorData, stand_in};
 use prost::Message;
 
 fn data(name: &str) -> PathBuf {
@@ -63,6 +63,9 @@ fn raw_data_is_not_copied() {
     assert_eq!(tensor.values::<f64>(), None);
 }
 
+const TEXTPROTO: &str = "it is in ONNX's text format, not in the binary one: rewrite it with onnx.save(onnx.load(FILE, format=\"textproto\"), \"model.onnx\")";
+const PARSED: &str = "it is in ONNX's text format, not in the binary one: rewrite it with onnx.save(onnx.parser.parse_model(open(FILE).read()), \"model.onnx\")";
+
 #[test]
 fn what_is_not_a_model_is_refused_with_a_reason() {
     assert_eq!(error(b""), "m.onnx: is not an ONNX model: the file is empty");
@@ -71,6 +74,12 @@ fn what_is_not_a_model_is_refused_with_a_reason() {
         (&b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a"[..], "it is a pointer of git-lfs"),
         (b"\n<!DOCTYPE html><html>Quota exceeded", "it is a web page"),
         (b"\x1f\x8b\x08\0\0", "it is compressed with gzip"),
+        (b"\x18\0\0\0ORTM\0\0\0\0", "it is in ONNX Runtime's own format (.ort): give the .onnx"),
+        (b"ir_version: 8\nproducer_name: \"p\"\n", TEXTPROTO),
+        (b"# made by hand\n\nopset_import {\n  version: 17\n}\n", TEXTPROTO),
+        (b"<\n   ir_version: 8,\n   opset_import: [\"\" : 17]\n>\n", PARSED),
+        (b"<opset_import : [\"\" : 17], ir_version: 8>", PARSED),
+        (b"{\n  \"ir_version\": \"8\",\n", "it is in ONNX's JSON format"),
     ] {
         let error = error(content);
         assert!(error.starts_with(&format!("m.onnx: is not an ONNX model: {what}")), "{error}");
@@ -80,6 +89,28 @@ fn what_is_not_a_model_is_refused_with_a_reason() {
     for (path, reason) in [("missing.onnx", "missing.onnx: cannot be read"), ("", "is not a regular file")] {
         let error = Model::load(data(path)).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
+    }
+}
+
+/// What a model is named may be what another format begins with.
+#[test]
+fn names_do_not_make_a_model_another_file() {
+    for name in ["ORTM", "ORTModel", "ir_version: 8", "<ir_version: 8>", "graph {"] {
+        let model =
+            ModelProto { producer_name: Some(name.to_owned()), ..ModelProto::new(GraphProto::default(), 17) };
+        let content = model.encode_to_vec();
+        assert!(stand_in(&content).is_none() && Model::decode(content.into(), "m.onnx").is_ok(), "{name}");
+    }
+    for content in [
+        &b"graphics: none"[..],
+        b"ir_version",
+        b"<graph>",
+        b"#",
+        b"# ir_version: 8",
+        b"{\"graphs\": 1",
+        b"{}",
+    ] {
+        assert_eq!(stand_in(content), None, "{content:?}");
     }
 }
 

@@ -215,6 +215,8 @@ mod tests {
             (b"<!DOCTYPE html><html>Quota exceeded", "a web page"),
             (b"\n <html>", "a web page"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "git lfs pull"),
+            (b"\x18\0\0\0ORTM\0\0\0\0", "ONNX Runtime's own format"),
+            (b"ir_version: 8\n", "ONNX's text format"),
             (b"\x02\0\0\0\0\0\0\0{}", "holds no tensors"),
             (b"{\"a\": 1}", "a JSON text"),
             (b"\x80\x01N.", "a pickle of protocol 1"),
