@@ -8,7 +8,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 
 use super::conversion::Converted;
 use super::convert::Arguments;
-use super::expected::apart;
+use super::expected::{Apart, Limit};
 use super::layers::{fused, node_count};
 use crate::cli::Refusal;
 use crate::expand;
@@ -84,10 +84,13 @@ impl Proving<'_> {
     ) -> (Converted, Option<Refusal>) {
         let Self { arguments, reference, written, runtime, progress, .. } = *self;
         let mut refusal = not_proven(&proof, "converted");
-        let apart = apart(&proof, arguments.proof.tolerance).filter(|_| refusal.is_none());
-        match (apart, cause) {
-            (Some(apart), Some(cause)) => refusal = Some(apart.refusal(cause)),
-            (apart, _) => proof.notes.extend(apart.map(|apart| apart.note())),
+        if refusal.is_none()
+            && let Some(apart) = Apart::of(&proof, self.limit(plan, &proof))
+        {
+            match cause.filter(|_| apart.is_too_far()) {
+                Some(cause) => refusal = Some(apart.refusal(cause)),
+                None => proof.notes.extend(apart.note()),
+            }
         }
         let latency = arguments.report.as_ref().map(|_| {
             progress.spin("measuring the latency");
@@ -97,6 +100,21 @@ impl Proving<'_> {
             latency.map_err(|error| format!("{error:#}"))
         });
         (Converted { nodes_after: node_count(written), proof, accuracies, latency }, refusal)
+    }
+
+    /// How far the outputs may be from those that the user's data expect.
+    fn limit(&self, plan: &Plan, proof: &Proof) -> Limit {
+        let Self { arguments, reference, written, layers, runtime, progress } = *self;
+        let given = arguments.proof.tolerance;
+        if !layers.iter().any(Found::is_put_back) {
+            return Limit::usual(proof, given);
+        }
+        Limit::of_repair(proof, given, || {
+            progress.spin("measuring what rounding does");
+            let rounding = Pair::of(reference, written, runtime, plan).and_then(|pair| pair.rounding());
+            progress.end();
+            rounding
+        })
     }
 }
 

@@ -23,9 +23,10 @@ pub struct Told {
     /// Data with the outputs that the model should give: a .npz archive as for --inputs, with an array `expected`
     ///
     /// The conversion fails where the model does not give them: exit status 1, and nothing is written. They may be as far apart
-    /// as the proof allows, and by 1e-4 of the greatest in any case, or as --tolerance says. With --repair or a checkpoint,
-    /// `expected` in --inputs does the same; of any other graph that is only reported. One of the two options is given, not
-    /// both.
+    /// as the proof allows, and by 1e-4 of the greatest in any case, or as --tolerance says. Without that, those of a repaired
+    /// model must also be a hundred times nearer than the broken one's, as far as rounding allows. With --repair or a
+    /// checkpoint, `expected` in --inputs does the same; of any other graph that is only reported. One of the two options is
+    /// given, not both.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "inputs")]
     pub expected: Option<PathBuf>,
 }

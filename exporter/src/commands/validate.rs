@@ -8,7 +8,8 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::json;
 
-use super::{ProofOptions, checkpoint, expected, facts, layers, path_json, signature};
+use super::expected::{Apart, Limit};
+use super::{ProofOptions, checkpoint, facts, layers, path_json, signature};
 use crate::cli::{Answer, Refusal, RuntimeOptions};
 use crate::functions::faults;
 use crate::progress::Progress;
@@ -67,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         }
     }
     proof.notes.extend([&reference, &candidate].into_iter().filter_map(|model| facts::newer_format(model)));
-    let apart = expected::apart(&proof, arguments.proof.tolerance);
+    let apart = Apart::of(&proof, Limit::usual(&proof, arguments.proof.tolerance)).filter(Apart::is_too_far);
     proof.notes.extend(apart.map(|apart| format!("{apart}: only the models are compared with each other")));
     let mut table = Table::pairs();
     table.row(["reference".to_owned(), arguments.reference.display().to_string()]);

@@ -25,7 +25,7 @@ pub(crate) use self::remembered::Remembered;
 pub(crate) use self::report::number;
 pub use self::samples::SampleProof;
 pub use self::shapes::{Agreement, Common, Shapes};
-pub use self::tolerance::tolerance;
+pub use self::tolerance::{MARGIN, tolerance};
 pub use self::truth::Accuracy;
 use crate::data::Samples;
 use crate::tensor::Tensor;

@@ -11,7 +11,7 @@ use crate::tensor::ElementType;
 
 /// How many times as far from the original as the original is from the truth the converted model may be: layers behind
 /// amplify the difference, and other inputs give greater ones.
-pub(super) const MARGIN: f64 = 4.0;
+pub const MARGIN: f64 = 4.0;
 
 /// The greatest error that counts as equal where the user says nothing, from the least precise floating-point type in
 /// either model. Two orders of magnitude above what reordered sums make of a layer, because the layers behind it

@@ -75,6 +75,54 @@ fn a_layer_beside_other_features_is_put_back() {
     assert_eq!(answer["layers"][0]["output"], "output", "{answer}");
 }
 
+/// Where the layer hardly shows, what counts as equal for whole models would let any number of steps pass.
+#[test]
+fn steps_are_told_apart_where_the_layer_hardly_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let [data, output] = ["data.npz", "repaired.onnx"].map(|name| folder.path().join(name));
+    let [maps, roots] = ["input", "expected"].map(|name| array(&corpus(&format!("{LAYER}.npz")), name));
+    let converted = |share: f32, steps: &str| {
+        let broken = changed(&folder, |graph| {
+            graph.initializer.push(TensorProto::from_values("share", &[], &[share]));
+            graph.node.extend([
+                NodeProto::new("ReduceMax", &["/Reshape_output_0"], &["greatest"])
+                    .with(AttributeProto::ints("axes", &[1, 2])),
+                NodeProto::new("Mul", &["output", "share"], &["little"]),
+                NodeProto::new("Add", &["greatest", "little"], &["sum"]),
+            ]);
+            graph.output = vec![ValueInfoProto::of_any_shape("sum", DataType::Float)];
+        });
+        let mut sums = &roots * share;
+        for (mut sum, map) in sums.outer_iter_mut().zip(maps.outer_iter()) {
+            sum += map.fold(f32::MIN, |greatest, &value| greatest.max(value));
+        }
+        let mut archive = NpzWriter::new(std::fs::File::create(&data).unwrap());
+        archive.add_array("input", &maps).unwrap();
+        archive.add_array("expected", &sums).unwrap();
+        archive.finish().unwrap();
+        let line = arguments!["convert", broken, "-o", output, "--json", "--repair", "--iterations", steps];
+        let (line, expected) = (line.to_vec(), arguments!["--expected", data]);
+        let run = isqrt_cov(&[&line[..], &expected[..]].concat());
+        (status(&run), object(&run))
+    };
+    for steps in ["4", "6", "50"] {
+        let (refused, answer) = converted(3e-3, steps);
+        assert_eq!((refused, &answer["reason"]), (1, &"expected-differs".into()), "{answer}");
+        let after = answer["expected"]["error_after"].as_f64().unwrap();
+        assert!(after < 1e-4, "{answer}");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains("counts as equal, a hundredth of the original's"), "{message}");
+        assert!(!output.exists());
+    }
+    let (done, answer) = converted(3e-3, "5");
+    assert_eq!(done, 0, "{answer}");
+    assert!(!answer["proof"]["notes"].to_string().contains("hardly"), "{answer}");
+    let (done, answer) = converted(1e-6, "4");
+    assert_eq!(done, 0, "{answer}");
+    let notes = answer["proof"]["notes"].to_string();
+    assert!(notes.contains("the data hardly tell what was lost"), "{notes}");
+}
+
 /// The zeros are still multiplied by the root of what the covariance was divided by.
 #[test]
 fn a_lost_layer_is_put_back_with_the_norm_that_is_left() {
