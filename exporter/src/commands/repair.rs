@@ -53,11 +53,24 @@ impl Repair {
 
 /// Why a repaired model may not give the outputs that the user's data expect.
 pub fn cause(told: &Told, repaired: &[Found]) -> String {
-    let by_columns = |found: &Found| found.layer.vectorization == Vectorization::UpperColumnMajor;
+    let steps = told.iterations.unwrap_or_default();
+    let has = |order| repaired.iter().any(|found| found.layer.vectorization == order);
+    let trained = match [Vectorization::Upper, Vectorization::UpperColumnMajor].map(has) {
+        [false, false] => format!("another K than {steps}"),
+        [true, false] => format!("others than K = {steps} and the triangle row-major"),
+        [false, true] => format!("others than K = {steps} and the triangle column-major"),
+        [true, true] => format!("others than K = {steps} and the triangles as `layers` has them"),
+    };
+    let all = match repaired.len() {
+        ..2 => String::new(),
+        count => format!(
+            ". {} for all {count} layers that were put back: layers trained with different values cannot be repaired",
+            if told.triangle.is_some() { "--iterations and --triangle hold" } else { "--iterations holds" }
+        ),
+    };
     format!(
-        "the model was trained with others than K = {} and the triangle {}, or its layer is another one",
-        told.iterations.unwrap_or_default(),
-        if repaired.iter().any(by_columns) { "column-major" } else { "row-major" }
+        "the model was trained with {trained}, or {} another one{all}",
+        if repaired.len() > 1 { "a layer is" } else { "its layer is" }
     )
 }
 
@@ -115,4 +128,37 @@ pub fn note(told: &Told, repaired: &[Found]) -> String {
 /// A layer put back, as JSON.
 pub fn repaired_json(found: &Found) -> Value {
     json!({ "input": found.input, "output": found.output, "assumed": found.assumed() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_speaks_of_what_was_put_back() {
+        let told = |triangle| Told { iterations: Some(4), triangle, expected: None };
+        let said_of = |told: &Told, orders: &[Vectorization]| {
+            let layer = |&vectorization| {
+                Found::example(
+                    Layer { vectorization, ..Layer::new(OperatorKind::IsqrtCov) },
+                    "x",
+                    "y",
+                    vec![0],
+                )
+            };
+            cause(told, &orders.iter().map(layer).collect::<Vec<_>>())
+        };
+        let said = |orders: &[Vectorization]| said_of(&told(None), orders);
+        let (none, rows, columns) =
+            (Vectorization::None, Vectorization::Upper, Vectorization::UpperColumnMajor);
+        assert_eq!(said(&[none]), "the model was trained with another K than 4, or its layer is another one");
+        assert!(said(&[rows]).contains("trained with others than K = 4 and the triangle row-major, or its"));
+        assert!(said(&[columns]).contains("the triangle column-major"));
+        let both = said(&[none, rows, columns]);
+        assert!(both.contains("the triangles as `layers` has them, or a layer is another one"), "{both}");
+        assert!(both.contains(". --iterations holds for all 3 layers that were put back"), "{both}");
+        let told = said_of(&told(Some(Triangle(rows))), &[rows, rows]);
+        assert!(told.contains(". --iterations and --triangle hold for all 2 layers"), "{told}");
+        assert!(!said(&[none, none]).contains("row-major"));
+    }
 }
