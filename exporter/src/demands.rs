@@ -49,8 +49,10 @@ type Origin = (usize, usize);
 /// The sizes that weights ask for, of each input that has to be given and each axis but the first, which counts samples.
 #[derive(Debug, Default)]
 pub struct Demands {
+    /// None for an axis of which different sizes are asked.
     sizes: HashMap<Origin, Option<usize>>,
-    symbols: HashMap<String, usize>,
+    /// The same for all axes of one name.
+    symbols: HashMap<String, Option<usize>>,
 }
 
 impl Demands {
@@ -84,10 +86,11 @@ impl Demands {
             }
         }
         // What one axis of a name is, all are.
-        for (&(index, axis), size) in &demands.sizes {
+        for (&(index, axis), &size) in &demands.sizes {
             let symbol = inputs[index].dims().and_then(|dims| dims.get(axis)?.value.as_ref());
-            if let (Some(Size::DimParam(symbol)), Some(size)) = (symbol, size) {
-                demands.symbols.insert(symbol.clone(), *size);
+            if let Some(Size::DimParam(symbol)) = symbol {
+                let asked = demands.symbols.entry(symbol.clone()).or_insert(size);
+                *asked = asked.filter(|asked| Some(*asked) == size);
             }
         }
         demands
@@ -97,9 +100,8 @@ impl Demands {
     /// has one.
     #[must_use]
     pub fn size(&self, input: usize, axis: usize, symbol: Option<&str>) -> Option<usize> {
-        let own = self.sizes.get(&(input, axis)).copied().flatten();
-        own.or_else(|| self.symbols.get(symbol.filter(|symbol| !symbol.is_empty())?).copied())
-            .filter(|_| axis > 0)
+        let named = symbol.filter(|symbol| !symbol.is_empty()).and_then(|symbol| self.symbols.get(symbol));
+        named.or_else(|| self.sizes.get(&(input, axis))).copied().flatten().filter(|_| axis > 0)
     }
 
     /// Notes a size. Two that differ are none.
@@ -169,8 +171,11 @@ impl Reading<'_> {
                 Some((self.asks(2, *self.weight(1)?.get(2)?), Vec::new()))
             }
             ("Transpose", 0) => {
-                let order = node.find("perm").map(|order| order.ints.clone());
-                let order = order.unwrap_or_else(|| (0..rank as i64).rev().collect());
+                let backwards = || (0..rank as i64).rev().collect();
+                let order = node.find("perm").map_or_else(backwards, |order| order.ints.clone());
+                if order.len() != rank {
+                    return None;
+                }
                 let axis = |axis: &i64| axes.get(usize::try_from(*axis).ok()?).copied();
                 Some((Vec::new(), order.iter().map(axis).collect::<Option<_>>()?))
             }
@@ -180,7 +185,7 @@ impl Reading<'_> {
                 let is_made = |axis: &i64| made.iter().any(|made| made.rem_euclid(rank) == *axis);
                 let mut old = axes.iter();
                 let axis = |axis| if is_made(&axis) { None } else { old.next().copied().flatten() };
-                Some((Vec::new(), (0..rank).filter(|_| made.len() <= MOST_AXES).map(axis).collect()))
+                Some((Vec::new(), (0..rank).map(axis).collect()))
             }
             _ => None,
         }
@@ -188,6 +193,11 @@ impl Reading<'_> {
 
     /// What is asked where a constant is broadcast to the value.
     fn broadcast(&self) -> Option<Outcome> {
+        // Before operator set 7 these attributes said along which axes.
+        if self.node.input.len() != 2 || ["axis", "broadcast"].iter().any(|old| self.node.find(old).is_some())
+        {
+            return None;
+        }
         let other = self.weight(1 - self.at)?;
         let rank = self.axes.len();
         let added = other.len().saturating_sub(rank);
@@ -204,15 +214,18 @@ impl Reading<'_> {
     /// The shape of the constant that is input `at`.
     fn weight(&self, at: usize) -> Option<Vec<usize>> {
         let TensorProto { dims, .. } = self.constants.get(self.node.input.get(at)?)?;
+        let dims = Some(dims).filter(|dims| dims.len() <= MOST_AXES)?;
         dims.iter().map(|&dim| usize::try_from(dim).ok()).collect()
     }
 
     /// Integers that are an attribute or, in newer operator sets, input `at`.
     fn integers(&self, name: &str, at: usize) -> Option<Vec<i64>> {
         if let Some(attribute) = self.node.find(name) {
-            return Some(attribute.ints.clone());
+            return Some(&attribute.ints).filter(|integers| integers.len() <= MOST_AXES).cloned();
         }
-        TensorData::inline(self.constants.get(self.node.input.get(at)?)?).ok()?.to_i64()
+        let tensor = self.constants.get(self.node.input.get(at)?)?;
+        let is_short = matches!(tensor.dims[..], [count] if count <= MOST_AXES as i64);
+        TensorData::inline(tensor).ok().filter(|_| is_short)?.to_i64()
     }
 }
 
@@ -296,6 +309,10 @@ mod tests {
             asked(tokens, &[("w", &[20, 12]), ("positions", &[1, 50, 12])]),
             [None, Some(50), Some(20)]
         );
+        // Along an axis that an attribute names, and beside a third.
+        let [old, three] = [&["x", "v"][..], &["x", "v", "s"]].map(|inputs| node("Max", inputs, "y"));
+        assert_eq!(asked(vec![old.with(AttributeProto::int("axis", 1))], &[("v", &[21])]), [None; 3]);
+        assert_eq!(asked(vec![three], &[("v", &[21]), ("s", &[1, 1, 1, 1])]), [None; 3]);
         // Readers that do not agree.
         let both = vec![node("MatMul", &["x", "w"], "y"), node("Add", &["x", "v"], "z")];
         assert_eq!(asked(both, &[("w", &[20, 12]), ("v", &[21])]), [None; 3]);
@@ -315,5 +332,11 @@ mod tests {
         let demands = Demands::of(&graph);
         let sizes = [0, 1].map(|input| demands.size(input, 1, Some("channels")));
         assert_eq!((sizes, demands.size(0, 1, Some(""))), ([Some(3); 2], None));
+        // Two that differ are none, of whichever of these axes.
+        let mut graph = graph;
+        graph.node.push(node("Gemm", &["x", "v"], "t"));
+        graph.initializer.push(TensorProto::from_values("v", &[4, 2], &[0.5_f32; 8]));
+        let demands = Demands::of(&graph);
+        assert_eq!([0, 1].map(|input| demands.size(input, 1, Some("channels"))), [None; 2]);
     }
 }

@@ -213,8 +213,8 @@ impl Sessions {
     }
 }
 
-/// Looks at how far a kernel reaches that is moved over the first input. A runtime may go on with no positions, or with one; ONNX
-/// Runtime refuses.
+/// Looks at how far the kernel of a convolution reaches. A runtime may go on with no positions, where ONNX Runtime refuses; of a pool's
+/// window a part is enough.
 ///
 /// # Errors
 /// Farther than there are elements.
@@ -223,24 +223,20 @@ fn check_reach(
     inputs: &[(Option<&TensorProto>, Value)],
     setting: Setting<'_, '_>,
 ) -> Result<()> {
-    let moves = ["Conv", "FusedConv", "MaxPool", "AveragePool", "LpPool"].contains(&node.op_type());
     let is_padded =
         attribute(node, setting.bindings, "auto_pad").is_some_and(|word| word.s().starts_with(b"SAME"));
-    let Some(input) = inputs.first().map(dims).filter(|input| moves && !is_padded && input.len() > 2) else {
+    let ([input, kernel, ..], "Conv" | "FusedConv", false) = (inputs, node.op_type(), is_padded) else {
         return Ok(());
     };
-    let list = |name: &str| steps(node, name, setting);
-    let weight = || inputs.get(1).map(|weight| dims(weight).into_iter().skip(2).collect());
-    let kernel =
-        if node.op_type().contains("Conv") { weight().unwrap_or_default() } else { list("kernel_shape") };
-    let (dilations, pads) = (list("dilations"), list("pads"));
-    let spatial = input.len() - 2;
-    for (axis, &width) in kernel.iter().enumerate().take(spatial) {
+    let (input, kernel) = (dims(input), dims(kernel));
+    let (dilations, pads) = (steps(node, "dilations", setting), steps(node, "pads", setting));
+    let spatial = input.len().saturating_sub(2);
+    for (axis, (&size, &width)) in input.iter().skip(2).zip(kernel.iter().skip(2)).enumerate() {
         let dilation = dilations.get(axis).copied().unwrap_or(1);
         let reach = width.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
         let pad = [axis, spatial + axis].map(|at| pads.get(at).copied().unwrap_or(0));
-        let size = pad.into_iter().fold(input[2 + axis], usize::saturating_add);
-        ensure!(reach <= size, beyond(reach, size));
+        let padded = pad.into_iter().fold(size, usize::saturating_add);
+        ensure!(reach <= padded, beyond(reach, padded));
     }
     Ok(())
 }

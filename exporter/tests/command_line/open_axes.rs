@@ -72,19 +72,27 @@ fn sequences_are_tried_up_to_those_that_sound_has() {
 #[test]
 fn an_input_smaller_than_the_kernel_is_refused() {
     let mut model = pooled(&[6, 3, 30, 30], &[1, 1]);
-    let check = |model: &ModelProto| {
-        let (refused, answer) = convert(model);
-        assert_eq!((refused, &answer["reason"]), (1, &"no-layer-found".into()), "{answer}");
-        let message = answer["message"].as_str().unwrap();
-        assert!(message.contains("the kernel reaches over 30 elements of 29"), "{message}");
-    };
     let graph = model.graph.as_mut().unwrap();
     let sizes = [1_usize, 3, 29, 29].map(Dimension::from);
     graph.input = vec![ValueInfoProto::tensor("x", DataType::Float, sizes)];
-    check(&model);
+    let (refused, answer) = convert(&model);
+    assert_eq!((refused, &answer["reason"]), (1, &"no-layer-found".into()), "{answer}");
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("the kernel reaches over 30 elements of 29"), "{message}");
+}
+
+/// A pool whose window reaches beyond its input has one position.
+#[test]
+fn a_window_in_part_is_enough_for_a_pool() {
+    let mut model = pooled(&[6, 3, 1, 1], &[1, 1]);
     let graph = model.graph.as_mut().unwrap();
-    let pool = NodeProto::new("MaxPool", &["x"], &["pooled"]);
-    graph.node.insert(0, pool.with(AttributeProto::ints("kernel_shape", &[30, 30])));
+    let pool = NodeProto::new("MaxPool", &["x"], &["pooled"])
+        .with(AttributeProto::ints("kernel_shape", &[3, 3]))
+        .with(AttributeProto::ints("strides", &[2, 2]))
+        .with(AttributeProto::int("ceil_mode", 1));
+    graph.node.insert(0, pool);
     graph.node[1].input[0] = "pooled".to_owned();
+    let sizes = [1_usize, 3, 2, 41].map(Dimension::from);
+    graph.input = vec![ValueInfoProto::tensor("x", DataType::Float, sizes)];
     check(&model);
 }

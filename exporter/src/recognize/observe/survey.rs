@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Result, ensure};
 use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
-use super::trial::{Trial, leaves_sizes_open, too_large};
+use super::trial::{Trial, Try, leaves_sizes_open, too_large};
 use crate::evaluate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, ValueId};
@@ -61,7 +61,11 @@ pub fn survey(
     let mut ran: Option<(usize, Survey)> = None;
     let mut sizes: Vec<Vec<Vec<usize>>> = Vec::new();
     let mut problems = HashSet::new();
-    for entries in trial.tries(graph)? {
+    for Try { entries, is_long } in trial.tries(graph)? {
+        // What goes wrong the same way at every size is not the sizes' fault.
+        if is_long && ran.is_none() && problems.len() == 1 {
+            continue;
+        }
         // Sizes beside the batch: another batch makes no map wider.
         let beside = entries.iter().map(|entry| entry.dims.get(1..).unwrap_or_default().to_vec()).collect();
         if ran.is_some() && sizes.contains(&beside) {

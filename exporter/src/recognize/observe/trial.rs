@@ -142,8 +142,8 @@ impl<'t> Trial<'t> {
     ///
     /// # Errors
     /// An input that is no tensor, or of which neither the graph nor the data say how many axes it has.
-    pub fn tries(&self, graph: &GraphProto) -> Result<Vec<Vec<Fed>>> {
-        let mut tries: Vec<Vec<Fed>> = Vec::new();
+    pub fn tries(&self, graph: &GraphProto) -> Result<Vec<Try>> {
+        let mut tries: Vec<Try> = Vec::new();
         let data = self.known.and_then(|known| known.first()?.first().copied());
         let data = data.filter(|samples| (1..=MOST_SAMPLES).contains(samples));
         let demands = Demands::of(graph);
@@ -151,11 +151,13 @@ impl<'t> Trial<'t> {
         let has_one_length = [(1, 2), (1, 3)].map(|extents| entries(1, extents).ok());
         let has_one_length = has_one_length[0] == has_one_length[1];
         let lengths = self.sizes.lengths.iter().filter(|_| has_one_length).map(|&length| (length, 1));
-        let extents: Vec<_> = self.sizes.extents.iter().copied().chain(lengths).collect();
+        let usual = self.sizes.extents.iter().map(|&extents| (extents, false));
+        let extents: Vec<_> = usual.chain(lengths.map(|extents| (extents, true))).collect();
         for batch in self.sizes.batches.iter().copied().chain(held_batches(graph)).chain(data) {
-            for &extents in &extents {
-                let next = entries(batch, extents)?;
-                if !tries.contains(&next) {
+            for &(extents, is_long) in &extents {
+                let next = Try { entries: entries(batch, extents)?, is_long };
+                let is_known = tries.iter().any(|other| other.entries == next.entries);
+                if !(is_known || is_long && batch > MOST_LONG) {
                     tries.push(next);
                 }
             }
@@ -205,6 +207,17 @@ pub struct Fed {
     element: ElementType,
     /// Its shape.
     pub dims: Vec<usize>,
+}
+
+/// Samples that are tried of long inputs, at most.
+const MOST_LONG: usize = 3;
+
+/// The inputs of one try.
+pub struct Try {
+    /// Each with its size.
+    pub entries: Vec<Fed>,
+    /// Whether they have one of the [`lengths`](Sizes::lengths).
+    pub is_long: bool,
 }
 
 /// Elements that the inputs may have together, at most: hostile models ask for any number.

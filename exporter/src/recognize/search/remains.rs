@@ -1,10 +1,12 @@
 //! What is said of regions that hold no layer: a layer was lost there, or this is how close they come to one.
 
+use std::collections::HashSet;
+
 use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 
 use super::candidates::Candidate;
 use super::{NEAR, Search};
-use crate::graph::ValueId;
+use crate::graph::{Flow, ValueId};
 use crate::recognize::findings::{Found, Lost, Miss};
 use crate::recognize::identify::identify;
 use crate::recognize::observe::cuts::{Cut, is_triangle};
@@ -45,7 +47,9 @@ impl Search<'_> {
             flow.dominators(cut.value).any(is_it)
         };
         let lost = triangle.or(constant.first()).copied();
-        let Some(cut) = lost.or_else(|| beside.filter(is_made_of_it).last()) else { return false };
+        let Some(cut) = lost.or_else(|| first_on_the_way(flow, beside.filter(is_made_of_it))) else {
+            return false;
+        };
         let (cut, order) = self.hole(candidate, observed, cut, is_lost);
         let covariance = covariance.map(|(layer, _)| {
             let subject = self.subject(candidate);
@@ -137,6 +141,15 @@ impl Search<'_> {
         }
         self.covered[candidate.place].extend(&observed.region.nodes);
     }
+}
+
+/// Of these cuts, downstream ones first, the farthest upstream that all goes through which the first is made of: what is made of another
+/// beside something else, a root that is multiplied by the trace's say, is more than that.
+fn first_on_the_way<'o>(flow: &Flow, cuts: impl Iterator<Item = &'o Cut>) -> Option<&'o Cut> {
+    let cuts: Vec<&Cut> = cuts.collect();
+    let last = cuts.first()?.value;
+    let way: HashSet<ValueId> = std::iter::once(last).chain(flow.dominators(last)).collect();
+    cuts.into_iter().rev().find(|cut| way.contains(&cut.value))
 }
 
 /// The covariance of a region, and the value that it is.
