@@ -36,11 +36,6 @@ struct Axis {
     pad: usize,
 }
 
-/// That a kernel reaches over more elements than there are.
-pub(super) fn beyond(reach: usize, padded: usize) -> String {
-    format!("the kernel reaches over {reach} elements of {padded}, those around the input counted")
-}
-
 impl Convolution {
     /// The convolution that a node asks for.
     ///
@@ -86,7 +81,11 @@ impl Convolution {
                 _ => anyhow::bail!("`auto_pad` is unknown"),
             };
             let padded = size + before + after;
-            let moves = padded.checked_sub(reach).with_context(|| beyond(reach, padded))?;
+            let moves = padded.checked_sub(reach).with_context(|| {
+                format!(
+                    "the kernel reaches over {reach} elements of {padded}, those around the input counted"
+                )
+            })?;
             let output = moves / stride + 1;
             axes.push(Axis { input: size, kernel, output, stride, dilation, pad: before });
         }

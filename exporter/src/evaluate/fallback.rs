@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use isqrt_cov_proto::onnx::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
@@ -14,7 +14,7 @@ use prost::Message;
 
 use super::budget::spend;
 use super::call::{attribute, bound, size};
-use super::convolution::beyond;
+use super::convolution::Convolution;
 use super::run::Setting;
 use super::value::{Data, Dense, Value, elements};
 use super::{Precision, table};
@@ -86,7 +86,10 @@ impl<'a> Fallback<'a> {
         inputs: &[(Option<&TensorProto>, Value)],
         setting: Setting<'_, 'm>,
     ) -> Result<Vec<Value>> {
-        check_reach(node, inputs, setting)?;
+        // A runtime may go on with no positions where the kernel reaches beyond the input.
+        if let ("Conv" | "FusedConv", [input, weight, ..]) = (node.op_type(), inputs) {
+            Convolution::of(node, setting.bindings, &dims(input), &dims(weight))?;
+        }
         spend(&cost(node, inputs, setting))?;
         elements(&gathered(node, inputs))?;
         let mut resolved = NodeProto { attribute: Vec::new(), ..node.clone() };
@@ -213,45 +216,14 @@ impl Sessions {
     }
 }
 
-/// Looks at how far the kernel of a convolution reaches. A runtime may go on with no positions, where ONNX Runtime refuses; of a pool's
-/// window a part is enough.
-///
-/// # Errors
-/// Farther than there are elements.
-fn check_reach(
-    node: &NodeProto,
-    inputs: &[(Option<&TensorProto>, Value)],
-    setting: Setting<'_, '_>,
-) -> Result<()> {
-    let is_padded =
-        attribute(node, setting.bindings, "auto_pad").is_some_and(|word| word.s().starts_with(b"SAME"));
-    let ([input, kernel, ..], "Conv" | "FusedConv", false) = (inputs, node.op_type(), is_padded) else {
-        return Ok(());
-    };
-    let (input, kernel) = (dims(input), dims(kernel));
-    let (dilations, pads) = (steps(node, "dilations", setting), steps(node, "pads", setting));
-    let spatial = input.len().saturating_sub(2);
-    for (axis, (&size, &width)) in input.iter().skip(2).zip(kernel.iter().skip(2)).enumerate() {
-        let dilation = dilations.get(axis).copied().unwrap_or(1);
-        let reach = width.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
-        let pad = [axis, spatial + axis].map(|at| pads.get(at).copied().unwrap_or(0));
-        let padded = pad.into_iter().fold(size, usize::saturating_add);
-        ensure!(reach <= padded, beyond(reach, padded));
-    }
-    Ok(())
-}
-
-/// The steps that an attribute lists.
-fn steps(node: &NodeProto, name: &str, setting: Setting<'_, '_>) -> Vec<usize> {
-    let list = attribute(node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
-    list.iter().map(|&step| size(step).unwrap_or(0)).collect()
-}
-
 /// Factors of the multiplications, or comparisons, that a node takes, so far as it can be told from its inputs: a kernel at
 /// every element of the input that it does not step over, or all weights of each of an input's channels.
 fn cost(node: &NodeProto, inputs: &[(Option<&TensorProto>, Value)], setting: Setting<'_, '_>) -> Vec<usize> {
     let mut factors = inputs.first().map(dims).unwrap_or_default();
-    let list = |name: &str| steps(node, name, setting);
+    let list = |name: &str| -> Vec<usize> {
+        let list = attribute(node, setting.bindings, name).map_or(&[][..], |list| &list.ints);
+        list.iter().map(|&step| size(step).unwrap_or(0)).collect()
+    };
     let operator = node.op_type();
     if operator == "LRN" {
         let size = attribute(node, setting.bindings, "size").map_or(1, |width| size(width.i()).unwrap_or(1));
