@@ -60,15 +60,19 @@ impl Demands {
     #[must_use]
     pub fn of(graph: &GraphProto) -> Self {
         let mut demands = Self::default();
-        let constants = Constants::new(graph);
         let mut values: HashMap<&str, Vec<Option<Origin>>> = HashMap::new();
         let inputs: Vec<&ValueInfoProto> = given(graph).collect();
         for (index, input) in inputs.iter().enumerate() {
-            let rank = input.dims().map_or(0, <[_]>::len);
-            if (1..=MOST_AXES).contains(&rank) {
+            let dims = input.dims().unwrap_or_default();
+            let rank = dims.len();
+            if rank <= MOST_AXES && dims.iter().skip(1).any(|dim| dim.size().is_none()) {
                 values.insert(input.name(), (0..rank).map(|axis| Some((index, axis))).collect());
             }
         }
+        if values.is_empty() {
+            return demands;
+        }
+        let constants = Constants::new(graph);
         for node in &graph.node {
             let Some(output) = node.output.first() else { continue };
             let found = node.input.iter().take(2).position(|name| values.contains_key(name.as_str()));

@@ -121,9 +121,9 @@ pub fn layer_table(layers: &[Found]) -> String {
 }
 
 /// Layers by the values that they read and compute, in one line.
-pub fn listed(layers: &[Found]) -> String {
+pub fn listed<'f>(layers: impl IntoIterator<Item = &'f Found>) -> String {
     let one = |found: &Found| format!("`{}` → `{}`", found.input, found.output);
-    layers.iter().map(one).collect::<Vec<_>>().join(", ")
+    layers.into_iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// An operator with its attributes.

@@ -55,7 +55,7 @@ impl Repair {
 pub fn cause(told: &Told, repaired: &[Found]) -> String {
     let steps = told.iterations.unwrap_or_default();
     let has = |order| repaired.iter().any(|found| found.layer.vectorization == order);
-    let trained = match [Vectorization::Upper, Vectorization::UpperColumnMajor].map(has) {
+    let trained = match Vectorization::TRIANGLES.map(has) {
         [false, false] => format!("another K than {steps}"),
         [true, false] => format!("others than K = {steps} and the triangle row-major"),
         [false, true] => format!("others than K = {steps} and the triangle column-major"),
@@ -108,14 +108,13 @@ pub fn note(told: &Told, repaired: &[Found]) -> String {
     let is_assumed = |name| repaired.iter().filter_map(Found::assumed).any(|assumed| assumed.contains(&name));
     let assumed: Vec<&str> =
         WORDS.iter().filter(|(name, _)| is_assumed(*name)).map(|(_, words)| *words).collect();
-    let has_no_order = |found: &&Found| found.layer.vectorization == Vectorization::None;
-    let matrices: Vec<_> =
-        repaired.iter().filter(has_no_order).filter(|_| told.triangle.is_some()).cloned().collect();
-    let idle = match &matrices[..] {
-        [] => String::new(),
-        matrices => {
-            format!(". --triangle says nothing of {}, which gives whole matrices", layers::listed(matrices))
-        }
+    let is_matrix =
+        |found: &&Found| told.triangle.is_some() && found.layer.vectorization == Vectorization::None;
+    let matrices = layers::listed(repaired.iter().filter(is_matrix));
+    let idle = if matrices.is_empty() {
+        String::new()
+    } else {
+        format!(". --triangle says nothing of {matrices}, which gives whole matrices")
     };
     format!(
         "{} put back as told, not as known. Assumed: {}. The proof compares with the original with the layer in standard \

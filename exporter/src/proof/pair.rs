@@ -334,14 +334,25 @@ mod tests {
         assert_eq!(sizes(None, later)[0], [1, 7, 7]);
         let later: Factor = |_, dims| Ok(if dims[2] < 14 { 1.0 } else { f64::NAN });
         assert_eq!(sizes(None, later)[0], [1, 7, 7]);
+        // What is larger than usual is tried last.
+        let large: Factor = |_, dims| {
+            ensure!(dims[2] > 299, "the kernel reaches beyond the input");
+            Ok(1.0)
+        };
+        assert_eq!(sizes(None, large)[3], [1, 512, 768]);
         let held: Factor = |_, dims| {
             ensure!(dims[0] == 4, "another number of samples");
             Ok(1.0)
         };
         assert_eq!(sizes(Some(4), held), [[4, 14, 14], [4, 14, 21]]);
         let refused = |factor| compared(None, &stub(factor)).unwrap_err().to_string();
-        assert!(refused(|_, _| Ok(0.0)).contains("gives 0 throughout for each of 14, 7, 32, 64, 1"));
-        assert!(refused(|_, _| Ok(f64::NAN)).contains("gives no numbers for any of 14, 7, 32, 64, 1"));
+        assert!(
+            refused(|_, _| Ok(0.0)).contains("gives 0 throughout for each of 14, 7, 32, 64, 1: no proof")
+        );
+        assert!(
+            refused(|_, _| Ok(f64::NAN))
+                .contains("gives no numbers for any of 14, 7, 32, 64, 1, 128, 512 in")
+        );
         assert!(refused(|_, _| anyhow::bail!("broken")).contains("gives no numbers for any of"));
     }
 

@@ -15,8 +15,9 @@ const IMAGES: [usize; 4] = [64, 224, 32, 299];
 /// The same for feature maps and sequences. Graphs may hold a centering matrix of M×M, so they start small.
 const FEATURES: [usize; 5] = [14, 7, 32, 64, 1];
 
-/// What is tried last: of the only open axis, as what is heard is long, and of several.
+/// What is tried last of the only open axis: what is heard is long.
 const LENGTHS: [usize; 4] = [128, 600, 4000, 16_000];
+/// The same of several.
 const LARGE: [usize; 2] = [128, 512];
 
 /// The size that is tried beside one that the models run at.

@@ -1,6 +1,6 @@
 //! What is told of layers whose iteration the exporter dropped, and which of them can be put back.
 
-use ndarray::{Axis, concatenate};
+use ndarray::{Array, ArrayD, Axis, Dimension, concatenate};
 use ndarray_npy::NpzWriter;
 
 use super::trained::array;
@@ -41,17 +41,22 @@ fn in_place_of_the_diagonal(graph: &mut GraphProto, operand: &str) {
     operand.clone_into(&mut masked.input[1]);
 }
 
+/// An archive of these maps and what should be made of them.
+fn archive<D: Dimension>(folder: &TempDir, maps: &ArrayD<f32>, expected: &Array<f32, D>) -> PathBuf {
+    let path = folder.path().join("expected.npz");
+    let mut archive = NpzWriter::new(std::fs::File::create(&path).unwrap());
+    archive.add_array("input", maps).unwrap();
+    archive.add_array("expected", expected).unwrap();
+    archive.finish().unwrap();
+    path
+}
+
 /// What the layer gave for the corpus' input, behind the means of the channels.
 fn behind_means(folder: &TempDir) -> PathBuf {
     let [maps, roots] = ["input", "expected"].map(|name| array(&corpus(&format!("{LAYER}.npz")), name));
     let means = maps.mean_axis(Axis(3)).unwrap().mean_axis(Axis(2)).unwrap();
     let features = concatenate![Axis(1), means, roots.index_axis(Axis(2), 0)];
-    let path = folder.path().join("features.npz");
-    let mut archive = NpzWriter::new(std::fs::File::create(&path).unwrap());
-    archive.add_array("input", &maps).unwrap();
-    archive.add_array("expected", &features).unwrap();
-    archive.finish().unwrap();
-    path
+    archive(folder, &maps, &features)
 }
 
 /// Puts the means of the channels in front of `triangle`, and both out.
@@ -196,12 +201,7 @@ fn expected(
         order(&mut values);
         sample.iter_mut().zip(values).for_each(|(entry, value)| *entry = value);
     }
-    let path = folder.path().join("expected.npz");
-    let mut archive = NpzWriter::new(std::fs::File::create(&path).unwrap());
-    archive.add_array("input", &maps).unwrap();
-    archive.add_array("expected", &roots).unwrap();
-    archive.finish().unwrap();
-    path
+    archive(folder, &maps, &roots)
 }
 
 /// The file's own indices take a triangle in an order that no operator has.

@@ -47,6 +47,13 @@ pub struct Observed {
     pub resolution: Resolution,
 }
 
+impl Observed {
+    /// Every value that was kept.
+    pub fn all(&self) -> impl Iterator<Item = &Cut> {
+        self.cuts.iter().chain(&self.matrices).chain(&self.factors)
+    }
+}
+
 impl Cut {
     /// Whether it has triangles in columns.
     pub fn has_samples_last(&self) -> bool {

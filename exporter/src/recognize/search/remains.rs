@@ -1,7 +1,5 @@
 //! What is said of regions that hold no layer: a layer was lost there, or this is how close they come to one.
 
-use std::collections::HashSet;
-
 use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 
 use super::candidates::Candidate;
@@ -43,11 +41,10 @@ impl Search<'_> {
         let triangle = constant.iter().rev().find(|cut| is_triangle(dims, cut.outputs[0].dims()));
         // Other features may come out beside the layer's, which then are known by what they are made of.
         let is_made_of_it = |cut: &&Cut| {
-            let is_it = |value: ValueId| covariance.as_ref().is_some_and(|(_, cut)| cut.value == value);
-            flow.dominators(cut.value).any(is_it)
+            covariance.as_ref().is_some_and(|(_, made)| flow.comes_through(cut.value, made.value))
         };
-        let lost = triangle.or(constant.first()).copied();
-        let Some(cut) = lost.or_else(|| first_on_the_way(flow, beside.filter(is_made_of_it))) else {
+        let cut = triangle.or(constant.first()).copied();
+        let Some(cut) = cut.or_else(|| first_on_the_way(flow, beside.filter(is_made_of_it).collect())) else {
             return false;
         };
         let (cut, order) = self.hole(candidate, observed, cut, is_lost);
@@ -80,8 +77,7 @@ impl Search<'_> {
         is_lost: impl Fn(&&'o Cut) -> bool,
     ) -> (&'o Cut, Option<Vectorization>) {
         let place = &self.places[candidate.place];
-        let all = || observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors);
-        let constant = |value: ValueId| all().find(|cut| cut.value == value).filter(&is_lost);
+        let constant = |value: ValueId| observed.all().find(|cut| cut.value == value).filter(&is_lost);
         let root = lost::sources(&place.flow, cut.value).filter_map(constant).last().unwrap_or(cut);
         let frozen = self.survey.frozen(self.places, candidate.place);
         let order = lost::order_of(self.model, place, frozen, (cut.value, cut.outputs[0].dims()));
@@ -145,17 +141,15 @@ impl Search<'_> {
 
 /// Of these cuts, downstream ones first, the farthest upstream that all goes through which the first is made of: what is made of another
 /// beside something else, a root that is multiplied by the trace's say, is more than that.
-fn first_on_the_way<'o>(flow: &Flow, cuts: impl Iterator<Item = &'o Cut>) -> Option<&'o Cut> {
-    let cuts: Vec<&Cut> = cuts.collect();
+fn first_on_the_way<'o>(flow: &Flow, cuts: Vec<&'o Cut>) -> Option<&'o Cut> {
     let last = cuts.first()?.value;
-    let way: HashSet<ValueId> = std::iter::once(last).chain(flow.dominators(last)).collect();
-    cuts.into_iter().rev().find(|cut| way.contains(&cut.value))
+    cuts.into_iter().rev().find(|cut| flow.comes_through(last, cut.value))
 }
 
 /// The covariance of a region, and the value that it is.
 fn covariance(observed: &Observed) -> Option<(Layer, &Cut)> {
     let Observed { probed, resolution, .. } = observed;
-    observed.cuts.iter().chain(&observed.matrices).chain(&observed.factors).find_map(|cut| {
+    observed.all().find_map(|cut| {
         let found = identify(OperatorKind::CovariancePooling, probed, &cut.outputs, *resolution, NEAR)?;
         found.is_certain(*resolution).then_some((found.layer, cut))
     })
