@@ -371,7 +371,7 @@ mod tests {
     use crate::recognize::search::NEAR;
 
     fn probed(operator: OperatorKind, dims: &[usize]) -> Probed {
-        let inputs = inputs(operator, dims);
+        let inputs = inputs(operator, dims).unwrap();
         let rounded = |input: &Tensor| Tensor::from_f64(ElementType::F32, dims, &input.to_f64());
         Probed::new(inputs.iter().map(rounded).collect())
     }
@@ -430,7 +430,7 @@ mod tests {
             for iterations in [14, 18, 22, 24] {
                 let layer = Layer { iterations, vectorization: Vectorization::None, ..Layer::new(operator) };
                 for dims in [&[2, 5, 5][..], &[2, 32, 32]] {
-                    let probed = Probed::new(inputs(operator, dims));
+                    let probed = Probed::new(inputs(operator, dims).unwrap());
                     let exact = |input: &Tensor| {
                         let values = reference::evaluate(&layer, &input.to_f64(), input.dims()).unwrap();
                         Tensor::from_f64(ElementType::F64, dims, &values)

@@ -2,6 +2,9 @@
 
 use nalgebra::DMatrix;
 
+/// Multiplications that a random number counts as: a logarithm, a root and a cosine.
+pub const DRAWN: usize = 1 << 8;
+
 /// A small deterministic generator of random numbers (SplitMix64), so that a report can be reproduced anywhere.
 #[derive(Debug, Clone)]
 pub struct Generator {

@@ -75,7 +75,7 @@ mod tests {
     fn large_layers_are_judged_by_their_eigenvalues() {
         let layer = Layer { iterations: 2, ..Layer::new(OperatorKind::IsqrtCov) };
         let dims = [2, BY_ITERATION + 1, 6];
-        let probed = Probed::new(inputs(layer.operator, &dims));
+        let probed = Probed::new(inputs(layer.operator, &dims).unwrap());
         let output = |input: &Tensor| {
             let values = reference::evaluate(&layer, &input.to_f64(), &dims).unwrap();
             Tensor::from_f64(ElementType::F64, &[2, values.len() / 2], &values)

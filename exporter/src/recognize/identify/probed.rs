@@ -10,7 +10,7 @@ use isqrt_cov_op::{Layer, Layout, OperatorKind};
 use super::spectrum::{Basis, Spectrum};
 use super::{Identification, Resolution};
 use crate::evaluate::budget::{is_spent, spend};
-use crate::recognize::probe::{Generator, PROBES, Probe};
+use crate::recognize::probe::{DRAWN, Generator, PROBES, Probe};
 use crate::tensor::{ElementType, Tensor};
 
 /// Entries of the matrix that the search compares; the winner is judged on all of them.
@@ -87,13 +87,27 @@ impl Spectra {
 }
 
 /// Inputs of shape `dims`, in float64, on which the attributes of `operator` show: as many batches as it takes until
-/// every kind of probe was there.
+/// every kind of probe was there. None where to make them takes more than is left of the budget.
 #[must_use]
-pub fn inputs(operator: OperatorKind, dims: &[usize]) -> Vec<Tensor> {
+pub fn inputs(operator: OperatorKind, dims: &[usize]) -> Option<Vec<Tensor>> {
+    drawn(operator, dims, PROBES.len().div_ceil(dims[0]))
+}
+
+/// The first of these batches.
+#[must_use]
+pub fn first_input(operator: OperatorKind, dims: &[usize]) -> Option<Tensor> {
+    drawn(operator, dims, 1)?.pop()
+}
+
+fn drawn(operator: OperatorKind, dims: &[usize], batches: usize) -> Option<Vec<Tensor>> {
+    let all: usize = dims.iter().product();
+    // A matrix is a product of what is drawn.
+    let product = if operator == OperatorKind::MatrixSqrt { dims[1] + 2 } else { 1 };
+    spend(&[batches, all, DRAWN.max(product)]).ok()?;
     let mut generator = Generator::new(7);
     let mut probes = PROBES.iter().cycle();
     let mut batch = || batch(operator, dims, probes.by_ref().take(dims[0]), &mut generator);
-    (0..PROBES.len().div_ceil(dims[0])).map(|_| batch()).collect()
+    Some((0..batches).map(|_| batch()).collect())
 }
 
 /// A batch of this probe.

@@ -13,9 +13,8 @@ use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract, value_info};
 use crate::graph::{NodeId, ValueId, rearranges};
 use crate::recognize::findings::merged;
-use crate::recognize::identify::probed::{Probed, inputs};
+use crate::recognize::identify::probed::{Probed, first_input, inputs};
 use crate::recognize::identify::{Resolution, judge};
-use crate::recognize::probe::PROBES;
 use crate::recognize::propose::places::Place;
 use crate::recognize::propose::region::Region;
 use crate::runtime::Runtime;
@@ -158,10 +157,7 @@ impl Subject<'_> {
         if region.cuts.is_empty() {
             return None;
         }
-        // What a probe takes to make.
-        let inner = if operator == OperatorKind::MatrixSqrt { dims[1] + 2 } else { 1 };
-        spend(&[PROBES.len().next_multiple_of(dims[0]), dims[1..].iter().product(), inner]).ok()?;
-        let probes = inputs(operator, dims);
+        let probes = inputs(operator, dims)?;
         let part = Arc::new(self.part(&region.cuts));
         let (evaluator, resolution, inputs, seen, shapes, scalars);
         if let Some(exact) = self.evaluate(&part, &region, &probes, runtime) {
@@ -234,9 +230,8 @@ impl Subject<'_> {
         if seen.len() < 3 + usize::from(self.grouped) {
             return Some(f64::INFINITY);
         }
-        let mut probes = inputs(layer.operator, &self.dims());
-        probes.truncate(1);
-        self.distance_on(&self.part(&[output]), probes, layer, runtime)
+        let probe = first_input(layer.operator, &self.dims())?;
+        self.distance_on(&self.part(&[output]), vec![probe], layer, runtime)
     }
 
     /// Whether anything of `output` is a number, on a probe of the shape that was seen. None where it cannot be told.
@@ -246,7 +241,7 @@ impl Subject<'_> {
         output: ValueId,
         runtime: &dyn Runtime,
     ) -> Option<bool> {
-        let probe = inputs(operator, &self.dims()).into_iter().next()?;
+        let probe = first_input(operator, &self.dims())?;
         let part = self.part(&[output]);
         let made = Evaluator::new(&part, Precision::Exact, Some(runtime)).ok()?.run(&[probe]).ok()?.pop()?;
         Some(made.to_f64().iter().any(|number| number.is_finite()))

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Result, ensure};
 use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
-use super::trial::{Trial, Try, leaves_sizes_open, too_large};
+use super::trial::{Fed, Trial, Try, leaves_sizes_open, too_large};
 use crate::evaluate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, ValueId};
@@ -41,6 +41,9 @@ const POSITIONS: usize = 6;
 /// How many other sizes are tried, once the model runs, for maps of so many positions.
 const WIDER: usize = 4;
 
+/// Elements of inputs that are tried in any case.
+const CHEAP: usize = 1 << 20;
+
 /// Evaluates the model with the first input sizes that it takes and that leave no map but a few positions, if there are such,
 /// and keeps the `wanted` values of its `places` and what regions cut out there need from outside. Operators that regions do
 /// not hold are left to `runtime`.
@@ -61,11 +64,15 @@ pub fn survey(
     let mut ran: Option<(usize, Survey)> = None;
     let mut sizes: Vec<Vec<Vec<usize>>> = Vec::new();
     let mut problems = HashSet::new();
+    let mut largest = 0;
     for Try { entries, is_long } in trial.tries(graph)? {
-        // What goes wrong the same way at every size is not the sizes' fault.
-        if is_long && ran.is_none() && problems.len() == 1 {
+        // What goes wrong the same way at every size is not the sizes' fault: no more than that is spent on it.
+        let elements = entries.iter().map(Fed::elements).fold(0, usize::saturating_add);
+        let is_costly = is_long || elements > largest.max(CHEAP);
+        if is_costly && ran.is_none() && problems.len() == 1 {
             continue;
         }
+        largest = largest.max(elements);
         // Sizes beside the batch: another batch makes no map wider.
         let beside = entries.iter().map(|entry| entry.dims.get(1..).unwrap_or_default().to_vec()).collect();
         if ran.is_some() && sizes.contains(&beside) {
@@ -80,8 +87,7 @@ pub fn survey(
             });
             continue;
         }
-        let inputs = trial.numbers(&entries);
-        let outcome = evaluator.watch(&inputs, &mut watch);
+        let outcome = trial.numbers(&entries).and_then(|inputs| evaluator.watch(&inputs, &mut watch));
         let (seen, kept) = (std::mem::take(&mut watch.seen), std::mem::take(&mut watch.kept));
         let frozen = places.iter().map(|_| OnceCell::new()).collect();
         let mut survey = Survey { seen, frozen, failure: None };

@@ -7,9 +7,10 @@ use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{GraphProto, ValueInfoProto};
 
 use crate::demands::Demands;
+use crate::evaluate::budget::spend;
 use crate::graph::given;
 use crate::held::held_batches;
-use crate::recognize::probe::Generator;
+use crate::recognize::probe::{DRAWN, Generator};
 use crate::tensor::{ElementType, Tensor};
 
 /// Sizes for the axes that a model leaves open, tried until it runs.
@@ -166,7 +167,10 @@ impl<'t> Trial<'t> {
     }
 
     /// Numbers for these inputs.
-    pub fn numbers(&self, inputs: &[Fed]) -> Vec<Tensor> {
+    ///
+    /// # Errors
+    /// More than are left of the budget.
+    pub fn numbers(&self, inputs: &[Fed]) -> Result<Vec<Tensor>> {
         let mut generator = Generator::new(1);
         inputs.iter().map(|input| random(&mut generator, input.element, &input.dims, self.numbers)).collect()
     }
@@ -191,12 +195,19 @@ pub fn shapes(graph: &GraphProto, known: Known<'_>, sizes: &Sizes) -> Vec<Vec<us
 }
 
 /// Numbers of a kind, or 0 for types that are not floating-point.
-fn random(generator: &mut Generator, element: ElementType, dims: &[usize], numbers: Numbers) -> Tensor {
+fn random(
+    generator: &mut Generator,
+    element: ElementType,
+    dims: &[usize],
+    numbers: Numbers,
+) -> Result<Tensor> {
     if !element.is_float() {
-        return Tensor::zeros(element, dims);
+        return Ok(Tensor::zeros(element, dims));
     }
-    let values: Vec<f64> = (0..dims.iter().product()).map(|_| numbers.of(generator)).collect();
-    Tensor::from_f64(element, dims, &values)
+    let count = dims.iter().product();
+    spend(&[count, DRAWN])?;
+    let values: Vec<f64> = (0..count).map(|_| numbers.of(generator)).collect();
+    Ok(Tensor::from_f64(element, dims, &values))
 }
 
 /// An input of the model with the size it is tried with.
@@ -224,7 +235,8 @@ pub struct Try {
 const MOST_ELEMENTS: usize = 1 << 25;
 
 impl Fed {
-    fn elements(&self) -> usize {
+    /// How many elements it has.
+    pub fn elements(&self) -> usize {
         self.dims.iter().fold(1, |product, &dim| product.saturating_mul(dim))
     }
 }

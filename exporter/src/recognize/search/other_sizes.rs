@@ -13,6 +13,7 @@ use crate::recognize::identify::Resolution;
 use crate::recognize::observe::subject::{Subject, is_symmetric};
 use crate::recognize::observe::survey::{Seen, Survey, survey};
 use crate::recognize::observe::trial::{MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open};
+use crate::recognize::probe::DRAWN;
 use crate::recognize::propose::region::decides_by_size;
 use crate::recognize::tell::explain;
 use crate::recognize::{Found, Miss};
@@ -229,7 +230,7 @@ fn size_decides(flow: &Flow, input: ValueId, output: ValueId) -> bool {
 }
 
 /// Shapes of a layer's input where it was of the shapes `first` and `other` in two surveys: axes that differ are open.
-/// Each takes no more than so many multiplications.
+/// Each takes no more than so many multiplications, drawing its numbers among them.
 fn resized(claim: &Claim, first: &[usize], other: &[usize], most: u64) -> Vec<Vec<usize>> {
     if first.len() != other.len() {
         return Vec::new();
@@ -248,7 +249,8 @@ fn resized(claim: &Claim, first: &[usize], other: &[usize], most: u64) -> Vec<Ve
     let is_short = |dims: &Vec<usize>| {
         let own = if claim.found.groups.is_some() { merged(dims) } else { dims.clone() };
         let one = claim.found.layer.extent(&own).map(|extent| multiplications(&claim.found.layer, extent));
-        one.is_ok_and(|one| (one as u64).saturating_mul(own[0] as u64) <= most)
+        let drawn = own[1..].iter().product::<usize>() as f64 * DRAWN as f64;
+        one.is_ok_and(|one| (one + drawn) * own[0] as f64 <= most as f64)
     };
     let mut shapes: Vec<Vec<usize>> = Vec::new();
     for sizes in &MORE_SIZES {
