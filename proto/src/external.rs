@@ -2,18 +2,16 @@
 //!
 //! A model names those files itself, so a hostile one may name any file of the machine (CVE-2022-25882,
 //! CVE-2024-27318, CVE-2024-27319, CVE-2025-51480, CVE-2026-27489, CVE-2026-34446). Here a location is made of normal
-//! path components only, must resolve into the model's folder, and must be a regular file with a single name: a
-//! symbolic or hard link does not lead out. What cannot be checked is refused.
+//! path components only, and is opened as [`named`](crate::named) says: a link does not lead out.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
 use crate::error::Problem;
-use crate::map::map;
+use crate::named::{Unread, open_beside};
 use crate::onnx::{StringStringEntryProto, TensorProto};
 use crate::tensor::Layout;
 
@@ -103,12 +101,7 @@ impl ExternalFiles {
                 "is not a plain relative path; expected the name of a file in the model's folder",
             ));
         }
-        let folder = self.folder.canonicalize().map_err(failed)?;
-        let path = folder.join(relative).canonicalize().map_err(failed)?;
-        if !path.starts_with(&folder) {
-            return Err(refused("leads out of the model's folder; expected a file inside it"));
-        }
-        let content = map_named(&path).map_err(|unread| match unread {
+        let (path, content) = open_beside(&self.folder, relative).map_err(|unread| match unread {
             Unread::Refused(reason) => refused(reason),
             Unread::Failed(source) => failed(source),
         })?;
@@ -158,45 +151,3 @@ fn entry<'a>(tensor: &'a TensorProto, key: &'static str) -> Result<Option<&'a st
 
 /// What a model's metadata calls the file with data that was written with it, so that it can go with the model.
 pub(crate) const OWN_DATA: &str = "isqrt_cov.data";
-
-/// Why a file that another one names was not read.
-#[derive(Debug)]
-pub enum Unread {
-    /// It may not be.
-    Refused(&'static str),
-    /// It could not be.
-    Failed(std::io::Error),
-}
-
-/// Maps a file that another one names, at a path without links.
-///
-/// # Errors
-/// No regular file, or one with several names; the system's.
-pub fn map_named(path: &Path) -> Result<Bytes, Unread> {
-    // Looked at before it is opened, because opening a pipe waits for its other end.
-    regular(&path.symlink_metadata().map_err(Unread::Failed)?).map_err(Unread::Refused)?;
-    let file = File::open(path).map_err(Unread::Failed)?;
-    // Looked at again, because the name may meanwhile lead elsewhere.
-    regular(&file.metadata().map_err(Unread::Failed)?).map_err(Unread::Refused)?;
-    map(&file, path).map_err(Unread::Failed)
-}
-
-/// Whether a file that another one names may be read; if not, why. A hard link cannot be told from a file but by the count of
-/// its names: whoever unpacks an archive of a stranger's may have made one to a file elsewhere.
-#[cfg(unix)]
-pub(crate) fn regular(metadata: &Metadata) -> Result<(), &'static str> {
-    use std::os::unix::fs::MetadataExt as _;
-
-    if !metadata.is_file() {
-        Err("is not a regular file; expected one")
-    } else if metadata.nlink() > 1 {
-        Err("is a hard link, perhaps to a file elsewhere; copy the file to break the link")
-    } else {
-        Ok(())
-    }
-}
-
-#[cfg(not(unix))]
-pub(crate) fn regular(_: &Metadata) -> Result<(), &'static str> {
-    Err("cannot be checked for hard links on this system; expected all data in one file")
-}

@@ -6,11 +6,14 @@
 
 mod build;
 mod content;
+mod data_file;
 mod draft;
 mod error;
 mod external;
+mod former;
 mod map;
 mod model;
+mod named;
 mod printable;
 mod save;
 mod stand_in;
@@ -28,9 +31,9 @@ pub use bytes::Bytes;
 pub use content::content;
 pub use draft::{Draft, Finished};
 pub use error::{Error, Problem, TensorError};
-pub use external::{Unread, map_named};
 pub use map::on_lost;
 pub use model::{Model, folder_of};
+pub use named::{Unread, open_beside};
 pub use printable::Printable;
 pub use save::Staged;
 pub use stand_in::stand_in;

@@ -5,35 +5,30 @@
 //! were.
 
 use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::data_file::{DataFile, holds, holds_the_same};
 use crate::draft::{Draft, Finished};
 use crate::error::{Problem, TensorError};
-use crate::external::{self, OWN_DATA, offset_of};
+use crate::external::offset_of;
+use crate::former::Former;
 use crate::map::map;
 use crate::model::{MESSAGE_LIMIT, folder_of};
+use crate::onnx::ModelProto;
 use crate::onnx::tensor_proto::DataLocation;
-use crate::onnx::{ModelProto, StringStringEntryProto, TensorProto};
 use crate::walk::{self, Place};
 use crate::{Error, Model, stream};
-
-/// Offsets of external data are multiples of a page, so that runtimes can map it.
-const PAGE: u64 = 4096;
 
 /// Initializers up to this size stay in the message when others must leave it.
 const SMALL: usize = 1024;
 
 /// Bytes from which on a tensor's data is not worth being in memory twice.
 const SHARED: usize = 1 << 16;
-
-/// Bytes that are compared at once.
-const COMPARED: usize = 1 << 20;
 
 /// A model that is written and not yet in its place. Dropped, it leaves nothing behind.
 #[derive(Debug)]
@@ -167,12 +162,12 @@ impl Model {
 }
 
 impl Staged {
-    /// The data of the model that is replaced, if one is, which stay: they were not written here, and other models may have them, too.
+    /// The data of the model that is replaced, if one is, which stay: they were not written with it, or other models name them.
     #[must_use]
     pub fn leaves(&self) -> Vec<PathBuf> {
-        let (_, mut others) = former_data(self.model.destination());
-        others.retain(|other| self.may_lose(other));
-        others
+        let mut left = Former::at(self.model.destination()).left;
+        left.retain(|left| self.may_lose(left));
+        left
     }
 
     /// Whether a file is there that neither what was read nor what was written needs.
@@ -181,12 +176,12 @@ impl Staged {
     }
 
     /// Gives the model its name, after its data if it has any. A model that was there is replaced, and its data removed where
-    /// that was written here.
+    /// that was written with it and no other model in the folder names it.
     ///
     /// # Errors
     /// A destination that cannot be replaced. What was there before is still there then.
     pub fn commit(self) -> Result<(), Error> {
-        let (mut former, _) = former_data(self.model.destination());
+        let mut former = Former::at(self.model.destination()).own;
         former.retain(|former| self.may_lose(former));
         let Self { model, data, .. } = self;
         let failed = |draft: &Finished, source| Error::Write { path: draft.destination().to_owned(), source };
@@ -261,35 +256,6 @@ impl Staged {
     }
 }
 
-/// Whether a file holds `expected` from `offset` on. It is read, not mapped: what is only compared should not stay.
-fn holds(mut file: &File, offset: u64, expected: &[u8]) -> io::Result<bool> {
-    file.seek(SeekFrom::Start(offset))?;
-    let mut found = vec![0; COMPARED.min(expected.len())];
-    for expected in expected.chunks(COMPARED) {
-        match file.read_exact(&mut found[..expected.len()]) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            outcome => outcome?,
-        }
-        if found[..expected.len()] != *expected {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Whether a file with the name of `data` has its content, and may be read as external data.
-fn holds_the_same(data: &Finished) -> bool {
-    let compare = || -> io::Result<bool> {
-        let metadata = data.destination().symlink_metadata()?;
-        if external::regular(&metadata).is_err() || metadata.len() != data.file().metadata()?.len() {
-            return Ok(false);
-        }
-        holds(&File::open(data.destination())?, 0, &map(data.file(), data.destination())?)
-    };
-    // What cannot be read is no reason to stop: other names are free.
-    compare().unwrap_or(false)
-}
-
 /// Makes new names in a folder survive a power cut, where that can be asked for.
 fn sync(folder: &Path) {
     if cfg!(unix)
@@ -300,157 +266,13 @@ fn sync(folder: &Path) {
     }
 }
 
-/// The name of the `number`th file with external data that a model of this name may have.
-fn data_name(model: &OsStr, number: usize) -> OsString {
-    let mut name = model.to_owned();
-    name.push(if number == 1 { ".data".to_owned() } else { format!(".{number}.data") });
-    name
-}
-
-/// The files with data of the model at `path`, if there is one: those that were written with it, under such names, and others.
-fn former_data(path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let Ok(mut model) = Model::load(path) else { return (Vec::new(), Vec::new()) };
-    let name = path.file_name().unwrap_or_default();
-    let has_own_name = |location: &str| {
-        let rest = location.strip_prefix(name.to_str()?)?.strip_suffix(".data")?;
-        let number = if rest.is_empty() { 1 } else { rest.strip_prefix('.')?.parse().ok()? };
-        (data_name(name, number) == *location).then_some(())
-    };
-    let mut locations = Vec::new();
-    let visited: Result<(), std::convert::Infallible> = walk::tensors(&mut model.proto, &mut |tensor, _| {
-        let entries = tensor.external_data.iter().filter(|entry| entry.key() == external::LOCATION);
-        locations.extend(entries.map(|entry| entry.value().to_owned()));
-        Ok(())
-    });
-    let Ok(()) = visited;
-    locations.sort();
-    locations.dedup();
-    let mark = model.proto.metadata_props.iter().find(|entry| entry.key() == OWN_DATA);
-    let is_own = |location: &String| {
-        mark.is_some_and(|mark| mark.value() == location) && has_own_name(location).is_some()
-    };
-    let (own, others): (Vec<String>, Vec<String>) = locations.into_iter().partition(is_own);
-    let paths = |locations: Vec<String>| -> Vec<PathBuf> {
-        locations.into_iter().map(|location| path.with_file_name(location)).collect()
-    };
-    (paths(own), paths(others))
-}
-
-fn entry(key: &str, value: String) -> StringStringEntryProto {
-    StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) }
-}
-
-/// The file that gets a model's external data; it is created when the first data comes.
-struct DataFile<'a> {
-    model: &'a OsStr,
-    path: PathBuf,
-    writer: Option<BufWriter<Draft>>,
-    end: u64,
-}
-
-impl<'a> DataFile<'a> {
-    fn new(model: &'a Path) -> Self {
-        let name = model.file_name().unwrap_or_default();
-        Self { model: name, path: model.with_file_name(data_name(name, 1)), writer: None, end: 0 }
-    }
-
-    /// Writes `bytes` at the next page and returns their offset.
-    fn append(&mut self, bytes: &[u8]) -> Result<u64, Error> {
-        let write_error = |source| Error::Write { path: self.path.clone(), source };
-        let offset = self.end.next_multiple_of(PAGE);
-        let padding = (offset - self.end) as usize;
-        if self.writer.is_none() {
-            // A name that no file can have is told before the data is written, not after.
-            is_free(&self.path)?;
-        }
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            None => self.writer.insert(BufWriter::new(Draft::new(&self.path).map_err(write_error)?)),
-        };
-        writer
-            .write_all(&[0; PAGE as usize][..padding])
-            .and_then(|()| writer.write_all(bytes))
-            .map_err(write_error)?;
-        self.end = offset + bytes.len() as u64;
-        Ok(offset)
-    }
-
-    /// Makes `tensor` refer to data in this file.
-    fn refer(&self, tensor: &mut TensorProto, offset: u64, length: usize) -> Result<(), Error> {
-        let location = text(&self.path)?;
-        tensor.clear_data();
-        tensor.external_data = vec![
-            entry(external::LOCATION, location.to_owned()),
-            entry("offset", offset.to_string()),
-            entry("length", length.to_string()),
-        ];
-        tensor.data_location = Some(DataLocation::External.into());
-        Ok(())
-    }
-
-    /// Flushes the file to the disk, if there is one. It gets the first name that is free or that a file of the same content
-    /// has, unless that is one of those `read`; `proto`, all of whose external data it holds, then refers to that name, and says
-    /// that it is its own.
-    fn finish(self, read: &[PathBuf], proto: &mut ModelProto) -> Result<Option<Finished>, Error> {
-        proto.metadata_props.retain(|entry| entry.key() != OWN_DATA);
-        let Some(writer) = self.writer else { return Ok(None) };
-        let write_error = |source| Error::Write { path: self.path.clone(), source };
-        let data = writer.into_inner().map_err(io::IntoInnerError::into_error);
-        let mut data = data.and_then(Draft::finish).map_err(write_error)?;
-        let mut number = 1;
-        loop {
-            data.rename(&data_name(self.model, number));
-            let is_read = || data.destination().canonicalize().is_ok_and(|path| read.contains(&path));
-            if is_free(data.destination())? || (!is_read() && holds_the_same(&data)) {
-                break;
-            }
-            number += 1;
-        }
-        proto.metadata_props.push(entry(OWN_DATA, text(data.destination())?.to_owned()));
-        if number > 1 {
-            let location = text(data.destination())?;
-            walk::tensors(proto, &mut |tensor, _| {
-                for entry in tensor.external_data.iter_mut().filter(|entry| entry.key() == external::LOCATION)
-                {
-                    entry.value = Some(location.to_owned());
-                }
-                Ok::<(), Error>(())
-            })?;
-        }
-        Ok(Some(data))
-    }
-}
-
-/// Whether no file has the name `path`. Where that cannot be told, no longer name would do either.
-fn is_free(path: &Path) -> Result<bool, Error> {
-    let failed = |source| Error::Write { path: path.to_owned(), source };
-    match path.symlink_metadata() {
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
-            let advice = "the name is too long; the model, beside which its data goes, needs a shorter one";
-            Err(failed(io::Error::new(error.kind(), advice)))
-        }
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// The name of a file with external data, as a model has it.
-fn text(path: &Path) -> Result<&str, Error> {
-    path.file_name().and_then(OsStr::to_str).ok_or_else(|| Error::Write {
-        path: path.to_owned(),
-        source: io::Error::new(
-            io::ErrorKind::InvalidFilename,
-            "the name of a file with external data must be UTF-8",
-        ),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+
     use super::*;
     use crate::onnx::tensor_proto::DataType;
-    use crate::onnx::{AttributeProto, GraphProto, NodeProto};
+    use crate::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
     fn large() -> Model {
         let typed = TensorProto {

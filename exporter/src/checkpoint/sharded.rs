@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use isqrt_cov_proto::onnx::TensorProto;
-use isqrt_cov_proto::{Bytes, Printable, Unread, folder_of, map_named};
+use isqrt_cov_proto::{Bytes, Printable, Unread, folder_of, open_beside};
 
 use super::pairs::Pairs;
 use super::state_dict::{Contents, bounded};
@@ -118,9 +118,7 @@ impl<'de> serde::Deserialize<'de> for Index {
     }
 }
 
-/// A shard: a file in the index's folder, also after links are followed, and with no other name, as for a model's
-/// external data; or, where that folder is a snapshot in a cache of Hugging Face's, a file in that cache's store, to which all
-/// of a snapshot's files are links.
+/// A shard: a file beside the index, with its path.
 fn open(path: &Path, shard: &str) -> Result<(PathBuf, Bytes), Error> {
     let wrong = |problem: &str| Error::Index {
         path: path.to_owned(),
@@ -132,26 +130,10 @@ fn open(path: &Path, shard: &str) -> Result<(PathBuf, Bytes), Error> {
     if !single || shard.contains(['/', '\\', '\0']) {
         return Err(wrong("is not a plain name; expected a file beside the index"));
     }
-    let failed =
-        |source: std::io::Error| wrong(&format!("cannot be read: {source}; expected it beside the index"));
-    let folder = folder_of(path).canonicalize().map_err(failed)?;
-    let file = folder.join(shard).canonicalize().map_err(failed)?;
-    let holder = file.parent();
-    if holder != Some(&folder) && (holder.is_none() || holder != store(&folder).as_deref()) {
-        return Err(wrong("is a link out of the index's folder; expected the file itself: copy it there"));
-    }
-    let content = map_named(&file).map_err(|unread| match unread {
+    open_beside(folder_of(path), Path::new(shard)).map_err(|unread| match unread {
         Unread::Refused(reason) => wrong(reason),
-        Unread::Failed(source) => failed(source),
-    })?;
-    Ok((file, content))
-}
-
-/// The store of the cache in which `folder`, a path without links, is a snapshot or a folder of one:
-/// `CACHE/blobs` of `CACHE/snapshots/REVISION/…`. It has to be a folder itself, as what it is compared with has no links.
-fn store(folder: &Path) -> Option<PathBuf> {
-    let snapshots = folder.ancestors().skip(1).find(|above| above.ends_with("snapshots"))?;
-    Some(snapshots.parent()?.join("blobs"))
+        Unread::Failed(source) => wrong(&format!("cannot be read: {source}; expected it beside the index")),
+    })
 }
 
 #[cfg(all(test, unix))]
@@ -160,28 +142,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    /// A cache with a shard in its store, and the index of a snapshot in it.
-    fn cache(at: &Path) -> (PathBuf, PathBuf) {
-        let (snapshot, store) = (at.join("models--a--b/snapshots/0123"), at.join("models--a--b/blobs"));
-        fs::create_dir_all(&snapshot).unwrap();
-        fs::create_dir_all(&store).unwrap();
-        fs::write(store.join("4567"), b"a shard").unwrap();
-        (snapshot.join("model.safetensors.index.json"), store)
-    }
-
-    #[test]
-    fn the_links_of_a_snapshot_lead_to_its_store() {
-        let folder = tempfile::tempdir().unwrap();
-        let (index, store) = cache(folder.path());
-        symlink("../../blobs/4567", index.with_file_name("one.safetensors")).unwrap();
-        let expected = store.join("4567").canonicalize().unwrap();
-        assert_eq!(open(&index, "one.safetensors").unwrap().0, expected);
-        let within = index.with_file_name("unet").join("index.json");
-        fs::create_dir(within.parent().unwrap()).unwrap();
-        symlink("../../../blobs/4567", within.with_file_name("one.safetensors")).unwrap();
-        assert_eq!(open(&within, "one.safetensors").unwrap().0, expected);
-    }
 
     #[test]
     fn shards_of_torch_are_named() {
@@ -193,34 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn links_lead_nowhere_else() {
+    fn shards_lie_beside_their_index() {
         let folder = tempfile::tempdir().unwrap();
-        let (index, store) = cache(folder.path());
-        let secret = folder.path().join("secret");
-        let other = cache(&folder.path().join("elsewhere")).1;
-        fs::write(&secret, b"not the cache's").unwrap();
-        fs::create_dir(store.join("deeper")).unwrap();
-        fs::write(store.join("deeper/4567"), b"not where blobs are").unwrap();
-        symlink(&secret, store.join("out")).unwrap();
-        fs::hard_link(&secret, store.join("hard")).unwrap();
-        let refused = |target: &Path, said: &str| {
-            let shard = index.with_file_name("one.safetensors");
-            symlink(target, &shard).unwrap();
-            let problem = open(&index, "one.safetensors").unwrap_err().to_string();
-            assert!(problem.contains(said), "{}: {problem}", target.display());
-            fs::remove_file(shard).unwrap();
-        };
-        let out = "is a link out of the index's folder";
-        refused(&secret, out);
-        refused(&other.join("4567"), out);
-        refused(Path::new("../../blobs/out"), out);
-        refused(Path::new("../../blobs/deeper/4567"), out);
-        refused(Path::new("../../blobs/hard"), "is a hard link");
-        refused(Path::new("../../blobs/deeper"), "is not a regular file");
-        // A store that is a link itself could be any folder.
-        fs::remove_dir_all(&store).unwrap();
-        symlink(&other, &store).unwrap();
-        refused(Path::new("../../blobs/4567"), out);
-        assert!(open(&index, "../../blobs/4567").unwrap_err().to_string().contains("is not a plain name"));
+        let index = folder.path().join("snapshots/0123/index.json");
+        fs::create_dir_all(index.with_file_name("sub")).unwrap();
+        fs::create_dir(folder.path().join("blobs")).unwrap();
+        fs::write(folder.path().join("blobs/4567"), b"a shard").unwrap();
+        symlink("../../blobs/4567", index.with_file_name("one.safetensors")).unwrap();
+        assert_eq!(&open(&index, "one.safetensors").unwrap().1[..], b"a shard");
+        for name in ["../../blobs/4567", "sub/one", ".", "..", "", "one.safetensors/"] {
+            let refused = open(&index, name).unwrap_err().to_string();
+            assert!(refused.contains("is not a plain name"), "{name}: {refused}");
+        }
     }
 }

@@ -179,7 +179,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(elsewhere("absolute paths", plain, &[2], &[("location", location)]));
     }
     for location in ["link", "up/secret"] {
-        let said = "leads out of the model's folder";
+        let said = "leads out of the folder";
         cases.push(elsewhere("symlinked parents", said, &[2], &[("location", location)]));
     }
     cases.push(elsewhere("symlinked parents", "cannot be read", &[2], &[("location", "loop")]));
