@@ -39,6 +39,14 @@ pub enum Error {
         /// Where decoding stopped.
         source: prost::DecodeError,
     },
+    /// A name or a documentation string is in another encoding.
+    #[error("{}: has text that is not UTF-8, as all of ONNX's is: {source}; write it again with that text changed", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// Which field of which message it is.
+        source: prost::DecodeError,
+    },
     /// The file decodes, but lacks what every ONNX model has.
     #[error("{}: is not an ONNX model: {reason}", path.display())]
     NotAModel {

@@ -55,6 +55,10 @@ impl Model {
         }
         let mut proto = match ModelProto::decode(content) {
             Ok(proto) => proto,
+            // The decoder tells the two apart in words only.
+            Err(source) if source.to_string().contains("not UTF-8") => {
+                return Err(Error::NotText { path, source });
+            }
             Err(source) => return Err(Error::Decode { path, source }),
         };
         // Any short run of bytes may happen to decode as a message of nothing but unknown fields.

@@ -51,6 +51,21 @@ fn every_storage_form_is_read() {
     assert!(error.contains("every.onnx: tensor `strings`: data_type is 8; expected"), "{error}");
 }
 
+/// What reads such a model without looking at its texts takes it.
+#[test]
+fn text_in_another_encoding_is_named() {
+    let model =
+        ModelProto { doc_string: Some("a note".to_owned()), ..ModelProto::new(GraphProto::default(), 17) };
+    let mut content = model.encode_to_vec();
+    let at = content.windows(6).position(|bytes| bytes == b"a note").unwrap();
+    content[at] = 0xe9;
+    let error = error(&content);
+    assert!(
+        error.starts_with("m.onnx: has text that is not UTF-8") && error.contains("doc_string"),
+        "{error}"
+    );
+}
+
 #[test]
 fn raw_data_is_not_copied() {
     let tensor = TensorProto::from_values("w", &[2], &[1.0_f32, 2.0]);
