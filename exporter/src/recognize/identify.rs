@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use isqrt_cov_op::{Layer, Layout, Operator, OperatorKind, Vectorization};
 
-use self::probed::{Probed, Spectra, sampled_entries, samples};
+use self::probed::{Probed, Spectra, of_numbers, sampled_entries, samples};
 use self::table::simplicity;
 use super::Evidence;
 use crate::distance::{magnitude, scaled_distance};
@@ -122,15 +122,10 @@ pub fn identify(
     })
 }
 
-/// What tells a search from others of the same probes. Not the outputs' shape beyond the number of their samples: it says
-/// nothing of what the numbers are.
+/// What tells a search from others of the same probes.
 fn key(operator: OperatorKind, outputs: &[Tensor], limit: f64) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (operator as u8, limit.to_bits()).hash(&mut hasher);
-    for output in outputs {
-        output.dims().first().hash(&mut hasher);
-        output.to_f64().iter().for_each(|number| number.to_bits().hash(&mut hasher));
-    }
+    (operator as u8, limit.to_bits(), of_numbers(outputs)).hash(&mut hasher);
     hasher.finish()
 }
 

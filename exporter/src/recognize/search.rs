@@ -12,6 +12,7 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
 use self::candidates::Candidate;
 use super::findings::{Findings, Found};
+use super::identify::probed::Unexplained;
 use super::observe::subject::Observed;
 use super::observe::survey::Survey;
 use super::observe::trial::Trial;
@@ -46,6 +47,8 @@ pub struct Search<'a> {
     pub owned: Vec<HashSet<NodeId>>,
     /// For each place the nodes of what is no layer for a reason that was told.
     told: Vec<HashSet<NodeId>>,
+    /// What no attributes explain, which stays so however often the search goes back to the beginning.
+    unexplained: Unexplained,
     /// What was found.
     pub findings: Findings,
 }
@@ -67,6 +70,7 @@ impl<'a> Search<'a> {
             covered: Vec::new(),
             owned: Vec::new(),
             told: Vec::new(),
+            unexplained: Unexplained::default(),
             findings: Findings::default(),
         };
         search.forget();

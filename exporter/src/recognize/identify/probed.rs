@@ -2,6 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::rc::Rc;
 
 use anyhow::Result;
@@ -33,9 +34,14 @@ pub struct Probed {
     channels_last: OnceCell<Vec<Spectra>>,
     /// What layers give, sample by sample.
     expected: RefCell<Vec<(Layer, Expected)>>,
-    /// Numbers, by what tells them apart, that no attributes explain, with the nearest ones.
-    unexplained: RefCell<HashMap<u64, Option<Identification>>>,
+    /// What tells these inputs from others.
+    key: OnceCell<u64>,
+    unexplained: Unexplained,
 }
+
+/// Numbers, by what tells them and the inputs apart, that no attributes explain, with the nearest ones. A graph moves what it
+/// computes, and all that it moves is searched, perhaps several times.
+pub type Unexplained = Rc<RefCell<HashMap<u64, Option<Identification>>>>;
 
 /// What a layer gives for each sample; none where it does not take them.
 type Expected = Option<Rc<Vec<Vec<f64>>>>;
@@ -135,8 +141,13 @@ impl Probed {
     /// Inputs whose spectra are not known yet.
     #[must_use]
     pub fn new(inputs: Vec<Tensor>) -> Self {
-        let (matrices, channels_first, channels_last, expected, unexplained) = Default::default();
-        Self { inputs, matrices, channels_first, channels_last, expected, unexplained }
+        let (matrices, channels_first, channels_last, expected, key, unexplained) = Default::default();
+        Self { inputs, matrices, channels_first, channels_last, expected, key, unexplained }
+    }
+
+    /// Shares what is not explained with others.
+    pub fn share(&mut self, unexplained: &Unexplained) {
+        self.unexplained = Rc::clone(unexplained);
     }
 
     /// The inputs' shape.
@@ -160,14 +171,18 @@ impl Probed {
         expected
     }
 
-    /// What `search` finds of numbers with this key, which it is asked for once where it explains nothing: a graph moves what it
-    /// computes, and all that it moves is searched.
+    /// What `search` finds of numbers with this key, which it is asked for once where it explains nothing.
     pub fn identified(
         &self,
         key: u64,
         resolution: Resolution,
         search: impl FnOnce() -> Option<Identification>,
     ) -> Option<Identification> {
+        let mut hasher = DefaultHasher::new();
+        let inputs = self.key.get_or_init(|| of_numbers(&self.inputs));
+        let resolved = [resolution.tolerance, resolution.noise].map(f64::to_bits);
+        (key, inputs, self.dims(), resolved).hash(&mut hasher);
+        let key = hasher.finish();
         if let Some(known) = self.unexplained.borrow().get(&key) {
             return known.clone();
         }
@@ -198,6 +213,16 @@ impl Probed {
                 .collect()
         }))
     }
+}
+
+/// What tells numbers from others: not their shape beyond the number of samples, which says nothing of what they are.
+pub fn of_numbers(batches: &[Tensor]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for batch in batches {
+        batch.dims().first().hash(&mut hasher);
+        batch.to_f64().iter().for_each(|number| number.to_bits().hash(&mut hasher));
+    }
+    hasher.finish()
 }
 
 /// The samples of all batches, one after another.

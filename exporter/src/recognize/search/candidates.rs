@@ -100,7 +100,9 @@ impl Search<'_> {
         if self.is_explained(candidate) || self.gives_way(candidate) {
             return None;
         }
-        self.subject(candidate)?.observe(operator, self.runtime)
+        let mut observed = self.subject(candidate)?.observe(operator, self.runtime)?;
+        observed.probed.share(&self.unexplained);
+        Some(observed)
     }
 
     pub(super) fn subject<'s>(&'s self, candidate: &'s Candidate) -> Option<Subject<'s>> {
