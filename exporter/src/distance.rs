@@ -6,6 +6,13 @@ pub fn magnitude<'a>(values: impl IntoIterator<Item = &'a f64>) -> f64 {
     values.into_iter().fold(0.0, |greatest: f64, value| greatest.max(value.abs()))
 }
 
+/// Whether two numbers are equal, or both none.
+#[allow(clippy::float_cmp)]
+#[must_use]
+pub fn same(one: f64, other: f64) -> bool {
+    one == other || (one.is_nan() && other.is_nan())
+}
+
 /// max|Δ| / max|expected|. What is no number is infinitely far, as is everything where all is expected to be 0.
 #[must_use]
 pub fn relative_distance(found: &[f64], expected: &[f64]) -> f64 {

@@ -39,6 +39,12 @@ pub fn is_decision(node: &NodeProto) -> bool {
             | "Hardmax"
             | "NonZero"
             | "Unique"
+            | "Binarizer"
+            | "LinearClassifier"
+            | "SVMClassifier"
+            | "TreeEnsemble"
+            | "TreeEnsembleClassifier"
+            | "TreeEnsembleRegressor"
     );
     let to = node.find("to").and_then(|to| ElementType::from_onnx(i32::try_from(to.i()).ok()?));
     decides || compares(node) || node.op_type() == "Cast" && to.is_some_and(|element| !element.is_float())

@@ -3,7 +3,7 @@
 // Equal means equal to the last bit here; how near is near enough is judged by who asks.
 #![allow(clippy::float_cmp)]
 
-use crate::distance::magnitude;
+use crate::distance::{magnitude, same};
 use crate::tensor::Tensor;
 
 /// The difference between an output of the reference and the same of the candidate, over all runs.
@@ -178,11 +178,6 @@ impl Default for Difference {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Whether two numbers are equal, or both none.
-pub(super) fn same(one: f64, other: f64) -> bool {
-    one == other || (one.is_nan() && other.is_nan())
 }
 
 /// Bucket 0 holds errors of 0; the last one everything beyond the range.

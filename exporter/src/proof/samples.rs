@@ -2,9 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::difference::same;
 use crate::data::Samples;
-use crate::distance::magnitude;
+use crate::distance::{magnitude, same};
 use crate::tensor::Tensor;
 
 /// What the user's data say about both models.

@@ -1,5 +1,6 @@
 //! Every graph of the corpus: found, left or refused as it must be, and still the same function once rewritten.
 
+mod behind;
 mod changed;
 #[path = "../common/mod.rs"]
 mod common;

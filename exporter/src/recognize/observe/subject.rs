@@ -7,7 +7,7 @@ use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::cuts::{Cut, Cuts, evaluate_in, has_samples_last, in_order};
 use super::survey::Seen;
-use crate::distance::magnitude;
+use crate::distance::{magnitude, same};
 use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract, value_info};
@@ -289,12 +289,30 @@ impl Subject<'_> {
     }
 }
 
-/// Whether every matrix of a tensor [N, …, d, d] is symmetric, up to rounding.
+/// Whether every matrix of a tensor [N, …, d, d] is symmetric, up to rounding. What is no number is so where it is on both sides.
 pub fn is_symmetric(tensor: &Tensor) -> bool {
     let side = tensor.dims().last().copied().unwrap_or(1).max(1);
     let values = tensor.to_f64();
     values.chunks_exact(side * side).all(|matrix| {
-        let limit = crate::recognize::tolerance(tensor.element_type()) * magnitude(matrix);
-        (0..side).all(|i| (0..i).all(|j| (matrix[i * side + j] - matrix[j * side + i]).abs() <= limit))
+        let finite = magnitude(matrix.iter().filter(|value| value.is_finite()));
+        let limit = crate::recognize::tolerance(tensor.element_type()) * finite;
+        let are_near = |one: f64, other: f64| same(one, other) || (one - other).abs() <= limit;
+        (0..side).all(|i| (0..i).all(|j| are_near(matrix[i * side + j], matrix[j * side + i])))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_overflows_on_both_sides_is_symmetric() {
+        let is_symmetric = |one: f64, other: f64| {
+            is_symmetric(&Tensor::from_f64(ElementType::F32, &[1, 2, 2], &[f64::INFINITY, one, other, 1.0]))
+        };
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        assert!(is_symmetric(2.0, 2.0) && is_symmetric(inf, inf) && is_symmetric(nan, nan));
+        assert!(!is_symmetric(2.0, 2.1) && !is_symmetric(inf, 2.0) && !is_symmetric(-inf, inf));
+        assert!(!is_symmetric(nan, 2.0));
+    }
 }

@@ -1,0 +1,152 @@
+//! What stands behind a layer, and what of it may stay.
+
+use isqrt_cov::recognize::recognize;
+use isqrt_cov::runtime::embedded::Embedded;
+use isqrt_cov_op::OperatorKind;
+use isqrt_cov_proto::onnx::attribute_proto::AttributeType;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
+use isqrt_cov_proto::onnx::{
+    AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+};
+
+use super::guards::{parts, roots};
+
+/// A layer that makes the value `layer`, of which more is to make the output of this name.
+fn with_more_behind() -> (ModelProto, String) {
+    let mut model = parts().model;
+    let graph = model.graph.as_mut().unwrap();
+    "layer".clone_into(&mut graph.node.last_mut().unwrap().output[0]);
+    let output = graph.output[0].name().to_owned();
+    (model, output)
+}
+
+/// One behind a layer stays behind it, also where it looks for nothing but NaN.
+#[test]
+fn a_guard_behind_a_layer_is_no_part_of_it() {
+    let (model, output) = with_more_behind();
+    let clip = NodeProto::new("Clip", &["layer", "least", "most"], &[&output]);
+    let absent = NodeProto::new("IsNaN", &["layer"], &["absent"]);
+    let filled = NodeProto::new("Where", &["absent", "zero", "layer"], &[&output]);
+    for nodes in [vec![clip], vec![absent, filled]] {
+        let mut model = model.clone();
+        model.graph.as_mut().unwrap().node.extend(nodes);
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let [found] = &findings.layers[..] else { panic!("{:?}", findings.misses) };
+        assert_eq!((found.layer.operator, &*found.output), (OperatorKind::IsqrtCov, "layer"));
+    }
+}
+
+/// The operator gives 0 where the layer divides 0 by 0: it may not stand where a model puts another number in the place of a
+/// NaN.
+#[test]
+fn a_layer_whose_nan_is_replaced_by_a_number_is_none() {
+    for (behind_weights, number) in [(false, "half"), (true, "half"), (false, "zero")] {
+        let (mut model, output) = with_more_behind();
+        let graph = model.graph.as_mut().unwrap();
+        let mut other = number;
+        if behind_weights {
+            let weights: Vec<f32> = (0..136).map(|index| (index as f32).sin()).collect();
+            graph.initializer.push(TensorProto::from_values("weights", &[136], &weights));
+            graph.node.push(NodeProto::new("Mul", &["weights", number], &["weighted"]));
+            other = "weighted";
+        }
+        graph.node.push(NodeProto::new("IsNaN", &["layer"], &["absent"]));
+        graph.node.push(NodeProto::new("Where", &["absent", other, "layer"], &[&output]));
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        let roots =
+            findings.layers.iter().filter(|found| found.layer.operator != OperatorKind::CovariancePooling);
+        assert_eq!(roots.count(), usize::from(number == "zero"), "{findings:?}");
+        let says = findings.misses.iter().any(|miss| miss.reason.contains("0 everywhere"));
+        assert_eq!(says, number != "zero", "{:?}", findings.misses);
+    }
+}
+
+/// Behind trained weights it cannot be told what a model makes of a NaN.
+#[test]
+fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
+    let (mut model, output) = with_more_behind();
+    let graph = model.graph.as_mut().unwrap();
+    let weights: Vec<f32> = (0..136 * 3).map(|index| (index as f32).sin()).collect();
+    graph.initializer.push(TensorProto::from_values("weights", &[136, 3], &weights));
+    let flat = TensorProto::from_values("flat", &[2], &[-1_i64, 136]);
+    graph.initializer.push(flat);
+    graph.output = vec![ValueInfoProto { name: Some(output.clone()), ..ValueInfoProto::default() }];
+    graph.node.extend([
+        NodeProto::new("Reshape", &["layer", "flat"], &["rows"]),
+        NodeProto::new("MatMul", &["rows", "weights"], &["scores"]),
+    ]);
+    let found = |model: &ModelProto| {
+        let findings = recognize(model, &Embedded::new()).unwrap();
+        findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov).count()
+    };
+    let mut without = model.clone();
+    without.graph.as_mut().unwrap().node.push(NodeProto::new("Relu", &["scores"], &[&output]));
+    assert_eq!(found(&without), 1);
+    model.graph.as_mut().unwrap().node.extend([
+        NodeProto::new("IsNaN", &["scores"], &["absent"]),
+        NodeProto::new("Where", &["absent", "half", "scores"], &[&output]),
+    ]);
+    assert_eq!(found(&model), 0);
+}
+
+/// What is compared behind a layer is no reason against it, nor is a number in the place of a NaN that is the operator's.
+#[test]
+fn what_is_chosen_behind_a_layer_stays_there() {
+    let (model, output) = with_more_behind();
+    let node = NodeProto::new;
+    let to = |element: DataType| AttributeProto::int("to", element as i64);
+    let mask = vec![
+        node("GreaterOrEqual", &["layer", "zero"], &["is"]),
+        node("Cast", &["is"], &[&output]).with(to(DataType::Float)),
+    ];
+    // As PyTorch's TorchScript exporter writes nan_to_num.
+    let numbers = vec![
+        node("IsNaN", &["layer"], &["absent"]),
+        node("Where", &["absent", "zero", "layer"], &["numbers"]),
+        node("IsInf", &["numbers"], &["infinite"]),
+        node("Cast", &["infinite"], &["is infinite"]).with(to(DataType::Bool)),
+        node("Greater", &["numbers", "zero"], &["more"]),
+        node("Cast", &["more"], &["is more"]).with(to(DataType::Bool)),
+        node("And", &["is infinite", "is more"], &["is too much"]),
+        node("Where", &["is too much", "most", "numbers"], &[&output]),
+    ];
+    for nodes in [mask, numbers] {
+        let mut model = model.clone();
+        model.graph.as_mut().unwrap().node.extend(nodes.clone());
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        assert_eq!(roots(&findings), [("input", "layer", false)], "{nodes:?}: {:?}", findings.misses);
+    }
+}
+
+/// A classifier of trees makes of a NaN one of its classes, as any comparison does.
+#[test]
+fn trees_behind_a_layer_stay_there() {
+    let (mut model, output) = with_more_behind();
+    let floats = |name: &str, floats: &[f32]| AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Floats.into()),
+        floats: floats.to_vec(),
+        ..AttributeProto::default()
+    };
+    let ints = AttributeProto::ints;
+    let trees = NodeProto::new("TreeEnsembleClassifier", &["layer"], &[&output, "scores"])
+        .in_domain("ai.onnx.ml")
+        .with(ints("nodes_treeids", &[0, 0, 0]))
+        .with(ints("nodes_nodeids", &[0, 1, 2]))
+        .with(ints("nodes_featureids", &[1, 0, 0]))
+        .with(floats("nodes_values", &[0.1, 0.0, 0.0]))
+        .with(AttributeProto::strings("nodes_modes", &["BRANCH_LEQ", "LEAF", "LEAF"]))
+        .with(ints("nodes_truenodeids", &[1, 0, 0]))
+        .with(ints("nodes_falsenodeids", &[2, 0, 0]))
+        .with(ints("class_treeids", &[0, 0]))
+        .with(ints("class_nodeids", &[1, 2]))
+        .with(ints("class_ids", &[0, 1]))
+        .with(floats("class_weights", &[1.0, 1.0]))
+        .with(ints("classlabels_int64s", &[0, 1]));
+    model.opset_import.push(OperatorSetIdProto::new("ai.onnx.ml", 3));
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.push(trees);
+    graph.output = vec![ValueInfoProto::of_any_shape(&output, DataType::Int64)];
+    let findings = recognize(&model, &Embedded::new()).unwrap();
+    assert_eq!(roots(&findings), [("input", "layer", false)], "{:?}", findings.misses);
+}
