@@ -1,6 +1,7 @@
 //! The kernels against the float64 reference.
 
 mod accuracy;
+mod extremes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
