@@ -11,6 +11,7 @@ mod division;
 mod element;
 mod executor;
 mod iteration;
+mod multiplier;
 mod normalize;
 mod peak;
 mod product;
