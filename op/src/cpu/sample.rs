@@ -8,7 +8,7 @@ use super::normalize::{degenerate, norm, normalize};
 use super::product::{Operand, Rows, Side, Simd, triangle_panel};
 use super::store::{Panels, store, store_inner};
 use super::write::{Writing, write};
-use crate::form::{Form, Programs};
+use crate::form::{Form, Multiplications, Programs};
 use crate::layer::{Extent, Layer, Normalization, OperatorKind};
 use crate::program::Program;
 
@@ -33,6 +33,11 @@ impl Call<'_> {
     /// The numbers of workspace that a sample needs; none where that is beyond all memory.
     pub(super) fn workspace<R: Real, S: Simd<R, W>, const W: usize>(&self) -> Option<usize> {
         Division::new::<R, S, W>(self)?.lines()?.checked_mul(W)
+    }
+
+    /// The multiplications of a sample's products.
+    pub(super) fn cost(&self) -> f64 {
+        self.form.cost::<Multiplications>(self.layer, self.extent, self.programs)
     }
 
     /// M − δ.
