@@ -11,6 +11,7 @@ mod division;
 mod element;
 mod executor;
 mod iteration;
+mod mirror;
 mod multiplier;
 mod normalize;
 mod peak;

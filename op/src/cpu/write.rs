@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::element::{Convert, Element, Real};
 use super::executor::{Executor, Order, for_each_piece, worthwhile};
+use super::mirror::mirror;
 use super::multiplier::Multiplier;
 use super::product::{Lanes, Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product};
 use crate::layer::Layer;
@@ -11,9 +12,6 @@ use crate::vectorization::Vectorization;
 
 /// The rows of a result that one task computes and writes.
 const ROWS: usize = 48;
-
-/// The rows and columns that are mirrored at a time: both blocks stay in the cache.
-const BLOCK: usize = 16;
 
 /// Computes the product that is the result and writes it.
 pub(super) fn write<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
@@ -40,7 +38,9 @@ pub(super) fn write<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: us
             },
         );
     });
-    writing.mirror(output);
+    if writing.vectorization == Vectorization::None {
+        mirror(executor, output, side.len);
+    }
 }
 
 /// What becomes of a matrix on its way into the output.
@@ -183,23 +183,6 @@ impl<R: Real> Writing<R> {
             if (from..to).contains(&row) {
                 let diagonal = scaled(simd, self.diagonal, &lines[r])[row - column] + self.shift;
                 T::store(&[diagonal], &mut output[row - from..=row - from]);
-            }
-        }
-    }
-
-    /// Copies the upper triangle of a matrix that is written whole into the lower one.
-    fn mirror<T: Element>(&self, output: &mut [T]) {
-        if self.vectorization != Vectorization::None {
-            return;
-        }
-        let len = self.side.len;
-        for rows in (0..len).step_by(BLOCK) {
-            for columns in (0..=rows).step_by(BLOCK) {
-                for row in rows..len.min(rows + BLOCK) {
-                    for column in columns..row.min(columns + BLOCK) {
-                        output[row * len + column] = output[column * len + row];
-                    }
-                }
             }
         }
     }

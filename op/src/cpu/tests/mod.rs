@@ -42,7 +42,7 @@ impl Element for Single {
 }
 
 /// Runs tasks on threads of its own, the last first.
-struct Threads(usize);
+pub(super) struct Threads(pub usize);
 
 impl Executor for Threads {
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
