@@ -122,6 +122,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp)]
     fn an_operator_costs_the_products_that_it_has() {
         let cost = |operator, form: Form, channels, positions| {
             let (layer, extent) = (Layer::new(operator), Extent { samples: 1, channels, positions });

@@ -223,6 +223,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::float_cmp)]
     fn the_frobenius_norm_is_as_exact_at_every_scale() {
         let entries = [3.0, -1.5, -1.5, 0.7];
         let norm_at = |scale: f64| {

@@ -50,6 +50,8 @@ fn split(number: f64) -> (f64, i32) {
 }
 
 #[cfg(test)]
+// Powers of two round nothing.
+#[allow(clippy::float_cmp)]
 mod tests {
     use super::*;
 

@@ -200,10 +200,8 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
             return;
         }
         normalize(self.simd, a, side, 0.0, f);
-        let (factor, exponent) = match layer.compensated {
-            true => (1.0 / (f * self.call.divisor()).sqrt(), exponent),
-            false => (1.0 / f, 0),
-        };
+        let (factor, exponent) =
+            if layer.compensated { (1.0 / (f * self.call.divisor()).sqrt(), exponent) } else { (1.0 / f, 0) };
         let (head, tail) = memory.split_at_mut(self.division.head);
         let [q, _] = self.iterate(&self.call.programs.factor, side, head, tail);
         let transposed = Operand::of_matrices(transposed, side);

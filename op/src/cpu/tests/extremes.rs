@@ -57,7 +57,7 @@ fn the_least_epsilon_is_the_matrix_where_features_are_the_same() {
                     check(&output::<f32>(layer, &input, &dims), 4e-7);
                     check(&output::<f64>(layer, &input, &dims), 1e-15);
                     check(&output::<bf16>(layer, &input, &dims), 4e-3);
-                    if value == 0.3 {
+                    if value < 1.0 {
                         assert!(output::<f16>(layer, &input, &dims).iter().all(|entry| *entry == 0.0));
                     }
                 }
