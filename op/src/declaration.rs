@@ -77,7 +77,10 @@ pub enum Domain {
 const ITERATIONS: Attribute = Attribute {
     name: "iterations",
     doc: "Number K of Newton–Schulz steps. The output is the K-step iterate, not the exact root: the network behind \
-          it was trained on that iterate.",
+          it was trained on that iterate. Where the matrix has eigenvalues of 0, as the centered covariance of at most C \
+          positions has, rounding errors grow by half with each step, and faster in the end. In float32 sums they are some \
+          3·10⁻⁷ of the greatest entry at K = 5, 3·10⁻⁵ at 15 and 3·10⁻⁴ at 20, and from 25 on all may be lost; in float64 \
+          5·10⁻¹³ at 20 and 2·10⁻⁹ at 40, and all is lost at 60.",
     domain: Domain::Integer { default: 5, least: 1, most: 100 },
 };
 const CENTERED: Attribute = Attribute {

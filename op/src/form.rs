@@ -22,17 +22,21 @@ impl Form {
     ///
     /// With ε > 0 the covariance's zero eigenvalues become ε, which the Gram matrix knows nothing of.
     pub(crate) fn choose<C: Cost>(layer: &Layer, extent: Extent, programs: &Programs) -> Self {
-        let cost = |form: Self| form.cost::<C>(extent, programs);
+        let cost = |form: Self| form.cost::<C>(layer, extent, programs);
         let equal = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
         if equal && cost(Self::Gram) < cost(Self::Direct) { Self::Gram } else { Self::Direct }
     }
 
-    /// What the layer's products cost.
-    pub(crate) fn cost<C: Cost>(self, extent: Extent, programs: &Programs) -> f64 {
+    /// What the layer's products cost, those that its operator has.
+    pub(crate) fn cost<C: Cost>(self, layer: &Layer, extent: Extent, programs: &Programs) -> f64 {
         let (c, m) = (extent.channels as f64, extent.positions as f64);
-        match self {
-            Self::Direct => C::triangle(c, m) + programs.iterate.product_count() as f64 * C::triangle(c, c),
-            Self::Gram => {
+        let covariance = C::triangle(c, m);
+        let iterate = programs.iterate.product_count() as f64 * C::triangle(c, c);
+        match (layer.operator, self) {
+            (OperatorKind::CovariancePooling, _) => covariance,
+            (OperatorKind::MatrixSqrt, _) => iterate,
+            (OperatorKind::IsqrtCov, Self::Direct) => covariance + iterate,
+            (OperatorKind::IsqrtCov, Self::Gram) => {
                 let q = programs.factor.product_count() as f64 * C::triangle(m, m);
                 // G, q(G), q(G) X̄ᵀ, and X̄ times that.
                 C::triangle(m, c) + q + C::product(m, c, m) + C::triangle(c, m)
@@ -115,5 +119,19 @@ mod tests {
         assert_eq!(form(&layer, 256, 250), Form::Direct);
         layer.epsilon = 1e-5;
         assert_eq!(form(&layer, 256, 49), Form::Direct);
+    }
+
+    #[test]
+    #[allow(clippy::float_cmp)]
+    fn an_operator_costs_the_products_that_it_has() {
+        let cost = |operator, form: Form, channels, positions| {
+            let (layer, extent) = (Layer::new(operator), Extent { samples: 1, channels, positions });
+            form.cost::<Multiplications>(&layer, extent, &Programs::exact(&layer))
+        };
+        let (covariance, step) = (64.0 * 64.0 * 100.0 / 2.0, 64.0 * 64.0 * 64.0 / 2.0);
+        assert_eq!(cost(OperatorKind::CovariancePooling, Form::Direct, 64, 100), covariance);
+        // Five exact steps are ten products (`program.rs`).
+        assert_eq!(cost(OperatorKind::MatrixSqrt, Form::Direct, 64, 64), 10.0 * step);
+        assert_eq!(cost(OperatorKind::IsqrtCov, Form::Direct, 64, 100), covariance + 10.0 * step);
     }
 }

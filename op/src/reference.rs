@@ -106,7 +106,14 @@ pub fn root(layer: &Layer, matrix: Matrix) -> Matrix {
 pub fn norm(normalization: Normalization, matrix: &Matrix) -> f64 {
     match normalization {
         Normalization::Trace => (0..matrix.side).map(|i| matrix.entries[i * matrix.side + i]).sum(),
-        Normalization::Frobenius => matrix.entries.iter().map(|entry| entry * entry).sum::<f64>().sqrt(),
+        Normalization::Frobenius => {
+            // Squared after division by a power of two near the greatest entry: the squares of a matrix that float64 holds may
+            // be beyond it. Powers of two round nothing.
+            let greatest = matrix.entries.iter().fold(0.0_f64, |greatest, entry| greatest.max(entry.abs()));
+            let power = if greatest.is_normal() { greatest.log2().floor().exp2() } else { 1.0 };
+            let squares = matrix.entries.iter().map(|entry| (entry / power) * (entry / power));
+            squares.sum::<f64>().sqrt() * power
+        }
     }
 }
 
@@ -213,6 +220,25 @@ mod tests {
         for (found, expected) in product(&root, &root).entries.iter().zip([2.0, 1.0, 1.0, 2.0]) {
             assert!((found - expected).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    #[allow(clippy::float_cmp)]
+    fn the_frobenius_norm_is_as_exact_at_every_scale() {
+        let entries = [3.0, -1.5, -1.5, 0.7];
+        let norm_at = |scale: f64| {
+            norm(
+                Normalization::Frobenius,
+                &Matrix { side: 2, entries: entries.map(|entry| entry * scale).into() },
+            )
+        };
+        for exponent in [-1000, -520, -1, 1, 520, 1000] {
+            let scale = 2.0_f64.powi(exponent);
+            assert_eq!(norm_at(scale), norm_at(1.0) * scale, "2^{exponent}");
+        }
+        assert_eq!(norm_at(0.0), 0.0);
+        assert_eq!(norm_at(f64::INFINITY), f64::INFINITY);
+        assert!(norm_at(f64::NAN).is_nan());
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod division;
 mod element;
 mod executor;
 mod iteration;
+mod mirror;
+mod multiplier;
 mod normalize;
 mod peak;
 mod product;
@@ -84,14 +86,14 @@ impl Kernel {
         &self.layer
     }
 
-    /// The operations that the products of an `IsqrtCov` layer take for one sample of an input of this shape, in the form
-    /// that runs: a multiplication and an addition count as two, a symmetric product as half of one.
+    /// The operations that the layer's products take for one sample of an input of this shape, in the form that runs: a
+    /// multiplication and an addition count as two, a symmetric product as half of one.
     ///
     /// # Errors
     /// A shape that the operator does not take.
     pub fn operations<T: Element>(&self, dims: &[usize]) -> Result<f64, Error> {
         let (call, _) = self.plan::<T>(dims)?;
-        Ok(2.0 * call.form.cost::<Multiplications>(call.extent, call.programs))
+        Ok(2.0 * call.cost())
     }
 
     /// The bytes of memory beside input and output that a call on an input of this shape works in, for each of its samples
@@ -203,9 +205,14 @@ impl<T: Element + Convert<R>, R: Real> Task<R> for Batch<'_, T> {
             }
         };
         // A thread for each sample as long as there is a sample for each thread; all threads on each of the rest, unless
-        // there is too little in a sample to divide.
-        let little = call.form.cost::<Multiplications>(call.extent, call.programs) < LITTLE;
-        let rest = if little && samples > 1 { 0 } else { samples % executor.threads().max(1) };
+        // there is too little in a sample to divide. How many threads there are is not asked in vain: the first time it takes a
+        // session as long as some samples.
+        let little = call.cost() < LITTLE;
+        let rest = match samples {
+            1 if little => 1,
+            _ if little => 0,
+            _ => samples % executor.threads().max(1),
+        };
         let side_by_side = samples - rest;
         let (first, rest) = output.split_at_mut(side_by_side * to);
         for_each_piece(

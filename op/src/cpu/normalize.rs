@@ -4,6 +4,9 @@ use super::element::{Element, Real};
 use super::product::{Side, Simd, triangle_panel};
 use crate::layer::Normalization;
 
+/// Sums of squares between these bounds have lost nothing to underflow and have no part beyond all numbers.
+const SAFE: std::ops::Range<f64> = 1e-200..1e200;
+
 /// f: the trace or the Frobenius norm of P + shift I, where P is symmetric and given by the lines of its upper triangle.
 pub(super) fn norm<R: Real, const W: usize>(
     normalization: Normalization,
@@ -16,16 +19,39 @@ pub(super) fn norm<R: Real, const W: usize>(
     match normalization {
         Normalization::Trace => diagonal.sum(),
         Normalization::Frobenius => {
-            let squares: f64 = diagonal.map(|entry| entry * entry).sum();
-            let mut above = 0.0;
-            for panel in 0..side.panels {
-                for row in side.pad..(panel + 1) * W {
-                    let line = &lines[triangle_panel::<W>(panel) + row];
-                    let from = (row + 1).max(side.pad).saturating_sub(panel * W);
-                    above += line[from..].iter().map(|entry| entry.to_f64().powi(2)).sum::<f64>();
-                }
+            let norm = |scale: f64| {
+                let squares: f64 = diagonal.clone().map(|entry| (entry * scale).powi(2)).sum();
+                let mut above = 0.0;
+                for_each_row_above(lines, side, |row| {
+                    above += row.iter().map(|entry| (entry.to_f64() * scale).powi(2)).sum::<f64>();
+                });
+                (squares + 2.0 * above).sqrt()
+            };
+            let plain = norm(1.0);
+            if SAFE.contains(&(plain * plain)) {
+                return plain;
             }
-            (squares + 2.0 * above).sqrt()
+            // P is as large as the squares of the elements, and its squares may be beyond float64 where P is not.
+            let mut greatest = diagonal.clone().fold(0.0, |greatest: f64, entry| greatest.max(entry.abs()));
+            for_each_row_above(lines, side, |row| {
+                greatest = row.iter().fold(greatest, |greatest, entry| greatest.max(entry.to_f64().abs()));
+            });
+            if greatest == 0.0 || !greatest.is_finite() {
+                return plain;
+            }
+            // A power of two, which changes no digit of the sums, nor has an inverse beyond all numbers.
+            let power = 2.0_f64.powi((greatest.log2() as i32).clamp(-f64::EXPONENTS, f64::EXPONENTS));
+            norm(1.0 / power) * power
+        }
+    }
+}
+
+/// Calls `look` with the entries of each row that are above the diagonal, panel by panel.
+fn for_each_row_above<R: Real, const W: usize>(lines: &[[R; W]], side: Side, mut look: impl FnMut(&[R])) {
+    for panel in 0..side.panels {
+        for row in side.pad..(panel + 1) * W {
+            let from = (row + 1).max(side.pad).saturating_sub(panel * W);
+            look(&lines[triangle_panel::<W>(panel) + row][from..]);
         }
     }
 }
@@ -38,6 +64,12 @@ pub(super) fn normalize<R: Real, S: Simd<R, W>, const W: usize>(
     shift: f64,
     f: f64,
 ) {
+    if f < 2.0_f64.powi(-R::EXPONENTS) {
+        // 1/f may be beyond all numbers of the type. P and f times the same are the same A.
+        let power = 2.0_f64.powi(R::EXPONENTS);
+        lines.as_flattened_mut().iter_mut().for_each(|entry| *entry *= R::from_f64(power));
+        return normalize(simd, lines, side, shift * power, f * power);
+    }
     // 1/f in two parts, so that its own rounding does not shift every entry the same way.
     let inverse = R::from_f64(1.0 / f);
     let rest = R::from_f64(1.0 / f - inverse.to_f64());

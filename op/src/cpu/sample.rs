@@ -8,7 +8,7 @@ use super::normalize::{degenerate, norm, normalize};
 use super::product::{Operand, Rows, Side, Simd, triangle_panel};
 use super::store::{Panels, store, store_inner};
 use super::write::{Writing, write};
-use crate::form::{Form, Programs};
+use crate::form::{Form, Multiplications, Programs};
 use crate::layer::{Extent, Layer, Normalization, OperatorKind};
 use crate::program::Program;
 
@@ -33,6 +33,11 @@ impl Call<'_> {
     /// The numbers of workspace that a sample needs; none where that is beyond all memory.
     pub(super) fn workspace<R: Real, S: Simd<R, W>, const W: usize>(&self) -> Option<usize> {
         Division::new::<R, S, W>(self)?.lines()?.checked_mul(W)
+    }
+
+    /// The multiplications of a sample's products.
+    pub(super) fn cost(&self) -> f64 {
+        self.form.cost::<Multiplications>(self.layer, self.extent, self.programs)
     }
 
     /// M − δ.
@@ -89,18 +94,20 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
     fn covariance(&self, output: &mut [T], transposed: &mut [[R; W]]) {
         let layer = self.call.layer;
         self.read(0, transposed, None);
-        // Small elements have products as small as the result. Large ones need a scale, unless centering makes them small.
+        // Small elements have products as small as the result, unless those are multiplied once more. Large ones need a scale, unless
+        // centering makes them small.
         let large = |exponent: i32| 2 * exponent > R::EXPONENTS - HEADROOM;
         let mut exponent = self.exponent(0.0);
-        if large(exponent) && self.centered_exponent(transposed).is_some_and(large) {
+        let faint = layer.off_diagonal_scale > 1.0 && large(-exponent);
+        if faint || large(exponent) && self.centered_exponent(transposed).is_some_and(large) {
             self.read(exponent, transposed, None);
         } else {
             exponent = 0;
         }
         let operand = Operand::of_features(transposed, self.reading.positions);
-        let mut writing = Writing::plain(layer, self.reading.channels);
-        writing.scale(1.0 / self.call.divisor(), [exponent; 2]);
-        writing.diagonal = R::from_f64(layer.epsilon.into());
+        let factor = 1.0 / self.call.divisor();
+        let mut writing = Writing::new(layer, self.reading.channels, factor, 2 * exponent);
+        writing.shift = R::from_f64(layer.epsilon.into());
         self.write([operand; 2], writing, output);
     }
 
@@ -170,13 +177,11 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
             return;
         }
         normalize(self.simd, a, side, shift, f);
-        let mut writing = Writing::plain(self.call.layer, side);
-        if self.call.layer.compensated {
-            writing.scale((f / divisor).sqrt(), [exponent, 0]);
-        }
+        let layer = self.call.layer;
+        let (factor, exponent) = if layer.compensated { ((f / divisor).sqrt(), exponent) } else { (1.0, 0) };
         let (head, tail) = memory.split_at_mut(self.division.head);
         let operands = self.iterate(&self.call.programs.iterate, side, head, tail);
-        self.write(operands, writing, output);
+        self.write(operands, Writing::new(layer, side, factor, exponent), output);
     }
 
     fn gram(&self, output: &mut [T], memory: &mut [[R; W]]) {
@@ -195,17 +200,14 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
             return;
         }
         normalize(self.simd, a, side, 0.0, f);
-        let mut writing = Writing::plain(layer, self.reading.channels);
-        if layer.compensated {
-            writing.scale(1.0 / (f * self.call.divisor()).sqrt(), [exponent, 0]);
-        } else {
-            writing.scale(1.0 / f, [0, 0]);
-        }
+        let (factor, exponent) =
+            if layer.compensated { (1.0 / (f * self.call.divisor()).sqrt(), exponent) } else { (1.0 / f, 0) };
         let (head, tail) = memory.split_at_mut(self.division.head);
         let [q, _] = self.iterate(&self.call.programs.factor, side, head, tail);
         let transposed = Operand::of_matrices(transposed, side);
         let (sides, panels) = ([side, self.reading.channels], Panels::Whole(side.padded));
         store::<_, S, W, MR>(self.simd, self.executor, [q, transposed], sides, panels, head, None);
+        let writing = Writing::new(layer, self.reading.channels, factor, exponent);
         self.write([transposed, Operand::of_matrices(head, side)], writing, output);
     }
 
@@ -216,6 +218,10 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
         // Hardly any sample needs one, so the elements are looked through only where the trace says so.
         let (trace, mut greatest) = attempt(0);
         if trace > least_trace::<R>() && trace < 1.0 / least_trace::<R>() {
+            return 0;
+        }
+        if trace <= least_trace::<R>() && greatest.is_none() {
+            // Features are the same at every position: ε is all there is, and no power of two changes its part of f.
             return 0;
         }
         // Centered elements may be so much smaller than the elements that these must stay large; but not beyond all numbers.

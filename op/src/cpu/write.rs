@@ -4,15 +4,14 @@ use std::ops::Range;
 
 use super::element::{Convert, Element, Real};
 use super::executor::{Executor, Order, for_each_piece, worthwhile};
+use super::mirror::mirror;
+use super::multiplier::Multiplier;
 use super::product::{Lanes, Operand, Part, Side, Simd, Sink, TILE_PANELS, Tile, first_row, product};
 use crate::layer::Layer;
 use crate::vectorization::Vectorization;
 
 /// The rows of a result that one task computes and writes.
 const ROWS: usize = 48;
-
-/// The rows and columns that are mirrored at a time: both blocks stay in the cache.
-const BLOCK: usize = 16;
 
 /// Computes the product that is the result and writes it.
 pub(super) fn write<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: usize>(
@@ -39,7 +38,9 @@ pub(super) fn write<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: us
             },
         );
     });
-    writing.mirror(output);
+    if writing.vectorization == Vectorization::None {
+        mirror(executor, output, side.len);
+    }
 }
 
 /// What becomes of a matrix on its way into the output.
@@ -47,35 +48,26 @@ pub(super) fn write<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: us
 pub(super) struct Writing<R> {
     /// Which entries are written, in which order.
     pub vectorization: Vectorization,
-    /// Factor on the entries off the diagonal.
-    off_diagonal: R,
-    /// Factor on every entry.
-    factor: R,
-    /// Powers of two on every entry, where they and `factor` together may not be representable.
-    powers: Option<[R; 2]>,
+    /// What entries off the diagonal are multiplied by.
+    off_diagonal: Multiplier<R>,
+    /// What those on the diagonal are multiplied by.
+    diagonal: Multiplier<R>,
     /// What is added on the diagonal in the end.
-    pub diagonal: R,
+    pub shift: R,
     /// The matrix's rows and columns.
     pub side: Side,
 }
 
 impl<R: Real> Writing<R> {
-    /// The entries of `layer`'s result as they are.
-    pub(super) fn plain(layer: &Layer, side: Side) -> Self {
+    /// The entries of `layer`'s result, each times `factor` and 2^exponent.
+    pub(super) fn new(layer: &Layer, side: Side, factor: f64, exponent: i32) -> Self {
         Self {
             vectorization: layer.vectorization,
-            off_diagonal: R::from_f64(layer.off_diagonal_scale.into()),
-            factor: R::from_f64(1.0),
-            powers: None,
-            diagonal: R::default(),
+            off_diagonal: Multiplier::new([factor, layer.off_diagonal_scale.into()], exponent),
+            diagonal: Multiplier::new([factor, 1.0], exponent),
+            shift: R::default(),
             side,
         }
-    }
-
-    /// Multiplies every entry by `factor` and by two powers of two with these exponents.
-    pub(super) fn scale(&mut self, factor: f64, exponents: [i32; 2]) {
-        self.factor = R::from_f64(factor);
-        self.powers = (exponents != [0; 2]).then(|| exponents.map(|e| R::from_f64(2.0_f64.powi(e))));
     }
 
     /// The triangle from which rows of the output are written without going to and fro.
@@ -144,13 +136,12 @@ impl<R: Real> Writing<R> {
             return;
         }
         let column = column + inside.start * W;
-        let factor = self.factor * self.off_diagonal;
         for r in 0..MR {
             let at = self.place(row + r, column) - offset;
             // Lengths known beforehand are copied without a call.
             let output = &mut output[at..];
             for (v, output) in inside.clone().zip(output.as_chunks_mut::<W>().0) {
-                T::store(&self.scaled(simd, factor, &tile[v][r]), output);
+                T::store(&scaled(simd, self.off_diagonal, &tile[v][r]), output);
             }
         }
     }
@@ -174,7 +165,7 @@ impl<R: Real> Writing<R> {
             if from >= to {
                 continue;
             }
-            let entries = self.scaled(simd, self.factor * self.off_diagonal, &lines[r]);
+            let entries = scaled(simd, self.off_diagonal, &lines[r]);
             let at = self.place(row, from) - offset;
             let entries = &entries[from - column..to - column];
             let output = &mut output[at..at + entries.len()];
@@ -190,43 +181,28 @@ impl<R: Real> Writing<R> {
             }
             copy!(8 4 2 1);
             if (from..to).contains(&row) {
-                let diagonal = self.scaled(simd, self.factor, &lines[r])[row - column] + self.diagonal;
+                let diagonal = scaled(simd, self.diagonal, &lines[r])[row - column] + self.shift;
                 T::store(&[diagonal], &mut output[row - from..=row - from]);
             }
         }
     }
+}
 
-    /// Numbers times a factor and the powers.
-    #[inline(always)]
-    fn scaled<S: Simd<R, W>, const W: usize>(&self, simd: S, factor: R, numbers: &[R; W]) -> [R; W] {
-        let zero = simd.splat(R::default());
-        let mut vector = simd.multiply_add(simd.splat(factor), simd.load(numbers), zero);
-        if let Some(powers) = self.powers {
-            for power in powers {
-                vector = simd.multiply_add(simd.splat(power), vector, zero);
-            }
-        }
-        let mut scaled = [R::default(); W];
-        simd.store(vector, &mut scaled);
-        scaled
+/// Numbers times a factor.
+#[inline(always)]
+fn scaled<R: Real, S: Simd<R, W>, const W: usize>(
+    simd: S,
+    Multiplier { factor, powers }: Multiplier<R>,
+    numbers: &[R; W],
+) -> [R; W] {
+    let zero = simd.splat(R::default());
+    let mut vector = simd.multiply_add(simd.splat(factor), simd.load(numbers), zero);
+    for power in powers.into_iter().flatten() {
+        vector = simd.multiply_add(simd.splat(power), vector, zero);
     }
-
-    /// Copies the upper triangle of a matrix that is written whole into the lower one.
-    fn mirror<T: Element>(&self, output: &mut [T]) {
-        if self.vectorization != Vectorization::None {
-            return;
-        }
-        let len = self.side.len;
-        for rows in (0..len).step_by(BLOCK) {
-            for columns in (0..=rows).step_by(BLOCK) {
-                for row in rows..len.min(rows + BLOCK) {
-                    for column in columns..row.min(columns + BLOCK) {
-                        output[row * len + column] = output[column * len + row];
-                    }
-                }
-            }
-        }
-    }
+    let mut scaled = [R::default(); W];
+    simd.store(vector, &mut scaled);
+    scaled
 }
 
 /// Some rows of the output.
@@ -257,7 +233,7 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
     #[inline(always)]
     fn takes(&self, row: usize, panels: Range<usize>) -> bool {
         let is_whole = |panel: usize| self.writing.is_whole::<W, MR>(row, panel * W);
-        self.writing.powers.is_none() && is_whole(panels.start) && is_whole(panels.end - 1)
+        self.writing.off_diagonal.powers.is_none() && is_whole(panels.start) && is_whole(panels.end - 1)
     }
 
     #[inline(always)]
@@ -268,7 +244,7 @@ impl<T: Element + Convert<R>, R: Real, S: Simd<R, W>, const W: usize, const MR: 
         panel: usize,
         tile: [[L::Vector; V]; MR],
     ) {
-        let factor = simd.splat(self.writing.factor * self.writing.off_diagonal);
+        let factor = simd.splat(self.writing.off_diagonal.factor);
         let zero = simd.splat(R::default());
         for r in 0..MR {
             let at = self.writing.place(row + r, panel * W) - self.offset;

@@ -7,6 +7,7 @@ use std::ptr;
 
 use ort_sys::{OrtApi, OrtApiBase, OrtErrorCode, OrtStatus, OrtStatusPtr};
 
+use super::environment::in_default;
 use crate::Error;
 
 /// The API that the plugin asks for, and the oldest that has all it needs. It is also `OrtCustomOp.version`: a runtime
@@ -104,9 +105,9 @@ impl Api {
         }
     }
 
-    /// Runs the body of a callback. An error or a panic becomes a status.
+    /// Runs the body of a callback, in the default floating-point environment. An error or a panic becomes a status.
     pub(super) fn guard(self, body: impl FnOnce() -> Result<(), Failure>) -> OrtStatusPtr {
-        let failure = match catch_unwind(AssertUnwindSafe(body)) {
+        let failure = match in_default(|| catch_unwind(AssertUnwindSafe(body))) {
             Ok(Ok(())) => return OrtStatusPtr(ptr::null_mut()),
             Ok(Err(failure)) => failure,
             Err(payload) => Failure::panic(&*payload),
@@ -187,6 +188,7 @@ pub(super) unsafe fn text<'a>(text: *const c_char) -> Option<&'a CStr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::environment::{is_default, without_subnormal_numbers};
     use crate::plugin::fake;
 
     #[test]
@@ -203,5 +205,19 @@ mod tests {
         let failure = outcome(|| panic!("lost {}", 1)).unwrap_err();
         assert_eq!(failure.code, OrtErrorCode::ORT_RUNTIME_EXCEPTION);
         assert!(failure.message.ends_with("please report it: lost 1"), "{}", failure.message);
+    }
+
+    #[test]
+    fn callbacks_run_in_the_default_environment_and_leave_the_hosts() {
+        let api = fake::api();
+        let mut inside = false;
+        let kept = without_subnormal_numbers(|| {
+            let status = api.guard(|| {
+                inside = is_default();
+                Ok(())
+            });
+            assert!(status.0.is_null());
+        });
+        assert_eq!((inside, kept), (true, true));
     }
 }

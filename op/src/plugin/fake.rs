@@ -9,6 +9,7 @@ use std::thread;
 use ort_sys::{OrtApi, OrtErrorCode, OrtKernelContext, OrtStatus, OrtStatusPtr, OrtValue};
 
 use super::api::Api;
+use super::environment::without_subnormal_numbers;
 
 type Status = (OrtErrorCode, CString);
 
@@ -44,10 +45,13 @@ unsafe extern "system" fn parallel_for(
     let data = AtomicPtr::new(data);
     thread::scope(|scope| {
         for index in 0..total {
-            // SAFETY: the plugin's data may be shared by threads.
             scope.spawn({
                 let data = &data;
-                move || unsafe { task(data.load(Ordering::Relaxed), index) }
+                move || {
+                    // SAFETY: the plugin's data may be shared by threads.
+                    let run = || unsafe { task(data.load(Ordering::Relaxed), index) };
+                    assert!(without_subnormal_numbers(run), "a task left another environment behind");
+                }
             });
         }
     });

@@ -4,7 +4,7 @@
 //! then on ONNX Runtime asks [`custom_op`]'s tables what there is, [`shape`] for the shape of an output,
 //! [`attributes`] reads a node's attributes, and [`kernel`] runs it on its [`tensors`]: under CPUExecutionProvider on the session's
 //! [`threads`], under CUDAExecutionProvider on the stream that the provider names, with tensors that are on the device. [`api`] turns errors
-//! and panics into statuses: nothing unwinds into the host. Nothing is linked from ONNX Runtime, so one library serves
+//! and panics into statuses: nothing unwinds into the host; [`environment`] has arithmetic done alike on every thread. Nothing is linked from ONNX Runtime, so one library serves
 //! every release from 1.17 on; nothing of CUDA either, and a runtime without that provider never asks for its kernels.
 //!
 //! Once loaded, the library stays (see `build.rs`). Who may call: ONNX Runtime calls one kernel from several threads at once, and creates kernels of several sessions at once.
@@ -13,6 +13,7 @@
 mod api;
 mod attributes;
 mod custom_op;
+mod environment;
 #[cfg(test)]
 mod fake;
 mod kernel;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ort_sys::OrtKernelContext;
 
 use super::api::{Api, call};
+use super::environment::in_default;
 use crate::cpu::Executor;
 
 /// How long the first call waits for all threads to show themselves: a few times what it takes to wake one.
@@ -49,7 +50,7 @@ impl Executor for Threads<'_> {
             let tasks = unsafe { &*tasks.cast::<Tasks>() };
             let running = tasks.running.fetch_add(1, Ordering::Relaxed) + 1;
             tasks.together.fetch_max(running, Ordering::Relaxed);
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (tasks.task)(index))) {
+            if let Err(payload) = in_default(|| catch_unwind(AssertUnwindSafe(|| (tasks.task)(index)))) {
                 tasks.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
             }
             tasks.running.fetch_sub(1, Ordering::Relaxed);
@@ -114,6 +115,7 @@ mod tests {
     use std::ptr;
 
     use super::*;
+    use crate::plugin::environment::is_default;
     use crate::plugin::fake;
 
     #[test]
@@ -134,6 +136,17 @@ mod tests {
         let payload = panicked.unwrap_err();
         assert!(payload.downcast_ref::<String>().is_some_and(|text| text.contains("the second task")));
         assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 2), "{runs:?}");
+    }
+
+    #[test]
+    fn tasks_run_in_the_default_environment_on_threads_that_have_another() {
+        let pool_size = PoolSize::default();
+        let threads = Threads { api: fake::api(), context: ptr::null(), pool_size: &pool_size };
+        let in_default = AtomicUsize::new(0);
+        threads.run(3, &|_| {
+            in_default.fetch_add(is_default().into(), Ordering::Relaxed);
+        });
+        assert_eq!(in_default.into_inner(), 3);
     }
 
     #[test]

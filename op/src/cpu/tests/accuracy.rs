@@ -187,3 +187,74 @@ fn no_scale_loses<T: Element>() {
         }
     }
 }
+
+/// Features of `channels` channels and 30 positions whose covariance has eight eigenvalues that are not 0, all of a size, and its
+/// K-step iterate: by an orthonormal basis from those of eight channels, where the reference loses nothing.
+fn of_rank_eight(layer: &Layer, channels: usize) -> (Vec<f64>, Vec<f64>) {
+    const RANK: usize = 8;
+    let (mut random, positions) = (Random(14), 30);
+    let mut basis: Vec<Vec<f64>> = Vec::new();
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    while basis.len() < RANK {
+        let mut column: Vec<f64> = (0..channels).map(|_| random.number()).collect();
+        // Twice, for what the first time rounds.
+        for other in basis.iter().chain(&basis) {
+            let part = dot(&column, other);
+            column.iter_mut().zip(other).for_each(|(entry, other)| *entry -= part * other);
+        }
+        let length = dot(&column, &column).sqrt();
+        column.iter_mut().for_each(|entry| *entry /= length);
+        basis.push(column);
+    }
+    let few: Vec<f64> = (0..RANK * positions).map(|_| random.number()).collect();
+    let root = reference::root(layer, reference::covariance(layer, &few, RANK));
+    let spread = |matrix: &[f64], width: usize| -> Vec<f64> {
+        let entry = |i: usize, j: usize| (0..RANK).map(|k| basis[k][i] * matrix[k * width + j]).sum();
+        (0..channels).flat_map(|i| (0..width).map(move |j| (i, j))).map(|(i, j)| entry(i, j)).collect()
+    };
+    let half = spread(&root.entries, RANK);
+    let turned: Vec<f64> =
+        (0..RANK * channels).map(|at| half[at % channels * RANK + at / channels]).collect();
+    (spread(&few, positions), spread(&turned, channels))
+}
+
+/// The errors that the declaration of `iterations` speaks of, to which this holds it.
+#[test]
+fn many_steps_magnify_rounding_where_eigenvalues_are_zero() {
+    let mut layer = Layer::new(OperatorKind::IsqrtCov);
+    (layer.centered, layer.vectorization) = (false, Vectorization::None);
+    let (lost, any) = (0.5, f64::INFINITY);
+    // K, and between what the errors are in float32 and in float64.
+    let cases = [
+        (5, 1e-7..1e-6, 1e-16..3e-15),
+        (15, 1e-5..1e-4, 1e-14..2e-13),
+        (20, 1e-4..1e-3, 1e-13..2e-12),
+        (30, lost..any, 3e-12..3e-10),
+        (40, lost..any, 5e-10..1e-8),
+        (60, lost..any, lost..any),
+    ];
+    for (iterations, single, double) in cases {
+        layer.iterations = iterations;
+        let mut errors = [0.0_f64; 3];
+        // In the Gram form and in the direct one.
+        for channels in [40, 29] {
+            let (input, expected) = of_rank_eight(&layer, channels);
+            let dims = [1, channels, 30];
+            let reference = reference::evaluate(&layer, &input, &dims).unwrap();
+            let (kernel, rounded) =
+                (Kernel::new(layer), input.iter().map(|&value| value as f32).collect::<Vec<_>>());
+            let numbers = |bits: Vec<u64>| bits.into_iter().map(f64::from_bits).collect();
+            let outputs: [Vec<f64>; 3] = [
+                numbers(bits(&kernel, &rounded, &dims, &Serial)),
+                numbers(bits(&kernel, &input, &dims, &Serial)),
+                reference,
+            ];
+            for (error, output) in errors.iter_mut().zip(&outputs) {
+                *error = error.max(difference(&expected, output));
+            }
+        }
+        println!("K = {iterations}: {errors:?}");
+        let within = |error: f64, bounds: &std::ops::Range<f64>| bounds.start <= error && error <= bounds.end;
+        assert!(within(errors[0], &single) && within(errors[1], &double), "K = {iterations}: {errors:?}");
+    }
+}

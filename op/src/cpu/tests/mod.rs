@@ -1,6 +1,7 @@
 //! The kernels against the float64 reference.
 
 mod accuracy;
+mod extremes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -41,7 +42,7 @@ impl Element for Single {
 }
 
 /// Runs tasks on threads of its own, the last first.
-struct Threads(usize);
+pub(super) struct Threads(pub usize);
 
 impl Executor for Threads {
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
@@ -289,6 +290,39 @@ fn threads_and_batch_change_nothing<T: Element>(kernel: &Kernel, case: &Case) {
         let alone: Vec<u64> = samples.flat_map(|sample| bits(kernel, sample, &one, &Threads(2))).collect();
         assert_eq!(alone, expected, "alone, {:?}, {:?}", case.dims, case.layer);
     }
+}
+
+/// Counts how often it is asked for its threads.
+struct Asked(AtomicUsize);
+
+impl Executor for Asked {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        Serial.run(tasks, task);
+    }
+
+    fn threads(&self) -> usize {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        2
+    }
+}
+
+#[test]
+fn threads_are_asked_for_only_where_a_sample_is_divided() {
+    let asked = |operator, samples, channels, positions| {
+        let executor = Asked(AtomicUsize::new(0));
+        let (dims, len) = ([samples, channels, positions], samples * channels * positions);
+        let input: Vec<f32> = (0..len).map(|i| (i * 7919 % 101) as f32).collect();
+        bits(&Kernel::new(Layer::new(operator)), &input, &dims, &executor);
+        executor.0.into_inner() > 0
+    };
+    assert!(!asked(OperatorKind::IsqrtCov, 1, 4, 4));
+    assert!(!asked(OperatorKind::IsqrtCov, 1, 64, 49));
+    assert!(!asked(OperatorKind::IsqrtCov, 3, 64, 49));
+    assert!(!asked(OperatorKind::MatrixSqrt, 1, 64, 64));
+    // The covariance's one product is less work than IsqrtCov's.
+    assert!(!asked(OperatorKind::CovariancePooling, 3, 256, 49));
+    assert!(asked(OperatorKind::IsqrtCov, 1, 256, 196));
+    assert!(asked(OperatorKind::IsqrtCov, 3, 256, 196));
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! Inputs and attributes at the edge of what a type holds.
+
+use super::*;
+
+/// What the layer gives for one sample of this shape.
+fn output<T: Element>(layer: Layer, input: &[f64], dims: &[usize]) -> Vec<f64> {
+    let input: Vec<T> = input.iter().map(|&value| T::from_f64(value)).collect();
+    let bits = bits(&Kernel::new(layer), &input, dims, &Serial);
+    bits.into_iter().map(f64::from_bits).collect()
+}
+
+#[test]
+fn the_frobenius_norm_is_taken_at_every_scale_of_float64() {
+    let mut random = Random(11);
+    for (channels, positions) in [(32, 20), (12, 50), (20, 300)] {
+        let x = sample(&mut random, channels, positions, 0.9);
+        for centered in [true, false] {
+            let mut layer = Layer::new(OperatorKind::IsqrtCov);
+            (layer.normalization, layer.centered) = (Normalization::Frobenius, centered);
+            let dims = [1, channels, positions];
+            let expected = output::<f64>(layer, &x, &dims);
+            for exponent in [-900, -300, -260, 250, 260, 300, 480, 900] {
+                let scale = 2.0_f64.powi(exponent);
+                let scaled: Vec<f64> = x.iter().map(|value| value * scale).collect();
+                let expected: Vec<f64> = expected.iter().map(|entry| entry * scale).collect();
+                assert_eq!(output::<f64>(layer, &scaled, &dims), expected, "{dims:?}, 2^{exponent}, {layer}");
+            }
+        }
+    }
+}
+
+/// Checks that a layer is as near to the reference as a type allows, in every version.
+fn near<T: Element>(layer: Layer, input: &[f64], dims: &[usize], bound: f64) {
+    let case = Case { layer, dims: dims.into(), input: input.into() };
+    for version in Version::available() {
+        let found = error::<T>(&Kernel::with_version(layer, version), &case, &Serial);
+        assert!(found <= bound, "{dims:?}, {layer}, {}: {found:e}", version.name());
+    }
+}
+
+#[test]
+fn the_least_epsilon_is_the_matrix_where_features_are_the_same() {
+    for normalization in [Normalization::Trace, Normalization::Frobenius] {
+        for (channels, positions) in [(1, 1), (9, 1), (24, 1), (24, 7), (30, 40)] {
+            for value in [0.0, 0.3, 1e-30, 1e30, 3e38] {
+                for epsilon in [1e-45, 1e-40, 1e-38] {
+                    let mut layer = Layer::new(OperatorKind::IsqrtCov);
+                    (layer.normalization, layer.epsilon) = (normalization, epsilon);
+                    let (input, dims) = (vec![value; channels * positions], [1, channels, positions]);
+                    // The reference rounds means, also those of equal numbers, but not zeros.
+                    let expected = reference::evaluate(&layer, &vec![0.0; input.len()], &dims).unwrap();
+                    let check = |output: &[f64], bound: f64| {
+                        let found = difference(&expected, output);
+                        assert!(found <= bound, "{dims:?} of {value}, {layer}: {found:e}");
+                    };
+                    check(&output::<Single>(layer, &input, &dims), 4e-7);
+                    check(&output::<f32>(layer, &input, &dims), 4e-7);
+                    check(&output::<f64>(layer, &input, &dims), 1e-15);
+                    check(&output::<bf16>(layer, &input, &dims), 4e-3);
+                    if value < 1.0 {
+                        assert!(output::<f16>(layer, &input, &dims).iter().all(|entry| *entry == 0.0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn one_channel_varies_little_beside_a_huge_constant_one() {
+    let mut random = Random(12);
+    for (channels, positions) in [(30, 12), (30, 50)] {
+        for compensated in [true, false] {
+            let mut layer = Layer::new(OperatorKind::IsqrtCov);
+            layer.compensated = compensated;
+            let input: Vec<f64> = (0..channels * positions)
+                .map(|i| if i < positions { 2.0_f64.powi(127) } else { random.number() * 2.0_f64.powi(-69) })
+                .map(|value| f64::from(value as f32))
+                .collect();
+            // P is next to the least normal number, and its entries lose digits.
+            near::<Single>(layer, &input, &[1, channels, positions], 1e-3);
+        }
+    }
+}
+
+#[test]
+fn a_scale_off_the_diagonal_loses_nothing_that_the_output_can_hold() {
+    let mut random = Random(13);
+    for (channels, positions) in [(12, 30), (30, 12)] {
+        let dims = [1, channels, positions];
+        let x = sample(&mut random, channels, positions, 0.9);
+        let scaled = |exponent: i32| -> Vec<f64> {
+            x.iter().map(|value| f64::from((value * 2.0_f64.powi(exponent)) as f32)).collect()
+        };
+        for vectorization in Vectorization::ALL {
+            let layer = |operator, off_diagonal_scale| Layer {
+                vectorization,
+                off_diagonal_scale,
+                ..Layer::new(operator)
+            };
+            for exponent in [-100, -80, -60] {
+                near::<Single>(layer(OperatorKind::CovariancePooling, 1e30), &scaled(exponent), &dims, 4e-6);
+            }
+            near::<f64>(
+                layer(OperatorKind::CovariancePooling, 1e30),
+                &x.iter().map(|value| value * 2.0_f64.powi(-550)).collect::<Vec<_>>(),
+                &dims,
+                1e-14,
+            );
+            near::<Single>(layer(OperatorKind::CovariancePooling, 1e-30), &scaled(55), &dims, 4e-6);
+            near::<Single>(layer(OperatorKind::IsqrtCov, 1e30), &scaled(-110), &dims, 4e-6);
+            near::<Single>(layer(OperatorKind::IsqrtCov, 1e-30), &scaled(110), &dims, 4e-6);
+            // Channels of which no two vary together: the root is diagonal, and 0 times any scale is 0.
+            let apart: Vec<f64> = (0..4 * 16)
+                .map(|i| if (i % 16) & (1 << (i / 16)) == 0 { 2.0_f64.powi(41) } else { -2.0_f64.powi(41) })
+                .collect();
+            near::<Single>(layer(OperatorKind::IsqrtCov, 1e30), &apart, &[1, 4, 16], 4e-7);
+        }
+    }
+}
