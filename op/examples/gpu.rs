@@ -11,7 +11,6 @@
 //! ```
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::ptr;
@@ -119,11 +118,12 @@ fn measure(
         return (0.0, ", not looked at".to_owned());
     }
     let error = run.error();
-    gpu.wait();
     let first = run.output.bytes();
-    let times = run.times();
-    // Replayed last, many times.
-    (if run.gives(&first) { error } else { f64::INFINITY }, times)
+    let graphs = [&run.kernel, &run.clusters].map(|kernel| gpu.captured(|| run.start_by(kernel)));
+    let times = run.times(graphs);
+    // After they were replayed many times.
+    let same = graphs.into_iter().all(|graph| run.gives(&first, || gpu.replay(graph)));
+    (if same { error } else { f64::INFINITY }, times)
 }
 
 /// Every operator at small sizes. Returns how many were wrong.
@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
         };
         let (bytes, numbers) = encode(element, &numbers);
         let outputs = layer.output_elements(extent.channels) * extent.samples;
-        let output = Memory::holding(&vec![POISON; outputs * element.bytes() + 2 * GUARD]);
+        let output = Memory::new(outputs * element.bytes() + 2 * GUARD);
         let [kernel, clusters] = [(); 2].map(|()| Kernel::new(layer).expect("the kernels load"));
         let clusters = clusters.with_clusters().expect("the kernels have loaded");
         let (dims, input) = (*dims, Memory::holding(&bytes));
@@ -221,9 +221,7 @@ impl<'a> Run<'a> {
     /// The greatest difference from float64, relative to the greatest entry; infinite where something else was written, or
     /// an element was not.
     fn error(&self) -> f64 {
-        self.start();
-        self.gpu.wait();
-        let bytes = self.output.bytes();
+        let bytes = self.written(|| self.start());
         let (before, rest) = bytes.split_at(GUARD);
         let (output, behind) = rest.split_at(self.outputs * self.element.bytes());
         if before.iter().chain(behind).any(|&byte| byte != POISON) {
@@ -236,8 +234,7 @@ impl<'a> Run<'a> {
             return f64::INFINITY;
         }
         for kernel in [&self.kernel; AGAIN].into_iter().chain([&self.clusters; AGAIN]) {
-            self.start_by(kernel);
-            if !self.gives(&bytes) {
+            if !self.gives(&bytes, || self.start_by(kernel)) {
                 return f64::INFINITY;
             }
         }
@@ -265,10 +262,18 @@ impl<'a> Run<'a> {
         greatest
     }
 
-    /// Whether the last run's output, and what is beside it, is the same as the first's.
-    fn gives(&self, first: &[u8]) -> bool {
+    /// The output, and what is beside it, after what `work` puts on the stream. It is poisoned before: what an earlier run has left would
+    /// pass for what this one leaves out.
+    fn written(&self, work: impl FnOnce()) -> Vec<u8> {
+        self.output.poison(self.gpu);
+        work();
         self.gpu.wait();
-        let same = self.output.bytes() == first;
+        self.output.bytes()
+    }
+
+    /// Whether `work` writes the same as the first run, and all of it.
+    fn gives(&self, first: &[u8], work: impl FnOnce()) -> bool {
+        let same = self.written(work) == first;
         if !same {
             println!("    other bits when it runs again");
         }
@@ -277,35 +282,27 @@ impl<'a> Run<'a> {
 
     /// How long it takes, in words: one behind the other, waited for, captured in a graph and replayed, and that with clusters, as a share of the
     /// time without.
-    fn times(&self) -> String {
+    fn times(&self, [graph, clusters]: [sys::CUgraphExec; 2]) -> String {
         let [samples, channels, positions] = self.dims;
         let waited = || {
             self.start();
             self.gpu.wait();
         };
-        let graph = self.gpu.captured(|| self.start());
-        let clusters = self.gpu.captured(|| self.start_by(&self.clusters));
-        let replay = |graph| move || self.gpu.replay(graph);
-        let (graph, clusters) = (graph.map(replay), clusters.map(replay));
-        let [plain, waited, captured, clusters] = self.medians([
-            Some(&|| self.start()),
-            Some(&waited),
-            graph.as_ref().map(|work| work as _),
-            clusters.as_ref().map(|work| work as _),
-        ]);
-        let (plain, waited) = (plain.unwrap_or(f64::NAN), waited.unwrap_or(f64::NAN));
+        let [plain, waited, captured, clusters] =
+            self.medians([&|| self.start(), &waited, &|| self.gpu.replay(graph), &|| {
+                self.gpu.replay(clusters)
+            }]);
         let kernel = cpu::Kernel::new(*self.kernel.layer());
         let operations = kernel.operations::<f32>(&[1, channels, positions]).expect("the sizes are legal");
-        let rate = operations * samples as f64 / captured.unwrap_or(plain).min(plain) / 1e6;
-        let replayed = captured.zip(clusters).map_or_else(String::new, |(captured, clusters)| {
-            let share = clusters / captured;
-            format!(", {captured:.1} captured, {clusters:.1} with clusters ({share:.2})")
-        });
-        format!(", {plain:.1} us, {waited:.1} waited{replayed}; {rate:.2} TFLOP/s")
+        let rate = operations * samples as f64 / captured.min(plain) / 1e6;
+        let share = clusters / captured;
+        format!(
+            ", {plain:.1} us, {waited:.1} waited, {captured:.1} captured, {clusters:.1} with clusters ({share:.2}); {rate:.2} TFLOP/s"
+        )
     }
 
-    /// The median time of each work there is, in turns, in microseconds.
-    fn medians<const N: usize>(&self, works: [Option<&dyn Fn()>; N]) -> [Option<f64>; N] {
+    /// The median time of each work, in turns, in microseconds.
+    fn medians<const N: usize>(&self, works: [&dyn Fn(); N]) -> [f64; N] {
         let once = |work: &dyn Fn(), runs: u32| {
             let start = Instant::now();
             (0..runs).for_each(|_| work());
@@ -313,20 +310,18 @@ impl<'a> Run<'a> {
             start.elapsed().as_secs_f64() / f64::from(runs)
         };
         let runs = works.map(|work| {
-            work.map_or(0, |work| {
-                once(work, 2);
-                (0.01 / once(work, 1)).clamp(1.0, 100.0) as u32
-            })
+            once(work, 2);
+            (0.01 / once(work, 1)).clamp(1.0, 100.0) as u32
         });
         let mut times = [const { Vec::new() }; N];
         for _ in 0..9 {
             for ((work, runs), times) in works.iter().zip(runs).zip(&mut times) {
-                times.extend(work.map(|work| once(work, runs)));
+                times.push(once(work, runs));
             }
         }
         times.map(|mut times: Vec<f64>| {
             times.sort_by(f64::total_cmp);
-            times.get(times.len() / 2).map(|time| 1e6 * time)
+            1e6 * times[times.len() / 2]
         })
     }
 }
@@ -356,10 +351,8 @@ impl Card {
         ok(unsafe { sys::cuStreamSynchronize(self.stream) });
     }
 
-    /// What `work` puts on the stream, as a graph; nothing where the driver has none, as that of the tests.
-    fn captured(&self, work: impl Fn()) -> Option<sys::CUgraphExec> {
-        // SAFETY: only whether it is there is asked.
-        unsafe { sys::culib().get::<*mut c_void>(b"cuGraphLaunch\0") }.ok()?;
+    /// What `work` puts on the stream, as a graph.
+    fn captured(&self, work: impl Fn()) -> sys::CUgraphExec {
         let (mut graph, mut ready) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the stream is alive, and each call writes a handle. The graphs are never freed.
         unsafe {
@@ -371,7 +364,7 @@ impl Card {
             ok(sys::cuStreamEndCapture(self.stream, &raw mut graph));
             ok(sys::cuGraphInstantiateWithFlags(&raw mut ready, graph, 0));
         }
-        Some(ready)
+        ready
     }
 
     fn replay(&self, graph: sys::CUgraphExec) {
@@ -387,14 +380,28 @@ struct Memory {
 }
 
 impl Memory {
-    fn holding(bytes: &[u8]) -> Self {
+    fn new(size: usize) -> Self {
         let mut address = 0;
-        // SAFETY: the memory is as large as what is copied there.
+        // SAFETY: the call writes an address.
+        ok(unsafe { sys::cuMemAlloc_v2(&raw mut address, size) });
+        Self { address, size }
+    }
+
+    fn holding(bytes: &[u8]) -> Self {
+        let memory = Self::new(bytes.len());
+        // SAFETY: the memory is as large as what is copied there. From pageable memory the copy may return before it is over, and the stream does
+        // not wait for the default one, on which it is.
         unsafe {
-            ok(sys::cuMemAlloc_v2(&raw mut address, bytes.len()));
-            ok(sys::cuMemcpyHtoD_v2(address, bytes.as_ptr().cast(), bytes.len()));
+            ok(sys::cuMemcpyHtoD_v2(memory.address, bytes.as_ptr().cast(), bytes.len()));
+            ok(sys::cuCtxSynchronize());
         }
-        Self { address, size: bytes.len() }
+        memory
+    }
+
+    /// In the order of the card's stream.
+    fn poison(&self, gpu: &Card) {
+        // SAFETY: it is of this size, and the stream is alive.
+        ok(unsafe { sys::cuMemsetD8Async(self.address, POISON, self.size, gpu.stream) });
     }
 
     fn bytes(&self) -> Vec<u8> {
