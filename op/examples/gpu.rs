@@ -52,10 +52,14 @@ fn main() -> ExitCode {
     let begin = Instant::now();
     let gpu = Card::new();
     let found = Gpu::current().expect("the kernels load");
-    println!("{}, seed {}, clusters of {} blocks", found.name, options.seed, found.clusters);
+    println!(
+        "{}, seed {}, clusters of {} blocks, of {} to read",
+        found.name, options.seed, found.clusters, found.reading_clusters
+    );
     let mut random = Random(options.seed);
     // Those of data centers have them: without, nothing below would try them.
-    let lacks_clusters = matches!(found.capability, (9 | 10, _)) && found.clusters < 2;
+    let lacks_clusters =
+        matches!(found.capability, (9 | 10, _)) && found.clusters.min(found.reading_clusters) < 2;
     if lacks_clusters {
         println!("FAILED: a GPU of its kind has clusters of blocks, and the driver knows of none");
     }

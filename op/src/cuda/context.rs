@@ -160,17 +160,17 @@ impl Context {
             driver: driver.version.clone(),
             kernels: tier.to_string(),
             clusters: 0,
+            reading_clusters: 0,
         };
         Ok(Self { gpu, target, clusters: OnceLock::new(), module, pool })
     }
 
     /// What plans depend on; `clusters` are none unless they are wanted. The context is current.
     pub(super) fn target(&self, clusters: bool) -> Target {
-        let Target { tier, multiprocessors, .. } = self.target;
-        if !clusters || !tier.has_clusters() {
+        if !clusters || !self.target.tier.has_clusters() {
             return self.target;
         }
-        let clusters = *self.clusters.get_or_init(|| Clusters::of(&self.module, multiprocessors));
+        let clusters = *self.clusters.get_or_init(|| Clusters::of(&self.module, self.target));
         Target { clusters, ..self.target }
     }
 }

@@ -47,8 +47,10 @@ pub struct Gpu {
     pub driver: String,
     /// What the kernels are compiled for that it runs, as `sm_90`.
     pub kernels: String,
-    /// The most blocks of a cluster that the kernels with clusters have room for; less than 2 where there are none.
+    /// The most blocks of a cluster that there is room for where it multiplies; less than 2 where there are none.
     pub clusters: u32,
+    /// The most of one that reads a sample.
+    pub reading_clusters: u32,
 }
 
 impl Gpu {
@@ -61,7 +63,8 @@ impl Gpu {
         // SAFETY: null is a stream of the current context.
         let current = unsafe { Current::of(ptr::null_mut()) }?;
         let context = current.context()?;
-        Ok(Self { clusters: context.target(true).clusters.most(), ..context.gpu.clone() })
+        let clusters = context.target(true).clusters;
+        Ok(Self { clusters: clusters.most(), reading_clusters: clusters.read, ..context.gpu.clone() })
     }
 }
 
