@@ -65,6 +65,21 @@ fn no_device() {
     assert!(message.contains("CPUExecutionProvider"), "{message}");
 }
 
+/// The toolkit's folder is on the path before the driver's.
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn a_toolkit_beside_the_driver() {
+    try_out(&kernel().expect("the driver"), ptr::null_mut()).expect("the stub launches everything");
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn a_toolkit_alone() {
+    let message = said(Kernel::new(Layer::new(OperatorKind::IsqrtCov)));
+    assert!(message.contains("libcuda.so.1 that was found is the toolkit's"), "{message}");
+    assert!(message.contains("take its folder, `stubs`, out of LD_LIBRARY_PATH"), "{message}");
+}
+
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn an_old_device() {
