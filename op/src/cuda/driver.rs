@@ -80,6 +80,7 @@ functions! {
         cuCtxPopCurrent_v2(*mut sys::CUcontext);
         cuCtxGetDevice(*mut sys::CUdevice);
         cuStreamGetCtx(sys::CUstream, *mut sys::CUcontext);
+        cuThreadExchangeStreamCaptureMode(*mut sys::CUstreamCaptureMode);
         cuModuleLoadDataEx(*mut sys::CUmodule, *const c_void, c_uint, *mut sys::CUjit_option, *mut *mut c_void);
         cuModuleGetFunction(*mut sys::CUfunction, sys::CUmodule, *const c_char);
         cuFuncSetAttribute(sys::CUfunction, sys::CUfunction_attribute, c_int);

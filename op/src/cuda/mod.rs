@@ -4,8 +4,9 @@
 //! first kernel is made, for all sessions. [`plan`] says which launches a call takes, and [`arguments`] what is passed to them.
 //!
 //! Everything happens in the host's CUDA context, in the order of the stream that a call comes with: no call waits for
-//! the device, and each can be captured in a CUDA graph once another of the same sizes has run. Nothing is linked: on a machine
-//! without a driver a kernel is refused, and nothing else changes.
+//! the device, and each can be captured in a CUDA graph. By the driver's rules that holds for the first of its sizes too; on a GPU only later ones
+//! have been captured yet. Nor does what is done once for a context or a kernel disturb a capture that is under way elsewhere
+//! ([`relaxed`]). Nothing is linked: on a machine without a driver a kernel is refused, and nothing else changes.
 
 mod arguments;
 mod arithmetic;
@@ -20,6 +21,7 @@ mod plan;
 mod pool;
 mod read;
 mod real;
+mod relaxed;
 mod slab;
 mod tier;
 mod workspace;

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 mod bits;
+mod captures;
 mod device;
 mod host;
 mod numbers;
@@ -40,7 +41,12 @@ fn kernels_on_the_stub() {
     let tests = ["bits::", "numbers::"];
     let mut running: Vec<_> =
         DEVICES.iter().map(|capability| start(&tests, &[("CAPABILITY", capability)])).collect();
-    running.extend(host::CASES.iter().map(|(test, settings)| start(&["--exact", test], settings)));
+    running.extend(
+        captures::CASES
+            .iter()
+            .chain(&host::CASES)
+            .map(|(test, settings)| start(&["--exact", test], settings)),
+    );
     // CUDA's toolkit has a folder of this name, with a library to link programs with; some make it found at run time too.
     let [beside, alone] =
         [("beside/stubs", "libcuda.so"), ("alone/stubs", "libcuda.so.1")].map(|(name, library)| {
