@@ -369,7 +369,11 @@ def run(device, seconds: float, seed: int) -> dict:
     for element in ("float16", "bfloat16", "float64"):
         checks.group(f"same bits, {element}", lambda e=element: same_bits(checks, random, device, e, [(9, 64, 49), (5, 48, 100)]))
     checks.group("same bits, large", lambda: same_bits(checks, random, device, "float32", [(33, 256, 196), (3, 512, 196)]))
-    # So many samples that one or two blocks have all of a sample's tiles, in turn.
+    # In clusters, where those are wanted: one product has 20 tiles, and a cluster the output's 15 blocks, of which some have two in turn.
+    for element in ("float32", "float16", "bfloat16"):
+        checks.group(f"same bits, {element}, tiles in turn", lambda e=element: same_bits(checks, random, device, e, [(3, 260, 193)]))
+    accurate("float32, tiles in turn", [(3, 260, 193)], ("normal", "relu"), operator="IsqrtCov", element="float32")
+    # More samples than there is room for in clusters, and in two of the batches more than an H100 has multiprocessors.
     crowded = [(140, 256, 49), (60, 256, 196), (300, 176, 20)]
     for element in ("float32", "float16", "bfloat16"):
         checks.group(f"same bits, {element}, large batches", lambda e=element: same_bits(checks, random, device, e, crowded))

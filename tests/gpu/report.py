@@ -7,7 +7,8 @@ NOTES = """\
 Microseconds a run of the whole batch, float32: medians of rounds in turns, by the device's clock over runs that follow each other unwaited. \
 `graph` is the decomposed graph in ONNX Runtime's CUDA provider, the faster of two (centered by a matrix or by subtracting the mean), as it comes: \
 there cuBLAS rounds to TF32; `graph fp32` is the latter with `use_tf32` off. `node` is the converted model there, `node captured` the same with \
-`enable_cuda_graph`, `graph captured` the fp32 graph likewise; `clusters` and `clusters captured` are the converted model with ISQRT_COV_CLUSTERS=1. \
+`enable_cuda_graph`, `graph captured` the fp32 graph likewise, and `graph captured TF32` the faster of the two as they come; `clusters` and `clusters captured` \
+are the converted model with ISQRT_COV_CLUSTERS=1. \
 `eager` is the authors' code in PyTorch, `cuBLAS captured` the same mathematics with \
 baddbmm in a CUDA graph; both with TF32 off. `waited` is how long a caller waits for one run of `node` and of `graph`. TFLOP/s are the operations \
 that the layer needs at least, bytes those of its input and output, both over the shorter time of `node` and `node captured`; their shares are of \
@@ -15,12 +16,13 @@ what a product of 8192×8192 matrices (fp32) and a copy reach in the same run. A
 other time in ONNX Runtime is its own. Errors are the greatest difference from float64, relative to the greatest \
 entry."""
 
-COLUMNS = ["C/M", "batch", "graph", "graph fp32", "graph captured", "node", "node captured", "clusters", "clusters captured", "eager", "cuBLAS captured"]
-COLUMNS += ["graph / node", "fp32 / node", "cuBLAS / node, captured", "eager / node", "TFLOP/s", "of fp32", "GB/s", "of copy", "waited: node, graph"]
-COLUMNS += ["error graph, fp32", "error node"]
+COLUMNS = ["C/M", "batch", "graph", "graph fp32", "graph captured", "graph captured TF32", "node", "node captured", "clusters", "clusters captured"]
+COLUMNS += ["eager", "cuBLAS captured"]
+COLUMNS += ["graph / node", "fp32 / node", "cuBLAS / node, captured", "graph TF32 / node, captured", "eager / node", "TFLOP/s", "of fp32", "GB/s", "of copy"]
+COLUMNS += ["waited: node, graph", "error graph, fp32", "error node"]
 # Those that fit on a screen.
-BRIEF = ["C/M", "batch", "graph", "graph fp32", "node", "node captured", "clusters", "clusters captured", "cuBLAS captured", "graph / node", "fp32 / node"]
-BRIEF += ["cuBLAS / node, captured", "TFLOP/s", "error node"]
+BRIEF = ["C/M", "batch", "graph", "graph fp32", "graph captured TF32", "node", "node captured", "clusters", "clusters captured", "cuBLAS captured"]
+BRIEF += ["graph / node", "fp32 / node", "cuBLAS / node, captured", "graph TF32 / node, captured", "TFLOP/s", "error node"]
 
 
 def heading(results: dict) -> str:
@@ -53,6 +55,7 @@ def rows(results: dict) -> list[list[str]]:
         def error(*names: str, subjects=subjects) -> str:
             return ", ".join(f"{subjects[name]['error']:.1e}" for name in names if name in subjects)
 
+        tf32 = time("matrix captured TF32", "mean captured TF32")
         graph, node, best = time("matrix", "mean"), time("converted"), time("converted", "converted captured")
         flops, moved = (case[key] / best * 1e6 if best else None for key in ("operations", "bytes"))
         waited = time("converted", key="waited_us"), time("matrix", "mean", key="waited_us")
@@ -60,12 +63,13 @@ def rows(results: dict) -> list[list[str]]:
             [
                 f"{case['channels']}/{case['positions']}",
                 str(case["batch"]),
-                *map(digits, (graph, time("mean fp32"), time("mean captured"), node, time("converted captured"))),
+                *map(digits, (graph, time("mean fp32"), time("mean captured"), tf32, node, time("converted captured"))),
                 *map(digits, (time("clusters"), time("clusters captured"), time("eager"))),
                 digits(time("cuBLAS captured")),
                 ratio(graph, node),
                 ratio(time("mean fp32"), node),
                 ratio(time("cuBLAS captured"), time("converted captured") or node),
+                ratio(tf32, time("converted captured") or node),
                 ratio(time("eager"), node),
                 digits(flops and flops / 1e12),
                 share(flops, ceilings["fp32_flops"]),

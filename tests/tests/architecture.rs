@@ -17,7 +17,7 @@ const MAY_KNOW: [(&str, &[&str]); 6] = [
 ];
 
 /// What the plugin may bring into other people's processes.
-const PLUGIN_DEPENDENCIES: [&str; 4] = ["cudarc", "half", "ort-sys", "thiserror"];
+const PLUGIN_DEPENDENCIES: [&str; 5] = ["cudarc", "half", "libloading", "ort-sys", "thiserror"];
 
 fn packages() -> BTreeMap<String, Vec<Value>> {
     let output = Command::new(env!("CARGO"))

@@ -166,6 +166,7 @@ fn gpu_json(gpu: &Gpu) -> Value {
         "driver_cuda": gpu.driver,
         "kernels": gpu.kernels,
         "clusters": gpu.clusters,
+        "reading_clusters": gpu.reading_clusters,
     })
 }
 

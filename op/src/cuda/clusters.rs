@@ -4,8 +4,9 @@ use super::arguments::TURN;
 use super::arithmetic::Arithmetic;
 use super::element::ElementType;
 use super::module::Module;
-use super::read::{READ_POSITIONS, READ_THREADS, read_shared};
+use super::read::{READ_THREADS, read_positions, read_shared};
 use super::slab::{PRODUCT_THREADS, Stage, name, product_shared};
+use super::tier::Target;
 
 /// The most blocks that a cluster has on any device.
 const MOST_BLOCKS: usize = 16;
@@ -36,24 +37,24 @@ impl Clusters {
         Self { products, read }
     }
 
-    /// Those of the current context's device; none that the driver does not know of.
-    pub(super) fn of(module: &Module, multiprocessors: u32) -> Self {
+    /// Those of the current context's device, a `target` whose clusters are not known yet; none that the driver does not know of.
+    pub(super) fn of(module: &Module, target: Target) -> Self {
         let kernel = |stage| name(stage, Arithmetic::Halves, ElementType::Float);
         let products = |blocks, alone| {
             let (_, shared) = product_shared::<f32>(Arithmetic::Halves, alone);
             module.clusters(kernel(Stage::Cluster), blocks, PRODUCT_THREADS, shared + TURN).unwrap_or(0)
         };
         let read = |blocks| {
-            let shared = read_shared(READ_POSITIONS);
+            // What is the most that a block keeps there: with less, there is room for no fewer.
+            let shared = read_shared(read_positions(target.shared));
             module.clusters(kernel(Stage::Read), blocks, READ_THREADS, shared).unwrap_or(0)
         };
-        Self::ask(multiprocessors, products, read)
+        Self::ask(target.multiprocessors, products, read)
     }
 
-    /// The most blocks of a cluster that there is room for, in both kernels.
+    /// The most blocks of a cluster of products that there is room for.
     pub(super) fn most(&self) -> u32 {
-        let products = self.products.iter().rposition(|&[few, _]| few > 0).unwrap_or(0);
-        self.read.min(products as u32)
+        self.products.iter().rposition(|&[few, _]| few > 0).unwrap_or(0) as u32
     }
 
     /// Whether the blocks of `samples` clusters of so many `blocks` have as many stages as if they were alone; none where not all of the
@@ -76,7 +77,8 @@ mod tests {
         let room = |blocks, alone| if blocks > 8 { 0 } else { 24 / (1 + u32::from(alone)) };
         let clusters = Clusters::ask(20, room, |blocks| 12_u32.saturating_sub(blocks));
         assert_eq!((clusters.read, clusters.most()), (11, 8));
-        assert_eq!(Clusters::ask(20, room, |_| 0).most(), 0);
+        let unread = Clusters::ask(20, room, |_| 0);
+        assert_eq!((unread.read, unread.most()), (0, 8));
         assert_eq!(clusters.alone(3, 12), Some(true));
         assert_eq!(clusters.alone(3, 13), Some(false));
         assert_eq!(clusters.alone(3, 25), None);

@@ -15,6 +15,7 @@ use super::clusters::Clusters;
 use super::driver::{Driver, call};
 use super::module::Module;
 use super::pool::Pool;
+use super::relaxed::Relaxed;
 use super::tier::{Target, Tier};
 use crate::Error;
 
@@ -78,6 +79,7 @@ impl Current {
                 handle = current;
             } else {
                 let mut device = 0;
+                let _relaxed = Relaxed::new(driver)?;
                 call!(driver, cuDeviceGet(&raw mut device, 0))?;
                 call!(driver, cuDevicePrimaryCtxRetain(&raw mut handle, device))?;
             }
@@ -103,6 +105,7 @@ impl Current {
         if let Some(context) = slot.made.get() {
             return Ok(context);
         }
+        let _relaxed = Relaxed::new(self.driver)?;
         let context = Context::new(self.driver)?;
         Ok(slot.made.get_or_init(|| context))
     }
@@ -160,17 +163,17 @@ impl Context {
             driver: driver.version.clone(),
             kernels: tier.to_string(),
             clusters: 0,
+            reading_clusters: 0,
         };
         Ok(Self { gpu, target, clusters: OnceLock::new(), module, pool })
     }
 
     /// What plans depend on; `clusters` are none unless they are wanted. The context is current.
     pub(super) fn target(&self, clusters: bool) -> Target {
-        let Target { tier, multiprocessors, .. } = self.target;
-        if !clusters || !tier.has_clusters() {
+        if !clusters || !self.target.tier.has_clusters() {
             return self.target;
         }
-        let clusters = *self.clusters.get_or_init(|| Clusters::of(&self.module, multiprocessors));
+        let clusters = *self.clusters.get_or_init(|| Clusters::of(&self.module, self.target));
         Target { clusters, ..self.target }
     }
 }

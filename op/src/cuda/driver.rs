@@ -1,16 +1,18 @@
 //! The functions of the NVIDIA driver that the kernels need, looked up in its library when the first of them is made.
 //!
-//! `cudarc` finds the library and says what its types are. Its own functions are not called: they panic where an older
-//! driver lacks one, and an error that only newer drivers know is no value of their result. Here a missing function is an
-//! error like any other, and a result is a number.
+//! `cudarc` says what its types are. Its own functions are not called: they panic where an older driver lacks one, an error that only newer
+//! drivers know is no value of their result, and it looks for `libcuda.so` before `libcuda.so.1`, which CUDA's toolkit has too, to link programs
+//! with. Here a missing function is an error like any other, a result is a number, and the library is the one that the CUDA runtime opens.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::LazyLock;
 
 use cudarc::driver::sys;
+use libloading::Library;
 
 use crate::Error;
 
@@ -19,6 +21,12 @@ pub(super) type Status = u32;
 
 /// No memory on the device.
 pub(super) const OUT_OF_MEMORY: Status = sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as u32;
+
+/// The driver's library, by the name under which it is loaded already where the host uses a GPU.
+const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+
+/// What all functions of the toolkit's `libcuda.so` return.
+const STUB_LIBRARY: Status = sys::CUresult::CUDA_ERROR_STUB_LIBRARY as u32;
 
 /// Declares the table of functions, each under the name of its symbol, and how it is filled: first those without which there are
 /// no kernels, then those that older drivers may lack.
@@ -72,6 +80,7 @@ functions! {
         cuCtxPopCurrent_v2(*mut sys::CUcontext);
         cuCtxGetDevice(*mut sys::CUdevice);
         cuStreamGetCtx(sys::CUstream, *mut sys::CUcontext);
+        cuThreadExchangeStreamCaptureMode(*mut sys::CUstreamCaptureMode);
         cuModuleLoadDataEx(*mut sys::CUmodule, *const c_void, c_uint, *mut sys::CUjit_option, *mut *mut c_void);
         cuModuleGetFunction(*mut sys::CUfunction, sys::CUmodule, *const c_char);
         cuFuncSetAttribute(sys::CUfunction, sys::CUfunction_attribute, c_int);
@@ -127,11 +136,10 @@ impl Driver {
     fn load() -> Result<Self, Error> {
         let unusable = |found: String| Error::Driver { found };
         // SAFETY: the driver's library runs nothing that depends on this process when it is opened.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(unusable("its library, libcuda, was not found".to_owned()));
-        }
-        // SAFETY: as above; it was just opened, and is never closed again.
-        let library = unsafe { sys::culib() };
+        let library = unsafe { Library::new(LIBRARY) }
+            .map_err(|_| unusable(format!("its library, {LIBRARY}, was not found")))?;
+        // Never closed again.
+        let library = ManuallyDrop::new(library);
         let find = |name: &str| {
             // SAFETY: an address is all that is taken, and it is valid as long as the library is open.
             unsafe { library.get::<*mut c_void>(name.as_bytes()) }.ok().map(|symbol| *symbol)
@@ -142,6 +150,13 @@ impl Driver {
         let mut driver = Self { functions, version: String::new() };
         // SAFETY: it takes no flags yet, and may be called any number of times.
         let status = unsafe { (driver.functions.cuInit)(0) };
+        if status == STUB_LIBRARY {
+            let found = format!(
+                "the {LIBRARY} that was found is the toolkit's, which only links: take its folder, \
+                `stubs`, out of LD_LIBRARY_PATH"
+            );
+            return Err(unusable(found));
+        }
         if status != 0 {
             return Err(unusable(format!("cuInit says {}", driver.explain(status))));
         }
@@ -202,11 +217,11 @@ mod tests {
     #[test]
     fn a_machine_without_a_driver_is_told_so() {
         // SAFETY: as in `load`.
-        if unsafe { sys::is_culib_present() } {
+        if unsafe { Library::new(LIBRARY) }.is_ok() {
             return;
         }
         let message = Driver::get().unwrap_err().to_string();
-        assert!(message.contains("libcuda, was not found; expected that of CUDA"), "{message}");
+        assert!(message.contains("libcuda.so.1, was not found; expected that of CUDA"), "{message}");
         assert!(message.contains("CPUExecutionProvider"), "{message}");
     }
 }

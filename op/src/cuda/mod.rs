@@ -4,8 +4,9 @@
 //! first kernel is made, for all sessions. [`plan`] says which launches a call takes, and [`arguments`] what is passed to them.
 //!
 //! Everything happens in the host's CUDA context, in the order of the stream that a call comes with: no call waits for
-//! the device, and each can be captured in a CUDA graph once another of the same sizes has run. Nothing is linked: on a machine
-//! without a driver a kernel is refused, and nothing else changes.
+//! the device, and each can be captured in a CUDA graph. By the driver's rules that holds for the first of its sizes too; on a GPU only later ones
+//! have been captured yet. Nor does what is done once for a context or a kernel disturb a capture that is under way elsewhere
+//! ([`relaxed`]). Nothing is linked: on a machine without a driver a kernel is refused, and nothing else changes.
 
 mod arguments;
 mod arithmetic;
@@ -20,6 +21,7 @@ mod plan;
 mod pool;
 mod read;
 mod real;
+mod relaxed;
 mod slab;
 mod tier;
 mod workspace;
@@ -47,8 +49,10 @@ pub struct Gpu {
     pub driver: String,
     /// What the kernels are compiled for that it runs, as `sm_90`.
     pub kernels: String,
-    /// The most blocks of a cluster that the kernels with clusters have room for; less than 2 where there are none.
+    /// The most blocks of a cluster that there is room for where it multiplies; less than 2 where there are none.
     pub clusters: u32,
+    /// The most of one that reads a sample.
+    pub reading_clusters: u32,
 }
 
 impl Gpu {
@@ -61,7 +65,8 @@ impl Gpu {
         // SAFETY: null is a stream of the current context.
         let current = unsafe { Current::of(ptr::null_mut()) }?;
         let context = current.context()?;
-        Ok(Self { clusters: context.target(true).clusters.most(), ..context.gpu.clone() })
+        let clusters = context.target(true).clusters;
+        Ok(Self { clusters: clusters.most(), reading_clusters: clusters.read, ..context.gpu.clone() })
     }
 }
 

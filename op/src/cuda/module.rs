@@ -10,6 +10,7 @@ use cudarc::driver::sys;
 
 use super::driver::{Driver, Status, call};
 use super::plan::Launch;
+use super::relaxed::Relaxed;
 use super::tier::Tier;
 use crate::Error;
 
@@ -141,6 +142,7 @@ impl Module {
         else {
             return Ok(0);
         };
+        let _relaxed = Relaxed::new(self.driver)?;
         let function = self.function(name, shared, cluster)?;
         let mut attributes = [cluster_of(cluster)];
         let config = configuration([cluster, threads, shared], &mut attributes, ptr::null_mut());
@@ -160,6 +162,12 @@ impl Module {
     ) -> Result<Handle<sys::CUfunction>, Error> {
         use sys::CUfunction_attribute as Attribute;
         let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = functions.get(name).filter(|known| known.shared >= shared && known.cluster >= cluster);
+        if let Some(function) = ready {
+            return Ok(function.handle);
+        }
+        // The driver may load a kernel when it is looked up.
+        let _relaxed = Relaxed::new(self.driver)?;
         let function = match functions.get_mut(name) {
             Some(function) => function,
             None => functions.entry(name).or_insert(self.find(name)?),

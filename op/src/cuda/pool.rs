@@ -39,6 +39,9 @@ impl Pool {
         properties.location.type_ = sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE;
         properties.location.id = device as c_int;
         let mut handle = ptr::null_mut();
+        // All of it. What is above a threshold the driver gives back whenever somebody waits for the stream, and a host that waits after every run would
+        // have it allocated anew in each. A slab's size is no threshold that avoids this: streams side by side each have one, and a
+        // single sample of many channels takes more. What is kept is no more than calls have had at a time; graphs have their own.
         let mut kept = u64::MAX;
         let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         // SAFETY: the first call writes a handle; the attribute's value is 64 bits wide.

@@ -17,8 +17,13 @@ pub(super) const CENTER_POSITIONS: usize = 128;
 const MOMENTS_SHARED: u32 = 2048;
 const CENTER_SHARED: u32 = 32 * 129 * 8;
 
-/// The most positions that a block of `kernels/cluster_read.cuh` keeps in shared memory; two such blocks fit on a multiprocessor of Hopper's, and none on those with less than 100 KiB.
-pub(super) const READ_POSITIONS: usize = 800;
+/// The most positions that a block of `kernels/cluster_read.cuh` keeps in shared memory: two such blocks fit on a multiprocessor of Hopper's.
+const READ_POSITIONS: usize = 800;
+
+/// The most that it keeps where a block may ask for so much shared memory: 768 in the 99 KiB of consumers' GPUs.
+pub(super) fn read_positions(shared: u32) -> usize {
+    (0..=READ_POSITIONS).rev().find(|&positions| read_shared(positions) <= shared).unwrap_or(0)
+}
 
 /// The shared memory that it takes for so many.
 pub(super) fn read_shared(positions: usize) -> u32 {
@@ -67,7 +72,7 @@ impl Slab<'_> {
         let blocks = channels.div_ceil(CENTER_CHANNELS);
         let there = self.plan.arithmetic == Arithmetic::Halves
             && self.plan.layer.layout == Layout::ChannelsFirst
-            && positions <= READ_POSITIONS
+            && positions <= read_positions(self.plan.target.shared)
             && blocks <= self.plan.target.clusters.read as usize;
         there.then_some(blocks)
     }
@@ -113,5 +118,18 @@ impl Slab<'_> {
             frobenius: self.frobenius(),
             raised: self.plan.arithmetic.raised(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_keeps_what_there_is_room_for() {
+        assert_eq!(read_positions(227 << 10), READ_POSITIONS);
+        assert_eq!(read_positions(99 << 10), 768);
+        assert_eq!(read_positions(48 << 10), 352);
+        assert_eq!(read_positions(1 << 10), 0);
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::LazyLock;
+use std::thread;
 
 use half::{bf16, f16};
 use isqrt_cov_op::cuda::{ElementType, Kernel};
@@ -54,6 +55,10 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        // After a failure the device may be at anything.
+        if thread::panicking() {
+            return;
+        }
         call!(cuMemFree_v2(self.address => u64));
     }
 }
@@ -111,20 +116,79 @@ pub fn run(
     (input, dims): (&[f64], &[usize]),
     stream: *mut c_void,
 ) -> Result<Vec<u64>, Error> {
-    let layer = kernel.layer();
-    let size = element.bytes();
-    let outputs =
-        dims[0] * layer.output_elements(layer.extent(dims).expect("a shape that the layer takes").channels);
-    // Behind one element that nobody reads: tensors begin anywhere.
-    let (from, to) = (Memory::new((1 + input.len()) * size), Memory::new((1 + outputs) * size));
-    let bytes = encode(element, input);
-    call!(cuMemcpyHtoD_v2(from.address + size as u64 => u64, bytes.as_ptr().cast() => *const c_void, bytes.len() => usize));
-    // SAFETY: the memory is the device's, and as large as the shape says; the stream is one of the caller's.
-    unsafe { kernel.run(element, from.address + size as u64, dims, to.address + size as u64, stream) }?;
-    let mut bytes = vec![0_u8; outputs * size];
-    call!(cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast() => *mut c_void, to.address + size as u64 => u64, bytes.len() => usize));
-    let element = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-    Ok(bytes.chunks_exact(size).map(element).collect())
+    let tensors = Tensors::new(kernel.layer(), element, (input, dims));
+    tensors.put(kernel, stream)?;
+    Ok(tensors.output())
+}
+
+/// A call's input and output on the device, each behind one element that nobody reads: tensors begin anywhere.
+pub struct Tensors {
+    element: ElementType,
+    dims: Vec<usize>,
+    input: Memory,
+    output: Memory,
+    outputs: usize,
+}
+
+impl Tensors {
+    pub fn new(layer: &Layer, element: ElementType, (input, dims): (&[f64], &[usize])) -> Self {
+        let size = element.bytes();
+        let channels = layer.extent(dims).expect("a shape that the layer takes").channels;
+        let outputs = dims[0] * layer.output_elements(channels);
+        let (from, to) = (Memory::new((1 + input.len()) * size), Memory::new((1 + outputs) * size));
+        let bytes = encode(element, input);
+        call!(cuMemcpyHtoD_v2(from.address + size as u64 => u64, bytes.as_ptr().cast() => *const c_void, bytes.len() => usize));
+        Self { element, dims: dims.to_vec(), input: from, output: to, outputs }
+    }
+
+    /// Puts a call on a stream of the current context.
+    pub fn put(&self, kernel: &Kernel, stream: *mut c_void) -> Result<(), Error> {
+        let [from, to] =
+            [&self.input, &self.output].map(|memory| memory.address + self.element.bytes() as u64);
+        // SAFETY: the memory is the device's, and as large as the shape says; the stream is one of the caller's.
+        unsafe { kernel.run(self.element, from, &self.dims, to, stream) }
+    }
+
+    /// The bits of the output's elements.
+    pub fn output(&self) -> Vec<u64> {
+        let size = self.element.bytes();
+        let mut bytes = vec![0_u8; self.outputs * size];
+        call!(cuMemcpyDtoH_v2(bytes.as_mut_ptr().cast() => *mut c_void, self.output.address + size as u64 => u64, bytes.len() => usize));
+        let element =
+            |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        bytes.chunks_exact(size).map(element).collect()
+    }
+}
+
+/// Has what is put on `stream` go into a graph, from now on; meanwhile no thread may do what might wait for the device.
+pub fn begin_capture(stream: *mut c_void) {
+    call!(cuStreamBeginCapture_v2(stream => *mut c_void, 0 => c_int));
+}
+
+/// The graph of what was put on `stream` since; nothing where something spoiled it.
+pub fn end_capture(stream: *mut c_void) -> Option<*mut c_void> {
+    let mut graph = ptr::null_mut();
+    // SAFETY: as in `capture.cpp`.
+    let status = unsafe {
+        let end =
+            STUB.get::<unsafe extern "C" fn(*mut c_void, *mut *mut c_void) -> c_int>("cuStreamEndCapture");
+        end.expect("the stub has it")(stream, &raw mut graph)
+    };
+    (status == 0).then_some(graph)
+}
+
+/// Runs a graph on a stream.
+pub fn launch(graph: *mut c_void, stream: *mut c_void) {
+    let mut ready = ptr::null_mut();
+    call!(cuGraphInstantiateWithFlags(&raw mut ready => *mut *mut c_void, graph => *mut c_void, 0 => u64));
+    call!(cuGraphLaunch(ready => *mut c_void, stream => *mut c_void));
+}
+
+/// What captures allow the calling thread: 0 where nobody has changed it.
+pub fn capture_mode() -> c_int {
+    let mut mode = 0;
+    call!(cuThreadExchangeStreamCaptureMode(&raw mut mode => *mut c_int));
+    mode
 }
 
 /// The numbers that an output's bits are.

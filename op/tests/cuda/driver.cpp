@@ -1,6 +1,9 @@
 // A stub of the CUDA driver: the functions that the crate calls, and those that a test needs to call it. One device, whose memory is
-// the heap and whose launches are over when they return. Handles are checked, so that a call with the wrong one fails as it does
-// on a GPU. Signatures and error codes are those of CUDA's cuda.h.
+// the heap and whose launches are over when they return, unless their stream is captured (`capture.cpp`). Handles are checked, so that a call with the
+// wrong one fails as it does on a GPU. Signatures are those of CUDA's cuda.h.
+#include "driver.hpp"
+
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,30 +16,17 @@
 #include <string>
 #include <vector>
 
+#include "capture.hpp"
 #include "machine.hpp"
 #include "stub.hpp"
-
-#define DRIVER extern "C" __attribute__((visibility("default"))) CUresult
 
 using stub::note;
 using stub::number;
 using stub::setting;
 
-enum CUresult : int {
-    SUCCESS = 0,
-    INVALID_VALUE = 1,
-    OUT_OF_MEMORY = 2,
-    NO_DEVICE = 100,
-    INVALID_DEVICE = 101,
-    INVALID_CONTEXT = 201,
-    NO_BINARY_FOR_GPU = 209,
-    INVALID_PTX = 218,
-    UNSUPPORTED_PTX_VERSION = 222,
-    INVALID_HANDLE = 400,
-    NOT_FOUND = 500,
-    ILLEGAL_ADDRESS = 700,
-    NOT_SUPPORTED = 801,
-};
+// What a capture may forbid: that which could wait for the device.
+#define UNSAFE \
+    if (!stub::permitted()) return CAPTURE_UNSUPPORTED
 
 namespace {
 
@@ -53,7 +43,9 @@ struct Module {
 
 // A handle is the address of something that is never freed: one that was given back is known to be wrong.
 std::mutex lock;
-std::set<void*> modules, functions, streams, pools, events;
+std::set<void*> modules, functions, streams, pools;
+// Streams that do not wait for the default one, on which copies are.
+std::set<void*> apart;
 char context;
 thread_local std::vector<void*> stack;
 std::atomic<long> allocations, launches;
@@ -75,9 +67,6 @@ bool give_back(std::set<void*>& kind, void* handle) {
 bool current() { return !stack.empty() && stack.back(); }
 // As the log has it.
 std::string text(void* stream) { return std::to_string(reinterpret_cast<uintptr_t>(stream)); }
-// The default streams' handles are small numbers.
-bool is_stream(void* stream) { return reinterpret_cast<uintptr_t>(stream) <= 2 || valid(streams, stream); }
-
 int capability() {
     int major = 9, minor = 0;
     sscanf(setting("CAPABILITY", "9.0").c_str(), "%d.%d", &major, &minor);
@@ -102,12 +91,26 @@ CUresult allocate(uint64_t* address, size_t bytes, const std::string& how) {
     *address = reinterpret_cast<uint64_t>(memory);
     return memory ? SUCCESS : OUT_OF_MEMORY;
 }
+// Whether this is the toolkit's library in the driver's place, which fails at everything: what is in a folder of that name.
+bool only_links() {
+    Dl_info found;
+    return dladdr(&context, &found) && strstr(found.dli_fname, "/stubs/");
+}
 void* device(uint64_t address) { return reinterpret_cast<void*>(address); }
 
 }  // namespace
 
+// The default streams' handles are small numbers.
+bool stub::is_stream(void* stream) { return reinterpret_cast<uintptr_t>(stream) <= 2 || valid(streams, stream); }
+using stub::is_stream;
+
+void stub::reach(void* stream) {
+    if (!valid(apart, stream)) arrive();
+}
+
 DRIVER cuInit(unsigned) {
     note("cuInit");
+    if (only_links()) return STUB_LIBRARY;
     return number("DEVICES", "1") > 0 ? SUCCESS : NO_DEVICE;
 }
 DRIVER cuDriverGetVersion(int* version) {
@@ -122,6 +125,7 @@ DRIVER cuGetErrorName(CUresult error, const char** name) {
         {INVALID_PTX, "CUDA_ERROR_INVALID_PTX"}, {UNSUPPORTED_PTX_VERSION, "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"},
         {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE"}, {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
         {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"}, {NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED"},
+        {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"}, {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"},
     };
     auto found = names.find(error);
     *name = found == names.end() ? nullptr : found->second;
@@ -154,6 +158,7 @@ DRIVER cuDeviceGetAttribute(int* value, int attribute, int device) {
 }
 
 DRIVER cuDevicePrimaryCtxRetain(void** to, int device) {
+    UNSAFE;
     note("cuDevicePrimaryCtxRetain");
     *to = &context;
     return device == 0 ? SUCCESS : INVALID_DEVICE;
@@ -189,18 +194,24 @@ DRIVER cuCtxGetId(void* made, unsigned long long* number) {
     return (made ? made == &context : current()) ? SUCCESS : INVALID_CONTEXT;
 }
 DRIVER cuCtxSynchronize() {
+    UNSAFE;
     note("cuCtxSynchronize");
+    stub::arrive();
     return current() ? SUCCESS : INVALID_CONTEXT;
 }
 
-DRIVER cuStreamCreate(void** stream, unsigned) {
+DRIVER cuStreamCreate(void** stream, unsigned flags) {
     if (!current()) return INVALID_CONTEXT;
     *stream = handle(streams);
+    std::lock_guard<std::mutex> hold(lock);
+    if (flags & 1) apart.insert(*stream);
     return SUCCESS;
 }
 DRIVER cuStreamDestroy_v2(void* stream) { return give_back(streams, stream) ? SUCCESS : INVALID_HANDLE; }
 DRIVER cuStreamSynchronize(void* stream) {
+    UNSAFE;
     note("cuStreamSynchronize");
+    stub::reach(stream);
     return is_stream(stream) ? SUCCESS : INVALID_HANDLE;
 }
 DRIVER cuStreamGetCtx(void* stream, void** to) {
@@ -214,6 +225,7 @@ DRIVER cuStreamGetCtx(void* stream, void** to) {
 }
 
 DRIVER cuModuleLoadDataEx(void** module, const void* image, unsigned options, const int* names, void** values) {
+    UNSAFE;
     if (!current()) return INVALID_CONTEXT;
     const char* text = static_cast<const char*>(image);
     const char* target = strstr(text, ".target sm_");
@@ -249,10 +261,12 @@ DRIVER cuModuleLoadDataEx(void** module, const void* image, unsigned options, co
 }
 DRIVER cuModuleLoadData(void** module, const void* image) { return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr); }
 DRIVER cuModuleUnload(void* module) {
+    UNSAFE;
     note("cuModuleUnload");
     return give_back(modules, module) ? SUCCESS : INVALID_HANDLE;
 }
 DRIVER cuModuleGetFunction(void** function, void* module, const char* name) {
+    UNSAFE;
     if (!valid(modules, module)) return INVALID_HANDLE;
     auto& all = static_cast<Module*>(module)->functions;
     auto found = all.find(name);
@@ -264,6 +278,7 @@ DRIVER cuModuleGetFunction(void** function, void* module, const char* name) {
     return SUCCESS;
 }
 DRIVER cuFuncSetAttribute(void* function, int attribute, int value) {
+    UNSAFE;
     if (!valid(functions, function)) return INVALID_HANDLE;
     Function* of = static_cast<Function*>(function);
     note("cuFuncSetAttribute %s %d %d", of->kernel->name, attribute, value);
@@ -278,51 +293,70 @@ DRIVER cuFuncSetAttribute(void* function, int attribute, int value) {
 }
 
 DRIVER cuMemPoolCreate(void** pool, const void*) {
+    UNSAFE;
     note("cuMemPoolCreate");
     if (number("POOLS", "1") == 0) return NOT_SUPPORTED;
     *pool = handle(pools);
     return SUCCESS;
 }
 DRIVER cuMemPoolDestroy(void* pool) {
+    UNSAFE;
     note("cuMemPoolDestroy");
     return give_back(pools, pool) ? SUCCESS : INVALID_HANDLE;
 }
 DRIVER cuMemPoolSetAttribute(void* pool, int attribute, void*) {
+    UNSAFE;
     note("cuMemPoolSetAttribute %d", attribute);
     return valid(pools, pool) ? SUCCESS : INVALID_HANDLE;
 }
 DRIVER cuMemAllocFromPoolAsync(uint64_t* address, size_t bytes, void* pool, void* stream) {
     if (!valid(pools, pool) || !is_stream(stream)) return INVALID_HANDLE;
-    return allocate(address, bytes, "cuMemAllocFromPoolAsync stream " + text(stream));
+    const CUresult result = allocate(address, bytes, "cuMemAllocFromPoolAsync stream " + text(stream));
+    // Of a graph: there as long as it is, and with nothing in it whenever it is launched.
+    void* memory = device(*address);
+    if (result == SUCCESS) stub::captured(stream, [=] { return memset(memory, 0xff, bytes), SUCCESS; });
+    return result;
 }
-DRIVER cuMemAlloc_v2(uint64_t* address, size_t bytes) { return allocate(address, bytes, "cuMemAlloc"); }
+DRIVER cuMemAlloc_v2(uint64_t* address, size_t bytes) {
+    UNSAFE;
+    return allocate(address, bytes, "cuMemAlloc");
+}
 DRIVER cuMemFreeAsync(uint64_t address, void* stream) {
     note("cuMemFreeAsync stream %s %p", text(stream).c_str(), device(address));
     if (!is_stream(stream)) return INVALID_HANDLE;
+    if (stub::captured(stream, [] { return SUCCESS; })) return SUCCESS;
     return stub::release(device(address)) ? SUCCESS : INVALID_VALUE;
 }
 DRIVER cuMemFree_v2(uint64_t address) {
+    UNSAFE;
     note("cuMemFree %p", device(address));
     return address == 0 || stub::release(device(address)) ? SUCCESS : INVALID_VALUE;
 }
 DRIVER cuMemcpyHtoD_v2(uint64_t to, const void* from, size_t bytes) {
+    UNSAFE;
     if (!stub::known(device(to), bytes)) return INVALID_VALUE;
-    memcpy(device(to), from, bytes);
+    stub::send(device(to), from, bytes);
     return SUCCESS;
 }
 DRIVER cuMemcpyDtoH_v2(void* to, uint64_t from, size_t bytes) {
+    UNSAFE;
     if (!stub::known(device(from), bytes)) return INVALID_VALUE;
+    stub::arrive();
     memcpy(to, device(from), bytes);
     return SUCCESS;
 }
-DRIVER cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) { return cuMemcpyHtoD_v2(to, from, bytes); }
-DRIVER cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) { return cuMemcpyDtoH_v2(to, from, bytes); }
+DRIVER cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void* stream) {
+    if (!is_stream(stream)) return INVALID_HANDLE;
+    if (!stub::known(device(to), bytes)) return INVALID_VALUE;
+    return stub::put(stream, [=] { return memset(device(to), value, bytes), SUCCESS; });
+}
 
 namespace {
 
-// The launch's sizes are what a GPU would take, and what the kernel was compiled for.
+// The launch's sizes are what a GPU would take, and what the kernel was compiled for. One that may begin before the one before it is over, that
+// `overlaps`, has to wait for that.
 CUresult launch(const char* how, void* function, const unsigned (&blocks)[3], const unsigned (&threads)[3], unsigned cluster, unsigned shared,
-                void* stream, void** arguments) {
+                void* stream, void** arguments, bool overlaps) {
     if (!current()) return INVALID_CONTEXT;
     if (!valid(functions, function) || !is_stream(stream)) return INVALID_HANDLE;
     const Function& of = *static_cast<Function*>(function);
@@ -341,9 +375,18 @@ CUresult launch(const char* how, void* function, const unsigned (&blocks)[3], co
     }
     long most = number("LAUNCHES", "-1");
     if (launches++ >= most && most >= 0) return ILLEGAL_ADDRESS;
-    shim::launch(kernel, blocks[0], cluster, threads[0], shared, arguments[0]);
-    stub::check_guards(kernel.name);
-    return SUCCESS;
+    const char* argument = static_cast<const char*>(arguments[0]);
+    const auto work = [&kernel, count = blocks[0], cluster, threads = threads[0], shared, overlaps,
+                       argument = std::vector<char>(argument, argument + kernel.bytes)] {
+        const long before = shim::waits();
+        shim::launch(kernel, count, cluster, threads, shared, argument.data());
+        stub::check_guards(kernel.name);
+        const long waits = shim::waits() - before, all = long(count) * threads;
+        if (!overlaps || (waits > 0 && waits % all == 0)) return SUCCESS;
+        fprintf(stderr, "stub: not every thread of a launch waits for the launch before it\n");
+        return ILLEGAL_ADDRESS;
+    };
+    return stub::put(stream, work);
 }
 
 struct LaunchAttribute {
@@ -383,26 +426,19 @@ bool read(const LaunchConfig& config, bool& overlaps, unsigned& cluster) {
 
 DRIVER cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsigned tx, unsigned ty, unsigned tz, unsigned shared,
                       void* stream, void** arguments, void**) {
-    return launch("cuLaunchKernel", function, {bx, by, bz}, {tx, ty, tz}, 1, shared, stream, arguments);
+    return launch("cuLaunchKernel", function, {bx, by, bz}, {tx, ty, tz}, 1, shared, stream, arguments, false);
 }
 
-// A kernel that may begin before the one before it is over has to wait for that.
 DRIVER cuLaunchKernelEx(const LaunchConfig* config, void* function, void** arguments, void**) {
     bool overlaps;
     unsigned cluster;
     if (!read(*config, overlaps, cluster)) return INVALID_VALUE;
-    const long before = shim::waits();
-    const CUresult result = launch("cuLaunchKernelEx", function, config->blocks, config->threads, cluster, config->shared, config->stream, arguments);
-    const long waits = shim::waits() - before, all = long(config->blocks[0]) * config->threads[0];
-    if (result == SUCCESS && overlaps && (waits == 0 || waits % all != 0)) {
-        fprintf(stderr, "stub: not every thread of a launch waits for the launch before it\n");
-        return ILLEGAL_ADDRESS;
-    }
-    return result;
+    return launch("cuLaunchKernelEx", function, config->blocks, config->threads, cluster, config->shared, config->stream, arguments, overlaps);
 }
 
 // As many as the test says, and twice as many of blocks that leave room for a second one beside them.
 DRIVER cuOccupancyMaxActiveClusters(int* count, void* function, const LaunchConfig* config) {
+    UNSAFE;
     bool overlaps;
     unsigned cluster;
     if (!valid(functions, function)) return INVALID_HANDLE;

@@ -65,6 +65,21 @@ fn no_device() {
     assert!(message.contains("CPUExecutionProvider"), "{message}");
 }
 
+/// The toolkit's folder is on the path before the driver's.
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn a_toolkit_beside_the_driver() {
+    try_out(&kernel().expect("the driver"), ptr::null_mut()).expect("the stub launches everything");
+}
+
+#[test]
+#[ignore = "run by kernels_on_the_stub"]
+fn a_toolkit_alone() {
+    let message = said(Kernel::new(Layer::new(OperatorKind::IsqrtCov)));
+    assert!(message.contains("libcuda.so.1 that was found is the toolkit's"), "{message}");
+    assert!(message.contains("take its folder, `stubs`, out of LD_LIBRARY_PATH"), "{message}");
+}
+
 #[test]
 #[ignore = "run by kernels_on_the_stub"]
 fn an_old_device() {
@@ -93,8 +108,14 @@ fn a_refused_tier() {
     let mut launched = log.lines().filter(|line| line.starts_with("cuLaunchKernel"));
     assert!(launched.all(|line| line.contains(" tier 75 ")), "{log}");
     let name = "stub of compute capability 9.0".to_owned();
-    let gpu =
-        Gpu { name, capability: (9, 0), driver: "12.4".to_owned(), kernels: "sm_75".to_owned(), clusters: 0 };
+    let gpu = Gpu {
+        name,
+        capability: (9, 0),
+        driver: "12.4".to_owned(),
+        kernels: "sm_75".to_owned(),
+        clusters: 0,
+        reading_clusters: 0,
+    };
     assert_eq!(Gpu::current().expect("a device"), gpu);
 }
 
@@ -213,11 +234,20 @@ fn calls_with_clusters() {
 fn little_shared_memory() {
     let stream = stream();
     let kernel = kernel().expect("a device").with_clusters().expect("the context is there");
-    let (data, dims) = input(kernel.layer(), (1, 32, 784));
-    let found =
-        run(&kernel, ElementType::Float, (&data, &dims), stream).expect("the stub launches everything");
-    compare(kernel.layer(), ElementType::Float, (&data, &dims), &found);
-    assert!(!calls(stream).iter().any(|line| line.contains("cuLaunch") && line.contains("read_halves")));
+    let gpu = Gpu::current().expect("a device");
+    assert_eq!((gpu.clusters, gpu.reading_clusters), (16, 16));
+    // Clusters read as many positions as there is room for, and multiply whatever the positions.
+    for (positions, reads) in [(768, true), (769, false)] {
+        let (data, dims) = input(kernel.layer(), (1, 70, positions));
+        log();
+        let found =
+            run(&kernel, ElementType::Float, (&data, &dims), stream).expect("the stub launches everything");
+        compare(kernel.layer(), ElementType::Float, (&data, &dims), &found);
+        let calls = calls(stream);
+        let launched = |name| calls.iter().any(|line| line.contains("cuLaunch") && line.contains(name));
+        assert_eq!(launched(" read_halves_f32 "), reads, "{positions}: {calls:#?}");
+        assert!(launched(" cluster_halves_f32 "), "{positions}: {calls:#?}");
+    }
 
     // Nor is there room for a chain's places.
     let kernel = self::kernel().expect("a device");

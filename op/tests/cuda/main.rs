@@ -8,11 +8,13 @@
 #![allow(unsafe_code)]
 
 mod bits;
+mod captures;
 mod device;
 mod host;
 mod numbers;
 mod samples;
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -26,18 +28,35 @@ fn kernels_on_the_stub() {
     let built = Command::new(build).arg(&folder).output().expect("bash runs the script that builds the stub");
     assert!(built.status.success(), "the stub was not built:\n{}", String::from_utf8_lossy(&built.stderr));
     let program = std::env::current_exe().expect("a test has a path");
-    let start = |tests: &[&str], settings: &[(&str, &str)]| {
+    let start_with = |folders: &[&Path], tests: &[&str], settings: &[(&str, &str)]| {
+        let path = std::env::join_paths(folders).expect("a folder without a colon");
         let mut command = Command::new(&program);
-        command.arg("--ignored").args(tests).env("LD_LIBRARY_PATH", &folder);
+        command.arg("--ignored").args(tests).env("LD_LIBRARY_PATH", path);
         command.envs(settings.iter().map(|(name, value)| (format!("ISQRT_STUB_{name}"), value)));
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         (format!("{tests:?} with {settings:?}"), child.expect("this program starts"))
     };
+    let start = |tests: &[&str], settings: &[(&str, &str)]| start_with(&[&folder], tests, settings);
     // All at once: the longest test of one leaves processors to others.
     let tests = ["bits::", "numbers::"];
     let mut running: Vec<_> =
         DEVICES.iter().map(|capability| start(&tests, &[("CAPABILITY", capability)])).collect();
-    running.extend(host::CASES.iter().map(|(test, settings)| start(&["--exact", test], settings)));
+    running.extend(
+        captures::CASES
+            .iter()
+            .chain(&host::CASES)
+            .map(|(test, settings)| start(&["--exact", test], settings)),
+    );
+    // CUDA's toolkit has a folder of this name, with a library to link programs with; some make it found at run time too.
+    let [beside, alone] =
+        [("beside/stubs", "libcuda.so"), ("alone/stubs", "libcuda.so.1")].map(|(name, library)| {
+            let stubs = folder.join(name);
+            fs::create_dir_all(&stubs).expect("a folder for the toolkit's library");
+            fs::copy(folder.join("libcuda.so.1"), stubs.join(library)).expect("there is room for a copy");
+            stubs
+        });
+    running.push(start_with(&[&beside, &folder], &["--exact", "host::a_toolkit_beside_the_driver"], &[]));
+    running.push(start_with(&[&alone], &["--exact", "host::a_toolkit_alone"], &[]));
     let mut failed = Vec::new();
     for (what, child) in running {
         let output = child.wait_with_output().expect("a process ends");

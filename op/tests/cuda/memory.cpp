@@ -6,6 +6,9 @@
 
 #include <map>
 #include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "stub.hpp"
 
@@ -37,6 +40,9 @@ void check(uintptr_t address, size_t bytes, const char* after) {
     }
 }
 
+// What `send` was given and has not arrived.
+std::vector<std::pair<void*, std::string>> under_way;
+
 }  // namespace
 
 void* allocate(size_t bytes) {
@@ -49,7 +55,19 @@ void* allocate(size_t bytes) {
     return memory;
 }
 
+void send(void* to, const void* from, size_t bytes) {
+    std::lock_guard<std::mutex> hold(lock);
+    under_way.push_back({to, std::string(static_cast<const char*>(from), bytes)});
+}
+
+void arrive() {
+    std::lock_guard<std::mutex> hold(lock);
+    for (const auto& [to, bytes] : under_way) memcpy(to, bytes.data(), bytes.size());
+    under_way.clear();
+}
+
 bool release(void* memory) {
+    arrive();
     std::lock_guard<std::mutex> hold(lock);
     auto found = all().find(reinterpret_cast<uintptr_t>(memory));
     if (found == all().end()) return false;

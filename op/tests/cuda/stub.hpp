@@ -25,6 +25,9 @@ void note(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 // Device memory is the host's heap: NaN at first, of exactly the size asked for, and NaN around it.
 void* allocate(size_t bytes);
+// A copy from the host's memory, which may return before the bytes are there: they are once `arrive` is called.
+void send(void* to, const void* from, size_t bytes);
+void arrive();
 // False if nothing was allocated there.
 bool release(void* memory);
 // Whether all these bytes lie within one allocation.
