@@ -129,7 +129,8 @@ fn trees_behind_a_layer_stay_there() {
         ..AttributeProto::default()
     };
     let ints = AttributeProto::ints;
-    let trees = NodeProto::new("TreeEnsembleClassifier", &["layer"], &[&output, "scores"])
+    let features = NodeProto::new("Flatten", &["layer"], &["features"]);
+    let trees = NodeProto::new("TreeEnsembleClassifier", &["features"], &[&output, "scores"])
         .in_domain("ai.onnx.ml")
         .with(ints("nodes_treeids", &[0, 0, 0]))
         .with(ints("nodes_nodeids", &[0, 1, 2]))
@@ -145,8 +146,12 @@ fn trees_behind_a_layer_stay_there() {
         .with(ints("classlabels_int64s", &[0, 1]));
     model.opset_import.push(OperatorSetIdProto::new("ai.onnx.ml", 3));
     let graph = model.graph.as_mut().unwrap();
-    graph.node.push(trees);
-    graph.output = vec![ValueInfoProto::of_any_shape(&output, DataType::Int64)];
+    graph.node.extend([features, trees]);
+    graph.output = vec![
+        ValueInfoProto::of_any_shape(&output, DataType::Int64),
+        ValueInfoProto::of_any_shape("scores", DataType::Float),
+    ];
     let findings = recognize(&model, &Embedded::new()).unwrap();
     assert_eq!(roots(&findings), [("input", "layer", false)], "{:?}", findings.misses);
+    assert_eq!(findings.not_evaluated, None);
 }
