@@ -152,6 +152,6 @@ fn trees_behind_a_layer_stay_there() {
         ValueInfoProto::of_any_shape("scores", DataType::Float),
     ];
     let findings = recognize(&model, &Embedded::new()).unwrap();
-    assert_eq!(roots(&findings), [("input", "layer", false)], "{:?}", findings.misses);
+    assert_eq!(roots(&findings), [("input", "features", false)], "{:?}", findings.misses);
     assert_eq!(findings.not_evaluated, None);
 }
