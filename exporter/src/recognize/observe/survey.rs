@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Result, ensure};
 use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
-use super::trial::{Fed, Trial, Try, leaves_sizes_open, too_large};
+use super::trial::{Fed, Trial, Try, beyond, leaves_sizes_open};
 use crate::evaluate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, ValueId};
@@ -81,7 +81,7 @@ pub fn survey(
         if sizes.len() > WIDER {
             break;
         }
-        if let Some(large) = too_large(&entries) {
+        if let Some(large) = beyond(&entries, trial.sizes.most) {
             best.failure.get_or_insert_with(|| {
                 format!("input `{}` of shape {:?} is too large", large.name, large.dims)
             });

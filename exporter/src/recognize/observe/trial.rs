@@ -22,7 +22,13 @@ pub struct Sizes {
     pub extents: &'static [(usize, usize)],
     /// Of the only other such axis, after these: what is heard is longer than what is seen is wide.
     pub lengths: &'static [usize],
+    /// Elements that the inputs may have together, at most: hostile models ask for any number.
+    pub most: usize,
 }
+
+/// For what has to be tried, and for what is tried beside it.
+const MOST: usize = 1 << 25;
+const MOST_BESIDE: usize = 1 << 22;
 
 /// The sizes that layers are looked for with.
 pub const SIZES: Sizes = Sizes {
@@ -44,6 +50,7 @@ pub const SIZES: Sizes = Sizes {
         (128, 128),
     ],
     lengths: &[600, 4000, 16_000],
+    most: MOST,
 };
 
 /// Other sizes, the second larger than the first, and so much so that what has been made smaller differs as well: what is found
@@ -67,22 +74,27 @@ pub const OTHER_SIZES: Sizes = Sizes {
         (160, 160),
     ],
     lengths: &[900, 6000, 24_000],
+    most: MOST,
 };
 
 /// Few samples of images from small to large, long and wide, and many samples.
 pub const MORE_SIZES: [Sizes; 11] = [
-    Sizes { batches: &[1], extents: &[(34, 33)], lengths: &[] },
-    Sizes { batches: &[12, 16], extents: &[(9, 7), (32, 32)], lengths: &[] },
-    Sizes { batches: &[1], extents: &[(3, 2)], lengths: &[] },
-    Sizes { batches: &[1], extents: &[(9, 100)], lengths: &[] },
-    Sizes { batches: &[1], extents: &[(100, 9)], lengths: &[] },
-    Sizes { batches: &[1], extents: &[(22, 21)], lengths: &[] },
-    Sizes { batches: &[1], extents: &[(96, 96)], lengths: &[] },
-    Sizes { batches: &[40], extents: &[(9, 7), (32, 32)], lengths: &[] },
-    Sizes { batches: &[5], extents: &[(5, 4)], lengths: &[] },
-    Sizes { batches: &[130], extents: &[(3, 2)], lengths: &[] },
-    Sizes { batches: &[33], extents: &[(70, 64)], lengths: &[] },
+    beside(&[1], &[(34, 33)]),
+    beside(&[12, 16], &[(9, 7), (32, 32)]),
+    beside(&[1], &[(3, 2)]),
+    beside(&[1], &[(9, 100)]),
+    beside(&[1], &[(100, 9)]),
+    beside(&[1], &[(22, 21)]),
+    beside(&[1], &[(96, 96)]),
+    beside(&[40], &[(9, 7), (32, 32)]),
+    beside(&[5], &[(5, 4)]),
+    beside(&[130], &[(3, 2)]),
+    beside(&[33], &[(70, 64)]),
 ];
+
+const fn beside(batches: &'static [usize], extents: &'static [(usize, usize)]) -> Sizes {
+    Sizes { batches, extents, lengths: &[], most: MOST_BESIDE }
+}
 
 /// What a model is evaluated with.
 #[derive(Clone, Copy)]
@@ -231,9 +243,6 @@ pub struct Try {
     pub is_long: bool,
 }
 
-/// Elements that the inputs may have together, at most: hostile models ask for any number.
-const MOST_ELEMENTS: usize = 1 << 25;
-
 impl Fed {
     /// How many elements it has.
     pub fn elements(&self) -> usize {
@@ -241,12 +250,12 @@ impl Fed {
     }
 }
 
-/// The first of the inputs with which they have too many elements.
-pub fn too_large(inputs: &[Fed]) -> Option<&Fed> {
+/// The first of the inputs with which they have more elements than so many.
+pub fn beyond(inputs: &[Fed], most: usize) -> Option<&Fed> {
     let mut together = 0_usize;
     inputs.iter().find(|input| {
         together = together.saturating_add(input.elements());
-        together > MOST_ELEMENTS
+        together > most
     })
 }
 
