@@ -65,6 +65,7 @@ pub fn survey(
     let mut sizes: Vec<Vec<Vec<usize>>> = Vec::new();
     let mut problems = HashSet::new();
     let mut largest = 0;
+    let mut most = trial.sizes.most;
     for Try { entries, is_long } in trial.tries(graph)? {
         // What goes wrong the same way at every size is not the sizes' fault: no more than that is spent on it.
         let elements = entries.iter().map(Fed::elements).fold(0, usize::saturating_add);
@@ -81,13 +82,20 @@ pub fn survey(
         if sizes.len() > WIDER {
             break;
         }
-        if let Some(large) = beyond(&entries, trial.sizes.most) {
+        if let Some(large) = beyond(&entries, most) {
             best.failure.get_or_insert_with(|| {
                 format!("input `{}` of shape {:?} is too large", large.name, large.dims)
             });
             continue;
         }
-        let outcome = trial.numbers(&entries).and_then(|inputs| evaluator.watch(&inputs, &mut watch));
+        // What a size takes that is too large must not be missing at others.
+        let (outcome, is_spent) = budget::within_half(u64::MAX, || {
+            let outcome = trial.numbers(&entries).and_then(|inputs| evaluator.watch(&inputs, &mut watch));
+            (outcome, budget::is_spent())
+        });
+        if is_spent {
+            most = elements - 1;
+        }
         let (seen, kept) = (std::mem::take(&mut watch.seen), std::mem::take(&mut watch.kept));
         let frozen = places.iter().map(|_| OnceCell::new()).collect();
         let mut survey = Survey { seen, frozen, failure: None };
@@ -104,6 +112,7 @@ pub fn survey(
                 format!("what layers may read has {kept} elements together, of which {MOST_KEPT} are kept")
             }
             Ok(_) => {
+                survey.seen.values().for_each(|seen| budget::add_for(seen.tensor.dims()));
                 sizes.push(beside);
                 let narrow = survey.narrow(places, wanted);
                 if ran.as_ref().is_none_or(|(least, _)| narrow < *least) {
