@@ -66,6 +66,7 @@ pub fn survey(
     let mut problems = HashSet::new();
     let mut largest = 0;
     let mut most = trial.sizes.most;
+    let mut is_too_much = true;
     for Try { entries, is_long } in trial.tries(graph)? {
         // What goes wrong the same way at every size is not the sizes' fault: no more than that is spent on it.
         let elements = entries.iter().map(Fed::elements).fold(0, usize::saturating_add);
@@ -94,7 +95,7 @@ pub fn survey(
             (outcome, budget::is_spent())
         });
         if is_spent {
-            most = elements - 1;
+            most = elements.saturating_sub(1);
         }
         let (seen, kept) = (std::mem::take(&mut watch.seen), std::mem::take(&mut watch.kept));
         let frozen = places.iter().map(|_| OnceCell::new()).collect();
@@ -126,6 +127,7 @@ pub fn survey(
         };
         survey.failure = Some(format!("with inputs {}: {problem}", shapes.join(", ")));
         problems.insert(problem);
+        is_too_much &= is_spent;
         // What comes before the place of failure was still seen.
         if survey.seen.len() > best.seen.len() || best.failure.is_none() {
             best = survey;
@@ -142,7 +144,7 @@ pub fn survey(
     }
     let failure = best.failure.as_deref().unwrap_or("no input sizes to try");
     ensure!(
-        wanted.iter().any(|&(place, value)| best.get(places, place, value).is_some()),
+        !is_too_much && wanted.iter().any(|&(place, value)| best.get(places, place, value).is_some()),
         "{} could not evaluate the model, {failure}",
         runtime.name()
     );
