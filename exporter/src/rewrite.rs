@@ -1,5 +1,7 @@
 //! Puts one node in the place of each region that was found; everything else stays as it was, byte for byte.
 
+mod around;
+
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
@@ -8,10 +10,11 @@ use isqrt_cov_proto::onnx::{
 };
 use isqrt_cov_proto::{FunctionKey, each_node};
 
+use self::around::nodes_for;
+use crate::functions;
 use crate::graph::{self, Flow, ValueId, subgraphs};
-use crate::recognize::{Arrangement, Found};
+use crate::recognize::Found;
 use crate::scope::{Scope, body};
-use crate::{functions, fused};
 
 /// Replaces every region of `findings`; with `with_function`, the operators' bodies in standard operators are written
 /// beside them, for runtimes without the operator library.
@@ -99,7 +102,7 @@ fn replace(
     let mut kept = Vec::with_capacity(nodes.len() - removed.len() + findings.len());
     for (index, node) in std::mem::take(nodes).into_iter().enumerate() {
         for found in node.output.iter().filter_map(|name| by_output.get(name.as_str())) {
-            kept.extend(fused(found, names, &mut shapes));
+            kept.extend(nodes_for(found, names, &mut shapes));
         }
         if !removed.contains(&index) {
             kept.push(node);
@@ -128,67 +131,7 @@ fn called(model: &ModelProto) -> Vec<bool> {
 /// The nodes that stand in the place of a region, under names that no other is in the way of.
 #[must_use]
 pub fn nodes_of(found: &Found) -> Vec<NodeProto> {
-    fused(found, &mut Names { used: HashSet::new() }, &mut Vec::new())
-}
-
-/// The node that computes a layer, with those around it that make its input and its output what the graph has.
-fn fused(found: &Found, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec<NodeProto> {
-    let name = names.fresh(&format!("{}/{}", found.output, found.layer.name()));
-    let mut nodes = if found.groups.is_some() { merging(found, &name, names, shapes) } else { Vec::new() };
-    let input = nodes.last().map_or(&found.input, |merged| &merged.output[0]).clone();
-    nodes.extend(writing(found, &input, &name, names, shapes));
-    nodes
-}
-
-/// The nodes that make the first two axes one in front of a layer's node, whatever sizes there are: a batch may be empty.
-fn merging(found: &Found, name: &str, names: &mut Names, shapes: &mut Vec<TensorProto>) -> Vec<NodeProto> {
-    let [merged, sizes, rest, shape, all, from, to] =
-        ["input", "sizes", "rest", "merged", "all", "from", "to"]
-            .map(|what| names.fresh(&format!("{name}/{what}")));
-    let numbers = [(&all, -1), (&from, 2), (&to, i64::MAX)];
-    shapes.extend(numbers.map(|(name, number)| TensorProto::from_values(name, &[1], &[number])));
-    let nodes = [
-        NodeProto::new("Shape", &[&found.input], &[&sizes]),
-        NodeProto::new("Slice", &[&sizes, &from, &to], &[&rest]),
-        NodeProto::new("Concat", &[&all, &rest], &[&shape]).with(AttributeProto::int("axis", 0)),
-        NodeProto::new("Reshape", &[&found.input, &shape], &[&merged]),
-    ];
-    let named = |node: NodeProto| {
-        let name = format!("{}/node", node.output[0]);
-        node.named(&name)
-    };
-    nodes.map(named).to_vec()
-}
-
-/// The node of a layer's operator, and the one that writes its output as the graph has it.
-fn writing(
-    found: &Found,
-    input: &str,
-    name: &str,
-    names: &mut Names,
-    shapes: &mut Vec<TensorProto>,
-) -> Vec<NodeProto> {
-    let node = |output: &str| fused::node_of(&found.layer, input, output).named(name);
-    let sample = match &found.arrangement {
-        Arrangement::AsGiven => return vec![node(&found.output)],
-        Arrangement::SamplesLast => None,
-        Arrangement::Reshaped(sample) => Some(sample),
-    };
-    let own = names.fresh(&format!("{name}/output"));
-    let Some(sample) = sample else {
-        let transpose = NodeProto::new("Transpose", &[&own], &[&found.output])
-            .with(AttributeProto::ints("perm", &[1, 0]))
-            .named(&format!("{name}/transpose"));
-        return vec![node(&own), transpose];
-    };
-    let shape = names.fresh(&format!("{name}/shape"));
-    // 0 copies the batch axis, whatever its size; of groups there are several in a sample.
-    let samples = if found.groups.is_some() { -1 } else { 0 };
-    let dims: Vec<i64> = std::iter::once(samples).chain(sample.iter().map(|&dim| dim as i64)).collect();
-    shapes.push(TensorProto::from_values(&shape, &[dims.len()], &dims));
-    let reshape =
-        NodeProto::new("Reshape", &[&own, &shape], &[&found.output]).named(&format!("{name}/reshape"));
-    vec![node(&own), reshape]
+    nodes_for(found, &mut Names { used: HashSet::new() }, &mut Vec::new())
 }
 
 /// Drops the initializers that only the replaced regions used, and the descriptions of values that are gone.
@@ -252,6 +195,7 @@ mod tests {
     use isqrt_cov_proto::onnx::TrainingInfoProto;
 
     use super::*;
+    use crate::recognize::{Arrangement, View};
 
     fn named(name: &str) -> ValueInfoProto {
         ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
@@ -359,8 +303,11 @@ mod tests {
             apply(&mut model, findings, false).unwrap();
             model.graph.unwrap()
         };
-        let first =
-            Found { groups: Some(2), arrangement: Arrangement::Reshaped(vec![6]), ..found("y", vec![1]) };
+        let first = Found {
+            view: View::grouped(),
+            arrangement: Arrangement::Reshaped(vec![6]),
+            ..found("y", vec![1])
+        };
         let one = left(std::slice::from_ref(&first));
         let node = |operator: &str| one.node.iter().find(|node| node.op_type() == operator);
         assert!(node("Neg").is_some(), "something else needs it");

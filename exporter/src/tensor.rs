@@ -241,6 +241,19 @@ impl Tensor {
         Self::from_f64(self.element_type(), &[columns, rows], &transposed.collect::<Vec<_>>())
     }
 
+    /// A tensor of floating-point numbers with its axes in another order.
+    ///
+    /// # Panics
+    /// If that is no order of its axes, or the tensor has other elements.
+    #[must_use]
+    pub fn permuted(&self, order: &[usize]) -> Self {
+        let array =
+            ArrayD::from_shape_vec(self.dims(), self.to_f64()).expect("as many values as the shape says");
+        let array = array.permuted_axes(order);
+        let values: Vec<f64> = array.iter().copied().collect();
+        Self::from_f64(self.element_type(), array.shape(), &values)
+    }
+
     /// A floating-point tensor of type `element` with these values, rounded to it.
     ///
     /// # Panics

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use isqrt_cov_op::{Layer, Normalization, Vectorization};
 use isqrt_cov_proto::onnx::ModelProto;
 
+use super::view::View;
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -44,8 +45,10 @@ pub struct Found {
     pub output: String,
     /// Element type of both.
     pub element: ElementType,
-    /// Size of the second axis of `input`, where it counts samples as well: the operator gets the first two as one.
-    pub groups: Option<usize>,
+    /// How the operator reads `input`.
+    pub view: View,
+    /// Sizes of the axes beside the first that count samples, where there are such and they are fixed.
+    pub groups: Option<Vec<usize>>,
     /// How `output` has the operator's numbers.
     pub arrangement: Arrangement,
     /// Indices, among the nodes of its graph, of the nodes that only this layer needs.
@@ -78,19 +81,15 @@ pub struct Recognition {
     pub evidence: Evidence,
 }
 
-/// A shape with its first two axes as one.
-#[must_use]
-pub fn merged(dims: &[usize]) -> Vec<usize> {
-    [&[dims[0] * dims[1]], &dims[2..]].concat()
-}
-
 /// How a value of a graph has the numbers of an operator's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arrangement {
     /// As the operator gives them.
     AsGiven,
-    /// Each sample, or all groups of one, in this shape: with a trailing axis of 1, or as a flat matrix.
+    /// Each sample in this shape: with a trailing axis of 1, or as a flat matrix.
     Reshaped(Vec<usize>),
+    /// Each sample in this shape, behind the axes that count samples, apart as the input has them: several, or none.
+    Apart(Vec<usize>),
     /// Triangles [D, N], one in each column: optimizers let the product behind transpose them.
     SamplesLast,
 }
@@ -106,6 +105,7 @@ impl Found {
             input: input.to_owned(),
             output: output.to_owned(),
             element: ElementType::F32,
+            view: super::view::AS_IS.clone(),
             groups: None,
             arrangement: Arrangement::AsGiven,
             nodes,
@@ -154,7 +154,15 @@ impl Found {
     /// What the operator reads where the graph has `input`.
     #[must_use]
     pub fn own_input(&self, input: Tensor) -> Tensor {
-        if self.groups.is_some() { input.reshaped(&merged(input.dims())) } else { input }
+        self.view.own(input)
+    }
+
+    /// Whether the operator's output fits in the shape that is said of a sample, where the input is of shape `dims`.
+    #[must_use]
+    pub fn is_as_large(&self, dims: &[usize]) -> bool {
+        let Arrangement::Apart(sample) = &self.arrangement else { return true };
+        let own = self.layer.output_dims(&self.view.own_dims(dims));
+        own.map_or(true, |own| own[1..].iter().product::<usize>() == sample.iter().product::<usize>())
     }
 
     /// What the operator gives where the graph has `output`, sample after sample.
@@ -162,16 +170,9 @@ impl Found {
     pub fn own_output(&self, output: Tensor) -> Tensor {
         match self.arrangement {
             Arrangement::SamplesLast => output.transposed(),
-            Arrangement::Reshaped(ref sample) if self.has_groups(sample) => {
-                output.reshaped(&merged(output.dims()))
-            }
-            _ => output,
+            Arrangement::Apart(_) => output.reshaped(&self.view.merged(output.dims())),
+            Arrangement::AsGiven | Arrangement::Reshaped(_) => output,
         }
-    }
-
-    /// Whether this is the shape of all groups of a sample, and not that of one among others.
-    fn has_groups(&self, sample: &[usize]) -> bool {
-        sample.len() > 1 && self.groups == Some(sample[0])
     }
 
     /// What it was recognized by, where it was.

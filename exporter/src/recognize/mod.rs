@@ -16,6 +16,7 @@ pub mod probe;
 mod propose;
 mod search;
 mod tell;
+mod view;
 
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
@@ -32,6 +33,7 @@ use crate::scope::bodies;
 
 pub use self::findings::{Arrangement, Evidence, Findings, Found, Hole, Lost, Miss, Origin, Recognition};
 pub use self::identify::tolerance;
+pub use self::view::{AS_IS, View};
 
 /// How often regions that turned out to be no layers are left out and others looked for.
 const MOST_RETREATS: usize = 4;

@@ -88,11 +88,13 @@ impl<'a> Search<'a> {
     /// Searches the regions that follow from these values.
     pub fn run(&mut self, candidates: &[Candidate]) {
         let unexplained = self.explain_features(candidates);
-        let grouped: Vec<Candidate> =
-            candidates.iter().filter_map(|candidate| self.with_groups(candidate)).collect();
+        let grouped = self.with_groups(candidates);
         self.explain_features(&grouped);
+        let others = self.in_other_views(candidates);
+        self.explain_features(&others);
         self.explain_matrices(candidates);
         self.explain_matrices(&grouped);
+        self.explain_matrices(&others);
         for (candidate, observed) in &unexplained {
             if !self.is_explained(candidate) {
                 self.miss(candidate, observed);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use isqrt_cov::recognize::{Arrangement, Findings, Found, recognize};
+use isqrt_cov::recognize::{Arrangement, Findings, Found, View, recognize};
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov::tensor::Tensor;
@@ -436,7 +436,7 @@ fn groups_are_samples() {
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
     assert_eq!((&found.input, &found.output), (&map, &root));
-    assert_eq!(found.groups, Some(2));
+    assert_eq!((&found.view, &found.groups), (&View::grouped(), &Some(vec![2])));
     assert!(found.layer.centered && found.layer.iterations == 5);
     // The region of what is found reads the map itself.
     check_same(

@@ -6,6 +6,7 @@ mod changed;
 mod common;
 mod guards;
 mod sizes;
+mod views;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -22,7 +22,7 @@ fn check_layer_behind(model: &ModelProto, input: &str) {
 }
 
 /// Scales the input by 1 for up to `most` of the sizes in `axis`, and by more from there on.
-fn scaled_beyond(model: &mut ModelProto, axis: i64, most: i64) {
+pub fn scaled_beyond(model: &mut ModelProto, axis: i64, most: i64) {
     let graph = model.graph.as_mut().unwrap();
     let input = read_instead_of_input(graph, "scaled");
     let numbers = [("axis", axis), ("most", most), ("all_but_one", most - 1)];

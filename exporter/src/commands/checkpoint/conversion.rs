@@ -22,7 +22,7 @@ use crate::commands::proving::Proving;
 use crate::functions;
 use crate::progress::Progress;
 use crate::proof::Pair;
-use crate::recognize::{Arrangement, Findings, Found, Origin};
+use crate::recognize::{AS_IS, Arrangement, Findings, Found, Origin};
 use crate::runtime::Runtime;
 use crate::scope::Scope;
 use crate::signature::Signature;
@@ -172,6 +172,7 @@ fn found(original: &ModelProto, placed: &[Placed]) -> Vec<Found> {
             input: input.clone(),
             output: output.clone(),
             element: ElementType::F32,
+            view: AS_IS.clone(),
             groups: None,
             arrangement: Arrangement::AsGiven,
             nodes: (first..=last).collect(),

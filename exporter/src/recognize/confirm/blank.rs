@@ -112,7 +112,7 @@ impl Subject<'_> {
         let given = Tensor::from_f64(ElementType::F64, given.dims(), &numbers);
         let after = Evaluator::new(&part, Precision::Exact, Some(runtime))
             .ok()?
-            .run(&[input.reshaped(seen), given])
+            .run(&[self.view.given(&input, seen), given])
             .ok()?;
         Some(before.iter().zip(&after).any(|(before, after)| has_others(before, after)))
     }

@@ -112,7 +112,7 @@ impl Subject<'_> {
     /// be nothing. None for what is no layer from features to roots, or has an ε of its own, which may be what shows.
     fn usual_scale(&self, layer: &Layer) -> Option<f64> {
         let is_whole = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
-        let seen = is_whole.then(|| self.seen.tensor.reshaped(&self.dims()))?;
+        let seen = is_whole.then(|| self.view.own(self.seen.tensor.clone()))?;
         let channels = layer.extent(seen.dims()).ok()?.channels;
         let traces = sizes(layer, &seen)?.into_iter().map(|[trace, _]| trace);
         let least = traces.reduce(f64::min).filter(|least| *least > 0.0 && least.is_finite())?;

@@ -12,14 +12,14 @@ use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract, value_info};
 use crate::graph::{NodeId, ValueId, rearranges};
-use crate::recognize::findings::merged;
 use crate::recognize::identify::probed::{Probed, first_input, inputs};
 use crate::recognize::identify::{Resolution, judge};
 use crate::recognize::propose::places::Place;
 use crate::recognize::propose::region::Region;
+use crate::recognize::view::View;
 use crate::runtime::Runtime;
 use crate::tensor::{ElementType, Tensor};
-use isqrt_cov_proto::onnx::{ModelProto, NodeProto, TensorProto};
+use isqrt_cov_proto::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
 
 /// A region with what it computed from each probe.
 pub struct Observed {
@@ -56,7 +56,8 @@ impl Observed {
 impl Cut {
     /// Whether it has triangles in columns.
     pub fn has_samples_last(&self) -> bool {
-        self.dims.len() == 2 && self.dims != self.outputs[0].dims()
+        let [entries, samples] = self.dims[..] else { return false };
+        entries != samples && self.outputs[0].dims() == [samples, entries]
     }
 }
 
@@ -74,8 +75,8 @@ pub struct Subject<'a> {
     pub input: ValueId,
     /// The products that a region from there could explain.
     pub products: &'a [NodeId],
-    /// Whether the input's second axis counts samples as well.
-    pub grouped: bool,
+    /// How an operator reads the input.
+    pub view: &'a View,
 }
 
 impl Subject<'_> {
@@ -84,17 +85,25 @@ impl Subject<'_> {
         let entry =
             Entry { value: self.input, element: self.seen.element, dims: self.seen.tensor.dims().to_vec() };
         let part = extract(self.model, &self.place.flow, self.place.opsets, &[entry], self.frozen, outputs);
-        if self.grouped { self.taking_groups(part) } else { part }
+        if self.view.is_as_is() { part } else { self.taking_own(part) }
     }
 
-    /// A part with its input's first two axes as one.
-    fn taking_groups(&self, mut part: ModelProto) -> ModelProto {
+    /// A part that takes what an operator reads in its input's place.
+    fn taking_own(&self, mut part: ModelProto) -> ModelProto {
         let name = self.place.flow.names[self.input];
-        let [own, shape] = ["own", "shape"].map(|what| format!("{name}/{what}"));
-        let dims: Vec<i64> = self.seen.tensor.dims().iter().map(|&dim| dim as i64).collect();
+        let [own, shape, ordered] = ["own", "shape", "ordered"].map(|what| format!("{name}/{what}"));
+        let ints = |sizes: &[usize]| sizes.iter().map(|&size| size as i64).collect::<Vec<_>>();
+        let dims = ints(&self.view.ordered(self.seen.tensor.dims()));
+        let back = self.view.order_back();
         if let Some(graph) = &mut part.graph {
             graph.initializer.push(TensorProto::from_values(&shape, &[dims.len()], &dims));
-            graph.node.insert(0, NodeProto::new("Reshape", &[&own, &shape], &[name]));
+            let reshaped = if back.is_some() { &ordered } else { name };
+            let mut nodes = vec![NodeProto::new("Reshape", &[&own, &shape], &[reshaped])];
+            nodes.extend(back.map(|order| {
+                NodeProto::new("Transpose", &[&ordered], &[name])
+                    .with(AttributeProto::ints("perm", &ints(&order)))
+            }));
+            graph.node.splice(0..0, nodes);
             graph.input = vec![value_info(&own, self.seen.element, &self.dims())];
         }
         part
@@ -102,14 +111,13 @@ impl Subject<'_> {
 
     /// The shape of what the operator reads.
     pub fn dims(&self) -> Vec<usize> {
-        let dims = self.seen.tensor.dims();
-        if self.grouped { merged(dims) } else { dims.to_vec() }
+        self.view.own_dims(self.seen.tensor.dims())
     }
 
     /// The shape of what the operator gives where the graph has a value of this one: the samples first, groups among them.
     pub fn own_dims(&self, dims: &[usize]) -> Vec<usize> {
-        if self.has_groups(dims) {
-            merged(dims)
+        if self.is_apart(dims) {
+            self.view.merged(dims)
         } else if has_samples_last(&self.dims(), dims) {
             vec![dims[1], dims[0]]
         } else {
@@ -120,7 +128,7 @@ impl Subject<'_> {
     /// What the operator gives where the graph has `output`.
     pub fn own_output(&self, output: Tensor) -> Tensor {
         let dims = self.own_dims(output.dims());
-        if self.has_groups(output.dims()) {
+        if self.is_apart(output.dims()) {
             output.reshaped(&dims)
         } else if dims == output.dims() {
             output
@@ -129,9 +137,14 @@ impl Subject<'_> {
         }
     }
 
-    /// Whether a value of this shape has the groups that the input has.
-    fn has_groups(&self, dims: &[usize]) -> bool {
-        self.grouped && dims.len() >= 3 && dims[..2] == self.seen.tensor.dims()[..2]
+    /// Whether a value of this shape has the axes apart that count samples.
+    fn is_apart(&self, dims: &[usize]) -> bool {
+        self.view.is_apart(self.seen.tensor.dims(), dims)
+    }
+
+    /// Whether what an operator reads are symmetric matrices.
+    pub fn is_symmetric(&self) -> bool {
+        is_symmetric(&self.view.own(self.seen.tensor.clone()))
     }
 
     /// Evaluates the region on every probe. None where it cannot hold `operator`.
@@ -142,9 +155,7 @@ impl Subject<'_> {
         let (element, dims) = (self.seen.element, &self.dims()[..]);
         let possible = match operator {
             // The operator reads one triangle: it stands for the iteration only where the matrices are symmetric.
-            OperatorKind::MatrixSqrt => {
-                dims.len() == 3 && dims[1] == dims[2] && is_symmetric(&self.seen.tensor)
-            }
+            OperatorKind::MatrixSqrt => dims.len() == 3 && dims[1] == dims[2] && self.is_symmetric(),
             _ => dims.len() >= 3,
         };
         if !element.is_float() || !possible || dims.contains(&0) {
@@ -164,7 +175,7 @@ impl Subject<'_> {
             (evaluator, resolution) = ("float64 evaluator".to_owned(), Resolution::exact(element));
             (inputs, seen) = (probes, exact.seen);
             (shapes, scalars) = (exact.shapes, exact.scalars);
-        } else if self.grouped
+        } else if !self.view.is_as_is()
             || region.nodes.iter().any(|&node| self.place.flow.graph.node[node].op_type() == "Loop")
         {
             // What did not end within the evaluator's bounds may not end in a runtime at all.
@@ -227,7 +238,7 @@ impl Subject<'_> {
         if seen.contains(&0) {
             return None;
         }
-        if seen.len() < 3 + usize::from(self.grouped) {
+        if !self.view.takes(seen) || self.dims().len() < 3 {
             return Some(f64::INFINITY);
         }
         let probe = first_input(layer.operator, &self.dims())?;
@@ -290,7 +301,7 @@ impl Subject<'_> {
 }
 
 /// Whether every matrix of a tensor [N, …, d, d] is symmetric, up to rounding. What is no number is so where it is on both sides.
-pub fn is_symmetric(tensor: &Tensor) -> bool {
+fn is_symmetric(tensor: &Tensor) -> bool {
     let side = tensor.dims().last().copied().unwrap_or(1).max(1);
     let values = tensor.to_f64();
     values.chunks_exact(side * side).all(|matrix| {

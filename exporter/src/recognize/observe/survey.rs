@@ -10,7 +10,7 @@ use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 use super::trial::{Fed, Trial, Try, beyond, leaves_sizes_open};
 use crate::evaluate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
-use crate::graph::{Kind, ValueId};
+use crate::graph::{Kind, NodeId, ValueId};
 use crate::recognize::propose::places::Place;
 use crate::runtime::{Runtime, advice};
 use crate::scope::Scope;
@@ -20,6 +20,8 @@ use crate::tensor::{ElementType, Tensor};
 #[derive(Debug, Default)]
 pub struct Survey {
     seen: HashMap<(Scope, String), Seen>,
+    /// The shapes of what products of data made.
+    shapes: HashMap<(Scope, String), Vec<usize>>,
     /// For each place what regions there need from outside, once it was asked for.
     frozen: Vec<OnceCell<Vec<TensorProto>>>,
     /// Why not everything was.
@@ -98,9 +100,10 @@ pub fn survey(
             most = elements.saturating_sub(1);
         }
         let (seen, kept) = (std::mem::take(&mut watch.seen), std::mem::take(&mut watch.kept));
+        let shapes = std::mem::take(&mut watch.shapes);
         let frozen = places.iter().map(|_| OnceCell::new()).collect();
-        let mut survey = Survey { seen, frozen, failure: None };
-        let shapes: Vec<String> =
+        let mut survey = Survey { seen, shapes, frozen, failure: None };
+        let inputs: Vec<String> =
             entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
         let problem = match outcome {
             Err(error) => {
@@ -125,7 +128,7 @@ pub fn survey(
                 continue;
             }
         };
-        survey.failure = Some(format!("with inputs {}: {problem}", shapes.join(", ")));
+        survey.failure = Some(format!("with inputs {}: {problem}", inputs.join(", ")));
         problems.insert(problem);
         is_too_much &= is_spent;
         // What comes before the place of failure was still seen.
@@ -170,6 +173,13 @@ impl Survey {
         let (place, value) = source(places, place, value);
         let Place { scope, flow, .. } = &places[place];
         self.seen.get(&(scope.clone(), flow.names[value].to_owned()))
+    }
+
+    /// The shape of what a node makes that multiplies data with data.
+    #[must_use]
+    pub fn shape(&self, place: &Place, product: NodeId) -> Option<&[usize]> {
+        let name = place.flow.graph.node[product].output.first()?;
+        self.shapes.get(&(place.scope.clone(), name.clone())).map(Vec::as_slice)
     }
 
     /// How many of the `wanted` values are maps of but a few positions, wherever their channels are.
@@ -236,6 +246,9 @@ const MOST_KEPT: usize = 1 << 26;
 /// Keeps the values asked for.
 struct Watch {
     wanted: HashMap<Scope, HashSet<String>>,
+    /// What products of data make, of which the shapes are kept.
+    products: HashMap<Scope, HashSet<String>>,
+    shapes: HashMap<(Scope, String), Vec<usize>>,
     seen: HashMap<(Scope, String), Seen>,
     /// Elements of all that was to be kept.
     kept: usize,
@@ -253,16 +266,33 @@ impl Watch {
             let place = &places[place];
             all.entry(place.scope.clone()).or_default().insert(place.flow.names[value].to_owned());
         }
-        Self { wanted: all, seen: HashMap::new(), kept: 0 }
+        let products = places.iter().map(|Place { scope, flow, products, .. }| {
+            let made = products.iter().filter_map(|&product| flow.graph.node[product].output.first());
+            (scope.clone(), made.cloned().collect())
+        });
+        let (shapes, seen) = Default::default();
+        Self { wanted: all, products: products.collect(), shapes, seen, kept: 0 }
     }
 }
 
 impl Watcher for Watch {
     fn wants(&self, scope: &Scope, name: &str) -> bool {
-        self.wanted.get(scope).is_some_and(|names| names.contains(name))
+        let has = |names: &HashMap<Scope, HashSet<String>>| {
+            names.get(scope).is_some_and(|names| names.contains(name))
+        };
+        has(&self.wanted) || has(&self.products)
     }
 
     fn saw(&mut self, scope: &Scope, name: &str, value: &Tensor, declared: ElementType) {
+        let is_here = |names: &HashMap<Scope, HashSet<String>>| {
+            names.get(scope).is_some_and(|names| names.contains(name))
+        };
+        if is_here(&self.products) {
+            self.shapes.entry((scope.clone(), name.to_owned())).or_insert_with(|| value.dims().to_vec());
+        }
+        if !is_here(&self.wanted) {
+            return;
+        }
         // Whatever a layer reads is among them.
         budget::add_for(value.dims());
         if let Entry::Vacant(place) = self.seen.entry((scope.clone(), name.to_owned())) {

@@ -11,6 +11,7 @@ use crate::recognize::observe::subject::{Observed, Subject};
 use crate::recognize::observe::survey::source;
 use crate::recognize::propose::places::Place;
 use crate::recognize::propose::region;
+use crate::recognize::view::{AS_IS, View, views};
 
 /// A value from which regions may follow.
 pub struct Candidate {
@@ -18,8 +19,8 @@ pub struct Candidate {
     pub place: usize,
     /// The value there.
     pub input: ValueId,
-    /// Whether its second axis counts samples as well.
-    pub(super) grouped: bool,
+    /// How an operator reads it.
+    pub(super) view: View,
     /// The products that a region from here could explain.
     pub(super) products: Vec<NodeId>,
 }
@@ -36,7 +37,7 @@ pub fn candidates(places: &[Place]) -> Vec<Candidate> {
         }
         let mut here: Vec<Candidate> = inputs
             .into_iter()
-            .map(|(input, products)| Candidate { place, input, grouped: false, products })
+            .map(|(input, products)| Candidate { place, input, view: AS_IS.clone(), products })
             .collect();
         here.sort_by_key(|candidate| flow.depth(candidate.input));
         all.extend(here);
@@ -45,17 +46,43 @@ pub fn candidates(places: &[Place]) -> Vec<Candidate> {
 }
 
 impl Search<'_> {
-    /// A candidate of which nothing is explained, with its second axis counting samples; none where it has too few axes.
-    pub(super) fn with_groups(&self, candidate: &Candidate) -> Option<Candidate> {
-        let &Candidate { place, input, ref products, .. } = candidate;
-        let is_possible = self.survey.get(self.places, place, input)?.tensor.dims().len() >= 4;
-        let products = products.clone();
-        (is_possible && !self.is_explained(candidate)).then_some(Candidate {
-            place,
-            input,
-            grouped: true,
-            products,
+    /// The candidates of which nothing is explained, with their second axis counting samples, where they have enough of them.
+    pub(super) fn with_groups(&self, candidates: &[Candidate]) -> Vec<Candidate> {
+        let grouped = |_: &Candidate, dims: &[usize]| Vec::from_iter((dims.len() >= 4).then(View::grouped));
+        self.viewed(candidates, grouped)
+    }
+
+    /// The candidates of which nothing is explained, in the other views that the shapes of their products leave.
+    pub(super) fn in_other_views(&self, candidates: &[Candidate]) -> Vec<Candidate> {
+        self.viewed(candidates, |candidate, dims| {
+            let mut all: Vec<View> = Vec::new();
+            let mut shapes: Vec<&[usize]> = Vec::new();
+            for &product in &candidate.products {
+                let Some(shape) = self.survey.shape(&self.places[candidate.place], product) else { continue };
+                if !shapes.contains(&shape) {
+                    shapes.push(shape);
+                    let new = views(dims, shape).into_iter().filter(|view| !all.contains(view));
+                    all.extend(new.collect::<Vec<_>>());
+                }
+            }
+            all
         })
+    }
+
+    /// The candidates of which nothing is explained, in each of these views of a value of some shape.
+    fn viewed(
+        &self,
+        candidates: &[Candidate],
+        views: impl Fn(&Candidate, &[usize]) -> Vec<View>,
+    ) -> Vec<Candidate> {
+        let mut all = Vec::new();
+        for candidate in candidates.iter().filter(|candidate| !self.is_explained(candidate)) {
+            let &Candidate { place, input, ref products, .. } = candidate;
+            let Some(seen) = self.survey.get(self.places, place, input) else { continue };
+            let views = views(candidate, seen.tensor.dims()).into_iter();
+            all.extend(views.map(|view| Candidate { place, input, view, products: products.clone() }));
+        }
+        all
     }
 
     /// Whether findings explain all products that a region from here could.
@@ -110,7 +137,7 @@ impl Search<'_> {
         let seen = self.survey.get(self.places, candidate.place, candidate.input)?;
         let frozen = self.survey.frozen(self.places, candidate.place);
         let products = &candidate.products;
-        let (input, grouped) = (candidate.input, candidate.grouped);
-        Some(Subject { model: self.model, place, frozen, seen, input, products, grouped })
+        let Candidate { input, view, .. } = candidate;
+        Some(Subject { model: self.model, place, frozen, seen, input: *input, products, view })
     }
 }

@@ -12,6 +12,7 @@ use crate::recognize::observe::cuts::Cut;
 use crate::recognize::observe::subject::{Observed, Subject};
 use crate::recognize::propose::places::Place;
 use crate::recognize::tell::explain;
+use crate::recognize::view::AS_IS;
 
 impl Search<'_> {
     /// Looks for a cut that `operator` explains; the finding, if there is one, is kept. Of the regions `before` none was
@@ -210,7 +211,8 @@ impl Search<'_> {
         cut: &Cut,
         identification: Identification,
     ) -> Option<Found> {
-        let subject = Subject { grouped: false, ..self.subject(candidate)? };
+        let subject = Subject { view: &AS_IS, ..self.subject(candidate)? };
+        let seen = subject.seen.tensor.dims();
         let Place { flow, scope, .. } = &self.places[candidate.place];
         let layer = identification.layer;
         let own = layer.output_dims(observed.probed.dims());
@@ -222,8 +224,12 @@ impl Search<'_> {
             input: flow.names[candidate.input].to_owned(),
             output: flow.names[cut.value].to_owned(),
             element: observed.element,
-            groups: candidate.grouped.then(|| subject.seen.tensor.dims()[1]),
+            view: candidate.view.clone(),
+            groups: candidate.view.groups(seen),
             arrangement: match own {
+                _ if candidate.view.is_apart(seen, &cut.dims) => {
+                    Arrangement::Apart(cut.dims[candidate.view.samples..].to_vec())
+                }
                 _ if cut.has_samples_last() => Arrangement::SamplesLast,
                 Ok(own) if own[1..] == sample => Arrangement::AsGiven,
                 _ => Arrangement::Reshaped(sample),

@@ -8,9 +8,8 @@ use isqrt_cov_proto::onnx::TensorProto;
 use super::Search;
 use crate::evaluate::{budget, multiplications};
 use crate::graph::{Flow, Kind, ValueId};
-use crate::recognize::findings::merged;
 use crate::recognize::identify::Resolution;
-use crate::recognize::observe::subject::{Subject, is_symmetric};
+use crate::recognize::observe::subject::Subject;
 use crate::recognize::observe::survey::{Seen, Survey, survey};
 use crate::recognize::observe::trial::{MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open};
 use crate::recognize::probe::DRAWN;
@@ -106,7 +105,8 @@ impl Search<'_> {
             let Some(survey) = self.tried(self.trial.sizes, numbers, wanted) else { continue };
             for claim in claims.iter_mut().filter(|claim| claim.is_root() && claim.stands()) {
                 let seen = survey.get(self.places, claim.place, claim.input);
-                if seen.is_some_and(|seen| !is_symmetric(&seen.tensor)) {
+                let frozen = survey.frozen(self.places, claim.place);
+                if seen.is_some_and(|seen| !self.claimed(claim, seen, frozen).is_symmetric()) {
                     claim.reason = Some(explain::not_symmetric(&claim.found, numbers.words()));
                 }
             }
@@ -118,15 +118,21 @@ impl Search<'_> {
         let Some(seen) = survey.get(self.places, claim.place, claim.input).filter(|_| claim.stands()) else {
             return;
         };
-        let groups = seen.tensor.dims().get(1).copied();
-        let has_others = claim.found.groups.is_some() && claim.found.groups != groups;
-        claim.reason = if has_others {
-            Some(explain::of_one_size(&claim.found, f64::INFINITY, seen.tensor.dims()))
-        } else if claim.is_root() && !is_symmetric(&seen.tensor) {
+        let dims = seen.tensor.dims();
+        let frozen = survey.frozen(self.places, claim.place);
+        claim.reason = if !claim.found.view.takes(dims) {
+            Some(explain::of_one_size(&claim.found, f64::INFINITY, dims))
+        } else if !claim.found.is_as_large(dims) {
+            Some(explain::of_open_size(&claim.found, dims))
+        } else if claim.is_root() && !self.claimed(claim, seen, frozen).is_symmetric() {
             Some(explain::not_symmetric(&claim.found, "other sizes"))
         } else {
-            self.departs(claim, seen, survey.frozen(self.places, claim.place))
+            self.departs(claim, seen, frozen)
         };
+        // Their number is open.
+        if claim.stands() && claim.found.view.groups(dims) != claim.found.groups {
+            claim.found.groups = None;
+        }
     }
 
     /// Tries more sizes: of the layer alone where it needs none from outside, and of the whole model elsewhere.
@@ -168,10 +174,10 @@ impl Search<'_> {
     }
 
     /// What a claim is made of, where its input is like `seen`.
-    fn claimed<'s>(&'s self, claim: &Claim, seen: &'s Seen, frozen: &'s [TensorProto]) -> Subject<'s> {
+    fn claimed<'s>(&'s self, claim: &'s Claim, seen: &'s Seen, frozen: &'s [TensorProto]) -> Subject<'s> {
         let place = &self.places[claim.place];
-        let grouped = claim.found.groups.is_some();
-        Subject { model: self.model, place, frozen, seen, input: claim.input, products: &[], grouped }
+        let view = &claim.found.view;
+        Subject { model: self.model, place, frozen, seen, input: claim.input, products: &[], view }
     }
 
     /// How a layer departs from what was found, in words, where its input is like `seen`.
@@ -232,22 +238,23 @@ fn size_decides(flow: &Flow, input: ValueId, output: ValueId) -> bool {
 /// Shapes of a layer's input where it was of the shapes `first` and `other` in two surveys: axes that differ are open.
 /// Each takes no more than so many multiplications, drawing its numbers among them.
 fn resized(claim: &Claim, first: &[usize], other: &[usize], most: u64) -> Vec<Vec<usize>> {
-    if first.len() != other.len() {
+    if first.len() != other.len() || !claim.found.view.takes(first) {
         return Vec::new();
     }
     let is_open = |axis: usize| first[axis] != other[axis];
-    let open = (1..first.len()).filter(|&axis| is_open(axis)).count();
+    let batch = claim.found.view.batch_axis();
+    let open = (0..first.len()).filter(|&axis| Some(axis) != batch && is_open(axis)).count();
     let shape = |samples: usize, (one, rest): (usize, usize)| -> Vec<usize> {
         let mut sides = if open == 1 { [one * rest, 1] } else { [one, rest] }.into_iter().cycle();
         let size = |axis: usize| match axis {
             _ if !is_open(axis) => first[axis],
-            0 => samples,
+            _ if Some(axis) == batch => samples,
             _ => sides.next().unwrap_or(rest),
         };
         (0..first.len()).map(size).collect()
     };
     let is_short = |dims: &Vec<usize>| {
-        let own = if claim.found.groups.is_some() { merged(dims) } else { dims.clone() };
+        let own = claim.found.view.own_dims(dims);
         let one = claim.found.layer.extent(&own).map(|extent| multiplications(&claim.found.layer, extent));
         let drawn = own[1..].iter().product::<usize>() as f64 * DRAWN as f64;
         one.is_ok_and(|one| (one + drawn) * own[0] as f64 <= most as f64)

@@ -27,7 +27,10 @@ impl Search<'_> {
         // A single position has no covariance.
         let dims = observed.probed.dims();
         let positions = |axes: &[usize]| axes.iter().product::<usize>();
-        if candidate.grouped || positions(&dims[2..]) == 1 || positions(&dims[1..dims.len() - 1]) == 1 {
+        if !candidate.view.is_as_is()
+            || positions(&dims[2..]) == 1
+            || positions(&dims[1..dims.len() - 1]) == 1
+        {
             return false;
         }
         let (through, beside) = observed.cuts.split_at(observed.through);

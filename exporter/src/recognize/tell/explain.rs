@@ -99,6 +99,16 @@ pub fn of_one_size(found: &Found, error: f64, dims: &[usize]) -> String {
     )
 }
 
+/// Why a layer is left whose output has another size, for each sample, where its input has the shape `dims`.
+#[must_use]
+pub fn of_open_size(found: &Found, dims: &[usize]) -> String {
+    format!(
+        "it is {}, but with an input of shape {dims:?} it has another number of channels, and no shape can be written that takes \
+         the axes apart again which count samples",
+        found.layer
+    )
+}
+
 /// Why what is a root of symmetric matrices is none, as inputs of the model like these show.
 #[must_use]
 pub fn not_symmetric(found: &Found, inputs: &str) -> String {

@@ -15,7 +15,7 @@ use crate::recognize::identify::probed::samples;
 use crate::recognize::observe::cuts::Cut;
 use crate::recognize::observe::subject::Observed;
 use crate::recognize::propose::places::Place;
-use crate::recognize::{Arrangement, Found, Hole, Lost, Origin};
+use crate::recognize::{AS_IS, Arrangement, Found, Hole, Lost, Origin};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -42,6 +42,7 @@ impl Lost {
             input: self.input.clone(),
             output: self.output.clone(),
             element: hole.element,
+            view: AS_IS.clone(),
             groups: None,
             arrangement: if own == sample { Arrangement::AsGiven } else { Arrangement::Reshaped(sample) },
             nodes: hole.nodes.clone(),
