@@ -77,7 +77,7 @@ impl View {
     /// What the operator reads where the graph has this.
     #[must_use]
     pub fn own(&self, value: Tensor) -> Tensor {
-        if self.is_as_is() {
+        if self.is_as_is() || !self.takes(value.dims()) {
             return value;
         }
         let value = match &self.order {
@@ -106,7 +106,7 @@ impl View {
     /// A shape in the operator's order with the axes that count samples as one.
     #[must_use]
     pub fn merged(&self, ordered: &[usize]) -> Vec<usize> {
-        let (samples, rest) = ordered.split_at(self.samples);
+        let (samples, rest) = ordered.split_at(self.samples.min(ordered.len()));
         [&[samples.iter().product()], rest].concat()
     }
 

@@ -144,7 +144,12 @@ impl Subject<'_> {
 
     /// Whether what an operator reads are symmetric matrices.
     pub fn is_symmetric(&self) -> bool {
-        is_symmetric(&self.view.own(self.seen.tensor.clone()))
+        let seen = &self.seen.tensor;
+        match &self.view.order {
+            _ if !self.view.takes(seen.dims()) => false,
+            Some(order) => is_symmetric(&seen.permuted(order)),
+            None => is_symmetric(seen),
+        }
     }
 
     /// Evaluates the region on every probe. None where it cannot hold `operator`.
@@ -153,12 +158,15 @@ impl Subject<'_> {
     /// lacks an operator, `runtime` evaluates the region.
     pub fn observe(&self, operator: OperatorKind, runtime: &dyn Runtime) -> Option<Observed> {
         let (element, dims) = (self.seen.element, &self.dims()[..]);
+        if !element.is_float() {
+            return None;
+        }
         let possible = match operator {
             // The operator reads one triangle: it stands for the iteration only where the matrices are symmetric.
             OperatorKind::MatrixSqrt => dims.len() == 3 && dims[1] == dims[2] && self.is_symmetric(),
             _ => dims.len() >= 3,
         };
-        if !element.is_float() || !possible || dims.contains(&0) {
+        if !possible || dims.contains(&0) {
             return None;
         }
         if is_spent() {

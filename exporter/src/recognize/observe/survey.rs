@@ -275,22 +275,21 @@ impl Watch {
     }
 }
 
+/// Whether a name is among those of its graph.
+fn holds(names: &HashMap<Scope, HashSet<String>>, scope: &Scope, name: &str) -> bool {
+    names.get(scope).is_some_and(|names| names.contains(name))
+}
+
 impl Watcher for Watch {
     fn wants(&self, scope: &Scope, name: &str) -> bool {
-        let has = |names: &HashMap<Scope, HashSet<String>>| {
-            names.get(scope).is_some_and(|names| names.contains(name))
-        };
-        has(&self.wanted) || has(&self.products)
+        holds(&self.wanted, scope, name) || holds(&self.products, scope, name)
     }
 
     fn saw(&mut self, scope: &Scope, name: &str, value: &Tensor, declared: ElementType) {
-        let is_here = |names: &HashMap<Scope, HashSet<String>>| {
-            names.get(scope).is_some_and(|names| names.contains(name))
-        };
-        if is_here(&self.products) {
+        if holds(&self.products, scope, name) {
             self.shapes.entry((scope.clone(), name.to_owned())).or_insert_with(|| value.dims().to_vec());
         }
-        if !is_here(&self.wanted) {
+        if !holds(&self.wanted, scope, name) {
             return;
         }
         // Whatever a layer reads is among them.
