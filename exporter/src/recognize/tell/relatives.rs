@@ -15,7 +15,7 @@ struct Relative {
 }
 
 /// The table of what is known by name: one line a function.
-const RELATIVES: [Relative; 10] = [
+const RELATIVES: [Relative; 9] = [
     Relative {
         name: "the exact square root, by an eigendecomposition or by more steps than can be counted",
         steps: false,
@@ -41,7 +41,6 @@ const RELATIVES: [Relative; 10] = [
         steps: true,
         image: |lambda, t, steps| t * iterates(lambda / t, steps).0,
     },
-    Relative { name: "the covariance", steps: false, image: |lambda, _, _| lambda },
     Relative { name: "the covariance over its trace", steps: false, image: |lambda, t, _| lambda / t },
     Relative { name: "the matrix logarithm", steps: false, image: |lambda, _, _| lambda.ln() },
     Relative { name: "the inverse", steps: false, image: |lambda, _, _| lambda.recip() },
