@@ -116,7 +116,6 @@ pub fn survey(
                 format!("what layers may read has {kept} elements together, of which {MOST_KEPT} are kept")
             }
             Ok(_) => {
-                survey.seen.values().for_each(|seen| budget::add_for(seen.tensor.dims()));
                 sizes.push(beside);
                 let narrow = survey.narrow(places, wanted);
                 if ran.as_ref().is_none_or(|(least, _)| narrow < *least) {
@@ -137,7 +136,7 @@ pub fn survey(
         }
     }
     if let Some((_, survey)) = ran {
-        return Ok(survey);
+        return Ok(survey.budgeted());
     }
     // What is the same with all sizes is not theirs.
     if trial.known.is_none() && leaves_sizes_open(graph) && problems.len() != 1 {
@@ -151,7 +150,7 @@ pub fn survey(
         "{} could not evaluate the model, {failure}",
         runtime.name()
     );
-    Ok(best)
+    Ok(best.budgeted())
 }
 
 impl Seen {
@@ -167,6 +166,12 @@ impl Seen {
 }
 
 impl Survey {
+    /// The survey, with what layers take that read what was seen added to the budget: what was added in a try ended with it.
+    fn budgeted(self) -> Self {
+        self.seen.values().for_each(|seen| budget::add_for(seen.tensor.dims()));
+        self
+    }
+
     /// What was seen of a value of `places[place]`.
     #[must_use]
     pub fn get(&self, places: &[Place], place: usize, value: ValueId) -> Option<&Seen> {
