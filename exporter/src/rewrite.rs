@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
 };
-use isqrt_cov_proto::{FunctionKey, each_node};
+use isqrt_cov_proto::{FunctionKey, domain_of, each_node};
 
 use self::around::nodes_for;
 use crate::functions;
@@ -42,8 +43,9 @@ pub fn apply(model: &mut ModelProto, findings: &[Found], with_function: bool) ->
             })
             .collect();
         let removed = removed(model, scope, &here);
+        let opset = opset_of(scope, model);
         let nodes = scope.nodes_mut(model).context("the place of a layer is in the model")?;
-        let shapes = replace(nodes, &here, &removed, &mut names);
+        let shapes = replace(nodes, &here, &removed, opset, &mut names);
         if let Some(graph) = scope.graph_mut(model) {
             graph.initializer.extend(shapes);
             describe_inputs(graph, &here);
@@ -94,6 +96,7 @@ fn replace(
     nodes: &mut Vec<NodeProto>,
     findings: &[&Found],
     removed: &HashSet<usize>,
+    opset: i64,
     names: &mut Names,
 ) -> Vec<TensorProto> {
     let by_output: HashMap<&str, &Found> =
@@ -102,7 +105,7 @@ fn replace(
     let mut kept = Vec::with_capacity(nodes.len() - removed.len() + findings.len());
     for (index, node) in std::mem::take(nodes).into_iter().enumerate() {
         for found in node.output.iter().filter_map(|name| by_output.get(name.as_str())) {
-            kept.extend(nodes_for(found, names, &mut shapes));
+            kept.extend(nodes_for(found, opset, names, &mut shapes));
         }
         if !removed.contains(&index) {
             kept.push(node);
@@ -128,10 +131,16 @@ fn called(model: &ModelProto) -> Vec<bool> {
     model.functions.iter().map(|function| called.contains(&function.key())).collect()
 }
 
+/// The version of the standard operators in a place.
+fn opset_of(scope: &Scope, model: &ModelProto) -> i64 {
+    let imports = scope.function.map_or(&model.opset_import, |index| &model.functions[index].opset_import);
+    imports.iter().find(|import| domain_of(import.domain()).is_empty()).map_or(0, OperatorSetIdProto::version)
+}
+
 /// The nodes that stand in the place of a region, under names that no other is in the way of.
 #[must_use]
 pub fn nodes_of(found: &Found) -> Vec<NodeProto> {
-    nodes_for(found, &mut Names { used: HashSet::new() }, &mut Vec::new())
+    nodes_for(found, 0, &mut Names { used: HashSet::new() }, &mut Vec::new())
 }
 
 /// Drops the initializers that only the replaced regions used, and the descriptions of values that are gone.

@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
-use crate::Model;
 use crate::data_file::data_name;
 use crate::external::{LOCATION, OWN_DATA};
 use crate::model::folder_of;
 use crate::onnx::ModelProto;
 use crate::walk;
+use crate::{Error, Model};
 
 /// The files with external data of a model that is replaced.
 #[derive(Debug, Default)]
@@ -58,17 +58,24 @@ fn locations(proto: &mut ModelProto) -> Vec<String> {
     locations
 }
 
-/// Whether another model in the folder of the one at `path` names this file, as a copy of that one does. Where it cannot be
-/// told, it may.
+/// Whether another model in the folder of the one at `path` names this file, as a copy of that one does, whatever it is called.
+/// Where it cannot be told, it may.
 fn is_named_beside(path: &Path, location: &str) -> bool {
     let Ok(entries) = folder_of(path).read_dir() else { return true };
     entries.into_iter().any(|entry| {
         let Ok(other) = entry.map(|entry| entry.path()) else { return true };
-        let is_model = other.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"));
-        if !is_model || other.file_name() == path.file_name() || !other.is_file() {
+        if other.file_name() == path.file_name() || !other.is_file() {
             return false;
         }
-        Model::load(&other)
-            .map_or(true, |mut other| locations(&mut other.proto).iter().any(|named| named == location))
+        match Model::load(&other) {
+            Ok(mut other) => locations(&mut other.proto).iter().any(|named| named == location),
+            // Most files are no models.
+            Err(Error::Decode { .. } | Error::NotAModel { .. }) => {
+                other.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
+            }
+            // Nor is what no message can be as large as.
+            Err(Error::NotAFile { .. } | Error::TooLarge { .. }) => false,
+            Err(_) => true,
+        }
     })
 }

@@ -344,6 +344,12 @@ fn data_that_was_not_written_here_is_left() {
     fs::write(folder.join("copy.onnx"), "may be a model").unwrap();
     assert_eq!(next.stage(&output).unwrap().leaves(), [own]);
     fs::remove_file(folder.join("copy.onnx")).unwrap();
+    fs::copy(&output, folder.join("out.onnx.bak")).unwrap();
+    assert_eq!(next.stage(&output).unwrap().leaves(), [folder.join("out.onnx.2.data")]);
+    fs::remove_file(folder.join("out.onnx.bak")).unwrap();
+    fs::write(folder.join("notes.txt"), "no model").unwrap();
+    assert_eq!(next.stage(&output).unwrap().leaves(), [] as [PathBuf; 0]);
+    fs::remove_file(folder.join("notes.txt")).unwrap();
     // Else it goes, and is not told of; and what a model without data says of none is gone.
     let staged = ours.stage(&output).unwrap();
     assert_eq!(staged.leaves(), [] as [PathBuf; 0]);

@@ -160,7 +160,9 @@ impl Found {
     /// Whether the operator's output fits in the shape that is said of a sample, where the input is of shape `dims`.
     #[must_use]
     pub fn is_as_large(&self, dims: &[usize]) -> bool {
-        let Arrangement::Apart(sample) = &self.arrangement else { return true };
+        let (Arrangement::Apart(sample) | Arrangement::Reshaped(sample)) = &self.arrangement else {
+            return true;
+        };
         let own = self.layer.output_dims(&self.view.own_dims(dims));
         own.map_or(true, |own| own[1..].iter().product::<usize>() == sample.iter().product::<usize>())
     }

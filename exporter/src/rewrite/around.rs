@@ -6,10 +6,19 @@ use super::Names;
 use crate::fused;
 use crate::recognize::{Arrangement, Found};
 
-/// The nodes of a layer that was `found`. The constants that they refer to are added to `constants`.
-pub fn nodes_for(found: &Found, names: &mut Names, constants: &mut Vec<TensorProto>) -> Vec<NodeProto> {
+/// The first version of the standard operators in which a Reshape may be told that a size of 0 is one.
+const WITH_ZEROS: i64 = 14;
+
+/// The nodes of a layer that was `found`, in this version of the standard operators. The constants that they refer to are added to
+/// `constants`.
+pub fn nodes_for(
+    found: &Found,
+    opset: i64,
+    names: &mut Names,
+    constants: &mut Vec<TensorProto>,
+) -> Vec<NodeProto> {
     let name = names.fresh(&format!("{}/{}", found.output, found.layer.name()));
-    let mut around = Around { found, name, names, constants, nodes: Vec::new() };
+    let mut around = Around { found, opset, name, names, constants, nodes: Vec::new() };
     let ordered = around.order();
     let (input, sizes) = around.merge(ordered);
     around.write(&input, sizes.as_deref());
@@ -19,6 +28,8 @@ pub fn nodes_for(found: &Found, names: &mut Names, constants: &mut Vec<TensorPro
 /// The nodes so far.
 struct Around<'a> {
     found: &'a Found,
+    /// The version of the standard operators.
+    opset: i64,
     /// The name of the layer's node, which those of the others begin with.
     name: String,
     names: &'a mut Names,
@@ -84,6 +95,7 @@ impl Around<'_> {
         let own = self.fresh("output");
         self.nodes.push(node(&own));
         let groups = found.groups.as_deref();
+        let mut reshape = NodeProto::new("Reshape", &[&own], &[&found.output]);
         let shape = match &found.arrangement {
             Arrangement::AsGiven | Arrangement::SamplesLast => {
                 let transpose = NodeProto::new("Transpose", &[&own], &[&found.output])
@@ -97,10 +109,16 @@ impl Around<'_> {
             Arrangement::Apart(sample) => match (sizes.filter(|_| found.view.samples > 0), groups) {
                 (None, _) => self.shape(&[], &[], sample),
                 (Some(_), Some(groups)) => self.shape(&[-1], groups, sample),
-                (Some(sizes), None) => self.shape_behind(sizes, sample),
+                (Some(sizes), None) => {
+                    if self.opset >= WITH_ZEROS {
+                        // There may be no group. Before, a 0 means the size that what is reshaped has there.
+                        reshape.attribute.push(AttributeProto::int("allowzero", 1));
+                    }
+                    self.shape_behind(sizes, sample)
+                }
             },
         };
-        let reshape = NodeProto::new("Reshape", &[&own, &shape], &[&found.output]);
+        reshape.input.push(shape);
         self.nodes.push(reshape.named(&format!("{name}/reshape")));
     }
 
@@ -143,7 +161,7 @@ mod tests {
         let example = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
         let found = Found { view, groups: groups.map(<[usize]>::to_vec), arrangement, ..example };
         let mut constants = Vec::new();
-        let nodes = nodes_for(&found, &mut Names { used: HashSet::new() }, &mut constants);
+        let nodes = nodes_for(&found, 17, &mut Names { used: HashSet::new() }, &mut constants);
         assert_eq!(nodes.last().unwrap().output, ["y"]);
         let last = constants.last().map(|last| TensorData::inline(last).unwrap().to_i64().unwrap());
         (nodes.iter().map(|node| node.op_type().to_owned()).collect(), last.unwrap_or_default())

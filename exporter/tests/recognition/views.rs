@@ -165,7 +165,12 @@ fn groups_may_be_any_number() {
     let model = root(dims, (&[3, 4], 20.0), "btchw,btdhw->btcd", 8);
     let apart = Arrangement::Apart(vec![8, 8]);
     let shapes: [&[usize]; 3] = [&[1, 1, 8, 5, 4], &[2, 7, 8, 5, 4], &[5, 3, 8, 5, 4]];
-    check(&model, (None, 2), None, &apart, &shapes);
+    let findings = check(&model, (None, 2), None, &apart, &shapes);
+    // Or none: a 0 in a shape would mean the size in front of the Reshape.
+    let converted = rewritten(&model, &findings);
+    let shape = |node: &&NodeProto| node.op_type() == "Reshape" && node.output == ["root"];
+    let reshape = converted.graph.as_ref().unwrap().node.iter().find(shape).unwrap();
+    assert_eq!(reshape.find("allowzero").map(AttributeProto::i), Some(1));
 }
 
 /// But what depends on how many there are is no layer.

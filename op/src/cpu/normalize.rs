@@ -64,7 +64,7 @@ pub(super) fn normalize<R: Real, S: Simd<R, W>, const W: usize>(
     shift: f64,
     f: f64,
 ) {
-    if f < 2.0_f64.powi(-R::EXPONENTS) {
+    if f.abs() < 2.0_f64.powi(-R::EXPONENTS) {
         // 1/f may be beyond all numbers of the type. P and f times the same are the same A.
         let power = 2.0_f64.powi(R::EXPONENTS);
         lines.as_flattened_mut().iter_mut().for_each(|entry| *entry *= R::from_f64(power));

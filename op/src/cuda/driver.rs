@@ -221,7 +221,8 @@ mod tests {
             return;
         }
         let message = Driver::get().unwrap_err().to_string();
-        assert!(message.contains("libcuda.so.1, was not found; expected that of CUDA"), "{message}");
+        let expected = format!("{LIBRARY}, was not found; expected that of CUDA");
+        assert!(message.contains(&expected), "{message}");
         assert!(message.contains("CPUExecutionProvider"), "{message}");
     }
 }

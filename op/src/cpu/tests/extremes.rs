@@ -38,6 +38,31 @@ fn near<T: Element>(layer: Layer, input: &[f64], dims: &[usize], bound: f64) {
     }
 }
 
+/// A matrix that is given may have any trace.
+#[test]
+fn a_negative_trace_ends_as_the_reference_does() {
+    let matrices = [[-1.0, 0.0, 0.0, -1.0], [1.0, 0.0, 0.0, -4.0], [-1e-30, 0.0, 0.0, -1e-30]];
+    for compensated in [true, false] {
+        let mut layer = Layer::new(OperatorKind::MatrixSqrt);
+        layer.compensated = compensated;
+        for matrix in matrices {
+            let expected = reference::evaluate(&layer, &matrix, &[1, 2, 2]).unwrap();
+            let check = |output: &[f64], bound: f64| {
+                // The root of a negative trace is no number.
+                let is_right = if compensated {
+                    expected.iter().chain(output).all(|entry| entry.is_nan())
+                } else {
+                    difference(&expected, output) <= bound
+                };
+                assert!(is_right, "{matrix:?}, {layer}: {output:?} for {expected:?}");
+            };
+            check(&output::<Single>(layer, &matrix, &[1, 2, 2]), 1e-5);
+            check(&output::<f32>(layer, &matrix, &[1, 2, 2]), 1e-5);
+            check(&output::<f64>(layer, &matrix, &[1, 2, 2]), 1e-12);
+        }
+    }
+}
+
 #[test]
 fn the_least_epsilon_is_the_matrix_where_features_are_the_same() {
     for normalization in [Normalization::Trace, Normalization::Frobenius] {
