@@ -272,3 +272,22 @@ pub struct Hole {
     /// Indices, among the nodes of its graph, of the nodes that only this region needs.
     pub nodes: Vec<usize>,
 }
+
+#[cfg(test)]
+mod tests {
+    use isqrt_cov_op::OperatorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_shape_of_samples_is_for_one_number_of_channels() {
+        let fits = |arrangement: &Arrangement, dims: &[usize]| {
+            let example = Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0]);
+            Found { arrangement: arrangement.clone(), ..example }.is_as_large(dims)
+        };
+        for written in [Arrangement::Reshaped(vec![21, 1]), Arrangement::Apart(vec![21])] {
+            assert!(fits(&written, &[2, 6, 20]) && !fits(&written, &[2, 7, 20]), "{written:?}");
+        }
+        assert!(fits(&Arrangement::AsGiven, &[2, 7, 20]) && fits(&Arrangement::SamplesLast, &[2, 7, 20]));
+    }
+}

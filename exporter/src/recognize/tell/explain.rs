@@ -103,8 +103,8 @@ pub fn of_one_size(found: &Found, error: f64, dims: &[usize]) -> String {
 #[must_use]
 pub fn of_open_size(found: &Found, dims: &[usize]) -> String {
     format!(
-        "it is {}, but with an input of shape {dims:?} it has another number of channels, and no shape can be written that takes \
-         the axes apart again which count samples",
+        "it is {}, but with an input of shape {dims:?} it has another number of channels, and the shape that its output is given \
+         behind the operator is written for one",
         found.layer
     )
 }
