@@ -9,7 +9,7 @@ use crate::fold::{self, Recipe};
 use crate::layout::Layout;
 use crate::node::node_of;
 use crate::problem::Problem;
-use crate::setting::{Choice, Settings, Source};
+use crate::setting::{self, Choice, Settings, Source};
 use crate::weights::Weights;
 
 /// The orders of a triangle, as a setting says them; the first is usual.
@@ -302,11 +302,8 @@ impl<'a> Network<'a> {
 
     /// The layer: covariance, `iterations` steps unless the settings say otherwise, the triangle.
     pub fn isqrt_cov(&mut self, x: &Features, iterations: &str, because: &str) -> Vector {
-        let steps = self.choose("iterations", "number of Newton–Schulz steps", &[], iterations, because);
-        let iterations = steps.parse().ok().filter(|steps| (1..=100).contains(steps));
-        if iterations.is_none() {
-            self.cannot_tell(format!("iterations is `{steps}`; expected a number from 1 to 100"));
-        }
+        // A value that cannot be is for who reads the choices to refuse.
+        let iterations = self.choose("iterations", "number of Newton–Schulz steps", &[], iterations, because);
         let order = self.choose(
             "triangle",
             "order in which the classifier reads the triangle",
@@ -317,7 +314,7 @@ impl<'a> Network<'a> {
         let vectorization = Vectorization::TRIANGLES.into_iter().find(|known| known.word() == order);
         let layer = Layer::new(OperatorKind::IsqrtCov);
         let vectorization = vectorization.unwrap_or(layer.vectorization);
-        let iterations = iterations.unwrap_or(layer.iterations);
+        let iterations = setting::steps(&iterations).unwrap_or(layer.iterations);
         let name = self.layer(Layer { iterations, vectorization, ..layer }, x, "isqrt_cov");
         let twice = |channels: usize| channels.checked_mul(channels.checked_add(1)?);
         Vector { name, width: x.channels.and_then(twice).map(|twice| twice / 2) }

@@ -1,6 +1,9 @@
 //! What a network computes and its weights do not tell: strides, the number of steps, the order of the triangle.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use isqrt_cov_op::{Operator, OperatorKind};
 
 /// Values that settings have been given, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,8 +53,32 @@ pub struct Choice {
     pub meaning: &'static str,
     /// The value.
     pub value: String,
-    /// Values that are tried where data can decide.
+    /// Values that are tried where data can decide: all that it can have. None where it is the number of steps.
     pub values: &'static [&'static str],
     /// Who says so.
     pub source: Source,
+}
+
+impl Choice {
+    /// What is expected in place of its value, for people, unless that is one that it can have.
+    #[must_use]
+    pub fn expected(&self) -> Option<String> {
+        match self.values {
+            [] if steps(&self.value).is_some() => None,
+            [] => Some(format!("a number from {} to {}", possible_steps().start(), possible_steps().end())),
+            words if words.contains(&self.value.as_str()) => None,
+            words => Some(format!("one of {}", words.join(", "))),
+        }
+    }
+}
+
+/// The numbers of Newton–Schulz steps that a layer can take.
+#[must_use]
+pub fn possible_steps() -> RangeInclusive<i64> {
+    Operator::of(OperatorKind::IsqrtCov).range("iterations").expect("the layer takes steps")
+}
+
+/// The number of steps that is meant, if the layer can take so many.
+pub(crate) fn steps(value: &str) -> Option<u32> {
+    value.parse().ok().filter(|&steps| possible_steps().contains(&i64::from(steps)))
 }

@@ -1,6 +1,8 @@
 //! The one declaration of each operator. Registration, shape inference, checks, the function body and
 //! `docs/Operators.md` are all derived from the tables below.
 
+use std::ops::RangeInclusive;
+
 use crate::layer::OperatorKind;
 
 /// The operators' ONNX domain.
@@ -210,6 +212,15 @@ impl Operator {
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&'static Attribute> {
         self.attributes.iter().find(|attribute| attribute.name == name)
+    }
+
+    /// The values that an attribute may have, if it is an integer.
+    #[must_use]
+    pub fn range(&self, name: &str) -> Option<RangeInclusive<i64>> {
+        match self.attribute(name)?.domain {
+            Domain::Integer { least, most, .. } => Some(least..=most),
+            Domain::Float { .. } | Domain::Word(_) => None,
+        }
     }
 }
 

@@ -135,6 +135,19 @@ fn a_lost_layer_is_put_back_with_the_norm_that_is_left() {
     assert_eq!(answer["layers"][0]["attributes"]["normalization"], "frobenius", "{answer}");
 }
 
+/// The broken graph gives zeros at every size, which says nothing against the one that was mended.
+#[test]
+fn a_lost_layer_is_put_back_where_sizes_are_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = Model::load(graph("layer/official_noDotData_d16_hw7_it5_ts17_dynbatch")).unwrap();
+    let dims = ["batch".into(), 16.into(), "height".into(), "width".into()];
+    model.proto.graph.as_mut().unwrap().input[0] = ValueInfoProto::tensor("input", DataType::Float, dims);
+    let path = folder.path().join("open.onnx");
+    model.save(&path).unwrap();
+    let (done, answer) = repair(&path, &folder.path().join("repaired.onnx"), &[]);
+    assert_eq!(done, 0, "{answer}");
+}
+
 #[test]
 fn what_was_another_layer_is_not_put_back() {
     let folder = tempfile::tempdir().unwrap();

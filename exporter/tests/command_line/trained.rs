@@ -388,6 +388,8 @@ fn options_that_mean_nothing_are_refused() {
         ),
         (&file, &["--assume", "last-stride"], "expected NAME=VALUE"),
         (&file, &["--assume", "triangle=lower"], "expected one of upper, upper_column_major"),
+        (&file, &["--assume", "iterations=0"], "expected a number from 1 to 100"),
+        (&file, &["--assume", "iterations=five"], "expected a number from 1 to 100"),
         (&file, &["--repair", "--iterations", "5"], "are for graphs"),
         (&file, &["--only", "fc"], "are for graphs"),
         (&graph, &["--half"], "--half is for checkpoints"),

@@ -85,12 +85,9 @@ pub fn check(settings: &Settings, built: &Built) -> Result<()> {
                 known.join(", ")
             );
         };
-        ensure!(
-            choice.values.is_empty() || choice.values.contains(&choice.value.as_str()),
-            "--assume {name}={}: expected one of {}",
-            choice.value,
-            choice.values.join(", ")
-        );
+        if let Some(expected) = choice.expected() {
+            bail!("--assume {name}={}: expected {expected}", choice.value);
+        }
     }
     Ok(())
 }
