@@ -3,21 +3,19 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, anyhow, bail};
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{CommandFactory, Parser, Subcommand};
 use isqrt_cov_proto::Printable;
 use serde_json::{Value, json};
 
 use crate::commands;
-use crate::runtime::Runtime;
-use crate::runtime::embedded::Embedded;
-use crate::runtime::ort::{self, Ort};
+use crate::commands::answer::{Answer, Refusal};
 use crate::table::one_line;
 
 /// Finds iSQRT-COV layers in trained graphs, replaces each by a single operator, and proves that the model still
@@ -78,113 +76,6 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// What a command has to say.
-#[derive(Debug, Default)]
-pub(crate) struct Answer {
-    /// For machines, a JSON object.
-    pub fields: Value,
-    /// For people.
-    pub text: String,
-    /// Why the answer is no; nothing where it is yes.
-    pub refusal: Option<Refusal>,
-}
-
-/// A no.
-#[derive(Debug, Clone)]
-pub(crate) struct Refusal {
-    /// A fixed word.
-    pub reason: &'static str,
-    /// For people: what was found, and what to do next.
-    pub message: String,
-}
-
-impl Answer {
-    /// The exit status.
-    fn status(&self) -> ExitStatus {
-        if self.refusal.is_some() { ExitStatus::No } else { ExitStatus::Done }
-    }
-
-    /// The JSON object that machines get.
-    pub fn to_json(&self) -> Value {
-        let mut object = self.fields.clone();
-        let word = if self.status() == ExitStatus::Done { "done" } else { "no" };
-        object["status"] = word.into();
-        if let Some(refusal) = &self.refusal {
-            object["reason"] = refusal.reason.into();
-            object["message"] = refusal.message.as_str().into();
-        }
-        object
-    }
-}
-
-/// Where models are run.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Runtime")]
-pub(crate) struct RuntimeOptions {
-    /// The runtime that evaluates models [default: tract; ort where one of the options below is given]
-    #[arg(long, value_enum)]
-    pub runtime: Option<RuntimeKind>,
-    /// ONNX Runtime's shared library, or a folder that holds it such as the `capi` folder of the Python package from 1.19 on
-    /// (packages before that have no such library; the release archives do) [default: $ORT_DYLIB_PATH]
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
-    pub onnxruntime: Option<PathBuf>,
-    /// The operator library to register with ONNX Runtime [default: $ISQRT_COV_OP_LIBRARY, or
-    /// `libisqrt_cov_op.so` beside this program]
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
-    pub op_library: Option<PathBuf>,
-}
-
-/// A runtime that models can be evaluated in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RuntimeKind {
-    /// tract, built into this program
-    Tract,
-    /// ONNX Runtime, loaded from where you have it
-    Ort,
-}
-
-impl RuntimeOptions {
-    /// The runtime meant: where only paths are given, the one that they are for.
-    pub fn kind(&self) -> RuntimeKind {
-        let paths = self.onnxruntime.is_some() || self.op_library.is_some();
-        self.runtime.unwrap_or(if paths { RuntimeKind::Ort } else { RuntimeKind::Tract })
-    }
-
-    /// Whether the runtime knows the operators, and does not run their function bodies instead.
-    pub fn has_operators(&self) -> bool {
-        self.kind() == RuntimeKind::Tract || ort::find_operators(self.op_library.as_deref()).is_some()
-    }
-
-    /// The libraries that these options and the environment name, whichever runtime is meant: no output may replace one.
-    pub fn libraries(&self) -> Vec<PathBuf> {
-        let runtime = ort::find_runtime(self.onnxruntime.as_deref()).ok();
-        runtime.into_iter().chain(ort::find_operators(self.op_library.as_deref())).collect()
-    }
-
-    /// Loads the runtime.
-    pub fn open(&self) -> Result<Box<dyn Runtime>> {
-        self.open_with(None)
-    }
-
-    /// Loads the runtime to run on `threads` threads.
-    pub fn open_with(&self, threads: Option<usize>) -> Result<Box<dyn Runtime>> {
-        match self.kind() {
-            RuntimeKind::Tract if self.onnxruntime.is_some() || self.op_library.is_some() => {
-                bail!("--onnxruntime and --op-library are for `--runtime ort`; tract needs neither")
-            }
-            RuntimeKind::Tract if threads.is_some() => {
-                bail!("--threads is for `--runtime ort`; tract runs on one thread")
-            }
-            RuntimeKind::Tract => Ok(Box::new(Embedded::new())),
-            RuntimeKind::Ort => {
-                let library = ort::find_runtime(self.onnxruntime.as_deref())?;
-                let operators = ort::find_operators(self.op_library.as_deref());
-                Ok(Box::new(Ort::load(&library, operators.as_deref(), threads)?))
-            }
-        }
-    }
-}
-
 /// Runs the command line `arguments` and writes the answer.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitStatus {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -224,7 +115,7 @@ fn answer(command: &Command) -> Result<Answer> {
         Command::Bench(arguments) => commands::bench::run(arguments),
         Command::Doctor(arguments) => commands::doctor::run(arguments),
         Command::Operators(_) => Ok(commands::operators::run()),
-        Command::Completions(arguments) => commands::completions::run(arguments),
+        Command::Completions(arguments) => commands::completions::run(arguments, &mut Cli::command()),
     }
 }
 
@@ -247,7 +138,7 @@ fn guarded(work: impl FnOnce() -> Result<Answer>) -> Result<Answer> {
 fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
     let (status, text, complaint) = match outcome {
         Ok(answer) => {
-            let status = answer.status();
+            let status = if answer.refusal.is_none() { ExitStatus::Done } else { ExitStatus::No };
             if json {
                 (status, answer.to_json().to_string(), None)
             } else {
@@ -361,8 +252,6 @@ fn complain(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -394,20 +283,5 @@ mod tests {
         let tamed = tame(&json!({ "name": names }).to_string(), true);
         assert!(tamed.chars().all(|character| !Printable::is_refused(character)), "{tamed}");
         assert_eq!(serde_json::from_str::<Value>(&tamed).unwrap()["name"], names);
-    }
-
-    #[test]
-    fn paths_choose_the_runtime() {
-        let kind = |line: &[&str]| {
-            let line = [&["isqrt-cov", "inspect", "m.onnx"], line].concat();
-            let Command::Inspect(arguments) = Cli::try_parse_from(line).unwrap().command else {
-                panic!("inspect was asked for")
-            };
-            arguments.runtime.kind()
-        };
-        assert_eq!(kind(&[]), RuntimeKind::Tract);
-        assert_eq!(kind(&["--onnxruntime", "x.so"]), RuntimeKind::Ort);
-        assert_eq!(kind(&["--runtime", "ort"]), RuntimeKind::Ort);
-        assert_eq!(kind(&["--op-library", "x.so", "--runtime", "tract"]), RuntimeKind::Tract);
     }
 }

@@ -1,6 +1,7 @@
 //! Recognition, rewriting and proof of iSQRT-COV layers in ONNX models.
 
 pub(crate) mod body;
+pub mod budget;
 pub mod checkpoint;
 pub mod cli;
 mod commands;

@@ -6,13 +6,13 @@ use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::{
-    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
-use isqrt_cov_proto::{FunctionKey, domain_of, each_node};
+use isqrt_cov_proto::{FunctionKey, each_node};
 
 use self::around::nodes_for;
 use crate::functions;
+use crate::fused::standard_opset;
 use crate::graph::{self, Flow, ValueId, subgraphs};
 use crate::recognize::Found;
 use crate::scope::{Scope, body};
@@ -43,7 +43,9 @@ pub fn apply(model: &mut ModelProto, findings: &[Found], with_function: bool) ->
             })
             .collect();
         let removed = removed(model, scope, &here);
-        let opset = opset_of(scope, model);
+        let imports =
+            scope.function.map_or(&model.opset_import, |index| &model.functions[index].opset_import);
+        let opset = standard_opset(imports);
         let nodes = scope.nodes_mut(model).context("the place of a layer is in the model")?;
         let shapes = replace(nodes, &here, &removed, opset, &mut names);
         if let Some(graph) = scope.graph_mut(model) {
@@ -129,12 +131,6 @@ fn called(model: &ModelProto) -> Vec<bool> {
     let called = graph::called(&graph::by_key(&model.functions), graphs);
     let called: HashSet<FunctionKey> = called.into_iter().map(FunctionProto::key).collect();
     model.functions.iter().map(|function| called.contains(&function.key())).collect()
-}
-
-/// The version of the standard operators in a place.
-fn opset_of(scope: &Scope, model: &ModelProto) -> i64 {
-    let imports = scope.function.map_or(&model.opset_import, |index| &model.functions[index].opset_import);
-    imports.iter().find(|import| domain_of(import.domain()).is_empty()).map_or(0, OperatorSetIdProto::version)
 }
 
 /// The nodes that stand in the place of a region, under names that no other is in the way of.

@@ -1,11 +1,11 @@
 //! `isqrt-cov completions`.
 
 use anyhow::Result;
-use clap::{Args, CommandFactory, ValueHint};
+use clap::{Args, Command, ValueHint};
 use clap_complete::Shell;
 use serde_json::json;
 
-use crate::cli::{Answer, Cli};
+use super::answer::Answer;
 
 /// Print the completion script of a shell
 ///
@@ -22,23 +22,23 @@ pub struct Arguments {
     shell: Shell,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
+/// The script for the program's whole `command` line.
+pub(crate) fn run(arguments: &Arguments, command: &mut Command) -> Result<Answer> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "isqrt-cov", &mut script);
+    clap_complete::generate(arguments.shell, command, "isqrt-cov", &mut script);
     let mut text = String::from_utf8(script)?;
     if arguments.shell == Shell::Bash {
         // The generator takes the hyphen in the program's name for a space in half of the places.
-        text = offering_files(&text.replace("isqrt__subcmd__cov", "isqrt__cov"));
+        text = offering_files(&text.replace("isqrt__subcmd__cov", "isqrt__cov"), command);
     }
     Ok(Answer { fields: json!({ "script": text }), text, refusal: None })
 }
 
 /// Bash's script with files where a command takes some: the generator offers options there, and nothing else. Where the script
 /// offers nothing, the shell completes files.
-fn offering_files(script: &str) -> String {
+fn offering_files(script: &str, command: &Command) -> String {
     let mut script = script.to_owned();
-    let command = Cli::command();
-    let takes_files = |command: &&clap::Command| {
+    let takes_files = |command: &&Command| {
         command.get_positionals().any(|argument| argument.get_value_hint() == ValueHint::FilePath)
     };
     for command in command.get_subcommands().filter(takes_files) {

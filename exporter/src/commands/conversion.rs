@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::checkpoint::Trained;
 use super::{layers, output, path_json, repair};
-use crate::cli::{Answer, Refusal};
+use crate::commands::answer::{Answer, Refusal};
 use crate::proof::{Accuracy, Latency, Proof};
 use crate::recognize::{Findings, Found};
 use crate::table::{Table, one_line};

@@ -1,10 +1,10 @@
 //! `isqrt-cov doctor`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueHint};
+use clap::Args;
 use isqrt_cov_op::cuda::Gpu;
 use isqrt_cov_op::{DOMAIN, Layer, OperatorKind, VERSION, reference};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use super::path_json;
 use crate::body;
-use crate::cli::{Answer, Refusal};
+use crate::commands::answer::{Answer, Refusal};
+use crate::commands::runtime_options::Libraries;
 use crate::distance::relative_distance;
 use crate::recognize::probe::Generator;
 use crate::runtime::ort::{self, Ort};
@@ -34,13 +35,8 @@ use crate::tensor::{ElementType, Tensor};
   isqrt-cov doctor --onnxruntime $(python3 -c 'import onnxruntime; print(onnxruntime.__path__[0])')
   isqrt-cov doctor --onnxruntime libonnxruntime.so --op-library libisqrt_cov_op.so --json")]
 pub struct Arguments {
-    /// ONNX Runtime's shared library, or a folder that holds it such as the `capi` folder of the Python package from 1.19 on
-    /// (packages before that have no such library; the release archives do) [default: $ORT_DYLIB_PATH]
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
-    onnxruntime: Option<PathBuf>,
-    /// The operator library [default: $ISQRT_COV_OP_LIBRARY, or `libisqrt_cov_op.so` beside this program]
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
-    op_library: Option<PathBuf>,
+    #[command(flatten)]
+    libraries: Libraries,
 }
 
 /// The shape of the model's input: two samples of 6 channels with 5×7 positions.
@@ -86,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
 
     checks.push(Check::new("tract", node.in_tract()));
     let gpu = Gpu::current();
-    let operators = ort::find_operators(arguments.op_library.as_deref());
+    let operators = arguments.libraries.operators();
     let mut fields = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "domain_version": VERSION,
@@ -95,8 +91,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "onnxruntime": null,
     });
     checks.push(Check::new("CUDA", gpu_outcome(gpu)));
-    let is_named = ort::named_runtime(arguments.onnxruntime.as_deref()).is_some();
-    let library = ort::find_runtime(arguments.onnxruntime.as_deref());
+    let is_named = arguments.libraries.names_runtime();
+    let library = arguments.libraries.runtime();
     let mut note = None;
     match library {
         Ok(library) => check_ort(&node, &library, operators.as_deref(), &mut checks, &mut fields),

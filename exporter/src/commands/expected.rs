@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::cli::Refusal;
+use crate::commands::answer::Refusal;
 use crate::proof::{MARGIN, Proof};
 
 /// The greatest share of max|expected| that counts as what the data expect, where the proof allows no more: outputs are known

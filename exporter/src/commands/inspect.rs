@@ -9,7 +9,8 @@ use isqrt_cov_proto::Model;
 use serde_json::{Value, json};
 
 use super::{checkpoint, facts, layers, path_json, signature};
-use crate::cli::{Answer, RuntimeOptions};
+use crate::commands::answer::Answer;
+use crate::commands::runtime_options::RuntimeOptions;
 use crate::data::{Data, Samples};
 use crate::functions::{Fault, faults};
 use crate::progress::Progress;

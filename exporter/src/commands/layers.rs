@@ -6,7 +6,7 @@ use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 use serde_json::{Value, json};
 
 use crate::body::OLDEST_OPSET;
-use crate::cli::Refusal;
+use crate::commands::answer::Refusal;
 use crate::functions::Fault;
 use crate::fused::{layer_of, standard_opset};
 use crate::graph::subgraphs;

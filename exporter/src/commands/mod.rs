@@ -1,5 +1,6 @@
 //! The commands, one a file, and what several of them share.
 
+pub mod answer;
 pub mod bench;
 mod checkpoint;
 pub mod completions;
@@ -16,6 +17,7 @@ pub mod output;
 mod page;
 mod proving;
 pub mod repair;
+mod runtime_options;
 pub mod selection;
 mod told;
 pub mod validate;

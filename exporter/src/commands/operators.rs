@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::Answer;
+use crate::commands::answer::Answer;
 use crate::documentation;
 
 /// Print the documentation of the operators, in Markdown

@@ -10,7 +10,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 use isqrt_cov_proto::{Draft, Model, Staged, folder_of};
 
 use super::{checkpoint, path_json};
-use crate::cli::Answer;
+use crate::commands::answer::Answer;
 use crate::table::one_line;
 
 /// Checks, before any long work, that a model may be written to `output`, which the user named with -o.

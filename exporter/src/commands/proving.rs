@@ -10,7 +10,7 @@ use super::conversion::Converted;
 use super::convert::Arguments;
 use super::expected::{Apart, Limit};
 use super::layers::{fused, node_count};
-use crate::cli::Refusal;
+use crate::commands::answer::Refusal;
 use crate::expand;
 use crate::functions::{Fault, faults};
 use crate::progress::Progress;

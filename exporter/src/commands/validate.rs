@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::expected::{Apart, Limit};
 use super::{ProofOptions, checkpoint, facts, layers, path_json, signature};
-use crate::cli::{Answer, Refusal, RuntimeOptions};
+use crate::commands::answer::{Answer, Refusal};
+use crate::commands::runtime_options::RuntimeOptions;
 use crate::functions::faults;
 use crate::progress::Progress;
 use crate::proof::Pair;

@@ -4,11 +4,11 @@ use anyhow::{Context, Result, bail, ensure};
 use isqrt_cov_proto::onnx::ValueInfoProto;
 use ndarray::{Axis, IxDyn};
 
-use super::budget::within_half;
 use super::call::{attribute, axis, truth};
 use super::plan::{Plan, Step};
 use super::run::{Run, Setting, Values};
 use super::value::{Array, Data, Dense, TENSOR, Value, declared, full, map_data};
+use crate::budget::within_half;
 use crate::tensor::ElementType;
 
 impl<'r, 'a> Run<'r, 'a> {

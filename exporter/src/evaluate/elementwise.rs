@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use ndarray::{IxDyn, Zip};
 
-use super::budget::spend_node;
 use super::call::Call;
 use super::value::{Array, Data, Dense, elements, full, weight};
+use crate::budget::spend_node;
 
 /// The shape that several shapes broadcast to.
 pub(super) fn common_shape<'d>(shapes: impl IntoIterator<Item = &'d [usize]>) -> Result<Vec<usize>> {

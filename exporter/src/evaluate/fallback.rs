@@ -12,12 +12,12 @@ use isqrt_cov_proto::onnx::{
 use isqrt_cov_proto::{TensorData, domain_of};
 use prost::Message;
 
-use super::budget::spend;
 use super::call::{attribute, bound, size};
 use super::convolution::Convolution;
 use super::run::Setting;
 use super::value::{Data, Dense, Value, elements};
 use super::{Precision, table};
+use crate::budget::spend;
 use crate::extract::value_info;
 use crate::runtime::{Runtime, Session};
 use crate::tensor::{ElementType, Tensor};

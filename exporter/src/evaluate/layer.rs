@@ -7,9 +7,9 @@ use isqrt_cov_op::layer::Extent;
 use isqrt_cov_op::{Layer, OperatorKind, reference};
 
 use super::Precision;
-use super::budget::spend;
 use super::call::Call;
 use super::value::{Dense, array, elements, flat};
+use crate::budget::spend;
 use crate::fused::{self, layer_of};
 use crate::tensor::ElementType;
 

@@ -5,11 +5,11 @@ use std::num::Wrapping;
 use anyhow::{Context, Result, bail, ensure};
 use ndarray::{ArrayView2, Axis, Ix2, IxDyn, LinalgScalar};
 
-use super::budget::spend;
 use super::call::Call;
 use super::elementwise::{binary, common_shape};
 use super::layout::permuted_array;
 use super::value::{Array, Data, Dense, Value, array, elements, full, map_data, reshaped};
+use crate::budget::spend;
 
 /// A batch of matrices as one axis of matrices.
 fn stacked<T: LinalgScalar>(values: &Array<T>, batch: &[usize]) -> Result<Array<T>> {

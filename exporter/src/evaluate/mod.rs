@@ -4,7 +4,6 @@
 //! operators, subgraphs and functions an exporter wrote it, and to compute in float64 throughout. Operators that no
 //! such layer holds (poolings, resizing) are left to a [`Runtime`], one node at a time.
 
-pub mod budget;
 mod call;
 mod control;
 mod convolution;

@@ -5,7 +5,6 @@ use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::NodeProto;
 use isqrt_cov_proto::{DEEPEST, domain_of};
 
-use super::budget::{at_most_of_model, spend, spend_node};
 use super::call::{Bindings, Call, bound};
 use super::convolution::Convolution;
 use super::layer;
@@ -14,6 +13,7 @@ use super::table::{self, Operator};
 use super::value::{self, Dense, Value, bounded, declared, elements, most};
 use super::weights::{self, Weights};
 use super::{Evaluator, Precision, Watcher};
+use crate::budget::{at_most_of_model, spend, spend_node};
 use crate::fused::place_of;
 use crate::tensor::Tensor;
 

@@ -11,10 +11,10 @@ use ndarray::linalg::{general_mat_mul, general_mat_vec_mul};
 use ndarray::{Array2, ArrayView2, Ix2, LinalgScalar, s};
 
 use super::Precision;
-use super::budget::spend;
 use super::call::Call;
 use super::matrix::{gemm_of, turned};
 use super::value::{Array, Dense, Value, array, declared, elements, flat, reshaped};
+use crate::budget::spend;
 use crate::tensor::ElementType;
 
 /// Elements from which on a matrix counts as large.

@@ -12,8 +12,9 @@ use isqrt_cov_proto::{FunctionKey, domain_of};
 use prost::Message as _;
 
 use super::words;
+use crate::budget;
 use crate::distance::relative_distance;
-use crate::evaluate::{Evaluator, Precision, budget};
+use crate::evaluate::{Evaluator, Precision};
 use crate::fused::{self, layer_of, place_of, standard_opset};
 use crate::graph::{self, any_inside};
 use crate::recognize::probe::{Generator, PROBES};

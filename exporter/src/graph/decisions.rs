@@ -8,7 +8,7 @@ use super::calls::Functions;
 use super::nodes::reads_shape_only;
 use super::zeros::compares;
 use super::{Kind, subgraphs};
-use crate::evaluate::budget::spend;
+use crate::budget::spend;
 use crate::tensor::ElementType;
 
 /// Graphs and functions in each other that are looked into. What is deeper counts as deciding.

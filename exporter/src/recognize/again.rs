@@ -11,7 +11,7 @@ use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 use super::findings::{Findings, Found, Miss};
 use super::propose::places::{Place, places};
 use super::tell::explain;
-use crate::evaluate::budget::spend;
+use crate::budget::spend;
 use crate::graph::{NodeId, ValueId};
 use crate::rewrite;
 use crate::scope::{Scope, bodies};

@@ -13,8 +13,8 @@ use isqrt_cov_op::{Layer, Layout, Operator, OperatorKind, Vectorization};
 use self::probed::{Probed, Spectra, of_numbers, sampled_entries, samples};
 use self::table::simplicity;
 use super::Evidence;
+use crate::budget::{is_spent, spend};
 use crate::distance::{magnitude, scaled_distance};
-use crate::evaluate::budget::{is_spent, spend};
 use crate::tensor::{ElementType, Tensor};
 
 /// The result of a search.
@@ -361,7 +361,7 @@ mod tests {
     use isqrt_cov_op::{Normalization, reference};
 
     use super::*;
-    use crate::evaluate::budget;
+    use crate::budget;
     use crate::recognize::identify::probed::inputs;
     use crate::recognize::search::NEAR;
 

@@ -27,7 +27,7 @@ use self::propose::places::{Place, places};
 use self::search::Search;
 use self::search::candidates::{Candidate, candidates};
 use self::tell::lost;
-use crate::evaluate::budget;
+use crate::budget;
 use crate::runtime::Runtime;
 use crate::scope::bodies;
 

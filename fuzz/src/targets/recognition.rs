@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::sync::LazyLock;
 
+use isqrt_cov::budget::within;
 use isqrt_cov::cli;
-use isqrt_cov::evaluate::budget::within;
 use tempfile::TempDir;
 
 use super::refused;

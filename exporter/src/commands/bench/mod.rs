@@ -10,7 +10,8 @@ use serde_json::json;
 
 use self::feed::{Feed, Feeds, Loaded, feeds};
 use super::{checkpoint, layers, path_json};
-use crate::cli::{Answer, RuntimeKind, RuntimeOptions};
+use crate::commands::answer::Answer;
+use crate::commands::runtime_options::{RuntimeKind, RuntimeOptions};
 use crate::data::Data;
 use crate::latency::{Timed, in_turns};
 use crate::progress::Progress;

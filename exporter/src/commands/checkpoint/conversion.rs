@@ -13,7 +13,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 use super::decision::{decide, plain};
 use super::description::Trained;
 use super::{Read, options};
-use crate::cli::Answer;
+use crate::commands::answer::Answer;
 use crate::commands::conversion::Conversion;
 use crate::commands::convert::Arguments;
 use crate::commands::layers;

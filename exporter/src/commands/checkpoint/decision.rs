@@ -8,7 +8,7 @@ use isqrt_cov_models::triangle::Scores;
 use isqrt_cov_models::{Built, Candidate, Choice, Options, Settings, Source, Storage, Weights};
 use isqrt_cov_proto::onnx::ModelProto;
 
-use crate::cli::Refusal;
+use crate::commands::answer::Refusal;
 use crate::commands::expected::TOLERANCE;
 use crate::data::Samples;
 use crate::expand;

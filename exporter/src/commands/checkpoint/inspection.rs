@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Read;
 use super::decision::{Decision, by_weights};
 use super::description::{Trained, facts_json, said};
-use crate::cli::Answer;
+use crate::commands::answer::Answer;
 use crate::commands::{layers, path_json};
 use crate::table::Table;
 

@@ -18,7 +18,7 @@ pub use self::description::Trained;
 pub use self::inspection::inspect;
 pub use self::options::CheckpointOptions;
 use crate::checkpoint::{Checkpoint, Format, begins_as_model, is_checkpoint};
-use crate::cli::Refusal;
+use crate::commands::answer::Refusal;
 
 /// Endings of names that promise a checkpoint.
 const ENDINGS: [&str; 6] = [".pth", ".pt", ".pt2", ".tar", ".safetensors", ".safetensors.index.json"];

@@ -5,7 +5,7 @@ use isqrt_cov_op::{Layer, OperatorKind, Vectorization, reference};
 
 use super::blank::{Nothing, SAME, with_nothing};
 use super::odd::Odd;
-use crate::evaluate::budget::spend;
+use crate::budget::spend;
 use crate::evaluate::{Evaluator, Precision, multiplications};
 use crate::graph::ValueId;
 use crate::recognize::identify::Resolution;

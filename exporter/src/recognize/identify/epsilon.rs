@@ -3,7 +3,7 @@
 use isqrt_cov_op::Layer;
 
 use super::{AttributeSearch, Fit};
-use crate::evaluate::budget::{self, is_spent};
+use crate::budget::{self, is_spent};
 
 /// log₁₀ of the least and the greatest ε that is looked for beside the table's.
 const EXPONENTS: (f64, f64) = (-13.0, 0.5);

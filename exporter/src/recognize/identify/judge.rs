@@ -3,8 +3,8 @@
 use isqrt_cov_op::{Layer, Vectorization, reference};
 
 use super::probed::{Probed, Spectra, samples};
+use crate::budget::spend;
 use crate::distance::{magnitude, scaled_distance};
-use crate::evaluate::budget::spend;
 use crate::evaluate::multiplications;
 use crate::tensor::Tensor;
 

@@ -10,7 +10,7 @@ use isqrt_cov_op::{Layer, Layout, OperatorKind};
 
 use super::spectrum::{Basis, Spectrum};
 use super::{Identification, Resolution};
-use crate::evaluate::budget::{is_spent, spend};
+use crate::budget::{is_spent, spend};
 use crate::recognize::probe::{DRAWN, Generator, PROBES, Probe};
 use crate::tensor::{ElementType, Tensor};
 

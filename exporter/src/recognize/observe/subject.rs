@@ -7,8 +7,8 @@ use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::cuts::{Cut, Cuts, evaluate_in, has_samples_last, in_order};
 use super::survey::Seen;
+use crate::budget::{is_spent, spend};
 use crate::distance::{magnitude, same};
-use crate::evaluate::budget::{is_spent, spend};
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::{Entry, extract, value_info};
 use crate::graph::{NodeId, ValueId, rearranges};

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
 use super::trial::{Fed, Trial, Try, beyond, leaves_sizes_open};
-use crate::evaluate::budget;
+use crate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, NodeId, ValueId};
 use crate::recognize::propose::places::Place;

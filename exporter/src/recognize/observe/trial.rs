@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::tensor_shape_proto::dimension;
 use isqrt_cov_proto::onnx::{GraphProto, ValueInfoProto};
 
+use crate::budget::spend;
 use crate::demands::Demands;
-use crate::evaluate::budget::spend;
 use crate::graph::given;
 use crate::held::held_batches;
 use crate::recognize::probe::{DRAWN, Generator};

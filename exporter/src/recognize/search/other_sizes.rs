@@ -6,7 +6,8 @@ use isqrt_cov_op::{Layer, OperatorKind};
 use isqrt_cov_proto::onnx::TensorProto;
 
 use super::Search;
-use crate::evaluate::{budget, multiplications};
+use crate::budget;
+use crate::evaluate::multiplications;
 use crate::graph::{Flow, Kind, ValueId};
 use crate::recognize::identify::Resolution;
 use crate::recognize::observe::subject::Subject;

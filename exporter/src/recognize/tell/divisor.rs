@@ -3,8 +3,8 @@
 use isqrt_cov_op::{Layer, Normalization, reference};
 
 use super::lost::sources;
+use crate::budget::spend;
 use crate::distance::magnitude;
-use crate::evaluate::budget::spend;
 use crate::evaluate::{Evaluator, Precision, multiplications};
 use crate::graph::ValueId;
 use crate::recognize::identify::probed::samples;

@@ -93,7 +93,10 @@ impl EvalOp for Fused {
             DatumType::F32 => self.compute::<f32>(&input)?,
             DatumType::F64 => self.compute::<f64>(&input)?,
             DatumType::F16 => self.compute::<half::f16>(&input)?,
-            other => bail!("{} takes float, double, float16 and bfloat16, found {other:?}", Op::name(self)),
+            other => bail!(
+                "in tract, {} takes float, double and float16, found {other:?}; ONNX Runtime runs it",
+                Op::name(self)
+            ),
         };
         Ok(tvec![output.into_tvalue()])
     }

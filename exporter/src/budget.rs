@@ -69,7 +69,7 @@ pub(crate) fn within_half<T>(multiplications: u64, work: impl FnOnce() -> T) -> 
 }
 
 /// Does `work` within what `model` may ask for with inputs of these shapes, unless a budget is around already.
-pub(super) fn at_most_of_model<'d, T>(
+pub(crate) fn at_most_of_model<'d, T>(
     model: &ModelProto,
     shapes: impl IntoIterator<Item = &'d [usize]>,
     work: impl FnOnce() -> T,
@@ -118,7 +118,7 @@ pub(crate) fn spend(factors: &[usize]) -> Result<()> {
 }
 
 /// Takes what a node costs beside its multiplications, with so many elements read or made.
-pub(super) fn spend_node(elements: usize) -> Result<()> {
+pub(crate) fn spend_node(elements: usize) -> Result<()> {
     take((elements as u64).saturating_mul(ELEMENT).saturating_add(NODE))
 }
 
