@@ -107,11 +107,7 @@ pub fn layer_table(layers: &[Found]) -> String {
         table.row([
             found.layer.name().to_owned(),
             attributes_text(&found.layer),
-            if found.within.is_empty() {
-                found.input.clone()
-            } else {
-                format!("{} ({})", found.input, found.within)
-            },
+            input_text(found),
             found.output.clone(),
             found.nodes.len().to_string(),
             error,
@@ -120,6 +116,21 @@ pub fn layer_table(layers: &[Found]) -> String {
     }
     let legend = if layers.iter().all(Found::is_put_back) { "" } else { LEGEND };
     table.render() + legend
+}
+
+/// What a layer reads, where that is, and how, where that is not as it is.
+fn input_text(found: &Found) -> String {
+    let order = found.view.order.as_ref().map(|order| {
+        let axes: Vec<String> = order.iter().map(usize::to_string).collect();
+        format!("axes {}", axes.join(", "))
+    });
+    let samples = (found.view.samples != 1).then(|| match found.view.samples {
+        0 => "all of it one sample".to_owned(),
+        count => format!("the first {count} of its axes count samples"),
+    });
+    let within = within(&found.within).map(str::to_owned);
+    let notes: Vec<String> = [within, order, samples].into_iter().flatten().collect();
+    if notes.is_empty() { found.input.clone() } else { format!("{} ({})", found.input, notes.join("; ")) }
 }
 
 /// Layers by the values that they read and compute, in one line.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
 
-use super::cases::{Case, Work, cases, inputs_of};
+use super::cases::{BATCHES, Case, Work, cases, inputs_of};
 use super::shapes::larger;
 use super::{Agreement, Common, Difference, Plan, Proof, SampleProof, Shapes, tolerance};
 use crate::held::held_batches;
@@ -142,14 +142,20 @@ impl<'a> Pair<'a> {
         if !shapes.open_extent() {
             return Ok(vec![(1, 1)]);
         }
-        let batch = if shapes.open_batch() { 1 } else { shapes.fixed_batch() };
+        // What a model calls its samples may be positions, of which a single one has no covariance.
+        let batches = if shapes.open_batch() { &BATCHES[..2] } else { &[shapes.fixed_batch()] };
         let only_zeros = std::cell::Cell::new(true);
         let attempt = |extent: (usize, usize)| -> Result<bool> {
-            let sized = shapes.sized(batch, extent);
-            let outputs = self.runtime.prepare(self.reference, &sized)?.run(&shapes.random(&sized, 1))?;
-            let any = |is: fn(&f64) -> bool| outputs.iter().any(|output| output.to_f64().iter().any(is));
-            only_zeros.set(only_zeros.get() && !any(|value| *value != 0.0));
-            Ok(any(|value| value.is_finite() && *value != 0.0))
+            for &batch in batches {
+                let sized = shapes.sized(batch, extent);
+                let outputs = self.runtime.prepare(self.reference, &sized)?.run(&shapes.random(&sized, 1))?;
+                let any = |is: fn(&f64) -> bool| outputs.iter().any(|output| output.to_f64().iter().any(is));
+                only_zeros.set(only_zeros.get() && !any(|value| *value != 0.0));
+                if any(|value| value.is_finite() && *value != 0.0) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
         };
         let mut last = None;
         let mut tried = Vec::new();

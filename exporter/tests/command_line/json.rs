@@ -23,6 +23,26 @@ fn documented(heading: &str) -> BTreeSet<String> {
     part.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
+/// The names of all fields of an answer, at whatever depth.
+fn fields(answer: &Value) -> BTreeSet<String> {
+    // What is in these goes by the names of attributes, domains, checks, steps of the work, and what a file says.
+    const OWN_NAMES: [&str; 6] = ["attributes", "closest_attributes", "opsets", "checks", "seconds", "facts"];
+    let mut found = BTreeSet::new();
+    match answer {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                found.insert(name.clone());
+                if !OWN_NAMES.contains(&name.as_str()) {
+                    found.extend(self::fields(value));
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| found.extend(fields(value))),
+        _ => {}
+    }
+    found
+}
+
 /// Every `reason` of an answer, in the sources.
 fn reasons() -> BTreeSet<String> {
     fn of(folder: &Path, found: &mut BTreeSet<String>) {
@@ -81,25 +101,19 @@ fn every_field_is_documented() {
         line.push("--json".into());
         let answer = object(&isqrt_cov(&line));
         let mut here = documented(command);
+        // To which other parts refer.
+        here.extend(documented("convert"));
         if answer["checkpoint"].is_object() {
             here.extend(documented("inspect"));
         }
-        let mut fields: Vec<&String> = answer.as_object().unwrap().keys().collect();
-        // And those of what `convert` says at length.
-        for inner in ["proof", "checkpoint"] {
-            if ["convert", "inspect"].contains(&command)
-                && let Some(inner) = answer[inner].as_object()
-            {
-                fields.extend(inner.keys());
-            }
-        }
-        printed.extend(fields.iter().map(|field| (command.to_owned(), (*field).clone())));
-        for field in fields {
+        let fields = fields(&answer);
+        for field in &fields {
             assert!(
                 everywhere.contains(field) || here.contains(field),
                 "{command}: `{field}` is not documented"
             );
         }
+        printed.extend(fields.into_iter().map(|field| (command.to_owned(), field)));
         let shared = ["status", "reason", "message"];
         assert!(
             answer["status"] != "error" && shared.iter().all(|field| everywhere.contains(*field)),

@@ -56,6 +56,32 @@ fn check(model: &ModelProto) {
     assert_eq!(layer["attributes"]["centered"], 1, "{answer}");
 }
 
+/// Time first, as recurrent networks have it: of a single position the covariance is 0.
+#[test]
+fn an_open_first_axis_may_hold_positions() {
+    let of = |operator: &str, inputs: &[&str], output: &str| NodeProto::new(operator, inputs, &[output]);
+    let turned = |input: &str, output: &str, order: &[i64]| {
+        of("Transpose", &[input], output).with(AttributeProto::ints("perm", order))
+    };
+    let dims = ["time".into(), "batch".into(), 12.into()];
+    let graph = GraphProto {
+        node: vec![
+            turned("x", "features", &[1, 2, 0]),
+            of("ReduceMean", &["features"], "mean").with(AttributeProto::ints("axes", &[2])),
+            of("Sub", &["features", "mean"], "centered"),
+            turned("centered", "transposed", &[0, 2, 1]),
+            of("MatMul", &["centered", "transposed"], "product"),
+            of("Shape", &["x"], "time").with(AttributeProto::int("end", 1)),
+            of("Cast", &["time"], "divisor").with(AttributeProto::int("to", DataType::Float as i64)),
+            of("Div", &["product", "divisor"], "y"),
+        ],
+        input: vec![ValueInfoProto::tensor("x", DataType::Float, dims)],
+        output: vec![ValueInfoProto::of_any_shape("y", DataType::Float)],
+        ..GraphProto::default()
+    };
+    check(&ModelProto::new(graph, 17));
+}
+
 /// Three channels, which none of the sizes that are tried is.
 #[test]
 fn weights_tell_how_many_channels_there_are() {
