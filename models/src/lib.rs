@@ -21,5 +21,5 @@ pub use layout::Layout;
 pub use network::Network;
 pub use problem::Problem;
 pub use recognize::{Architecture, Candidate, Recognition, recognize, recognize_within};
-pub use setting::{Choice, Settings, Source, possible_steps};
+pub use setting::{Choice, Settings, Source};
 pub use weights::{Error, Weights};

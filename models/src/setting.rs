@@ -1,9 +1,8 @@
 //! What a network computes and its weights do not tell: strides, the number of steps, the order of the triangle.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
-use isqrt_cov_op::{Operator, OperatorKind};
+use isqrt_cov_op::STEPS;
 
 /// Values that settings have been given, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,20 +64,14 @@ impl Choice {
     pub fn expected(&self) -> Option<String> {
         match self.values {
             [] if steps(&self.value).is_some() => None,
-            [] => Some(format!("a number from {} to {}", possible_steps().start(), possible_steps().end())),
+            [] => Some(format!("a number from {} to {}", STEPS.start(), STEPS.end())),
             words if words.contains(&self.value.as_str()) => None,
             words => Some(format!("one of {}", words.join(", "))),
         }
     }
 }
 
-/// The numbers of Newton–Schulz steps that a layer can take.
-#[must_use]
-pub fn possible_steps() -> RangeInclusive<i64> {
-    Operator::of(OperatorKind::IsqrtCov).range("iterations").expect("the layer takes steps")
-}
-
 /// The number of steps that is meant, if the layer can take so many.
 pub(crate) fn steps(value: &str) -> Option<u32> {
-    value.parse().ok().filter(|&steps| possible_steps().contains(&i64::from(steps)))
+    value.parse().ok().filter(|&steps| STEPS.contains(&i64::from(steps)))
 }

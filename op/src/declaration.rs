@@ -11,6 +11,9 @@ pub const DOMAIN: &str = "ai.isqrtcov";
 /// The version of the domain that this library implements.
 pub const VERSION: i64 = 1;
 
+/// The numbers of Newton–Schulz steps that an operator can take.
+pub const STEPS: RangeInclusive<i64> = 1..=100;
+
 /// The element types that every operator takes, as `onnx.proto` names them.
 ///
 /// Sums run in float32 at least, whatever the type of the input.
@@ -83,7 +86,7 @@ const ITERATIONS: Attribute = Attribute {
           positions has, rounding errors grow by half with each step, and faster in the end. In float32 sums they are some \
           3·10⁻⁷ of the greatest entry at K = 5, 3·10⁻⁵ at 15 and 3·10⁻⁴ at 20, and from 25 on all may be lost; in float64 \
           5·10⁻¹³ at 20 and 2·10⁻⁹ at 40, and all is lost at 60.",
-    domain: Domain::Integer { default: 5, least: 1, most: 100 },
+    domain: Domain::Integer { default: 5, least: *STEPS.start(), most: *STEPS.end() },
 };
 const CENTERED: Attribute = Attribute {
     name: "centered",
@@ -212,15 +215,6 @@ impl Operator {
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&'static Attribute> {
         self.attributes.iter().find(|attribute| attribute.name == name)
-    }
-
-    /// The values that an attribute may have, if it is an integer.
-    #[must_use]
-    pub fn range(&self, name: &str) -> Option<RangeInclusive<i64>> {
-        match self.attribute(name)?.domain {
-            Domain::Integer { least, most, .. } => Some(least..=most),
-            Domain::Float { .. } | Domain::Word(_) => None,
-        }
     }
 }
 

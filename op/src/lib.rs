@@ -31,7 +31,7 @@ mod program;
 pub mod reference;
 mod vectorization;
 
-pub use declaration::{DOMAIN, OPERATORS, Operator, VERSION};
+pub use declaration::{DOMAIN, OPERATORS, Operator, STEPS, VERSION};
 pub use error::Error;
 pub use layer::{Layer, Layout, Normalization, OperatorKind};
 pub use vectorization::Vectorization;

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum, ValueHint};
-use isqrt_cov_models::possible_steps;
-use isqrt_cov_op::Vectorization;
+use isqrt_cov_op::{STEPS, Vectorization};
 
 use crate::data::Samples;
 
@@ -15,7 +14,7 @@ use crate::data::Samples;
 #[command(next_help_heading = "Checkpoints and repair")]
 pub struct Told {
     /// Number of steps that the model was trained with [default for checkpoints: as published, 5, and 3 in GSoP-Net]
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(possible_steps()))]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(STEPS))]
     pub iterations: Option<u32>,
     /// Order in which the model that was trained reads the triangle [default for checkpoints: as the classifier's weights
     /// tell; for a repair: as the file's own indices tell, else upper]
