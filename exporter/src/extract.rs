@@ -62,7 +62,7 @@ pub fn extract(
             .iter()
             .map(|entry| value_info(flow.names[entry.value], entry.element, &entry.dims))
             .collect(),
-        output: outputs.iter().map(|&value| untyped(flow.names[value])).collect(),
+        output: outputs.iter().map(|&value| ValueInfoProto::named(flow.names[value])).collect(),
         ..GraphProto::default()
     };
     ModelProto {
@@ -78,9 +78,4 @@ pub fn extract(
 #[must_use]
 pub fn value_info(name: &str, element: ElementType, dims: &[usize]) -> ValueInfoProto {
     ValueInfoProto::tensor(name, element.into(), dims.iter().map(|&dim| dim.into()))
-}
-
-/// An output whose type the runtime infers.
-fn untyped(name: &str) -> ValueInfoProto {
-    ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
 }

@@ -3,6 +3,7 @@
 use isqrt_cov_op::{DOMAIN, Layer, OPERATORS, VERSION};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{FunctionProto, ModelProto, OperatorSetIdProto};
+use isqrt_cov_proto::whole_graphs;
 
 use crate::body;
 use crate::fused::{self, Error, place_of, standard_opset};
@@ -66,11 +67,7 @@ pub fn import(model: &mut ModelProto) {
         let uses = function.node.iter().any(holds_operator);
         import_if(&mut function.opset_import, uses);
     }
-    let graphs = model
-        .graph
-        .iter()
-        .chain(model.training_info.iter().flat_map(|part| part.initialization.iter().chain(&part.algorithm)));
-    let in_graphs = graphs.flat_map(|graph| &graph.node).any(holds_operator);
+    let in_graphs = whole_graphs(model).flat_map(|graph| &graph.node).any(holds_operator);
     let in_functions = model.functions.iter().any(imports_or_is);
     import_if(&mut model.opset_import, in_graphs || in_functions);
 }

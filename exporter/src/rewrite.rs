@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 };
-use isqrt_cov_proto::{FunctionKey, each_node};
+use isqrt_cov_proto::{FunctionKey, each_node, whole_graphs};
 
 use self::around::nodes_for;
 use crate::functions;
@@ -125,9 +125,7 @@ fn constant(tensor: TensorProto) -> NodeProto {
 
 /// Whether the model's graphs call each of its functions, directly or through others.
 fn called(model: &ModelProto) -> Vec<bool> {
-    let training = model.training_info.iter();
-    let training = training.flat_map(|part| part.initialization.iter().chain(&part.algorithm));
-    let graphs = model.graph.iter().chain(training).map(|graph| &graph.node[..]);
+    let graphs = whole_graphs(model).map(|graph| &graph.node[..]);
     let called = graph::called(&graph::by_key(&model.functions), graphs);
     let called: HashSet<FunctionKey> = called.into_iter().map(FunctionProto::key).collect();
     model.functions.iter().map(|function| called.contains(&function.key())).collect()
@@ -202,10 +200,6 @@ mod tests {
     use super::*;
     use crate::recognize::{Arrangement, View};
 
-    fn named(name: &str) -> ValueInfoProto {
-        ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
-    }
-
     fn tensor(name: &str) -> TensorProto {
         TensorProto::from_values(name, &[1], &[1.0_f32])
     }
@@ -228,9 +222,9 @@ mod tests {
                 NodeProto::new("If", &["y"], &["z"]).with(AttributeProto::graph("then_branch", inside)),
             ],
             initializer: all.map(tensor).to_vec(),
-            input: vec![named("given")],
-            output: vec![named("put_out")],
-            value_info: ["sum", "y"].map(named).to_vec(),
+            input: vec![ValueInfoProto::named("given")],
+            output: vec![ValueInfoProto::named("put_out")],
+            value_info: ["sum", "y"].map(ValueInfoProto::named).to_vec(),
             ..GraphProto::default()
         };
         let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
@@ -248,7 +242,7 @@ mod tests {
         };
         assert_eq!(described(&graph), ["y", "x"]);
         let mut with_input = model;
-        with_input.graph.as_mut().unwrap().input.push(named("x"));
+        with_input.graph.as_mut().unwrap().input.push(ValueInfoProto::named("x"));
         assert_eq!(described(&rewritten(with_input)), ["y"]);
     }
 
@@ -299,8 +293,8 @@ mod tests {
                 NodeProto::new("Abs", &["shared"], &["y"]),
                 NodeProto::new("Sqrt", &["shared"], &["y/IsqrtCov"]),
             ],
-            input: vec![named("x")],
-            output: ["y", "y/IsqrtCov"].map(named).to_vec(),
+            input: vec![ValueInfoProto::named("x")],
+            output: ["y", "y/IsqrtCov"].map(ValueInfoProto::named).to_vec(),
             ..GraphProto::default()
         };
         let left = |findings: &[Found]| {

@@ -123,7 +123,7 @@ pub fn bodies(model: &ModelProto) -> Vec<GraphProto> {
 /// The body of a function as a graph.
 #[must_use]
 pub fn body(function: &FunctionProto) -> GraphProto {
-    let named = |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
+    let named = |name: &String| ValueInfoProto::named(name.clone());
     GraphProto {
         node: function.node.clone(),
         input: function.input.iter().map(named).collect(),

@@ -201,6 +201,12 @@ impl ValueInfoProto {
         Self::of(name, data_type, Some(TensorShapeProto { dim: dims.into_iter().collect() }))
     }
 
+    /// A value's name: its type is for others to tell.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..Self::default() }
+    }
+
     /// A tensor's name and type, where not even the rank is known.
     #[must_use]
     pub fn of_any_shape(name: &str, data_type: DataType) -> Self {

@@ -37,5 +37,5 @@ pub use named::{Unread, open_beside};
 pub use printable::Printable;
 pub use save::Staged;
 pub use stand_in::stand_in;
-pub use structure::{DEEPEST, FunctionKey, StructureProblem, domain_of, each_node, subgraphs};
+pub use structure::{DEEPEST, FunctionKey, StructureProblem, domain_of, each_node, subgraphs, whole_graphs};
 pub use tensor::{Element, TensorData, bits};

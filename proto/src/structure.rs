@@ -116,6 +116,12 @@ pub fn each_node<'a>(nodes: &'a [NodeProto], visit: &mut impl FnMut(&'a NodeProt
     }
 }
 
+/// The graphs of a model that stand in no node: its own, and those for training.
+pub fn whole_graphs(model: &ModelProto) -> impl Iterator<Item = &GraphProto> {
+    let training = model.training_info.iter();
+    model.graph.iter().chain(training.flat_map(|part| part.initialization.iter().chain(&part.algorithm)))
+}
+
 /// The graphs in a node's attributes.
 pub fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))

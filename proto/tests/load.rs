@@ -243,7 +243,7 @@ fn graphs_without_an_end_are_refused() {
     assert!(message(vec![chosen, relu("z", "y")]).contains("m.onnx: value `z` is computed from itself"));
     // A branch may put out what is around it, but not what comes of it.
     let passing = |name: &str| {
-        let output = vec![ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }];
+        let output = vec![ValueInfoProto::named(name)];
         let branch = GraphProto { output, ..GraphProto::default() };
         NodeProto::new("If", &["x"], &["z"]).with(AttributeProto::graph("then_branch", branch))
     };

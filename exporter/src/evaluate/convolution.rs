@@ -254,7 +254,7 @@ mod tests {
                 TensorProto::from_values("b", &weight[..1], &numbers(&mut generator, &weight[..1])),
             ],
             input: vec![value_info("x", ElementType::F32, input)],
-            output: vec![ValueInfoProto { name: Some("y".to_owned()), ..ValueInfoProto::default() }],
+            output: vec![ValueInfoProto::named("y")],
             ..GraphProto::default()
         };
         let model = Arc::new(ModelProto::new(graph, 17));

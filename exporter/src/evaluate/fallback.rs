@@ -181,7 +181,7 @@ impl<'a> Fallback<'a> {
         single: &Single,
         shapes: &[Vec<usize>],
     ) -> Result<Box<dyn Session>> {
-        let output = |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
+        let output = |name: &String| ValueInfoProto::named(name.clone());
         let graph = GraphProto {
             name: Some("node".to_owned()),
             node: vec![single.node.clone()],

@@ -24,15 +24,11 @@ pub(super) fn ints(values: &[i64]) -> Tensor {
     Tensor::I64(ArrayD::from_shape_vec(vec![values.len()], values.to_vec()).unwrap())
 }
 
-fn untyped(name: &str) -> ValueInfoProto {
-    ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() }
-}
-
 fn graph(nodes: Vec<NodeProto>, inputs: &[&str], outputs: &[&str]) -> GraphProto {
     GraphProto {
         node: nodes,
-        input: inputs.iter().map(|name| untyped(name)).collect(),
-        output: outputs.iter().map(|name| untyped(name)).collect(),
+        input: inputs.iter().map(|&name| ValueInfoProto::named(name)).collect(),
+        output: outputs.iter().map(|&name| ValueInfoProto::named(name)).collect(),
         ..GraphProto::default()
     }
 }
@@ -46,10 +42,10 @@ pub(super) fn all(node: NodeProto, opset: i64, inputs: &[Tensor]) -> Result<Vec<
     let mut graph = graph(Vec::new(), &[], &[]);
     for name in &node.input {
         if graph.input.iter().all(|input| input.name() != name) {
-            graph.input.push(untyped(name));
+            graph.input.push(ValueInfoProto::named(name));
         }
     }
-    graph.output = node.output.iter().map(|name| untyped(name)).collect();
+    graph.output = node.output.iter().map(ValueInfoProto::named).collect();
     graph.node.push(node);
     run(&ModelProto::new(graph, opset), inputs)
 }
@@ -356,7 +352,7 @@ fn graphs_that_are_nested_too_deep_are_refused() {
             .with(AttributeProto::graph("else_branch", graph(Vec::new(), &[], &["x"])));
         inner = graph(vec![node], &[], &["y"]);
     }
-    inner.input = vec![untyped("x"), untyped("c")];
+    inner.input = vec![ValueInfoProto::named("x"), ValueInfoProto::named("c")];
     let error = Evaluator::new(&ModelProto::new(inner, 17), Precision::Exact, None).err().unwrap();
     assert!(format!("{error:#}").contains("nested more than"));
 }

@@ -302,8 +302,7 @@ mod tests {
     use super::*;
 
     fn loop_over(nodes: Vec<NodeProto>, inputs: &[&str], outputs: &[&str]) -> NodeProto {
-        let named =
-            |name: &&str| ValueInfoProto { name: Some((*name).to_owned()), ..ValueInfoProto::default() };
+        let named = |name: &&str| ValueInfoProto::named(*name);
         let graph = GraphProto {
             node: nodes,
             input: inputs.iter().map(named).collect(),

@@ -361,11 +361,10 @@ mod tests {
     use super::*;
 
     fn graph(nodes: Vec<NodeProto>, input: &str, output: &str) -> GraphProto {
-        let named = |name: &str| ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() };
         GraphProto {
             node: nodes,
-            input: vec![named(input)],
-            output: vec![named(output)],
+            input: vec![ValueInfoProto::named(input)],
+            output: vec![ValueInfoProto::named(output)],
             ..GraphProto::default()
         }
     }

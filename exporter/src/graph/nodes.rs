@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use isqrt_cov_proto::subgraphs;
+use isqrt_cov_proto::{subgraphs, whole_graphs};
 
 use crate::constants::looks_trained;
 
@@ -106,9 +106,7 @@ pub(crate) fn given(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto>
 /// Every name that a model gives to a value or a node.
 pub(crate) fn all_names(model: &ModelProto) -> HashSet<&str> {
     let mut all = HashSet::new();
-    let training =
-        model.training_info.iter().flat_map(|part| part.initialization.iter().chain(&part.algorithm));
-    model.graph.iter().chain(training).for_each(|graph| names(graph, &mut all));
+    whole_graphs(model).for_each(|graph| names(graph, &mut all));
     for function in &model.functions {
         all.extend(function.input.iter().chain(&function.output).map(String::as_str));
         node_names(&function.node, &mut all);

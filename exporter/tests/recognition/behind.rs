@@ -70,7 +70,7 @@ fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
     graph.initializer.push(TensorProto::from_values("weights", &[136, 3], &weights));
     let flat = TensorProto::from_values("flat", &[2], &[-1_i64, 136]);
     graph.initializer.push(flat);
-    graph.output = vec![ValueInfoProto { name: Some(output.clone()), ..ValueInfoProto::default() }];
+    graph.output = vec![ValueInfoProto::named(output.clone())];
     graph.node.extend([
         NodeProto::new("Reshape", &["layer", "flat"], &["rows"]),
         NodeProto::new("MatMul", &["rows", "weights"], &["scores"]),

@@ -313,7 +313,7 @@ fn add_triangle(graph: &mut GraphProto, matrix: &str) -> String {
         NodeProto::new("Reshape", &[matrix, &shape], &[&flat]),
         NodeProto::new("Gather", &[&flat, &order], &[&triangle]).with(AttributeProto::int("axis", 1)),
     ]);
-    graph.output.push(ValueInfoProto { name: Some(triangle.clone()), ..ValueInfoProto::default() });
+    graph.output.push(ValueInfoProto::named(triangle.clone()));
     triangle
 }
 
@@ -431,7 +431,7 @@ fn groups_are_samples() {
     let open = Dimension { value: Some(dimension::Value::DimParam("n".to_owned())), ..Dimension::default() };
     let input = graph.input[0].name().to_owned();
     graph.input = vec![ValueInfoProto::tensor(&input, DataType::Float, [open, any(32), any(7), any(7)])];
-    graph.output = vec![ValueInfoProto { name: Some(root.clone()), ..ValueInfoProto::default() }];
+    graph.output = vec![ValueInfoProto::named(root.clone())];
     graph.value_info.clear();
     let findings = recognize(&model, &Embedded::new()).unwrap();
     let [found] = &findings.layers[..] else { panic!("{findings:?}") };
@@ -462,7 +462,7 @@ fn a_root_whose_iteration_stays_is_left() {
     for product in &products[2..products.len() - 1] {
         let other = format!("{product}/other");
         graph.node.push(NodeProto::new("Relu", &[product], &[&other]));
-        graph.output.push(ValueInfoProto { name: Some(other), ..ValueInfoProto::default() });
+        graph.output.push(ValueInfoProto::named(other));
     }
     let findings = recognize(&model, &Embedded::new()).unwrap();
     assert!(findings.layers.iter().all(|found| found.layer.operator == OperatorKind::CovariancePooling));

@@ -28,9 +28,6 @@ use crate::scope::Scope;
 use crate::signature::Signature;
 use crate::tensor::ElementType;
 
-/// What counts as equal where weights are stored in float16.
-const HALF_TOLERANCE: f64 = 1e-2;
-
 /// Builds the model of the checkpoint that `arguments` name, and proves it against the network in standard operators,
 /// every batch normalization on its own.
 ///
@@ -100,9 +97,6 @@ pub fn convert(
     let written = Written::stage(&Model::new(proto, input), destination)?;
     watch.lap("build and write");
     let is_rounded_more = graph.storage == Storage::Float16;
-    if is_rounded_more {
-        plan.tolerance = Some(plan.tolerance.unwrap_or(HALF_TOLERANCE));
-    }
     let proving = Proving {
         arguments,
         reference: &original,
