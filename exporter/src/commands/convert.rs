@@ -122,21 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut skipped = Vec::new();
     if refusal.is_none() {
         (findings.layers, skipped) = arguments.selection.divide(findings.layers, &original)?;
-        refusal = (findings.layers.is_empty() && !skipped.is_empty()).then(|| Refusal {
-            reason: "all-skipped",
-            message: format!(
-                "every layer of the model is left as it is, as --only and --skip say: {}",
-                layers::listed(&skipped)
-            ),
-        });
-        // What lost its iteration and is left so is as broken as without --repair.
-        refusal = skipped.iter().find(|found| found.is_put_back()).map(|lost| Refusal {
-            reason: "lost-iteration",
-            message: format!(
-                "{} lost its iteration, and --only or --skip leaves it so: the model would give meaningless outputs still",
-                layers::place(lost)
-            ),
-        }).or(refusal);
+        refusal = left_out(&findings.layers, &skipped);
     }
     let mut conversion =
         Conversion { findings, skipped, nodes_before, trained: None, converted: None, refusal };
@@ -180,6 +166,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let (converted, refusal) = proving.conclude(&plan, proof, accuracies, decides.then_some(&cause));
     (conversion.converted, conversion.refusal) = (Some(converted), refusal);
     arguments.finish(&conversion, &original, Some(written))
+}
+
+/// Why nothing is converted where --only and --skip leave these layers to be, and those as they are.
+fn left_out(layers: &[Found], skipped: &[Found]) -> Option<Refusal> {
+    // What lost its iteration and is left so is as broken as without --repair.
+    if let Some(lost) = skipped.iter().find(|found| found.is_put_back()) {
+        let message = format!(
+            "{} lost its iteration, and --only or --skip leaves it so: the model would give meaningless outputs still",
+            layers::place(lost)
+        );
+        return Some(Refusal { reason: "lost-iteration", message });
+    }
+    (layers.is_empty() && !skipped.is_empty()).then(|| Refusal {
+        reason: "all-skipped",
+        message: format!(
+            "every layer of the model is left as it is, as --only and --skip say: {}",
+            layers::listed(skipped)
+        ),
+    })
 }
 
 impl Arguments {

@@ -1,6 +1,7 @@
 //! `isqrt-cov bench`.
 
 mod feed;
+mod figures;
 
 use std::path::{Path, PathBuf};
 
@@ -9,15 +10,17 @@ use clap::{Args, ValueHint};
 use serde_json::json;
 
 use self::feed::{Feed, Feeds, Loaded, feeds};
-use super::{checkpoint, layers, path_json};
+use self::figures::Figures;
+use super::{checkpoint, layers};
 use crate::commands::answer::Answer;
 use crate::commands::runtime_options::{RuntimeKind, RuntimeOptions};
 use crate::data::Data;
 use crate::latency::{Timed, in_turns};
 use crate::progress::Progress;
 use crate::proof::{Difference, number};
+use crate::runtime::Runtime;
 use crate::runtime::ort::OPERATORS_VARIABLE;
-use crate::table::{Table, one_line};
+use crate::table::one_line;
 use crate::tensor::Tensor;
 
 /// Measure the latency of a model, or of two side by side
@@ -79,19 +82,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let loaded =
         paths.into_iter().map(|path| Loaded::read(path, data.as_ref())).collect::<Result<Vec<_>>>()?;
     let Feeds { each: feeds, outputs, mut notes } = feeds(&loaded, arguments)?;
-    let mut timed = Vec::new();
-    for (Loaded { path, model, .. }, feed) in loaded.iter().zip(&feeds) {
-        let shapes = feed.shapes();
-        let session = runtime.prepare(model, &shapes);
-        let model = session.and_then(|session| Timed::new(session, feed.inputs.clone()));
-        let place = || {
-            let path = path.display();
-            let sizes =
-                if data.is_some() { "" } else { " (--batch and --extent set the sizes that it leaves open)" };
-            format!("{path}: cannot be measured on inputs of shape {shapes:?}{sizes}")
-        };
-        timed.push(model.with_context(place)?);
-    }
+    let models = loaded.iter().zip(&feeds);
+    let mut timed = models
+        .clone()
+        .map(|(loaded, feed)| ready(loaded, feed, &*runtime, data.is_some()))
+        .collect::<Result<Vec<_>>>()?;
     if let ([one, other], Some(outputs)) = (timed.as_slice(), outputs) {
         let others: Vec<&Tensor> = outputs.iter().map(|&index| &other.gives()[index]).collect();
         notes.extend(apart(one.gives(), &others));
@@ -115,44 +110,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         (RuntimeKind::Ort, true) => "operator library",
         (RuntimeKind::Ort, false) => "function body",
     };
-    let last = if timed.len() > 1 { "ratio" } else { "" };
-    let mut table =
-        Table::new(&["model", "inputs", "layers", "median ms", "min ms", "90 % ms", "ms a sample", last]);
-    let base = timed[0].quantile(0.5);
-    let mut models = Vec::new();
-    for (((model, Loaded { path, .. }), feed), &count) in
-        timed.iter().zip(&loaded).zip(&feeds).zip(&operators)
-    {
-        let &Feed { batch, .. } = feed;
-        let inputs = feed.shapes();
-        let [median, least, slow] = [0.5, 0.0, 0.9].map(|share| 1e3 * model.quantile(share));
-        let (sample, ratio) = (median / batch as f64, 1e3 * base / median);
-        table.row([
-            path.display().to_string(),
-            inputs.iter().map(|shape| format!("{shape:?}")).collect::<Vec<_>>().join(" "),
-            if count == 0 { "none".to_owned() } else { format!("{count}, by {ran}") },
-            format!("{median:.3}"),
-            format!("{least:.3}"),
-            format!("{slow:.3}"),
-            format!("{sample:.3}"),
-            // To the first of two; one alone has none.
-            if timed.len() > 1 { format!("{ratio:.2}×") } else { String::new() },
-        ]);
-        models.push(json!({
-            "model": path_json(path),
-            "inputs": inputs,
-            "batch": batch,
-            "operators": count,
-            "operators_ran_as": (count > 0).then_some(ran),
-            "median_ms": median,
-            "min_ms": least,
-            "p90_ms": slow,
-            "median_ms_per_sample": sample,
-        }));
-    }
+    let figures: Vec<Figures> = models
+        .zip(&timed)
+        .zip(operators)
+        .map(|(((loaded, feed), timed), operators)| Figures {
+            path: loaded.path,
+            inputs: feed.shapes(),
+            batch: feed.batch,
+            operators,
+            ran_as: (operators > 0).then_some(ran),
+            milliseconds: [0.5, 0.0, 0.9].map(|share| 1e3 * timed.quantile(share)),
+        })
+        .collect();
     let mut text = format!(
         "{}\n{rounds} round{} in {}\n",
-        table.render(),
+        figures::table(&figures),
         if rounds == 1 { "" } else { "s" },
         runtime.name()
     );
@@ -161,13 +133,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
         "runtime": runtime.name(),
         "rounds": arguments.rounds,
         "threads": arguments.threads,
-        "models": models,
+        "models": figures.iter().map(Figures::to_json).collect::<Vec<_>>(),
         "notes": notes,
     });
-    if let [first, second] = timed.as_slice() {
-        fields["ratio"] = (first.quantile(0.5) / second.quantile(0.5)).into();
+    if let [first, second] = figures.as_slice() {
+        fields["ratio"] = first.ratio_to(second).into();
     }
     Ok(Answer { fields, text, refusal: None })
+}
+
+/// A model ready to be run on what it is fed.
+///
+/// # Errors
+/// One that the runtime does not load, or does not run on that.
+fn ready(loaded: &Loaded, feed: &Feed, runtime: &dyn Runtime, has_data: bool) -> Result<Timed> {
+    let shapes = feed.shapes();
+    let session = runtime.prepare(&loaded.model, &shapes);
+    session.and_then(|session| Timed::new(session, feed.inputs.clone())).with_context(|| {
+        let path = loaded.path.display();
+        let sizes = if has_data { "" } else { " (--batch and --extent set the sizes that it leaves open)" };
+        format!("{path}: cannot be measured on inputs of shape {shapes:?}{sizes}")
+    })
 }
 
 /// In what the outputs of two models are further apart than any element type makes them, if they are.
