@@ -169,9 +169,12 @@ impl<'a> Pair<'a> {
             let square = (extent, extent);
             match attempt(square) {
                 Ok(true) => {
-                    let more = larger(extent);
-                    let others = [(extent, more), (more, more)].into_iter();
-                    let other = others.filter(|&other| attempt(other).unwrap_or(false)).take(1);
+                    // Windows and patches may ask for a multiple of what ran.
+                    let [more, twice] = [larger(extent), 2 * extent];
+                    let others = [(extent, more), (more, more), (extent, twice), (twice, twice)].into_iter();
+                    let fits =
+                        |other: &(usize, usize)| shapes.check(&shapes.sized(batches[0], *other)).is_ok();
+                    let other = others.filter(fits).filter(|&other| attempt(other).unwrap_or(false)).take(1);
                     return Ok(std::iter::once(square).chain(other).collect());
                 }
                 Err(error) if is_usual => last = Some(error),
