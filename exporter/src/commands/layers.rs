@@ -337,6 +337,23 @@ mod tests {
     use isqrt_cov_op::OperatorKind;
 
     use super::*;
+    use crate::recognize::View;
+
+    #[test]
+    fn what_is_read_otherwise_than_as_it_is_is_said() {
+        let found = |within: &str, order: Option<&[usize]>, samples| Found {
+            within: within.to_owned(),
+            view: View { order: order.map(<[usize]>::to_vec), samples },
+            ..Found::example(Layer::new(OperatorKind::IsqrtCov), "x", "y", vec![0])
+        };
+        assert_eq!(input_text(&found("", None, 1)), "x");
+        assert_eq!(input_text(&found("function `f`", None, 1)), "x (function `f`)");
+        assert_eq!(input_text(&found("", None, 0)), "x (all of it one sample)");
+        assert_eq!(
+            input_text(&found("loop", Some(&[0, 2, 1, 3]), 2)),
+            "x (loop; axes 0, 2, 1, 3; the first 2 of its axes count samples)"
+        );
+    }
 
     #[test]
     fn a_layer_that_is_the_same_down_to_some_inputs_says_so() {

@@ -142,20 +142,18 @@ impl<'a> Pair<'a> {
         if !shapes.open_extent() {
             return Ok(vec![(1, 1)]);
         }
-        // What a model calls its samples may be positions, of which a single one has no covariance.
-        let batches = if shapes.open_batch() { &BATCHES[..2] } else { &[shapes.fixed_batch()] };
+        let batch = if shapes.open_batch() { BATCHES[0] } else { shapes.fixed_batch() };
         let only_zeros = std::cell::Cell::new(true);
+        let shows = |batch: usize, extent: (usize, usize)| -> Result<bool> {
+            let sized = shapes.sized(batch, extent);
+            let outputs = self.runtime.prepare(self.reference, &sized)?.run(&shapes.random(&sized, 1))?;
+            let any = |is: fn(&f64) -> bool| outputs.iter().any(|output| output.to_f64().iter().any(is));
+            only_zeros.set(only_zeros.get() && !any(|value| *value != 0.0));
+            Ok(any(|value| value.is_finite() && *value != 0.0))
+        };
+        // What a model calls its samples may be positions, of which a single one has no covariance.
         let attempt = |extent: (usize, usize)| -> Result<bool> {
-            for &batch in batches {
-                let sized = shapes.sized(batch, extent);
-                let outputs = self.runtime.prepare(self.reference, &sized)?.run(&shapes.random(&sized, 1))?;
-                let any = |is: fn(&f64) -> bool| outputs.iter().any(|output| output.to_f64().iter().any(is));
-                only_zeros.set(only_zeros.get() && !any(|value| *value != 0.0));
-                if any(|value| value.is_finite() && *value != 0.0) {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
+            Ok(shows(batch, extent)? || shapes.open_batch() && shows(BATCHES[1], extent).unwrap_or(false))
         };
         let mut last = None;
         let mut tried = Vec::new();
@@ -172,8 +170,7 @@ impl<'a> Pair<'a> {
                     // Windows and patches may ask for a multiple of what ran.
                     let [more, twice] = [larger(extent), 2 * extent];
                     let others = [(extent, more), (more, more), (extent, twice), (twice, twice)].into_iter();
-                    let fits =
-                        |other: &(usize, usize)| shapes.check(&shapes.sized(batches[0], *other)).is_ok();
+                    let fits = |other: &(usize, usize)| shapes.check(&shapes.sized(batch, *other)).is_ok();
                     let other = others.filter(fits).filter(|&other| attempt(other).unwrap_or(false)).take(1);
                     return Ok(std::iter::once(square).chain(other).collect());
                 }
@@ -338,6 +335,20 @@ mod tests {
             Ok(1.0)
         };
         assert_eq!(sizes(None, only).len(), 3);
+        // Windows and patches take multiples.
+        let multiples: Factor = |_, dims| {
+            ensure!(dims[2] % 14 == 0 && dims[3] % 14 == 0, "no whole number of windows");
+            Ok(1.0)
+        };
+        assert_eq!(sizes(None, multiples)[3], [1, 14, 28]);
+        let multiples: Factor = |_, dims| {
+            ensure!(dims[2] % 14 == 0 && dims[2] == dims[3], "no whole number of windows");
+            Ok(1.0)
+        };
+        assert_eq!(sizes(None, multiples)[3], [1, 28, 28]);
+        // Positions that are called samples: one of them shows nothing, two do.
+        let positions: Factor = |_, dims| Ok(if dims[0] == 1 { 0.0 } else { 1.0 });
+        assert_eq!(sizes(None, positions)[0], [1, 14, 14]);
         // Neither zeros nor what is no number shows anything.
         let later: Factor = |_, dims| Ok(if dims[2] < 14 { 1.0 } else { 0.0 });
         assert_eq!(sizes(None, later)[0], [1, 7, 7]);
@@ -363,6 +374,21 @@ mod tests {
                 .contains("gives no numbers for any of 14, 7, 32, 64, 1, 128, 512 in")
         );
         assert!(refused(|_, _| anyhow::bail!("broken")).contains("gives no numbers for any of"));
+        let alone: Factor = |_, dims| {
+            ensure!(dims[0] == 1, "one sample only");
+            Ok(0.0)
+        };
+        assert!(refused(alone).contains("gives 0 throughout for each of 14, 7, 32, 64, 1: no proof"));
+    }
+
+    #[test]
+    fn what_differs_at_twice_the_size_is_not_proven() {
+        let windows: Factor = |is_candidate, dims| {
+            ensure!(dims[2] % 14 == 0 && dims[3] % 14 == 0, "no whole number of windows");
+            Ok(if is_candidate && dims[3] > 14 { 2.0 } else { 1.0 })
+        };
+        let proof = compared(None, &stub(windows)).unwrap();
+        assert!(proof.failure.unwrap().contains("output `y`"));
     }
 
     #[test]
