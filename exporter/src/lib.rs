@@ -17,6 +17,7 @@ pub(crate) mod functions;
 pub mod fused;
 pub mod graph;
 pub(crate) mod held;
+pub(crate) mod indices;
 pub(crate) mod latency;
 pub(crate) mod progress;
 pub(crate) mod proof;

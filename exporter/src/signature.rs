@@ -10,6 +10,7 @@ use isqrt_cov_proto::onnx::{
 
 use crate::demands::Demands;
 use crate::graph::given;
+use crate::indices;
 use crate::tensor::ElementType;
 
 /// The inputs that a model must be fed and the outputs that it gives, in the graph's order.
@@ -30,6 +31,8 @@ pub struct Port {
     pub element: Option<ElementType>,
     /// Its shape; nothing where even the rank is unknown.
     pub dims: Option<Vec<Dim>>,
+    /// How many rows the tables have that its elements pick rows of, the least; none where they pick none.
+    pub rows: Option<usize>,
 }
 
 /// One axis of a shape.
@@ -50,7 +53,12 @@ impl Signature {
     /// A model without a graph, or one that takes or gives something else than dense tensors.
     pub fn of(model: &ModelProto) -> Result<Self> {
         let graph = model.graph.as_ref().context("the model has no graph")?;
-        let inputs = given(graph).map(|input| Port::of(input, "input")).collect::<Result<_>>()?;
+        let rows = indices::rows(graph);
+        let input = |input: &ValueInfoProto| {
+            let rows = rows.get(input.name()).copied();
+            Port::of(input, "input").map(|port| Port { rows, ..port })
+        };
+        let inputs = given(graph).map(input).collect::<Result<_>>()?;
         let outputs = graph.output.iter().map(|output| Port::of(output, "output")).collect::<Result<_>>()?;
         Ok(Self { inputs, outputs })
     }
@@ -79,7 +87,7 @@ impl Port {
     fn of(value: &ValueInfoProto, what: &str) -> Result<Self> {
         let name = value.name().to_owned();
         let tensor = match value.r#type.as_ref().and_then(|proto| proto.value.as_ref()) {
-            None => return Ok(Self { name, element: None, dims: None }),
+            None => return Ok(Self { name, element: None, dims: None, rows: None }),
             Some(Type::TensorType(tensor)) => tensor,
             Some(_) => bail!("{what} `{name}` is not a dense tensor; expected dense tensors only"),
         };
@@ -102,7 +110,7 @@ impl Port {
             };
             dims.iter().map(|dim| dim.value.as_ref().and_then(size).unwrap_or(Dim::Unknown)).collect()
         });
-        Ok(Self { name, element, dims })
+        Ok(Self { name, element, dims, rows: None })
     }
 }
 

@@ -260,7 +260,8 @@ mod tests {
 
     fn signature() -> Signature {
         let dims = vec![Dim::Named("batch".into()), Dim::Fixed(1), Dim::Fixed(2), Dim::Fixed(2)];
-        let input = Port { name: "image".into(), element: Some(ElementType::F32), dims: Some(dims) };
+        let input =
+            Port { name: "image".into(), element: Some(ElementType::F32), dims: Some(dims), rows: None };
         Signature { inputs: vec![input], outputs: vec![] }
     }
 

@@ -64,7 +64,7 @@ mod tests {
     use crate::tensor::ElementType;
 
     fn port(name: &str, element: ElementType) -> Port {
-        Port { name: name.to_owned(), element: Some(element), dims: Some(Vec::new()) }
+        Port { name: name.to_owned(), element: Some(element), dims: Some(Vec::new()), rows: None }
     }
 
     #[test]

@@ -91,7 +91,7 @@ mod tests {
     fn runs_on_samples_are_named_after_them() {
         let element = ElementType::F32;
         let dims = Some(vec![Dim::Unknown, Dim::Fixed(2)]);
-        let inputs = vec![Port { name: "x".to_owned(), element: Some(element), dims }];
+        let inputs = vec![Port { name: "x".to_owned(), element: Some(element), dims, rows: None }];
         let signature = Signature { inputs, outputs: Vec::new() };
         let shapes = Agreement::of(&signature, &signature, None).unwrap().common().unwrap().shapes.clone();
         let samples = Samples {

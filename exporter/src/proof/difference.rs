@@ -162,6 +162,12 @@ impl Difference {
         self.differ || self.others == 0 && self.first.as_ref().is_some_and(|first| !is_even(first))
     }
 
+    /// Whether the reference gave the same for each of several samples.
+    #[must_use]
+    pub fn repeats(&self) -> bool {
+        self.others > 0 && !self.differ
+    }
+
     fn note_variation(&mut self, sample: &[f64]) {
         let Some(first) = &self.first else {
             self.first = Some(sample.to_vec());

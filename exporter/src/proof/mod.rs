@@ -74,6 +74,8 @@ pub struct Proof {
     cases: Vec<Case>,
     /// Whether the runtime ran a model node by node, since it does not take it whole.
     by_node: bool,
+    /// Whether the models take anything, on which their outputs may depend.
+    takes_data: bool,
     /// Whether everything ran, so that the numbers decide.
     complete: bool,
 }
@@ -96,6 +98,7 @@ impl Proof {
             not_run: false,
             cases: Vec::new(),
             by_node: false,
+            takes_data: true,
             complete: false,
         }
     }
@@ -179,12 +182,17 @@ impl Proof {
                 difference.max, self.tolerance
             ));
         }
-        let nothing = self.runs > 0 && self.outputs.iter().all(|(_, difference)| difference.finite == 0);
-        nothing.then(|| {
-            "every output is NaN or infinite on every input tried, so the runs prove nothing; give data of your own \
-             with --inputs"
-                .to_owned()
-        })
+        let all = |is: fn(&Difference) -> bool| self.outputs.iter().all(|(_, difference)| is(difference));
+        let what = match self.runs {
+            0 => return None,
+            _ if all(|difference| difference.finite == 0) => "NaN or infinite",
+            _ if self.takes_data && all(Difference::repeats) => "the same",
+            _ => return None,
+        };
+        let data = if self.samples.is_some() { "other data" } else { "data of your own" };
+        Some(format!(
+            "every output is {what} on every input tried, so the runs prove nothing; give {data} with --inputs"
+        ))
     }
 }
 
@@ -228,8 +236,26 @@ mod tests {
         let is_told = |runs: &[(&[f64], &[f64])]| {
             concluded(runs).notes.iter().any(|note| note.contains("same on every input"))
         };
-        assert!(is_told(&[(&[1.0], &[1.0]), (&[1.0], &[1.0])]));
+        let same: &[(&[f64], &[f64])] = &[(&[1.0], &[1.0]), (&[1.0], &[1.0])];
+        assert!(is_told(same) && failure(same).contains("every output is the same on every input"));
         assert!(!is_told(&[(&[1.0], &[1.0]), (&[2.0], &[2.0])]));
+        // What depends on nothing is the same, and one of two outputs is enough.
+        let given = |takes_data, outputs: &[&str]| {
+            let outputs = outputs.iter().map(|name| ((*name).to_owned(), Difference::new())).collect();
+            Proof { runs: 0, complete: false, takes_data, ..Proof::example(outputs) }
+        };
+        for (mut proof, other, fails) in [
+            (given(true, &["y", "z"]), 2.0, false),
+            (given(true, &["y", "z"]), 1.0, true),
+            (given(false, &["y", "z"]), 1.0, false),
+        ] {
+            for value in [1.0, other] {
+                let outputs = [tensor(&[1.0]), tensor(&[value])];
+                proof.add(&outputs, &[&outputs[0], &outputs[1]], "a run").unwrap();
+            }
+            proof.conclude();
+            assert_eq!(proof.failure.is_some(), fails);
+        }
     }
 
     #[test]

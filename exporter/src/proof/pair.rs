@@ -73,7 +73,8 @@ impl<'a> Pair<'a> {
             Agreement::On(common) => common,
             Agreement::NotRun(reason) => return Ok(Proof { failure: Some(reason.clone()), ..proof }),
         };
-        let proof = Proof { notes: common.alignment.notes.clone(), ..proof };
+        let takes_data = !common.alignment.inputs.is_empty();
+        let proof = Proof { notes: common.alignment.notes.clone(), takes_data, ..proof };
         let done = self.run(common, plan, proof.clone(), progress);
         if !common.shapes.open_batch() || !done.as_ref().is_err_and(anyhow::Error::is::<NotRun>) {
             return done;
@@ -98,6 +99,14 @@ impl<'a> Pair<'a> {
     fn run(&self, common: &Common, plan: &Plan, mut proof: Proof, progress: &Progress) -> Result<Proof> {
         let shapes = &common.shapes;
         let extents = self.extents(shapes)?;
+        if let [(first, others)] = extents[..]
+            && shapes.open_extent()
+        {
+            proof.notes.push(format!(
+                "the model leaves sizes open, and of those tried runs at {:?} only: nothing is proven of others",
+                shapes.sized(1, (first, others))
+            ));
+        }
         let mut cases = cases(shapes, &extents, plan);
         cases.retain(|case| !case.work.is_empty());
         let beyond = cases.iter().skip(1).map(|case| case.beyond().work.len());

@@ -15,6 +15,9 @@ const IMAGES: [usize; 4] = [64, 224, 32, 299];
 /// The same for feature maps and sequences. Graphs may hold a centering matrix of M×M, so they start small.
 const FEATURES: [usize; 5] = [14, 7, 32, 64, 1];
 
+/// Integers that are drawn of what may pick something, where nothing says of how many.
+const FEW: usize = 4;
+
 /// What is tried last of the only open axis: what is heard is long.
 const LENGTHS: [usize; 4] = [128, 600, 4000, 16_000];
 /// The same of several.
@@ -62,6 +65,8 @@ struct Input {
     name: String,
     element: ElementType,
     dims: Vec<Axis>,
+    /// As [`Port::rows`](crate::signature::Port::rows).
+    rows: Option<usize>,
 }
 
 /// An axis: of a given size, or open under a key that all axes of the same size share.
@@ -130,7 +135,7 @@ impl Agreement {
                     (Dim::Unknown, None) => Axis::Open(format!("{name}.{axis}")),
                 });
             }
-            inputs.push(Input { name: name.clone(), element, dims: axes });
+            inputs.push(Input { name: name.clone(), element, dims: axes, rows: port.rows });
         }
         for axis in inputs.iter_mut().flat_map(|input| &mut input.dims) {
             if let Axis::Open(key) = axis
@@ -264,8 +269,8 @@ impl Shapes {
         self.inputs.iter().map(|input| input.dims.iter().map(size).collect()).collect()
     }
 
-    /// Random inputs of these shapes: standard normal numbers, bytes over their whole range, other integers from 0 to
-    /// 3 (small enough for an index), either truth value.
+    /// Random inputs of these shapes: standard normal numbers, bytes over their whole range, other integers over the rows of
+    /// the table that they pick, or from 0 to 3 (small enough for an index), either truth value.
     #[must_use]
     pub fn random(&self, shapes: &[Vec<usize>], seed: u64) -> Vec<Tensor> {
         let tensor = |(input, dims): (&Input, &Vec<usize>)| {
@@ -273,26 +278,32 @@ impl Shapes {
             let mut random = Generator::new(input.name.bytes().fold(seed, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
             }));
-            random_tensor(input.element, dims, &mut random)
+            random_tensor(input.element, dims, input.rows, &mut random)
         };
         self.inputs.iter().zip(shapes).map(tensor).collect()
     }
 }
 
-fn random_tensor(element: ElementType, dims: &[usize], random: &mut Generator) -> Tensor {
+fn random_tensor(
+    element: ElementType,
+    dims: &[usize],
+    rows: Option<usize>,
+    random: &mut Generator,
+) -> Tensor {
     fn array<T>(dims: &[usize], value: impl FnMut() -> T) -> ndarray::ArrayD<T> {
         let values = std::iter::repeat_with(value).take(dims.iter().product()).collect();
         ndarray::ArrayD::from_shape_vec(dims, values).expect("as many values as the shape says")
     }
-    let below = |random: &mut Generator, bound: u32| (random.uniform() * f64::from(bound)) as i64;
+    let below = |random: &mut Generator, bound: usize| (random.uniform() * bound as f64) as i64;
+    let (few, bytes) = (rows.unwrap_or(FEW), rows.map_or(256, |rows| rows.min(256)));
     match element {
-        ElementType::I64 => Tensor::I64(array(dims, || below(random, 4))),
-        ElementType::I32 => Tensor::I32(array(dims, || below(random, 4) as i32)),
-        ElementType::U32 => Tensor::U32(array(dims, || below(random, 4) as u32)),
-        ElementType::I16 => Tensor::I16(array(dims, || below(random, 4) as i16)),
-        ElementType::U16 => Tensor::U16(array(dims, || below(random, 4) as u16)),
-        ElementType::U8 => Tensor::U8(array(dims, || below(random, 256) as u8)),
-        ElementType::I8 => Tensor::I8(array(dims, || below(random, 256) as u8 as i8)),
+        ElementType::I64 => Tensor::I64(array(dims, || below(random, few))),
+        ElementType::I32 => Tensor::I32(array(dims, || below(random, few) as i32)),
+        ElementType::U32 => Tensor::U32(array(dims, || below(random, few) as u32)),
+        ElementType::I16 => Tensor::I16(array(dims, || below(random, few) as i16)),
+        ElementType::U16 => Tensor::U16(array(dims, || below(random, few) as u16)),
+        ElementType::U8 => Tensor::U8(array(dims, || below(random, bytes) as u8)),
+        ElementType::I8 => Tensor::I8(array(dims, || below(random, bytes) as u8 as i8)),
         ElementType::Bool => Tensor::Bool(array(dims, || below(random, 2) == 1)),
         ElementType::F32 | ElementType::F64 | ElementType::F16 | ElementType::BF16 => {
             let values: Vec<f64> =
@@ -308,7 +319,7 @@ mod tests {
     use crate::signature::Port;
 
     fn port(name: &str, element: ElementType, dims: &[Dim]) -> Port {
-        Port { name: name.to_owned(), element: Some(element), dims: Some(dims.to_vec()) }
+        Port { name: name.to_owned(), element: Some(element), dims: Some(dims.to_vec()), rows: None }
     }
 
     fn signature(dims: &[Dim]) -> Signature {
@@ -407,10 +418,14 @@ mod tests {
         two.inputs[0].element = Some(ElementType::I64);
         two.inputs.push(port("z", ElementType::U8, &[Dim::Fixed(9), Dim::Fixed(9)]));
         two.inputs.push(port("same", ElementType::U8, &[Dim::Fixed(9), Dim::Fixed(9)]));
+        two.inputs.push(Port { rows: Some(200), ..two.inputs[0].clone() });
+        two.inputs.push(Port { rows: Some(200), ..two.inputs[1].clone() });
+        two.inputs.iter_mut().enumerate().for_each(|(at, input)| input.name = at.to_string());
         let shapes = agreed(&two, &two).unwrap();
         let random = shapes.random(&shapes.sized(1, (1, 1)), 1);
         let greatest = |at: usize| random[at].to_f64().into_iter().fold(0.0, f64::max);
-        assert!(greatest(0) <= 3.0 && greatest(1) > 128.0, "an index, and a byte");
+        assert!(greatest(0) <= 3.0 && greatest(1) > 200.0, "an index, and a byte");
+        assert!((3..5).all(|at| (100.0..200.0).contains(&greatest(at))), "rows of a table");
         assert_ne!(random[1], random[2]);
     }
 }

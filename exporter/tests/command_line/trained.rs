@@ -208,7 +208,8 @@ fn an_order_that_nothing_tells_is_asked_for() {
 fn trained_classifiers_tell_their_order() {
     for case in cases("orders") {
         let path = checkpoint("orders").join(case["weights"].as_str().unwrap());
-        let weight = Port { name: "weight".to_owned(), element: Some(ElementType::F16), dims: None };
+        let weight =
+            Port { name: "weight".to_owned(), element: Some(ElementType::F16), dims: None, rows: None };
         let signature = Signature { inputs: vec![weight], outputs: vec![] };
         let weight = Data::read(&path).unwrap().fit(&signature).unwrap().inputs.remove(0);
         let tensor = TensorProto::from_values("weight", weight.dims(), &weight.to_f64());
