@@ -27,6 +27,14 @@ impl Flow<'_> {
             && !self.outputs(node).all(|output| self.is_of_infinite(output))
     }
 
+    /// Whether a constant, which is made here, is larger than any number of a network, or infinite.
+    #[must_use]
+    pub fn is_huge(&self, value: ValueId) -> bool {
+        let made = || self.made_by(value).and_then(NodeProto::constant);
+        self.initializer(value)
+            .map_or_else(|| made().is_some_and(|tensor| zeros::is_huge(&tensor)), zeros::is_huge)
+    }
+
     /// Whether a truth is asked for only together with whether something is infinite or no number.
     fn is_of_infinite(&self, mut value: ValueId) -> bool {
         for _ in 0..zeros::MOST_CASTS {

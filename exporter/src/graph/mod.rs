@@ -16,8 +16,10 @@ pub(crate) use self::decisions::is_decision;
 pub(crate) use self::flow::{Around, Flow};
 pub use self::nodes::holds_operator;
 pub(crate) use self::nodes::{
-    all_names, any_inside, captured, given, is_matrix_product, moves, multiplies, producers, rearranges,
+    all_names, any_inside, asks_for_nan, captured, given, is_matrix_product, moves, multiplies, producers,
+    rearranges,
 };
+pub(crate) use self::zeros::compares;
 
 /// A value of the graph, by its place in [`Flow::names`].
 pub(crate) type ValueId = usize;

@@ -13,6 +13,16 @@ pub(crate) fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> b
     is(node) || subgraphs(node).any(|graph| graph.node.iter().any(|node| any_inside(node, is)))
 }
 
+/// Whether a node asks which numbers are none, or infinite: a number is itself, and nothing else is not.
+#[must_use]
+pub fn asks_for_nan(node: &NodeProto) -> bool {
+    match node.op_type() {
+        "IsNaN" | "IsInf" => true,
+        "Equal" => matches!(&node.input[..], [one, other] if one == other),
+        _ => false,
+    }
+}
+
 /// Whether a node is one of our operators, or has one in a graph inside.
 #[must_use]
 pub fn holds_operator(node: &NodeProto) -> bool {

@@ -9,6 +9,9 @@ use super::nodes::moves;
 /// The largest number that counts as 0: what is compared with it is compared with 0, to all intents.
 const NEXT_TO_ZERO: f64 = 1e-12;
 
+/// The least number that is larger than those of networks.
+const HUGE: f64 = 1e18;
+
 /// Casts of true and false, one of the other, that are followed.
 pub const MOST_CASTS: usize = 4;
 
@@ -18,12 +21,22 @@ const MOST: i64 = 1 << 12;
 /// Whether a tensor is 0 throughout, or next to it.
 #[must_use]
 pub fn is_zero(tensor: &TensorProto) -> bool {
+    every_number(tensor, |number| number.abs() <= NEXT_TO_ZERO)
+}
+
+/// Whether a tensor is larger throughout, without its signs, than any number of a network, or infinite.
+#[must_use]
+pub fn is_huge(tensor: &TensorProto) -> bool {
+    every_number(tensor, |number| number.abs() >= HUGE)
+}
+
+fn every_number(tensor: &TensorProto, is: impl Fn(f64) -> bool) -> bool {
     let elements = tensor.dims.iter().try_fold(1_i64, |product, &dim| product.checked_mul(dim));
     if !elements.is_some_and(|elements| (1..=MOST).contains(&elements)) {
         return false;
     }
     let numbers = TensorData::inline(tensor).ok().and_then(|data| data.to_f64());
-    numbers.is_some_and(|numbers| numbers.iter().all(|number| number.abs() <= NEXT_TO_ZERO))
+    numbers.is_some_and(|numbers| numbers.into_iter().all(is))
 }
 
 /// Whether what a node makes is 0 throughout, or next to it, where the values that `is_known` tells are.

@@ -1,6 +1,8 @@
 //! The search for layers among the regions of a model's graphs.
 
+mod beyond;
 pub mod candidates;
+mod fallbacks;
 mod layers;
 mod other_sizes;
 mod remains;
@@ -11,6 +13,7 @@ use isqrt_cov_op::{DOMAIN, OperatorKind};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
 use self::candidates::Candidate;
+use self::fallbacks::Inside;
 use super::findings::{Findings, Found};
 use super::identify::probed::Unexplained;
 use super::observe::subject::Observed;
@@ -49,6 +52,8 @@ pub struct Search<'a> {
     told: Vec<HashSet<NodeId>>,
     /// What no attributes explain, which stays so however often the search goes back to the beginning.
     unexplained: Unexplained,
+    /// What nodes have inside.
+    inside: Inside<'a>,
     /// What was found.
     pub findings: Findings,
 }
@@ -71,6 +76,7 @@ impl<'a> Search<'a> {
             owned: Vec::new(),
             told: Vec::new(),
             unexplained: Unexplained::default(),
+            inside: Inside::of(model, places),
             findings: Findings::default(),
         };
         search.forget();

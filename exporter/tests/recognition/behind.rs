@@ -6,9 +6,11 @@ use isqrt_cov_op::OperatorKind;
 use isqrt_cov_proto::onnx::attribute_proto::AttributeType;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{
-    AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    ValueInfoProto,
 };
 
+use super::changed::constant;
 use super::guards::{parts, roots};
 
 /// A layer that makes the value `layer`, of which more is to make the output of this name.
@@ -82,11 +84,65 @@ fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
     let mut without = model.clone();
     without.graph.as_mut().unwrap().node.push(NodeProto::new("Relu", &["scores"], &[&output]));
     assert_eq!(found(&without), 1);
-    model.graph.as_mut().unwrap().node.extend([
-        NodeProto::new("IsNaN", &["scores"], &["absent"]),
-        NodeProto::new("Where", &["absent", "half", "scores"], &[&output]),
-    ]);
-    assert_eq!(found(&model), 0);
+    let huge = TensorProto::from_values("huge", &[], &[1e30_f32]);
+    model.graph.as_mut().unwrap().initializer.push(huge);
+    let is_nan =
+        [NodeProto::new("IsNaN", &["scores"], &["absent"]), NodeProto::new("Not", &["absent"], &["is"])];
+    let is_itself = [NodeProto::new("Equal", &["scores", "scores"], &["is"])];
+    let is_less =
+        [NodeProto::new("Abs", &["scores"], &["sizes"]), NodeProto::new("Less", &["sizes", "huge"], &["is"])];
+    for asks in [&is_nan[..], &is_itself, &is_less] {
+        let mut model = model.clone();
+        let nodes = &mut model.graph.as_mut().unwrap().node;
+        nodes.extend(asks.iter().cloned());
+        nodes.push(NodeProto::new("Where", &["is", "scores", "half"], &[&output]));
+        assert_eq!(found(&model), 0, "{asks:?}");
+        assert_eq!(found(&with_layer_in_function(model)), 0, "in a function, {asks:?}");
+    }
+    assert_eq!(found(&with_layer_in_function(without)), 1);
+}
+
+/// The same with all that makes the value `layer` in a function, and what reads it in a graph of its own.
+fn with_layer_in_function(mut model: ModelProto) -> ModelProto {
+    let opset_import = model.opset_import.clone();
+    let graph = model.graph.as_mut().unwrap();
+    let last = graph.node.iter().position(|node| node.output[0] == "layer").unwrap();
+    let behind = graph.node.split_off(last + 1);
+    let is_read = |tensor: &&TensorProto| {
+        graph.node.iter().any(|node| node.input.iter().any(|name| name == tensor.name()))
+    };
+    let mut node: Vec<NodeProto> = graph.initializer.iter().filter(is_read).cloned().map(constant).collect();
+    node.append(&mut graph.node);
+    let input = graph.input[0].name().to_owned();
+    let branch = |node: Vec<NodeProto>, output: &str| GraphProto {
+        node,
+        output: vec![ValueInfoProto::named(output)],
+        ..GraphProto::default()
+    };
+    let output = graph.output[0].name().to_owned();
+    let branches = [
+        ("then_branch", branch(behind, &output)),
+        ("else_branch", branch(vec![NodeProto::new("Identity", &["layer"], &["other"])], "other")),
+    ];
+    let choice = NodeProto::new("If", &["yes"], &[&output]);
+    graph.initializer.push(TensorProto::from_values("yes", &[], &[true]));
+    graph.node = vec![
+        NodeProto::new("Layer", &[&input], &["layer"]).in_domain("own"),
+        branches
+            .into_iter()
+            .fold(choice, |choice, (name, graph)| choice.with(AttributeProto::graph(name, graph))),
+    ];
+    model.functions.push(FunctionProto {
+        name: Some("Layer".to_owned()),
+        domain: Some("own".to_owned()),
+        input: vec![input],
+        output: vec!["layer".to_owned()],
+        node,
+        opset_import,
+        ..FunctionProto::default()
+    });
+    model.opset_import.push(OperatorSetIdProto::new("own", 1));
+    model
 }
 
 /// What is compared behind a layer is no reason against it, nor is a number in the place of a NaN that is the operator's.

@@ -25,6 +25,12 @@ pub fn read_instead(graph: &mut GraphProto, value: &str, other: &str) {
     }
 }
 
+/// A node that makes what an initializer is: functions have none.
+pub fn constant(tensor: TensorProto) -> NodeProto {
+    let name = tensor.name().to_owned();
+    NodeProto::new("Constant", &[], &[&name]).with(AttributeProto::tensor("value", tensor))
+}
+
 /// Lets all nodes read another value instead of the graph's input, whose name it says.
 pub fn read_instead_of_input(graph: &mut GraphProto, other: &str) -> String {
     let input = graph.input[0].name().to_owned();
@@ -333,13 +339,7 @@ fn a_triangle_of_a_root_that_is_found_is_taken_of_it() {
 fn what_one_layer_leaves_is_searched_for_others() {
     let (mut model, _, root) = without_triangle();
     let graph = model.graph.as_mut().unwrap();
-    let mut body: Vec<NodeProto> = std::mem::take(&mut graph.initializer)
-        .into_iter()
-        .map(|tensor| {
-            let name = tensor.name().to_owned();
-            NodeProto::new("Constant", &[], &[&name]).with(AttributeProto::tensor("value", tensor))
-        })
-        .collect();
+    let mut body: Vec<NodeProto> = std::mem::take(&mut graph.initializer).into_iter().map(constant).collect();
     body.append(&mut graph.node);
     let product = body.iter().position(|node| node.op_type() == "MatMul").unwrap();
     // It is divided by the number of positions.

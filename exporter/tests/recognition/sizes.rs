@@ -107,16 +107,73 @@ fn what_a_large_image_changes_is_no_part_of_a_layer() {
     check_layer_behind(&model, "scaled");
 }
 
-/// As many positions are taken as the smaller images have.
+#[test]
+fn what_an_image_larger_than_any_tried_changes_is_no_part_of_a_layer() {
+    let mut model = load(&corpus().join("own/dynamic_sizes_dyn18_hw.onnx"));
+    scaled_beyond(&mut model, 2, 20_000);
+    check_layer_behind(&model, "scaled");
+}
+
+/// As many positions are taken as the smaller images have, or more than any image that is tried.
 #[test]
 fn a_part_of_a_large_image_is_no_whole_one() {
+    let all = i64::from(i32::MAX);
+    for (from, up_to, is_part) in [(0, 30, true), (0, 16_000, true), (-16_000, all, true), (0, all, false)] {
+        let mut model = load(&corpus().join("own/dynamic_sizes_ts17_hw.onnx"));
+        let graph = model.graph.as_mut().unwrap();
+        let input = read_instead_of_input(graph, "part");
+        let numbers = [("from", from), ("up_to", up_to), ("height", 2)];
+        graph
+            .initializer
+            .extend(numbers.map(|(name, number)| TensorProto::from_values(name, &[1], &[number])));
+        graph.node.insert(0, NodeProto::new("Slice", &[&input, "from", "up_to", "height"], &["part"]));
+        if is_part {
+            check_layer_behind(&model, "part");
+        } else {
+            assert_eq!(found_in(&model).layers[0].input, input);
+        }
+    }
+}
+
+/// Images that are no multiple of a window are none of the model's, and of one window all samples are whole images.
+#[test]
+fn a_window_is_no_sample() {
     let mut model = load(&corpus().join("own/dynamic_sizes_ts17_hw.onnx"));
     let graph = model.graph.as_mut().unwrap();
-    let input = read_instead_of_input(graph, "part");
-    let numbers = [("from", 0), ("up_to", 30), ("height", 2)];
-    graph.initializer.extend(numbers.map(|(name, number)| TensorProto::from_values(name, &[1], &[number])));
-    graph.node.insert(0, NodeProto::new("Slice", &[&input, "from", "up_to", "height"], &["part"]));
-    check_layer_behind(&model, "part");
+    let input = read_instead_of_input(graph, "image");
+    let numbers = |name: &str, values: &[i64]| TensorProto::from_values(name, &[values.len()], values);
+    let weights: Vec<f32> = (0..224).map(|index| 1.0 + (index as f32).sin() / 4.0).collect();
+    graph.initializer.extend([
+        numbers("side", &[224]),
+        numbers("channels", &[8]),
+        numbers("samples", &[-1]),
+        numbers("window", &[-1, 8, 224, 224]),
+        numbers("sides", &[2, 3]),
+        TensorProto::from_values("weights", &[224], &weights),
+    ]);
+    let shape = |sizes: &[&str], name: &str| {
+        NodeProto::new("Concat", sizes, &[name]).with(AttributeProto::int("axis", 0))
+    };
+    let ordered = |from: &str, to: &str, order: &[i64]| {
+        NodeProto::new("Transpose", &[from], &[to]).with(AttributeProto::ints("perm", order))
+    };
+    graph.node.extend([
+        NodeProto::new("Shape", &[&input], &["sizes"]),
+        NodeProto::new("Gather", &["sizes", "sides"], &["height and width"]),
+        NodeProto::new("Div", &["height and width", "side"], &["counts"]),
+        NodeProto::new("Split", &["counts"], &["down", "across"]),
+        shape(&["samples", "channels", "down", "side", "across", "side"], "apart"),
+        NodeProto::new("Reshape", &[&input, "apart"], &["cut"]),
+        ordered("cut", "windows first", &[0, 2, 4, 1, 3, 5]),
+        NodeProto::new("Reshape", &["windows first", "window"], &["windows"]),
+        NodeProto::new("Mul", &["windows", "weights"], &["weighted"]),
+        shape(&["samples", "down", "across", "channels", "side", "side"], "in order"),
+        NodeProto::new("Reshape", &["weighted", "in order"], &["side by side"]),
+        ordered("side by side", "rows", &[0, 3, 1, 4, 2, 5]),
+        shape(&["samples", "channels", "height and width"], "whole"),
+        NodeProto::new("Reshape", &["rows", "whole"], &["image"]),
+    ]);
+    check_layer_behind(&model, "rows");
 }
 
 /// Steps are made for as long as their result says so, which it always does here.

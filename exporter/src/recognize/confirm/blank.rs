@@ -24,14 +24,11 @@ impl Subject<'_> {
     /// Whether the graph has other numbers than with the operator in the place of `output` where a sample is blank. What is no
     /// number may become any. False where it cannot be told.
     pub fn fills_blank(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> bool {
-        if layer.operator == OperatorKind::CovariancePooling || layer.epsilon > 0.0 {
+        if !divides_nothing(layer) {
             return false;
         }
         let (exits, behind) = self.behind(output);
         let flow = &self.place.flow;
-        if self.asks_for_nan(output, &behind) {
-            return true;
-        }
         let mut nodes = behind.into_iter().chain(flow.between(self.input, output));
         nodes.any(|node| flow.bends(node))
             && Nothing::of(layer)
@@ -39,27 +36,8 @@ impl Subject<'_> {
                 .any(|&nothing| self.differs_on_blank(layer, nothing, output, &exits, runtime) == Some(true))
     }
 
-    /// Whether the graph asks for a NaN behind trained weights, where it cannot be told what that does.
-    fn asks_for_nan(&self, output: ValueId, near: &HashSet<NodeId>) -> bool {
-        let flow = &self.place.flow;
-        let mut reached = HashSet::new();
-        let mut pending = vec![output];
-        while let Some(value) = pending.pop() {
-            for &node in &flow.consumers[value] {
-                if !reached.insert(node) {
-                    continue;
-                }
-                if matches!(flow.graph.node[node].op_type(), "IsNaN" | "IsInf") && !near.contains(&node) {
-                    return true;
-                }
-                pending.extend(flow.outputs(node));
-            }
-        }
-        false
-    }
-
     /// What the region gives of what is made of `output`, and by which nodes.
-    fn behind(&self, output: ValueId) -> (Vec<ValueId>, HashSet<NodeId>) {
+    pub fn behind(&self, output: ValueId) -> (Vec<ValueId>, HashSet<NodeId>) {
         let flow = &self.place.flow;
         let region = Region::new(flow, self.input, self.seen.element);
         let mut nodes = HashSet::new();
@@ -116,6 +94,11 @@ impl Subject<'_> {
             .ok()?;
         Some(before.iter().zip(&after).any(|(before, after)| has_others(before, after)))
     }
+}
+
+/// Whether a layer makes no number of a sample that is blank.
+pub fn divides_nothing(layer: &Layer) -> bool {
+    layer.operator != OperatorKind::CovariancePooling && layer.epsilon == 0.0
 }
 
 /// A sample that has no matrix to take a root of.

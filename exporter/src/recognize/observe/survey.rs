@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use anyhow::{Result, ensure};
 use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
-use super::trial::{Fed, Trial, Try, beyond, leaves_sizes_open};
+use super::trial::{Chosen, Fed, Trial, Try, beyond, leaves_sizes_open};
 use crate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, NodeId, ValueId};
@@ -24,6 +24,8 @@ pub struct Survey {
     shapes: HashMap<(Scope, String), Vec<usize>>,
     /// For each place what regions there need from outside, once it was asked for.
     frozen: Vec<OnceCell<Vec<TensorProto>>>,
+    /// With which sizes, where the model ran.
+    pub chosen: Option<Chosen>,
     /// Why not everything was.
     pub failure: Option<String>,
 }
@@ -69,7 +71,7 @@ pub fn survey(
     let mut largest = 0;
     let mut most = trial.sizes.most;
     let mut is_too_much = true;
-    for Try { entries, is_long } in trial.tries(graph)? {
+    for Try { entries, chosen, is_long } in trial.tries(graph)? {
         // What goes wrong the same way at every size is not the sizes' fault: no more than that is spent on it.
         let elements = entries.iter().map(Fed::elements).fold(0, usize::saturating_add);
         let is_costly = is_long || elements > largest.max(CHEAP);
@@ -102,7 +104,7 @@ pub fn survey(
         let (seen, kept) = (std::mem::take(&mut watch.seen), std::mem::take(&mut watch.kept));
         let shapes = std::mem::take(&mut watch.shapes);
         let frozen = places.iter().map(|_| OnceCell::new()).collect();
-        let mut survey = Survey { seen, shapes, frozen, failure: None };
+        let mut survey = Survey { seen, shapes, frozen, chosen: None, failure: None };
         let inputs: Vec<String> =
             entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
         let problem = match outcome {
@@ -119,7 +121,7 @@ pub fn survey(
                 sizes.push(beside);
                 let narrow = survey.narrow(places, wanted);
                 if ran.as_ref().is_none_or(|(least, _)| narrow < *least) {
-                    ran = Some((narrow, survey));
+                    ran = Some((narrow, Survey { chosen: Some(chosen), ..survey }));
                 }
                 if narrow == 0 {
                     break;

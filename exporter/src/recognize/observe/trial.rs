@@ -14,14 +14,14 @@ use crate::recognize::probe::{DRAWN, Generator};
 use crate::tensor::{ElementType, Tensor};
 
 /// Sizes for the axes that a model leaves open, tried until it runs.
-pub struct Sizes {
+pub struct Sizes<'s> {
     /// Of the first axis. Several samples show whether a region mixes them; but some models that leave the axis open
     /// hold a size of it inside.
-    pub batches: &'static [usize],
+    pub batches: &'s [usize],
     /// (the first other such axis, the rest). Different sizes come first: equal ones hide a transposition.
-    pub extents: &'static [(usize, usize)],
+    pub extents: &'s [(usize, usize)],
     /// Of the only other such axis, after these: what is heard is longer than what is seen is wide.
-    pub lengths: &'static [usize],
+    pub lengths: &'s [usize],
     /// Elements that the inputs may have together, at most: hostile models ask for any number.
     pub most: usize,
 }
@@ -31,7 +31,7 @@ const MOST: usize = 1 << 25;
 const MOST_BESIDE: usize = 1 << 22;
 
 /// The sizes that layers are looked for with.
-pub const SIZES: Sizes = Sizes {
+pub const SIZES: Sizes<'static> = Sizes {
     batches: &[2, 1, 8],
     extents: &[
         (9, 7),
@@ -55,7 +55,7 @@ pub const SIZES: Sizes = Sizes {
 
 /// Other sizes, the second larger than the first, and so much so that what has been made smaller differs as well: what is found
 /// must be the same there.
-pub const OTHER_SIZES: Sizes = Sizes {
+pub const OTHER_SIZES: Sizes<'static> = Sizes {
     batches: &[3, 1, 16],
     extents: &[
         (20, 26),
@@ -78,7 +78,7 @@ pub const OTHER_SIZES: Sizes = Sizes {
 };
 
 /// Few samples of images from small to large, long and wide, and many samples.
-pub const MORE_SIZES: [Sizes; 11] = [
+pub const MORE_SIZES: [Sizes<'static>; 11] = [
     beside(&[1], &[(34, 33)]),
     beside(&[12, 16], &[(9, 7), (32, 32)]),
     beside(&[1], &[(3, 2)]),
@@ -92,7 +92,7 @@ pub const MORE_SIZES: [Sizes; 11] = [
     beside(&[33], &[(70, 64)]),
 ];
 
-const fn beside(batches: &'static [usize], extents: &'static [(usize, usize)]) -> Sizes {
+const fn beside(batches: &'static [usize], extents: &'static [(usize, usize)]) -> Sizes<'static> {
     Sizes { batches, extents, lengths: &[], most: MOST_BESIDE }
 }
 
@@ -102,7 +102,7 @@ pub struct Trial<'t> {
     /// The shapes of the user's data.
     pub known: Known<'t>,
     /// The sizes for axes that are open still.
-    pub sizes: &'t Sizes,
+    pub sizes: &'t Sizes<'t>,
     /// The numbers.
     pub numbers: Numbers,
 }
@@ -147,7 +147,7 @@ impl Numbers {
 
 impl<'t> Trial<'t> {
     /// Ordinary numbers in these sizes.
-    pub fn of(sizes: &'t Sizes) -> Self {
+    pub fn of(sizes: &'t Sizes<'t>) -> Self {
         Self { known: None, sizes, numbers: Numbers::Normal }
     }
 
@@ -168,7 +168,8 @@ impl<'t> Trial<'t> {
         let extents: Vec<_> = usual.chain(lengths.map(|extents| (extents, true))).collect();
         for batch in self.sizes.batches.iter().copied().chain(held_batches(graph)).chain(data) {
             for &(extents, is_long) in &extents {
-                let next = Try { entries: entries(batch, extents)?, is_long };
+                let next =
+                    Try { entries: entries(batch, extents)?, chosen: Chosen { batch, extents }, is_long };
                 let is_known = tries.iter().any(|other| other.entries == next.entries);
                 if !(is_known || is_long && batch > MOST_LONG) {
                     tries.push(next);
@@ -235,10 +236,21 @@ pub struct Fed {
 /// Samples that are tried of long inputs, at most.
 const MOST_LONG: usize = 3;
 
+/// The sizes that were chosen of those to try.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen {
+    /// Of [`Sizes::batches`], or what the model or data say.
+    pub batch: usize,
+    /// Of [`Sizes::extents`].
+    pub extents: (usize, usize),
+}
+
 /// The inputs of one try.
 pub struct Try {
     /// Each with its size.
     pub entries: Vec<Fed>,
+    /// The sizes that were chosen for them.
+    pub chosen: Chosen,
     /// Whether they have one of the [`lengths`](Sizes::lengths).
     pub is_long: bool,
 }

@@ -5,6 +5,7 @@ use isqrt_cov_op::{Layer, OperatorKind};
 use super::candidates::Candidate;
 use super::{NEAR, Search};
 use crate::graph::ValueId;
+use crate::recognize::confirm::blank::divides_nothing;
 use crate::recognize::confirm::limits::Limit;
 use crate::recognize::findings::{Arrangement, Found, Miss, Origin, Recognition};
 use crate::recognize::identify::{Identification, identify};
@@ -192,6 +193,11 @@ impl Search<'_> {
         if let (Some(subject), Origin::Recognized(recognition)) = (self.subject(candidate), &mut found.origin)
         {
             recognition.evidence.down_to = subject.may_stand_for(&found.layer, cut.value, self.runtime)?;
+            if divides_nothing(&found.layer) {
+                let (_, near) = subject.behind(cut.value);
+                let asks = self.asks_for_nan(candidate.place, cut.value, &near);
+                return if asks { Err(Limit::OfBlank) } else { Ok(()) };
+            }
         }
         Ok(())
     }

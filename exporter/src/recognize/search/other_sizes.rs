@@ -8,11 +8,13 @@ use isqrt_cov_proto::onnx::TensorProto;
 use super::Search;
 use crate::budget;
 use crate::evaluate::multiplications;
-use crate::graph::{Flow, Kind, ValueId};
+use crate::graph::{Flow, Kind, NodeId, ValueId};
 use crate::recognize::identify::Resolution;
 use crate::recognize::observe::subject::Subject;
 use crate::recognize::observe::survey::{Seen, Survey, survey};
-use crate::recognize::observe::trial::{MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open};
+use crate::recognize::observe::trial::{
+    Chosen, MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open,
+};
 use crate::recognize::probe::DRAWN;
 use crate::recognize::propose::region::decides_by_size;
 use crate::recognize::tell::explain;
@@ -32,11 +34,11 @@ pub struct Refused {
 }
 
 /// A finding with where it is.
-struct Claim {
+pub(super) struct Claim {
     found: Found,
-    place: usize,
-    input: ValueId,
-    output: ValueId,
+    pub place: usize,
+    pub input: ValueId,
+    pub output: ValueId,
     /// Why it is none.
     reason: Option<String>,
 }
@@ -66,11 +68,18 @@ impl Search<'_> {
             }
         }
         self.confirm_symmetry(&mut claims, wanted);
-        // A model that does not run with other sizes is what it is with the first.
+        // A model that runs at no other sizes is what it is at the first.
         if leaves_sizes_open(self.places[0].flow.graph)
-            && let Some(other) = self.tried(&OTHER_SIZES, Numbers::Normal, wanted)
+            && let Some(other) = self.at_other_sizes(wanted)
         {
-            claims.iter_mut().for_each(|claim| self.compare(claim, &other));
+            for claim in &mut claims {
+                self.compare(claim, &other);
+                if claim.stands()
+                    && let Some((node, size)) = self.limit_beyond(claim, &other)
+                {
+                    claim.reason = Some(explain::limited_beyond(&claim.found, &node, size));
+                }
+            }
             self.confirm_sizes(&mut claims, &other, wanted);
         }
         for Claim { found, place, input, reason, .. } in claims {
@@ -89,6 +98,25 @@ impl Search<'_> {
         let place = self.place_of(found)?;
         let flow = &self.places[place].flow;
         Some((place, flow.id(&found.input)?, flow.id(&found.output)?))
+    }
+
+    /// The values of the model at other sizes than those of the survey: usual ones, or multiples of those at which it ran, as windows
+    /// and patches ask for. Those up to where it fails, where it runs at neither.
+    fn at_other_sizes(&self, wanted: &[(usize, ValueId)]) -> Option<Survey> {
+        let usual = self.tried(&OTHER_SIZES, Numbers::Normal, wanted);
+        let runs = |survey: &Survey| survey.chosen.is_some();
+        let Some(Chosen { batch, extents: (first, others) }) = self.survey.chosen else { return usual };
+        if usual.as_ref().is_some_and(runs) {
+            return usual;
+        }
+        let multiples = [(2, 2), (3, 3), (1, 2), (2, 1)];
+        let sizes = Sizes {
+            batches: &[3, 1, 2 * batch, batch],
+            extents: &multiples.map(|(one, other)| (one * first, other * others)),
+            lengths: &[],
+            most: OTHER_SIZES.most,
+        };
+        self.tried(&sizes, Numbers::Normal, wanted).filter(runs).or(usual)
     }
 
     /// The values of the model in another trial; none where it does not run.
@@ -146,8 +174,8 @@ impl Search<'_> {
             match self.without_shapes(claim, outside) {
                 Some(frozen) if !claim.is_root() => {
                     let flow = &self.places[claim.place].flow;
-                    let decides = size_decides(flow, claim.input, claim.output);
-                    let most = if decides { TRIES } else { FEW_TRIES };
+                    let (nodes, is_from_outside) = deciding(flow, claim.input, claim.output);
+                    let most = if nodes.is_empty() && !is_from_outside { FEW_TRIES } else { TRIES };
                     claim.reason = budget::within_half(most, || {
                         let shapes = resized(claim, first.tensor.dims(), other_seen.tensor.dims(), most / 2);
                         shapes.iter().find_map(|dims| {
@@ -175,7 +203,12 @@ impl Search<'_> {
     }
 
     /// What a claim is made of, where its input is like `seen`.
-    fn claimed<'s>(&'s self, claim: &'s Claim, seen: &'s Seen, frozen: &'s [TensorProto]) -> Subject<'s> {
+    pub(super) fn claimed<'s>(
+        &'s self,
+        claim: &'s Claim,
+        seen: &'s Seen,
+        frozen: &'s [TensorProto],
+    ) -> Subject<'s> {
         let place = &self.places[claim.place];
         let view = &claim.found.view;
         Subject { model: self.model, place, frozen, seen, input: claim.input, products: &[], view }
@@ -214,26 +247,27 @@ impl Search<'_> {
     }
 }
 
-/// Whether the sizes of an input may decide which of a few cases is computed on the way to `output`, as far as this graph shows.
-fn size_decides(flow: &Flow, input: ValueId, output: ValueId) -> bool {
+/// The nodes on the way to `output` that may compute something else where an input is of other sizes, as far as this graph shows; and
+/// whether shapes go into it that come from outside.
+pub(super) fn deciding(flow: &Flow, input: ValueId, output: ValueId) -> (Vec<NodeId>, bool) {
+    let mut nodes = Vec::new();
+    let mut is_from_outside = false;
     let mut reached = HashSet::from([input, output]);
     let mut pending = vec![output];
     while let Some(value) = pending.pop() {
         let Some(node) = flow.producer[value] else {
-            if flow.kind[value] == Kind::Shape {
-                return true;
-            }
+            is_from_outside |= flow.kind[value] == Kind::Shape;
             continue;
         };
-        if decides_by_size(flow, node) {
-            return true;
+        if decides_by_size(flow, node) && !nodes.contains(&node) {
+            nodes.push(node);
         }
         // The elements that a shape is the shape of do not go into it.
         let follows = |read: &ValueId| flow.kind[value] == Kind::Data || flow.kind[*read] != Kind::Data;
         pending
             .extend(flow.reads(node).iter().copied().filter(|read| follows(read) && reached.insert(*read)));
     }
-    false
+    (nodes, is_from_outside)
 }
 
 /// Shapes of a layer's input where it was of the shapes `first` and `other` in two surveys: axes that differ are open.

@@ -99,6 +99,16 @@ pub fn of_one_size(found: &Found, error: f64, dims: &[usize]) -> String {
     )
 }
 
+/// Why a layer is none of which a node limits a size, beyond the sizes that are tried.
+#[must_use]
+pub fn limited_beyond(found: &Found, node: &str, size: f64) -> String {
+    format!(
+        "at the sizes tried it is {}, but {node} on the way limits what the model leaves open to {size}: what it computes depends on \
+         the shape",
+        found.layer
+    )
+}
+
 /// Why a layer is left whose output has another size, for each sample, where its input has the shape `dims`.
 #[must_use]
 pub fn of_open_size(found: &Found, dims: &[usize]) -> String {

@@ -1,0 +1,96 @@
+//! What a model makes of a layer that gives no number: where a sample is blank, the layer divides 0 by 0 and its operator gives 0.
+
+use std::collections::{HashMap, HashSet};
+
+use isqrt_cov_proto::FunctionKey;
+use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
+
+use super::Search;
+use crate::graph::{NodeId, ValueId, any_inside, asks_for_nan, compares, functions_with};
+use crate::recognize::observe::survey::source;
+use crate::recognize::propose::places::Place;
+
+/// What nodes have inside: graphs, and functions that they call.
+pub struct Inside<'a> {
+    graphs: HashMap<(usize, NodeId), Vec<usize>>,
+    callers: HashMap<FunctionKey<'a>, Vec<(usize, NodeId)>>,
+    /// The functions that ask for a NaN.
+    asking: HashSet<FunctionKey<'a>>,
+}
+
+impl<'a> Inside<'a> {
+    /// Those of `model`, whose graphs are `places`.
+    pub fn of(model: &'a ModelProto, places: &'a [Place<'a>]) -> Self {
+        let mut graphs: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut callers: HashMap<FunctionKey, Vec<(usize, NodeId)>> = HashMap::new();
+        for (place, here) in places.iter().enumerate() {
+            if let (Some(outer), Some(&(node, _))) = (here.outer, here.scope.path.last()) {
+                graphs.entry((outer, node)).or_default().push(place);
+            }
+            for (node, proto) in here.flow.graph.node.iter().enumerate() {
+                callers.entry(proto.called()).or_default().push((place, node));
+            }
+        }
+        let asks = |nodes: &[NodeProto]| nodes.iter().any(|node| any_inside(node, &asks_for_nan));
+        Self { graphs, callers, asking: functions_with(&model.functions, asks) }
+    }
+}
+
+impl Search<'_> {
+    /// Whether something behind a value asks for a NaN, where it cannot be told what that does: anywhere but among the nodes `near`
+    /// it, in the graphs around its own and behind the calls of its function as well.
+    pub(super) fn asks_for_nan(&self, place: usize, output: ValueId, near: &HashSet<NodeId>) -> bool {
+        let is_near = |at: usize, node: NodeId| at == place && near.contains(&node);
+        let mut reached: HashSet<(usize, ValueId)> = HashSet::new();
+        let mut pending = vec![(place, output)];
+        while let Some((place, value)) = pending.pop() {
+            if !reached.insert((place, value)) {
+                continue;
+            }
+            let flow = &self.places[place].flow;
+            for &node in &flow.consumers[value] {
+                let proto = &flow.graph.node[node];
+                let asks = asks_for_nan(proto) || self.inside.asking.contains(&proto.called());
+                if (asks || self.compares_with_huge(place, node)) && !is_near(place, node) {
+                    return true;
+                }
+                pending.extend(flow.outputs(node).map(|output| (place, output)));
+                let graphs = self.inside.graphs.get(&(place, node)).into_iter().flatten();
+                pending.extend(
+                    graphs.filter_map(|&inner| Some((inner, self.places[inner].flow.id(flow.names[value])?))),
+                );
+            }
+            if flow.is_output[value] {
+                pending.extend(self.around(place));
+            }
+        }
+        false
+    }
+
+    /// Whether a node compares with what is larger than any number of a network: whatever is less is one.
+    fn compares_with_huge(&self, place: usize, node: NodeId) -> bool {
+        let flow = &self.places[place].flow;
+        let is_huge = |&value: &ValueId| {
+            let (place, value) = source(self.places, place, value);
+            self.places[place].flow.is_huge(value)
+        };
+        compares(&flow.graph.node[node]) && flow.reads(node).iter().any(is_huge)
+    }
+
+    /// The values around a place that its outputs may be: those that its node makes, or those that call its function.
+    fn around(&self, place: usize) -> Vec<(usize, ValueId)> {
+        let Place { scope, outer, .. } = &self.places[place];
+        let function = || self.model.functions.get(scope.function?);
+        let holders = match (outer, scope.path.last()) {
+            (Some(outer), Some(&(node, _))) => vec![(*outer, node)],
+            _ => function()
+                .and_then(|function| self.inside.callers.get(&function.key()))
+                .cloned()
+                .unwrap_or_default(),
+        };
+        let made = |(place, node): (usize, NodeId)| {
+            self.places[place].flow.outputs(node).map(move |output| (place, output))
+        };
+        holders.into_iter().flat_map(made).collect()
+    }
+}
