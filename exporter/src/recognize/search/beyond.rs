@@ -7,8 +7,8 @@ use crate::graph::{NodeId, ValueId};
 use crate::recognize::observe::survey::Survey;
 use crate::tensor::{ElementType, Tensor};
 
-/// Sizes from here on are no sizes: exporters write them for "all".
-const ALL: f64 = i32::MAX as f64;
+/// Sizes from here on are no sizes: exporters write them for "all", that of TensorFlow's graphs the least.
+const ALL: f64 = 1e9;
 
 /// A value that stays as it is beside a size, in two surveys; none where they have no such thing.
 type Seen = [Tensor; 2];

@@ -1,5 +1,6 @@
 //! Whether what was found is the same function at other sizes, and reads what it may on other numbers than those first seen.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use isqrt_cov_op::{Layer, OperatorKind};
@@ -7,19 +8,19 @@ use isqrt_cov_proto::onnx::TensorProto;
 
 use super::Search;
 use crate::budget;
-use crate::evaluate::multiplications;
+use crate::evaluate::{Evaluator, Precision, multiplications};
 use crate::graph::{Flow, Kind, NodeId, ValueId};
 use crate::recognize::identify::Resolution;
 use crate::recognize::observe::subject::Subject;
 use crate::recognize::observe::survey::{Seen, Survey, survey};
 use crate::recognize::observe::trial::{
-    Chosen, MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open,
+    Chosen, MORE_SIZES, Numbers, OTHER_SIZES, Sizes, Trial, leaves_sizes_open, samples_alone,
 };
 use crate::recognize::probe::DRAWN;
 use crate::recognize::propose::region::decides_by_size;
 use crate::recognize::tell::explain;
 use crate::recognize::{Found, Miss};
-use crate::tensor::Tensor;
+use crate::tensor::{ElementType, Tensor};
 
 /// Multiplications that the tries of more sizes may take where these may decide what is computed, and elsewhere.
 const TRIES: u64 = 1 << 34;
@@ -171,20 +172,27 @@ impl Search<'_> {
             let seen = [&self.survey, other].map(|survey| survey.get(self.places, claim.place, claim.input));
             let [Some(first), Some(other_seen)] = seen else { continue };
             let outside = other.frozen(self.places, claim.place);
-            match self.without_shapes(claim, outside) {
-                Some(frozen) if !claim.is_root() => {
-                    let flow = &self.places[claim.place].flow;
-                    let (nodes, is_from_outside) = deciding(flow, claim.input, claim.output);
-                    let most = if nodes.is_empty() && !is_from_outside { FEW_TRIES } else { TRIES };
-                    claim.reason = budget::within_half(most, || {
-                        let shapes = resized(claim, first.tensor.dims(), other_seen.tensor.dims(), most / 2);
-                        shapes.iter().find_map(|dims| {
-                            let tensor = Tensor::zeros(first.element, dims);
-                            self.departs(claim, &Seen { tensor, element: first.element }, &frozen)
-                        })
-                    });
+            let Some(alone) = self.alone(claim, outside, other).filter(|_| !claim.is_root()) else {
+                whole.push(index);
+                continue;
+            };
+            let flow = &self.places[claim.place].flow;
+            let (nodes, is_from_outside) = deciding(flow, claim.input, claim.output);
+            let most = if nodes.is_empty() && !is_from_outside { FEW_TRIES } else { TRIES };
+            let reason = budget::within_half(most, || {
+                for dims in resized(claim, first.tensor.dims(), other_seen.tensor.dims(), most / 2) {
+                    let frozen = self.outside(claim, &alone, &dims)?;
+                    let tensor = Tensor::zeros(first.element, &dims);
+                    let reason = self.departs(claim, &Seen { tensor, element: first.element }, &frozen);
+                    if reason.is_some() {
+                        return Some(reason);
+                    }
                 }
-                _ => whole.push(index),
+                Some(None)
+            });
+            match reason {
+                Some(reason) => claim.reason = reason,
+                None => whole.push(index),
             }
         }
         if whole.is_empty() {
@@ -229,8 +237,8 @@ impl Search<'_> {
     }
 
     /// What a layer needs from outside without the shapes of its own input and what is made of it, so that it can be evaluated
-    /// at any size. None where other shapes go into it.
-    fn without_shapes(&self, claim: &Claim, frozen: &[TensorProto]) -> Option<Vec<TensorProto>> {
+    /// at any size, or for any number of samples. None where other shapes go into it.
+    fn alone(&self, claim: &Claim, frozen: &[TensorProto], other: &Survey) -> Option<Alone> {
         let seen = self.survey.get(self.places, claim.place, claim.input)?;
         let flow = &self.places[claim.place].flow;
         let follows = |value: ValueId| flow.comes_through(value, claim.input);
@@ -243,8 +251,55 @@ impl Search<'_> {
         let is_shape = |tensor: &TensorProto| {
             flow.id(tensor.name()).is_some_and(|value| flow.kind[value] == Kind::Shape)
         };
-        (!part.graph?.initializer.iter().any(is_shape)).then_some(frozen)
+        let shapes: Vec<TensorProto> = part.graph?.initializer.into_iter().filter(is_shape).collect();
+        if shapes.is_empty() {
+            return Some(Alone { fixed: frozen, shapes });
+        }
+        let is_given = |tensor: &TensorProto| shapes.iter().any(|shape| shape.name() == tensor.name());
+        let fixed = frozen.into_iter().filter(|tensor| !is_given(tensor)).collect();
+        // Those of the samples, whose number the layer has as well.
+        let axis = claim.found.view.batch_axis()?;
+        let has_all = |survey: &Survey| {
+            let seen = survey.get(self.places, claim.place, claim.input)?;
+            Some(seen.tensor.dims().get(axis) == Some(&survey.chosen?.batch))
+        };
+        let is_told = self.places[claim.place].scope.is_main()
+            && samples_alone(self.places[0].flow.graph, self.trial.known, 1).is_some()
+            && [&self.survey, other].into_iter().all(|survey| has_all(survey) == Some(true));
+        is_told.then_some(Alone { fixed, shapes })
     }
+
+    /// What a layer needs from outside where its input has this shape. None where that takes much, or cannot be told.
+    fn outside<'a>(
+        &self,
+        claim: &Claim,
+        Alone { fixed, shapes }: &'a Alone,
+        dims: &[usize],
+    ) -> Option<Cow<'a, [TensorProto]>> {
+        if shapes.is_empty() {
+            return Some(fixed.into());
+        }
+        let samples = dims[claim.found.view.batch_axis()?];
+        let inputs = samples_alone(self.places[0].flow.graph, self.trial.known, samples)?;
+        let names: Vec<String> = shapes.iter().map(|shape| shape.name().to_owned()).collect();
+        let made = budget::within_half(FEW_TRIES, || {
+            let runtime = Some(self.runtime);
+            Evaluator::showing(self.model, &names, Precision::Exact, runtime)?.run(&inputs)
+        });
+        let made = made.ok()?.into_iter().zip(shapes).map(|(made, shape)| {
+            let element = ElementType::from_onnx(shape.data_type())?;
+            Some(Seen { tensor: made, element }.declared().to_proto(shape.name()))
+        });
+        Some(fixed.iter().cloned().map(Some).chain(made).collect::<Option<Vec<_>>>()?.into())
+    }
+}
+
+/// What a layer needs from outside to be evaluated at other sizes.
+struct Alone {
+    /// Whatever the sizes are.
+    fixed: Vec<TensorProto>,
+    /// As the number of samples says, with what was seen of them.
+    shapes: Vec<TensorProto>,
 }
 
 /// The nodes on the way to `output` that may compute something else where an input is of other sizes, as far as this graph shows; and
