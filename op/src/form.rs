@@ -18,13 +18,12 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// The cheaper form by the cost of its products.
+    /// The cheaper form by the cost of its products; the direct one of operators that have no other, which cost the same in both.
     ///
     /// With ε > 0 the covariance's zero eigenvalues become ε, which the Gram matrix knows nothing of.
     pub(crate) fn choose<C: Cost>(layer: &Layer, extent: Extent, programs: &Programs) -> Self {
         let cost = |form: Self| form.cost::<C>(layer, extent, programs);
-        let equal = layer.operator == OperatorKind::IsqrtCov && layer.epsilon == 0.0;
-        if equal && cost(Self::Gram) < cost(Self::Direct) { Self::Gram } else { Self::Direct }
+        if layer.epsilon == 0.0 && cost(Self::Gram) < cost(Self::Direct) { Self::Gram } else { Self::Direct }
     }
 
     /// What the layer's products cost, those that its operator has.

@@ -31,15 +31,11 @@ pub(super) fn norm<R: Real, const W: usize>(
             if SAFE.contains(&(plain * plain)) {
                 return plain;
             }
-            // P is as large as the squares of the elements, and its squares may be beyond float64 where P is not.
-            let mut greatest = diagonal.clone().fold(0.0, |greatest: f64, entry| greatest.max(entry.abs()));
-            for_each_row_above(lines, side, |row| {
-                greatest = row.iter().fold(greatest, |greatest, entry| greatest.max(entry.to_f64().abs()));
-            });
-            if greatest == 0.0 || !greatest.is_finite() {
-                return plain;
-            }
-            // A power of two, which changes no digit of the sums, nor has an inverse beyond all numbers.
+            // P is as large as the squares of the elements, and its squares may be beyond float64 where P is not. That is so of features
+            // alone, whose P has its greatest entry on the diagonal: a matrix that is given was scaled to about 1.
+            let greatest = diagonal.clone().fold(0.0, |greatest: f64, entry| greatest.max(entry.abs()));
+            // A power of two, which changes no digit of the sums, nor has an inverse beyond all numbers. A norm that is 0 or no finite
+            // number it leaves as it is.
             let power = 2.0_f64.powi((greatest.log2() as i32).clamp(-f64::EXPONENTS, f64::EXPONENTS));
             norm(1.0 / power) * power
         }
@@ -50,7 +46,7 @@ pub(super) fn norm<R: Real, const W: usize>(
 fn for_each_row_above<R: Real, const W: usize>(lines: &[[R; W]], side: Side, mut look: impl FnMut(&[R])) {
     for panel in 0..side.panels {
         for row in side.pad..(panel + 1) * W {
-            let from = (row + 1).max(side.pad).saturating_sub(panel * W);
+            let from = (row + 1).saturating_sub(panel * W);
             look(&lines[triangle_panel::<W>(panel) + row][from..]);
         }
     }

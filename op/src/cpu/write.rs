@@ -160,7 +160,7 @@ impl<R: Real> Writing<R> {
             let row = row + r;
             let (from, to) = match self.part() {
                 Part::Lower => (column.max(pad), (row + 1).min(column + W)),
-                Part::Upper | Part::Whole => (column.max(pad).max(row), column + W),
+                Part::Upper | Part::Whole => (column.max(row), column + W),
             };
             if from >= to {
                 continue;
