@@ -132,5 +132,9 @@ mod tests {
         // Five exact steps are ten products (`program.rs`).
         assert_eq!(cost(OperatorKind::MatrixSqrt, Form::Direct, 64, 64), 10.0 * step);
         assert_eq!(cost(OperatorKind::IsqrtCov, Form::Direct, 64, 100), covariance + 10.0 * step);
+        // Of 10 positions: G, ten products of its size, one of them with X̄ᵀ, and X̄ times that.
+        let (gram, step) = (10.0 * 10.0 * 64.0 / 2.0, 10.0 * 10.0 * 10.0 / 2.0);
+        let behind = 64.0 * 10.0 * 10.0 + 64.0 * 64.0 * 10.0 / 2.0;
+        assert_eq!(cost(OperatorKind::IsqrtCov, Form::Gram, 64, 10), gram + 10.0 * step + behind);
     }
 }

@@ -334,6 +334,16 @@ mod tests {
         for target in [Target::Factor, Target::Iterate] {
             assert_eq!(Program::exact(5, target).product_count(), 10, "{target:?}");
         }
+        // An even number of steps has none that is taken alone.
+        assert_eq!(Program::exact(4, Target::Iterate).product_count(), 7);
+    }
+
+    /// However many steps there are: what a product no longer reads makes room for the next.
+    #[test]
+    fn places_are_used_again() {
+        for (target, places) in [(Target::Factor, 4), (Target::Iterate, 3)] {
+            assert_eq!(Program::exact(100, target).places, places, "{target:?}");
+        }
     }
 
     #[test]
