@@ -1,5 +1,8 @@
 //! An operator with its attributes: checked against the declaration, able to say the shape of its output.
 
+#[cfg(test)]
+mod tests;
+
 use std::iter;
 
 use crate::declaration::{Domain, Operator};
@@ -392,79 +395,5 @@ impl std::fmt::Display for Value {
             Self::Float(value) => write!(f, "{value:?}"),
             Self::Word(word) => write!(f, "\"{word}\""),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn word(word: &str) -> Value {
-        Value::Word(word.to_owned())
-    }
-
-    #[test]
-    fn defaults_are_the_published_layer() {
-        let layer = Layer::new(OperatorKind::IsqrtCov);
-        assert_eq!((layer.iterations, layer.correction, layer.epsilon), (5, 0, 0.0));
-        assert!(layer.centered && layer.compensated);
-        assert_eq!(layer.vectorization, Vectorization::Upper);
-        assert_eq!(layer.normalization, Normalization::Trace);
-    }
-
-    #[test]
-    fn attributes_survive_the_round_trip() {
-        let given = [
-            ("iterations", Value::Integer(3)),
-            ("vectorization", word("none")),
-            ("layout", word("channels_last")),
-        ];
-        let layer = Layer::from_attributes("IsqrtCov", given).unwrap();
-        let again = Layer::from_attributes(layer.name(), layer.attributes()).unwrap();
-        assert_eq!(layer, again);
-        assert_eq!(layer.iterations, 3);
-        let shown = r#"IsqrtCov(iterations=3, vectorization="none", layout="channels_last")"#;
-        assert_eq!(layer.to_string(), shown);
-        assert_eq!(Layer::new(OperatorKind::IsqrtCov).to_string(), "IsqrtCov");
-        assert_eq!(layer.layout, Layout::ChannelsLast);
-    }
-
-    #[test]
-    fn wrong_attributes_are_named() {
-        let error = Layer::from_attributes("IsqrtCov", [("vectorization", word("lower"))]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            r#"IsqrtCov: attribute `vectorization` is "lower"; expected one of "upper", "upper_column_major", "none""#
-        );
-        let error = Layer::from_attributes("MatrixSqrt", [("centered", Value::Integer(1))]).unwrap_err();
-        assert!(
-            error.to_string().contains("`centered` does not exist; expected one of iterations"),
-            "{error}"
-        );
-        let error = Layer::from_attributes("IsqrtCov", [("iterations", Value::Integer(0))]).unwrap_err();
-        assert!(error.to_string().contains("is 0; expected an integer from 1"), "{error}");
-        let error = Layer::from_attributes("IsqrtCov", [("epsilon", Value::Integer(0))]).unwrap_err();
-        assert!(error.to_string().contains("is the integer 0; expected a finite float"), "{error}");
-        assert!(Layer::from_attributes("IsqrtCov", [("epsilon", Value::Float(f32::NAN))]).is_err());
-        assert!(Layer::from_attributes("Isqrt", []).is_err());
-    }
-
-    #[test]
-    fn shapes_follow_the_attributes() {
-        let mut layer = Layer::new(OperatorKind::IsqrtCov);
-        assert_eq!(layer.output_tail(&[None, Some(256), None, None]).unwrap(), [Some(32896)]);
-        assert_eq!(layer.output_tail(&[Some(2), None, Some(3)]).unwrap(), [None]);
-        layer.layout = Layout::ChannelsLast;
-        assert_eq!(layer.output_tail(&[None, Some(49), Some(16)]).unwrap(), [Some(136)]);
-        let extent = layer.extent(&[2, 7, 7, 16]).unwrap();
-        assert_eq!(extent, Extent { samples: 2, channels: 16, positions: 49 });
-        assert_eq!(layer.output_dims(&[2, 7, 7, 16]).unwrap(), [2, 136]);
-        assert!(layer.extent(&[2, 16]).unwrap_err().to_string().contains("[2, 16]; expected rank 3 or more"));
-        assert!(layer.extent(&[2, 0, 16]).is_err());
-        layer.correction = 1;
-        assert!(layer.extent(&[2, 1, 16]).unwrap_err().to_string().contains("more positions than"));
-        let root = Layer::new(OperatorKind::MatrixSqrt);
-        assert_eq!(root.output_tail(&[None, Some(4), Some(4)]).unwrap(), [Some(4), Some(4)]);
-        assert!(root.extent(&[1, 3, 4]).is_err());
     }
 }
