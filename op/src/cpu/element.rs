@@ -158,3 +158,37 @@ element!(f32, f32, f64, u32, 23, 127, f64::from, |value: f64| value as f32);
 element!(f64, f64, f64, u64, 52, 1023, |value| value, |value| value);
 element!(f16, f32, f32, u16, 10, 15, f16::to_f64, f16::from_f64);
 element!(bf16, f32, f32, u16, 7, 127, bf16::to_f64, bf16::from_f64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn greatest<T: Element>(elements: &[f64]) -> Option<i32> {
+        T::greatest_exponent(&elements.iter().map(|&element| T::from_f64(element)).collect::<Vec<_>>())
+    }
+
+    fn the_greatest_is_found<T: Element>(least_normal: i32) {
+        // In the first of many, in the last of whole chunks, and behind them.
+        for place in [0, 63, 64, 127, 128, 150] {
+            let mut elements = vec![-1.0; 151];
+            elements[place] = -5.0;
+            assert_eq!(greatest::<T>(&elements), Some(2), "{place}");
+            elements[place] = f64::NAN;
+            assert_eq!(greatest::<T>(&elements), Some(0), "{place}");
+        }
+        let least = 2.0_f64.powi(least_normal);
+        for element in [least, least / 2.0] {
+            assert_eq!(greatest::<T>(&[0.0, element]), Some(least_normal), "{element:e}");
+        }
+        assert_eq!(greatest::<T>(&[]), None);
+        assert_eq!(greatest::<T>(&[0.0, f64::NEG_INFINITY, f64::NAN]), None);
+    }
+
+    #[test]
+    fn the_greatest_exponent_is_that_of_numbers_alone() {
+        the_greatest_is_found::<f32>(-126);
+        the_greatest_is_found::<f64>(-1022);
+        the_greatest_is_found::<f16>(-14);
+        the_greatest_is_found::<bf16>(-126);
+    }
+}

@@ -84,3 +84,33 @@ pub(super) fn for_each_piece<T: Send + Sync>(
         task(index, piece);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs every task three times.
+    struct Insisting;
+
+    impl Executor for Insisting {
+        fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+            (0..3).for_each(|_| (0..tasks).for_each(task));
+        }
+    }
+
+    #[test]
+    fn an_index_is_handed_out_once_whatever_the_executor_does() {
+        let runs: [AtomicUsize; 5] = Default::default();
+        for_each(&Insisting, runs.len(), &|index| {
+            runs[index].fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(runs.map(AtomicUsize::into_inner), [1; 5]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the bounds of pieces ascend")]
+    fn pieces_that_overlap_are_not_handed_out() {
+        let bound = |index: usize| [0, 3, 2, 4][index];
+        for_each_piece(&Serial, &mut [0; 4], (3, Order::Forward), &bound, &|_, _| ());
+    }
+}

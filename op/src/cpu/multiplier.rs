@@ -80,5 +80,11 @@ mod tests {
         assert_eq!(times([1.9, 1.9 * two(127)], 252, 0.0), 0.0);
         assert_eq!(times([1.9, 1.9 * two(127)], 252, 2.0_f32.powi(-149)), f32::INFINITY);
         assert_eq!(times([two(-149), two(-30)], -252, f32::MAX), 0.0);
+        // Factors that would be subnormal, and have fewer digits, where their product is not.
+        let fraction = 0.7 * two(-139);
+        for factors in [[fraction, two(100)], [two(100), fraction]] {
+            assert_eq!(times(factors, 0, 1.0), 0.7 * 2.0_f32.powi(-39));
+        }
+        assert_eq!(times([1.1 * two(-127), 1.0], 0, 2.0_f32.powi(100)), 1.1 * 2.0_f32.powi(-27));
     }
 }

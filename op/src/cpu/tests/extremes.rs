@@ -38,6 +38,51 @@ fn near<T: Element>(layer: Layer, input: &[f64], dims: &[usize], bound: f64) {
     }
 }
 
+/// Also where the trace is beyond the type, or its inverse is.
+#[test]
+fn matrices_have_roots_at_every_scale() {
+    let mut random = Random(15);
+    let side = 30;
+    let x = sample(&mut random, side, side, 0.9);
+    let matrix = reference::covariance(&Layer::new(OperatorKind::CovariancePooling), &x, side).entries;
+    let largest = matrix.iter().fold(0.0, |largest: f64, entry| largest.max(entry.abs()));
+    let matrix: Vec<f64> = matrix.iter().map(|entry| f64::from((entry / largest) as f32)).collect();
+    for normalization in Normalization::ALL {
+        let layer = Layer { normalization, ..Layer::new(OperatorKind::MatrixSqrt) };
+        let dims = [1, side, side];
+        let check = |at: fn(Layer, &[f64], &[usize]) -> Vec<f64>, exponents: &[i32]| {
+            let root = at(layer, &matrix, &dims);
+            for &exponent in exponents {
+                let scaled = |numbers: &[f64], exponent: i32| -> Vec<f64> {
+                    numbers.iter().map(|number| number * 2.0_f64.powi(exponent)).collect()
+                };
+                let found = at(layer, &scaled(&matrix, exponent), &dims);
+                assert_eq!(found, scaled(&root, exponent / 2), "2^{exponent}, {layer}");
+            }
+        };
+        check(output::<Single>, &[-80, 126]);
+        check(output::<f64>, &[-900, 1022]);
+        // ε that the scale of the entries leaves no room for.
+        let faint: Vec<f64> =
+            (0..side * side).map(|i| if i % (side + 1) == 0 { 1e-310 } else { 0.0 }).collect();
+        near::<f64>(Layer { epsilon: 3e38, ..layer }, &faint, &dims, 1e-14);
+    }
+}
+
+/// Nor is a matrix that is given the product of features: programs that hold for eigenvalues in [0, 1] alone are not for it.
+#[test]
+fn eigenvalues_may_be_negative() {
+    let side = 30;
+    let matrix: Vec<f64> = (0..side * side)
+        .map(|i| match (i / side, i % side) {
+            (0, 0) => -5.0,
+            (row, column) if row == column => 1.0,
+            _ => 0.0,
+        })
+        .collect();
+    near::<Single>(Layer::new(OperatorKind::MatrixSqrt), &matrix, &[1, side, side], 2e-6);
+}
+
 /// A matrix that is given may have any trace.
 #[test]
 fn a_negative_trace_ends_as_the_reference_does() {
@@ -67,7 +112,8 @@ fn a_negative_trace_ends_as_the_reference_does() {
 fn the_least_epsilon_is_the_matrix_where_features_are_the_same() {
     for normalization in [Normalization::Trace, Normalization::Frobenius] {
         for (channels, positions) in [(1, 1), (9, 1), (24, 1), (24, 7), (30, 40)] {
-            for value in [0.0, 0.3, 1e-30, 1e30, 3e38] {
+            // Float64 alone holds the last, but not its square.
+            for value in [0.0, 0.3, 1e-30, 1e30, 3e38, 1e300] {
                 for epsilon in [1e-45, 1e-40, 1e-38] {
                     let mut layer = Layer::new(OperatorKind::IsqrtCov);
                     (layer.normalization, layer.epsilon) = (normalization, epsilon);
@@ -78,9 +124,12 @@ fn the_least_epsilon_is_the_matrix_where_features_are_the_same() {
                         let found = difference(&expected, output);
                         assert!(found <= bound, "{dims:?} of {value}, {layer}: {found:e}");
                     };
+                    check(&output::<f64>(layer, &input, &dims), 1e-15);
+                    if value > f32::MAX.into() {
+                        continue;
+                    }
                     check(&output::<Single>(layer, &input, &dims), 4e-7);
                     check(&output::<f32>(layer, &input, &dims), 4e-7);
-                    check(&output::<f64>(layer, &input, &dims), 1e-15);
                     check(&output::<bf16>(layer, &input, &dims), 4e-3);
                     if value < 1.0 {
                         assert!(output::<f16>(layer, &input, &dims).iter().all(|entry| *entry == 0.0));
@@ -104,7 +153,38 @@ fn one_channel_varies_little_beside_a_huge_constant_one() {
                 .collect();
             // P is next to the least normal number, and its entries lose digits.
             near::<Single>(layer, &input, &[1, channels, positions], 1e-3);
+            // The squares of the others may as well be too large.
+            let large =
+                |i: usize, value: &f64| if i < positions { *value } else { value * 2.0_f64.powi(133) };
+            let large: Vec<f64> = input.iter().enumerate().map(|(i, value)| large(i, value)).collect();
+            near::<Single>(layer, &large, &[1, channels, positions], 4e-6);
         }
+    }
+}
+
+#[test]
+fn an_iterate_that_is_not_compensated_is_the_same_at_every_scale() {
+    let mut random = Random(16);
+    for (channels, positions) in [(12, 30), (30, 12)] {
+        let layer = Layer { compensated: false, ..Layer::new(OperatorKind::IsqrtCov) };
+        let x = sample(&mut random, channels, positions, 0.9);
+        for exponent in [-100, 100] {
+            let scaled: Vec<f64> =
+                x.iter().map(|value| f64::from((value * 2.0_f64.powi(exponent)) as f32)).collect();
+            near::<Single>(layer, &scaled, &[1, channels, positions], 4e-6);
+        }
+    }
+}
+
+/// The sum over the positions is beyond the type where the mean is not.
+#[test]
+fn a_covariance_may_be_as_large_as_its_type() {
+    let mut random = Random(17);
+    for centered in [true, false] {
+        let layer = Layer { centered, ..Layer::new(OperatorKind::CovariancePooling) };
+        let input: Vec<f64> =
+            (0..12 * 900).map(|_| f64::from((random.number() * 2.0_f64.powi(62)) as f32)).collect();
+        near::<Single>(layer, &input, &[1, 12, 900], 4e-6);
     }
 }
 

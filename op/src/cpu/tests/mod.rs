@@ -1,13 +1,13 @@
 //! The kernels against the float64 reference.
 
 mod accuracy;
+mod calls;
 mod extremes;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::{bf16, f16};
 
-use super::product::Portable;
 use super::*;
 use crate::layer::{Layout, Normalization, OperatorKind};
 use crate::reference;
@@ -414,20 +414,21 @@ fn bad_numbers_stay_in_their_sample<T: Element>() {
     }
 }
 
+/// Every entry is written, whatever the output held.
 #[test]
-fn empty_batches_and_impossible_workspaces_are_no_panic() {
-    let kernel = Kernel::new(Layer::new(OperatorKind::IsqrtCov));
-    kernel.run::<f32>(&[], &[0, 3, 4], &mut [], &Threads(2)).unwrap();
-    kernel.run::<f16>(&[], &[0, 1 << 20, 1 << 20], &mut [], &Serial).unwrap();
-    assert!(kernel.run::<f32>(&[], &[0, 3], &mut [], &Serial).is_err());
-    assert!(kernel.run::<f32>(&[], &[1, usize::MAX, 4], &mut [], &Serial).is_err());
-    let mut layer = Layer::new(OperatorKind::IsqrtCov);
-    layer.epsilon = 1e-3;
-    let call = Call {
-        layer: &layer,
-        extent: crate::layer::Extent { samples: 1, channels: 1 << 33, positions: 1 },
-        programs: &Programs::exact(&layer),
-        form: Form::Direct,
+fn what_has_no_finite_norm_is_nan_throughout() {
+    let features = |centered, channels, positions| {
+        let layer = Layer { centered, ..Layer::new(OperatorKind::IsqrtCov) };
+        (layer, [1, channels, positions])
     };
-    assert_eq!(call.workspace::<f32, Portable, 16>(), None);
+    let root = (Layer::new(OperatorKind::MatrixSqrt), [1, 9, 9]);
+    for (layer, dims) in [features(true, 9, 40), features(false, 9, 40), features(false, 40, 9), root] {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut input: Vec<f32> = (0..dims[1] * dims[2]).map(|i| (i % 7) as f32).collect();
+            input[0] = bad;
+            let mut output = vec![5.0; layer.output_elements(dims[1])];
+            Kernel::new(layer).run(&input, &dims, &mut output, &Serial).unwrap();
+            assert!(output.iter().all(|entry| entry.is_nan()), "{bad}, {dims:?}, {layer}: {output:?}");
+        }
+    }
 }
