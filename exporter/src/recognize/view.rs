@@ -195,8 +195,38 @@ mod tests {
             assert_eq!(own.dims(), view.own_dims(&dims));
             assert_eq!(view.given(&own, &dims).to_f64(), numbers);
         }
+        // An order that is not its own reverse.
+        let turned = ordered(&[3, 0, 2, 1], 2);
+        let own = turned.own(value.clone());
+        assert_eq!((own.dims(), turned.order_back()), (&[8, 2, 3][..], Some(vec![1, 3, 2, 0])));
+        assert_eq!(turned.given(&own, &dims).to_f64(), numbers);
         let own = ordered(&[0, 2, 1, 3], 2).own(value);
         assert_eq!(own.dims(), [4, 3, 4]);
         assert_eq!(own.to_f64()[..8], [0., 1., 2., 3., 8., 9., 10., 11.]);
+    }
+
+    #[test]
+    fn a_view_is_of_as_many_axes_as_it_orders_or_counts() {
+        assert!(View::grouped().takes(&[2, 3]) && !View::grouped().takes(&[2]));
+        let order = ordered(&[1, 0, 2], 1);
+        assert!(order.takes(&[2, 3, 4]) && !order.takes(&[2, 3]) && !order.takes(&[2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn the_batch_is_the_first_axis_that_counts_samples_and_groups_are_the_others() {
+        let counting = |view: &View| (view.batch_axis(), view.groups(&[2, 3, 5, 4]));
+        assert_eq!(counting(&View { order: None, samples: 0 }), (None, None));
+        assert_eq!(counting(&AS_IS), (Some(0), None));
+        assert_eq!(counting(&ordered(&[3, 0, 2, 1], 2)), (Some(3), Some(vec![2])));
+    }
+
+    #[test]
+    fn samples_are_apart_where_the_output_has_their_axes() {
+        let grouped = View::grouped();
+        assert!(grouped.is_apart(&[2, 3, 8, 5], &[2, 3, 36]));
+        assert!(!grouped.is_apart(&[2, 3, 8, 5], &[3, 2, 36]) && !grouped.is_apart(&[2, 3, 8, 5], &[6, 36]));
+        assert!(!grouped.is_apart(&[2, 3, 8, 5], &[2, 3]), "nothing is left for a sample");
+        assert!(!AS_IS.is_apart(&[2, 8, 5], &[2, 36]));
+        assert!(View { order: None, samples: 0 }.is_apart(&[8, 5], &[36]));
     }
 }
