@@ -94,18 +94,23 @@ mod tests {
         let inputs = vec![Port { name: "x".to_owned(), element: Some(element), dims, rows: None }];
         let signature = Signature { inputs, outputs: Vec::new() };
         let shapes = Agreement::of(&signature, &signature, None).unwrap().common().unwrap().shapes.clone();
-        let samples = Samples {
-            inputs: vec![Tensor::zeros(element, &[3, 2])],
-            count: 3,
-            expected: None,
-            labels: None,
-            unused: Vec::new(),
+        let named = |shapes: &Shapes, count: usize| -> Vec<String> {
+            let samples = Samples {
+                inputs: vec![Tensor::zeros(element, &[count, 2])],
+                count,
+                expected: None,
+                labels: None,
+                unused: Vec::new(),
+            };
+            let plan = Plan { seeds: 0, tolerance: None, samples: Some(samples), shapes: None };
+            cases(shapes, &[(1, 1)], &plan)
+                .iter()
+                .flat_map(|case| case.work.iter().map(|work| inputs_of(work, case, shapes, &plan).1))
+                .collect()
         };
-        let plan = Plan { seeds: 0, tolerance: None, samples: Some(samples), shapes: None };
-        let named: Vec<_> = cases(&shapes, &[(1, 1)], &plan)
-            .iter()
-            .flat_map(|case| case.work.iter().map(|work| inputs_of(work, case, &shapes, &plan).1))
-            .collect();
-        assert_eq!(named, ["sample 0", "samples 1 to 2"]);
+        assert_eq!(named(&shapes, 3), ["sample 0", "samples 1 to 2"]);
+        // What is left is no whole batch.
+        assert_eq!(named(&shapes, 4), ["sample 0", "sample 3", "samples 1 to 2"]);
+        assert_eq!(named(&shapes.with_batch(2), 3), ["samples 0 to 1", "sample 2"]);
     }
 }

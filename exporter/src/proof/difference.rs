@@ -217,6 +217,17 @@ fn unravel(mut position: usize, dims: &[usize]) -> Vec<usize> {
 }
 
 #[cfg(test)]
+impl Difference {
+    /// Of one run, in which the candidate's output is off by `error`.
+    pub(super) fn example(error: f64) -> Self {
+        let tensor = |second| Tensor::from_f64(crate::tensor::ElementType::F64, &[2], &[1.0, second]);
+        let mut difference = Self::new();
+        difference.add(&tensor(0.5), &tensor(0.5 + error), "seed 1");
+        difference
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::tensor::ElementType;
@@ -234,6 +245,14 @@ mod tests {
         assert_eq!((worst.index, worst.reference, worst.candidate), (vec![1], 1.0, 1.5));
         assert!((difference.mean() - 0.05 / 3.0).abs() < 1e-15);
         assert!(difference.varies());
+        // Also where that is small, or beside an infinity.
+        for reference in [[1e-6, 2e-6], [f64::INFINITY, 2e-6]] {
+            let mut difference = Difference::new();
+            difference.add(&tensor(&reference), &tensor(&reference), "seed 1");
+            assert_eq!((difference.max, &difference.worst), (0.0, &None));
+            difference.add(&tensor(&reference), &tensor(&[reference[0], 3e-6]), "seed 2");
+            assert!((difference.max - 0.5).abs() < 1e-15, "{reference:?}: {}", difference.max);
+        }
     }
 
     #[test]
@@ -241,8 +260,11 @@ mod tests {
         let mut difference = Difference::new();
         difference.add(&tensor(&[f64::NAN, 1.0]), &tensor(&[f64::NAN, 1.0]), "");
         assert_eq!((difference.max, difference.lone, difference.finite), (0.0, 0, 1));
-        difference.add(&tensor(&[1.0, 1.0]), &tensor(&[f64::NAN, 1.0]), "");
-        assert_eq!((difference.max, difference.lone), (f64::INFINITY, 1));
+        for (reference, candidate) in [(1.0, f64::NAN), (f64::NAN, 1.0)] {
+            let mut difference = difference.clone();
+            difference.add(&tensor(&[reference, 1.0]), &tensor(&[candidate, 1.0]), "");
+            assert_eq!((difference.max, difference.lone), (f64::INFINITY, 1));
+        }
         let mut difference = Difference::new();
         difference.add(&tensor(&[f64::INFINITY]), &tensor(&[f64::NEG_INFINITY]), "");
         assert_eq!((difference.max, difference.lone), (f64::INFINITY, 1));
@@ -269,8 +291,12 @@ mod tests {
         difference.add(&bias, &bias, "");
         assert!(!difference.varies());
         let other = Tensor::from_f64(ElementType::F64, &[1, 3], &[1.0, 2.5, f64::NAN]);
-        difference.add(&other, &other, "");
-        assert!(difference.varies());
+        let longer = Tensor::from_f64(ElementType::F64, &[1, 4], &[1.0, 2.0, f64::NAN, 1.0]);
+        for other in [other, longer] {
+            let mut difference = difference.clone();
+            difference.add(&other, &other, "");
+            assert!(difference.varies());
+        }
     }
 
     #[test]
@@ -283,6 +309,9 @@ mod tests {
         difference.add(&tensor(&reference), &tensor(&candidate), "");
         let quantile = difference.quantile_999();
         assert!((quantile / 0.001 - 1.0).abs() < 0.03, "{quantile}");
+        let mut of_one = Difference::new();
+        of_one.add(&tensor(&[1.0]), &tensor(&[1.5]), "");
+        assert_eq!(of_one.quantile_999(), 0.5, "no more than the greatest");
     }
 
     #[test]

@@ -231,8 +231,18 @@ mod tests {
         let nan = f64::NAN;
         assert_eq!(failure(&[(&[1.0], &[1.0]), (&[2.0], &[2.0])]), "");
         assert!(failure(&[(&[1.0], &[1.0]), (&[2.0], &[2.1])]).contains("output `y` differs by"));
+        // A single element among many, as far as it goes on average.
+        let one = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0002];
+        assert!(failure(&[(&[1.0; 9], &one)]).contains("output `y` differs by"));
         assert!(failure(&[(&[nan], &[nan])]).contains("the runs prove nothing"));
         assert_eq!(failure(&[(&[nan, 1.0], &[nan, 1.0])]), "");
+        // One output of several that is no number takes nothing from the others.
+        let mut proof = Proof::example(["y", "z"].map(|name| (name.to_owned(), Difference::new())).into());
+        proof
+            .add(&[nan, 1.0].map(|value| tensor(&[value])), &[&tensor(&[nan]), &tensor(&[1.0])], "a run")
+            .unwrap();
+        proof.judge();
+        assert_eq!(proof.failure, None);
         let is_told = |runs: &[(&[f64], &[f64])]| {
             concluded(runs).notes.iter().any(|note| note.contains("same on every input"))
         };

@@ -113,6 +113,8 @@ mod tests {
         assert!(at_layer.contains("worst on seed 1, inputs [[2, 3]] at ["), "{at_layer}");
         let behind = said(&model(1.0, 1.5), &layers).unwrap();
         assert!(behind.contains("agree to 0.0e0") && behind.contains("is the output `z`"), "{behind}");
+        let beside_rounding = said(&model(1.0 + 1e-6, 1.5), &layers).unwrap();
+        assert!(beside_rounding.contains("is the output `z`"), "{beside_rounding}");
         assert_eq!(said(&model(1.0, 1.5), &[]).unwrap(), "the first output on which they part is `z`");
         assert_eq!(said(&model(1.0, 1.0), &layers), None);
     }

@@ -90,3 +90,53 @@ impl Proof {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The tolerance and whether a proof passes, of float32 models whose outputs differ by `max`: the original is `own` from float64,
+    /// both are `apart` there, and the converted layer is `after` from the truth.
+    fn judged(max: f64, own: f64, apart: f64, after: f64) -> (f64, bool) {
+        let mut proof = Proof::example(vec![("y".to_owned(), Difference::example(max))]);
+        proof.judge();
+        // That the original's layer is far off is no fault of the converted one's.
+        let accuracy = Accuracy {
+            before: Difference::example(0.1),
+            after: Difference::example(after),
+            ..Accuracy::default()
+        };
+        proof.allow_amplification(own, apart, &[Ok(accuracy)]);
+        assert_eq!(proof.float64_error.is_some(), !proof.notes.is_empty());
+        (proof.tolerance, proof.failure.is_none())
+    }
+
+    #[test]
+    fn what_the_original_rounds_counts_as_equal_where_float64_shows_the_same_function() {
+        let (tolerance, passes) = judged(3e-3, 1e-3, 1e-6, 1e-6);
+        assert!((tolerance / 4e-3 - 1.0).abs() < 1e-12 && passes);
+        assert_eq!(judged(3e-3, 1e-5, 1e-6, 1e-6), (1e-4, false), "no rounding explains that");
+        assert_eq!(judged(3e-3, 1e-3, 2e-4, 1e-6), (1e-4, false), "another function");
+        assert_eq!(judged(3e-3, 1e-3, 1e-6, 2e-4), (1e-4, false), "a layer that is not true");
+        let (tolerance, passes) = judged(6e-3, 1e-3, 1e-6, 1e-6);
+        assert!((tolerance / 4e-3 - 1.0).abs() < 1e-12 && !passes, "more than rounding explains");
+        // Where the outputs are rounding alone, float64 and the layers decide, and no tolerance grows.
+        assert_eq!(judged(0.5, 1.0, 1e-6, 1e-6), (1e-4, true));
+        assert_eq!(judged(0.5, 1.0, 2e-4, 1e-6), (1e-4, false));
+        assert_eq!(judged(0.5, 1.0, 1e-6, 2e-4), (1e-4, false));
+    }
+
+    #[test]
+    fn what_did_not_run_is_not_excused() {
+        let failure = Some("it broke".to_owned());
+        let example = Proof::example(vec![("y".to_owned(), Difference::example(0.0))]);
+        let mut proof = Proof { failure: failure.clone(), complete: false, ..example };
+        proof.allow_amplification(1.0, 0.0, &[]);
+        assert_eq!((proof.failure, proof.notes.len()), (failure, 0));
+        // Nor is a layer that could not be measured a true one.
+        let mut proof = Proof::example(vec![("y".to_owned(), Difference::example(3e-3))]);
+        proof.judge();
+        proof.allow_amplification(1e-3, 0.0, &[Err("too large".to_owned())]);
+        assert!(proof.failure.is_some());
+    }
+}

@@ -154,9 +154,15 @@ mod tests {
         let padded = tensor(&[2, 2], &[1.0, 0.0, 9.0, 9.0]);
         proof.add(2, 1, &padded, &padded).unwrap();
         assert_eq!((proof.correct, proof.no_class), (Some([2, 1]), 0));
-        let mut counted_from_one = SampleProof::new(&Samples { labels: Some(vec![1, 2, 2]), ..samples() });
-        counted_from_one.add(0, 2, &first, &first).unwrap();
-        assert_eq!(counted_from_one.no_class, 1);
+        // Counted from one, below all classes, and above.
+        for (labels, no_class) in [([1, 2, 2], [1, 2]), ([-1, 0, 0], [1, 1]), ([0, 1, 9], [0, 1])] {
+            let mut proof = SampleProof::new(&Samples { labels: Some(labels.to_vec()), ..samples() });
+            let counted = [(0, 2, &first), (2, 1, &padded)].map(|(start, valid, output)| {
+                proof.add(start, valid, output, output).unwrap();
+                proof.no_class
+            });
+            assert_eq!(counted, no_class, "{labels:?}");
+        }
         assert_eq!((proof.not_finite, proof.distance), (0, Some([0.0, 0.5])));
     }
 
@@ -169,6 +175,32 @@ mod tests {
         assert!(
             proof.add(0, 3, &narrow, &narrow).unwrap_err().to_string().contains("2 numbers for each sample")
         );
+        let mut labeled = SampleProof::new(&Samples { expected: None, ..samples() });
+        assert!(labeled.add(0, 3, &narrow, &narrow).unwrap_err().to_string().contains("[N, classes]"));
+        // A row for all samples together is none for each.
+        let mut expecting = SampleProof::new(&Samples { labels: None, ..samples() });
+        let mut telling_nothing = SampleProof::new(&Samples { labels: None, expected: None, ..samples() });
+        let one = tensor(&[1, 2], &[0.0; 2]);
+        for proof in [&mut proof, &mut labeled, &mut expecting] {
+            let refused = proof.add(0, 3, &one, &one).unwrap_err().to_string();
+            assert!(refused.contains("a row for each sample"), "{refused}");
+        }
+        telling_nothing.add(0, 3, &one, &one).unwrap();
+    }
+
+    #[test]
+    fn what_is_expected_of_a_sample_is_compared_with_it() {
+        let rows = [[f64::INFINITY, 0.0], [0.0, 2.0], [1.0, 0.5]];
+        let expected = Some(tensor(&[3, 2], rows.as_flattened()));
+        let mut proof = SampleProof::new(&Samples { expected, labels: None, ..samples() });
+        for (sample, row) in rows.iter().enumerate() {
+            let row = tensor(&[1, 2], row);
+            proof.add(sample, 1, &row, &row).unwrap();
+        }
+        assert_eq!(proof.distance, Some([0.0; 2]));
+        // Of the greatest number that is expected, which is no infinity.
+        proof.add(2, 1, &tensor(&[1, 2], &rows[2]), &tensor(&[1, 2], &[1.0, 1.5])).unwrap();
+        assert_eq!(proof.distance, Some([0.0, 0.5]));
     }
 
     #[test]

@@ -127,21 +127,43 @@ mod tests {
         found.recognized_with(|recognition| recognition.region = region)
     }
 
-    fn difference(error: f64) -> Difference {
-        let tensor = |second| Tensor::from_f64(ElementType::F64, &[2], &[1.0, second]);
-        let mut difference = Difference::new();
-        difference.add(&tensor(0.5), &tensor(0.5 + error), "seed 1");
-        difference
-    }
-
     /// The tolerance and whether the proof passes, of models that are `apart`, by layers that are `strayed` from float64.
     fn judged(apart: f64, strayed: f64, to: DataType) -> (f64, bool) {
-        let mut proof = Proof::example(vec![("z".to_owned(), difference(apart))]);
+        let mut proof = Proof::example(vec![("z".to_owned(), Difference::example(apart))]);
         proof.judge();
-        let accuracy = Accuracy { before: difference(strayed), ..Accuracy::default() };
+        let accuracy = Accuracy { before: Difference::example(strayed), ..Accuracy::default() };
         proof.allow_rounding(&[layer(to)], &[Ok(accuracy)]);
         assert_eq!(proof.notes.len(), usize::from(proof.tolerance > 1e-4));
         (proof.tolerance, proof.failure.is_none())
+    }
+
+    #[test]
+    fn the_least_precise_type_of_either_model_decides() {
+        let model = |input: DataType, stored: ElementType, output: DataType| {
+            let port = |name, element| ValueInfoProto::tensor(name, element, [1.into()]);
+            let initializer = Tensor::zeros(stored, &[1]).to_proto("w");
+            let graph = GraphProto {
+                input: vec![port("x", input)],
+                output: vec![port("y", output)],
+                initializer: vec![initializer],
+                ..GraphProto::default()
+            };
+            ModelProto { graph: Some(graph), ..ModelProto::default() }
+        };
+        let double = || model(DataType::Double, ElementType::F64, DataType::Double);
+        let cases = [
+            (double(), 1e-9),
+            (model(DataType::Float, ElementType::F64, DataType::Double), 1e-4),
+            (model(DataType::Double, ElementType::F16, DataType::Double), 1e-2),
+            (model(DataType::Double, ElementType::F64, DataType::Bfloat16), 5e-2),
+        ];
+        for (other, expected) in cases {
+            let found = [tolerance([&double(), &other]), tolerance([&other, &double()])];
+            assert!(
+                found.iter().all(|found| found.to_bits() == f64::to_bits(expected)),
+                "{found:?}, {expected}"
+            );
+        }
     }
 
     #[test]

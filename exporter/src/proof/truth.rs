@@ -331,5 +331,21 @@ mod tests {
         assert_eq!(nearer(1e-5, 1e-6), "after");
         assert_eq!(nearer(1e-6, 1e-5), "before");
         assert_eq!(nearer(1e-6, 1.3e-6), "equal");
+        assert_eq!(nearer(1.3e-6, 1e-6), "equal");
+    }
+
+    #[test]
+    fn each_layer_is_held_against_what_it_read_itself() {
+        let layer = Layer::new(OperatorKind::CovariancePooling);
+        let values = |input: [f64; 2], output: &[f64]| Values {
+            input: Tensor::from_f64(ElementType::F64, &[1, 1, 2], &input),
+            output: Tensor::from_f64(ElementType::F64, &[1, output.len()], output),
+        };
+        let mut accuracy = Accuracy::default();
+        accuracy.add(&layer, &values([1.0, 3.0], &[1.0]), &values([2.0, 6.0], &[4.0]), 1e9, "a run").unwrap();
+        assert_eq!([accuracy.before.max, accuracy.after.max].map(f64::to_bits), [0.0, 0.0].map(f64::to_bits));
+        let wide = values([1.0, 3.0], &[1.0, 1.0]);
+        let refused = accuracy.add(&layer, &values([1.0, 3.0], &[1.0]), &wide, 1e9, "a run").unwrap_err();
+        assert!(refused.to_string().contains("another size than the operator's"), "{refused}");
     }
 }
