@@ -42,7 +42,7 @@ use crate::runtime::ort::OPERATORS_VARIABLE;
 /// A checkpoint's architecture is recognized by the names and shapes of its tensors, never by the file's name. Nothing in
 /// it is executed. The model written is proven against the same network with every batch normalization and the layer in
 /// standard operators. What weights do not tell (strides, the number of steps) is as published unless told otherwise, and
-/// reported as assumed; where --inputs or --expected hold known outputs or labels, they decide.
+/// reported as assumed; where --inputs or --expected hold known outputs or labels, they decide as far as they tell.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "isqrt-cov convert [OPTIONS] <INPUT> --output <OUTPUT>\n       \

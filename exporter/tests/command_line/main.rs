@@ -22,6 +22,7 @@ macro_rules! arguments {
 mod bench;
 mod convert;
 mod data;
+mod decided;
 mod errors;
 mod faults;
 mod help;

@@ -20,7 +20,7 @@ use safetensors::tensor::TensorView;
 
 use super::*;
 
-fn checkpoint(name: &str) -> PathBuf {
+pub fn checkpoint(name: &str) -> PathBuf {
     corpus("checkpoints").join(name)
 }
 
@@ -33,12 +33,12 @@ pub fn array(path: &Path, name: &str) -> ArrayD<f32> {
     NpzReader::new(File::open(path).unwrap()).unwrap().by_name(name).unwrap()
 }
 
-fn npy(path: &Path) -> ArrayD<f32> {
+pub fn npy(path: &Path) -> ArrayD<f32> {
     ArrayD::read_npy(File::open(path).unwrap()).unwrap()
 }
 
 /// What the model at `path` gives on `images`.
-fn computed(path: &Path, images: &ArrayD<f32>) -> Tensor {
+pub fn computed(path: &Path, images: &ArrayD<f32>) -> Tensor {
     let model = std::sync::Arc::new(Model::load(path).unwrap().inlined().unwrap());
     let values: Vec<f64> = images.iter().map(|&value| value.into()).collect();
     let input = Tensor::from_f64(ElementType::F32, images.shape(), &values);
@@ -54,14 +54,14 @@ fn distance(path: &Path, images: &ArrayD<f32>, expected: &ArrayD<f32>) -> f64 {
     relative_distance(&output.to_f64(), &expected)
 }
 
-fn convert(input: &Path, output: &Path, options: &[&str]) -> Output {
+pub fn convert(input: &Path, output: &Path, options: &[&str]) -> Output {
     let mut line = arguments!["convert", input, "-o", output, "--json"].to_vec();
     line.extend(options.iter().map(Into::into));
     isqrt_cov(&line)
 }
 
 /// An archive of these arrays.
-fn archive(folder: &TempDir, arrays: &[(&str, &ArrayD<f32>)]) -> PathBuf {
+pub fn archive(folder: &TempDir, arrays: &[(&str, &ArrayD<f32>)]) -> PathBuf {
     let path = folder.path().join("data.npz");
     let mut archive = NpzWriter::new(File::create(&path).unwrap());
     arrays.iter().for_each(|(name, array)| archive.add_array(*name, *array).unwrap());
@@ -69,7 +69,7 @@ fn archive(folder: &TempDir, arrays: &[(&str, &ArrayD<f32>)]) -> PathBuf {
     path
 }
 
-fn setting<'a>(answer: &'a Value, name: &str) -> &'a Value {
+pub fn setting<'a>(answer: &'a Value, name: &str) -> &'a Value {
     let settings = answer["checkpoint"]["settings"].as_array().unwrap();
     settings.iter().find(|setting| setting["name"] == name).unwrap_or_else(|| panic!("no {name}: {answer}"))
 }
@@ -354,27 +354,6 @@ fn graphs_are_written_as_asked() {
     assert!(bare.functions.is_empty());
 }
 
-/// Known outputs that no setting gives are a no, and so are labels that contradict what is told.
-#[test]
-fn outputs_that_are_not_those_expected_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("model.onnx");
-    let file = checkpoint("digits/digits_isqrt.pth");
-    let images = npy(&corpus("digits/test_images.npy"));
-    let logits = npy(&corpus("digits/test_logits.npy"));
-    let data = archive(&folder, &[("input", &images), ("expected", &logits)]);
-    let data = data.to_str().unwrap();
-    let run = convert(&file, &output, &["--expected", data, "--triangle", "upper_column_major"]);
-    let answer = object(&run);
-    assert_eq!((status(&run), &answer["reason"]), (1, &"expected-differs".into()), "{answer}");
-    let message = answer["message"].as_str().unwrap();
-    assert!(message.contains("as told were: triangle upper_column_major; leave that out"), "{message}");
-    assert!(answer["checkpoint"]["trials"].as_array().unwrap().len() > 1, "other numbers of steps are tried");
-    assert!(!output.exists());
-    let told = convert(&file, &output, &["--expected", data]);
-    assert_eq!(status(&told), 0, "{}", object(&told));
-}
-
 #[test]
 fn options_that_mean_nothing_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -438,72 +417,6 @@ fn shards_are_not_written_over() {
         std::fs::remove_file(output).unwrap();
     }
     assert_eq!(files(&folder).len(), shards.len());
-}
-
-/// Labels that no order of the triangle explains decide nothing: the weights do.
-#[test]
-fn labels_that_fit_nothing_decide_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("model.onnx");
-    let file = checkpoint("digits/digits_isqrt_colmajor_triangle.pth.tar");
-    let images = npy(&corpus("digits/test_images.npy"));
-    let labels = ArrayD::<i64>::read_npy(File::open(corpus("digits/test_labels.npy")).unwrap()).unwrap();
-    let with = |change: fn(i64) -> i64| {
-        let path = folder.path().join("labels.npz");
-        let mut archive = NpzWriter::new(File::create(&path).unwrap());
-        archive.add_array("input", &images).unwrap();
-        archive.add_array("labels", &labels.mapv(change)).unwrap();
-        archive.finish().unwrap();
-        let run = convert(&file, &output, &["--inputs", path.to_str().unwrap()]);
-        (status(&run), object(&run))
-    };
-    for (change, by) in [((|label| label) as fn(i64) -> i64, "data"), (|label| (label + 1) % 10, "weights")] {
-        let (status, answer) = with(change);
-        assert_eq!(status, 0, "{answer}");
-        let triangle = setting(&answer, "triangle");
-        assert_eq!((&triangle["value"], &triangle["by"]), (&"upper_column_major".into(), &by.into()));
-    }
-    let (status, answer) = with(|label| label + 1);
-    assert_eq!(status, 2, "{answer}");
-    assert!(answer["message"].as_str().unwrap().contains("classes 0 to 9"), "{answer}");
-}
-
-/// What is told against the weights is warned of, and data that say otherwise than the weights are a no.
-#[test]
-fn what_contradicts_the_weights_is_said() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("model.onnx");
-    let file = checkpoint("digits/digits_isqrt_colmajor_triangle.pth.tar");
-    let images = npy(&corpus("digits/test_images.npy"));
-    let warning = |order: &str| {
-        object(&convert(&file, &output, &["--triangle", order]))["checkpoint"]["warning"].clone()
-    };
-    assert_eq!(warning("upper_column_major"), Value::Null);
-    let said = warning("upper").to_string();
-    assert!(said.contains("read as told, upper; the classifier's weights say upper_column_major"), "{said}");
-    let wrong = computed(&output, &images);
-    let numbers = wrong.to_f64().into_iter().map(|number| number as f32).collect();
-    let wrong = ArrayD::from_shape_vec(wrong.dims(), numbers).unwrap();
-    std::fs::remove_file(&output).unwrap();
-    let data = archive(&folder, &[("input", &images), ("expected", &wrong)]);
-    let run = convert(&file, &output, &["--inputs", data.to_str().unwrap()]);
-    let answer = object(&run);
-    assert_eq!((status(&run), &answer["reason"]), (1, &"triangle-contradicted".into()), "{answer}");
-    assert!(!output.exists());
-}
-
-/// Outputs that several settings give as well decide none of them.
-#[test]
-fn outputs_that_do_not_decide_are_not_said_to() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("model.onnx");
-    let images = npy(&corpus("digits/test_images.npy"));
-    let logits = npy(&corpus("digits/test_logits.npy"));
-    let data = archive(&folder, &[("input", &images), ("expected", &logits)]);
-    let line = ["--inputs", data.to_str().unwrap(), "--tolerance", "0.9"];
-    let file = checkpoint("digits/digits_isqrt_colmajor_triangle.pth.tar");
-    let answer = object(&convert(&file, &output, &line));
-    assert_eq!(setting(&answer, "triangle")["value"], "upper_column_major", "{answer}");
 }
 
 /// Weights that no output can be computed from are named.

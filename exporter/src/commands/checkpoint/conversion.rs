@@ -10,8 +10,9 @@ use isqrt_cov_models::{Options, Placed, Storage};
 use isqrt_cov_proto::Model;
 use isqrt_cov_proto::onnx::ModelProto;
 
-use super::decision::{decide, plain};
+use super::decision::decide;
 use super::description::Trained;
+use super::trial::plain;
 use super::{Read, options};
 use crate::commands::answer::Answer;
 use crate::commands::conversion::Conversion;

@@ -1,54 +1,26 @@
 //! What weights do not tell: decided by the user's data where there are any, the triangle's order by the weights'
 //! statistics where there are none.
 
-use std::sync::Arc;
-
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
 use isqrt_cov_models::triangle::Scores;
-use isqrt_cov_models::{Built, Candidate, Choice, Options, Settings, Source, Storage, Weights};
-use isqrt_cov_proto::onnx::ModelProto;
+use isqrt_cov_models::{Candidate, Choice, Settings, Source, Weights};
 
+use super::trial::{TRIANGLE, Trial, Trying, nearest, open};
 use crate::commands::answer::Refusal;
 use crate::commands::expected::TOLERANCE;
 use crate::data::Samples;
-use crate::expand;
-use crate::progress::Progress;
-use crate::proof::SampleProof;
 use crate::runtime::Runtime;
 
 /// Samples with known outputs on which every combination of settings is tried: each tells all.
 const WITH_OUTPUTS: usize = 4;
 /// The same of samples with known labels.
 const WITH_LABELS: usize = 64;
-/// Samples run at once.
-const CHUNK: usize = 16;
 /// How many more of n labels the right value of a setting gives than any other, in √n.
 const LEAD: f64 = 2.0;
 /// How many times as far off as the right value of a setting any other is.
 const CLEARLY: f64 = 10.0;
-/// The setting that is tried last, as it is rarely another than usual.
-const ITERATIONS: &str = "iterations";
-/// The most steps that are tried.
-const MOST_STEPS: u32 = 10;
-/// The setting that the weights may tell.
-const TRIANGLE: &str = "triangle";
 /// Channels of which both orders of the triangle are the same.
 const ORDERLESS: usize = 2;
-
-/// A combination of settings, and what the user's data say of it.
-#[derive(Debug, Clone)]
-pub struct Trial {
-    /// The settings that were tried, for people.
-    pub name: String,
-    /// The settings.
-    settings: Settings,
-    /// max|Δ| / max|expected|, where outputs are known.
-    pub distance: Option<f64>,
-    /// How many of the labels it gives, where those are known.
-    pub correct: Option<usize>,
-    /// How many samples were tried.
-    pub samples: usize,
-}
 
 /// What decided.
 #[derive(Debug, Default)]
@@ -81,21 +53,16 @@ pub fn decide(
     if let Some(samples) = known {
         let most = if samples.expected.is_some() { WITH_OUTPUTS } else { WITH_LABELS };
         let trying = Trying { candidate, weights, samples: &samples.spread(most), runtime };
-        decision.trials = trying.all(settings)?;
+        let tolerance = tolerance.unwrap_or(TOLERANCE);
+        decision.trials = trying.all(settings, tolerance)?;
         let open = open(&candidate.built);
         if samples.expected.is_some() {
-            let tolerance = tolerance.unwrap_or(TOLERANCE);
-            let is_near = |trials: &[Trial]| nearest(trials).is_some_and(|best| best.distance() <= tolerance);
-            if !is_near(&decision.trials) && settings.get(ITERATIONS).is_none() {
-                let order = told.get(TRIANGLE).filter(|(_, source)| **source == Source::Weights);
-                trying.other_steps(&mut decision.trials, order.map(|(order, _)| order), tolerance)?;
-            }
-            if !is_near(&decision.trials) {
+            if nearest(&decision.trials).is_none_or(|best| best.distance() > tolerance) {
                 settings.clone_from(&told);
                 let refusal = not_as_expected(&decision.trials, tolerance, &candidate.built.choices);
                 return Ok((decision, Some(refusal)));
             }
-            by_outputs(&decision.trials, &open, &candidate.built.choices, tolerance, settings);
+            by_outputs(&decision.trials, &open, tolerance, settings);
         } else {
             by_labels(&decision.trials, &open, trying.samples.count, trying.classes()?, settings);
         }
@@ -150,160 +117,39 @@ fn against(scores: &Scores, settings: &Settings) -> Option<String> {
     })
 }
 
-/// What can be tried: settings that nobody gave, of several values.
-fn open(built: &Built) -> Vec<&Choice> {
-    let is_open = |choice: &&Choice| matches!(choice.source, Source::Assumed(_)) && choice.values.len() > 1;
-    built.choices.iter().filter(is_open).collect()
-}
-
-/// What settings are tried on.
-struct Trying<'a> {
-    candidate: &'a Candidate,
-    weights: &'a Weights,
-    samples: &'a Samples,
-    runtime: &'a dyn Runtime,
-}
-
-impl Trying<'_> {
-    /// Every combination of what is open in `settings` that the weights fit.
-    fn all(&self, settings: &Settings) -> Result<Vec<Trial>> {
-        let mut combinations = vec![(String::new(), settings.clone())];
-        for choice in open(&self.candidate.built) {
-            combinations = combinations
-                .iter()
-                .flat_map(|(name, settings)| {
-                    choice.values.iter().map(move |value| with(name, settings, choice.name, value))
-                })
-                .collect();
-        }
-        let fits =
-            |settings: &Settings| self.candidate.rebuilt(self.weights, settings, false).problems.is_empty();
-        combinations.retain(|(_, settings)| fits(settings));
-        let progress = Progress::on_terminal();
-        progress.begin("trying settings on the data", combinations.len());
-        let trials = combinations.into_iter().map(|(name, settings)| {
-            let trial = self.one(name, settings);
-            progress.step();
-            trial
-        });
-        let trials = trials.collect();
-        progress.end();
-        trials
-    }
-
-    /// The best of `trials`, in the `order` of the triangle that the weights tell, with other numbers of steps, until one
-    /// gives what is expected.
-    fn other_steps(&self, trials: &mut Vec<Trial>, order: Option<&str>, tolerance: f64) -> Result<()> {
-        let in_order = |trial: &&Trial| order.is_none_or(|order| trial.has(TRIANGLE, order));
-        let in_order: Vec<Trial> = trials.iter().filter(in_order).cloned().collect();
-        let Some(best) = nearest(&in_order).cloned() else { return Ok(()) };
-        let usual = self.candidate.built.choices.iter().find(|choice| choice.name == ITERATIONS);
-        for steps in (1..=MOST_STEPS).map(|steps| steps.to_string()) {
-            if usual.is_some_and(|usual| usual.value == steps) {
-                continue;
-            }
-            let (name, settings) = with(&best.name, &best.settings, ITERATIONS, &steps);
-            let trial = self.one(name, settings)?;
-            let found = trial.distance() <= tolerance;
-            trials.push(trial);
-            if found {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn one(&self, name: String, settings: Settings) -> Result<Trial> {
-        let options = Options { opset: 17, fold: false, storage: Storage::Float32 };
-        let model = Arc::new(plain(self.candidate, self.weights, &settings, options)?);
-        let mut said = SampleProof::new(self.samples);
-        let mut ready = None;
-        for start in (0..self.samples.count).step_by(CHUNK) {
-            let size = CHUNK.min(self.samples.count - start);
-            let inputs = self.samples.cut(start, size);
-            let session = match ready.take() {
-                Some((of, session)) if of == size => session,
-                _ => {
-                    let shapes: Vec<_> = inputs.iter().map(|input| input.dims().to_vec()).collect();
-                    self.runtime.prepare(&model, &shapes)?
-                }
-            };
-            let outputs = session.run(&inputs)?;
-            said.add(start, size, &outputs[0], &outputs[0])?;
-            ready = Some((size, session));
-        }
-        let (distance, correct) = (said.distance.map(|both| both[0]), said.correct.map(|both| both[0]));
-        let name = if name.is_empty() { "as told".to_owned() } else { name };
-        Ok(Trial { name, settings, distance, correct, samples: self.samples.count })
-    }
-
-    /// The number of classes, which all labels are of.
-    fn classes(&self) -> Result<usize> {
-        let Some(classes) = self.candidate.built.classes else { bail!("the classifier has no classes") };
-        let mut labels = self.samples.labels.iter().flatten();
-        let strange = labels.find(|label| !usize::try_from(**label).is_ok_and(|label| label < classes));
-        if let Some(label) = strange {
-            bail!("`labels` holds {label}; the network tells classes 0 to {} apart", classes - 1);
-        }
-        Ok(classes)
-    }
-}
-
-/// `settings`, for people called `name`, with one more.
-fn with(name: &str, settings: &Settings, setting: &str, value: &str) -> (String, Settings) {
-    let mut settings = settings.clone();
-    settings.set(setting, value, Source::Data);
-    let comma = if name.is_empty() { "" } else { ", " };
-    (format!("{name}{comma}{setting} {value}"), settings)
-}
-
-/// The network in standard operators alone.
-///
-/// # Errors
-/// Weights that cannot be read or do not fit the settings.
-pub fn plain(
-    candidate: &Candidate,
-    weights: &Weights,
-    settings: &Settings,
-    options: Options,
-) -> Result<ModelProto> {
-    let built = candidate.rebuilt(weights, settings, options.fold);
-    ensure!(built.problems.is_empty(), "with these settings, {}", built.problems[0]);
-    Ok(expand::inline(&built.model(weights, options)?)?)
-}
-
-impl Trial {
-    fn distance(&self) -> f64 {
-        self.distance.unwrap_or(f64::INFINITY)
-    }
-
-    fn has(&self, name: &str, value: &str) -> bool {
-        self.settings.get(name).is_some_and(|(own, _)| own == value)
-    }
-}
-
-/// The trial whose outputs come nearest to those expected.
-fn nearest(trials: &[Trial]) -> Option<&Trial> {
-    trials.iter().min_by(|one, other| one.distance().total_cmp(&other.distance()))
-}
-
-/// Takes, of each setting, the value that alone gives what the data expect. Where others do as well, they decide nothing.
-fn by_outputs(trials: &[Trial], open: &[&Choice], usual: &[Choice], tolerance: f64, settings: &mut Settings) {
+/// Takes, of each setting, the value that comes nearest to what the data expect: decided by them where every other one that was
+/// tried is clearly farther off, else assumed. Of the triangle, other things tell then.
+fn by_outputs(trials: &[Trial], open: &[&Choice], tolerance: f64, settings: &mut Settings) {
     let Some(best) = nearest(trials) else { return };
-    let clearly = tolerance.max(CLEARLY * best.distance());
+    let equal = tolerance.min(TOLERANCE);
+    let clearly = equal.max(CLEARLY * best.distance());
     for choice in open {
         let Some((value, _)) = best.settings.get(choice.name) else { continue };
-        let mut others = trials.iter().filter(|trial| !trial.has(choice.name, value));
-        if others.all(|other| other.distance() > clearly) {
+        let is_other = |trial: &&Trial| !trial.has(choice.name, value);
+        let Some(next) = nearest(trials.iter().filter(is_other)) else { continue };
+        if next.distance() > clearly {
             settings.set(choice.name, value, Source::Data);
+        } else if choice.name != TRIANGLE {
+            let usual = nearest(trials.iter().filter(|trial| trial.has(choice.name, &choice.value)));
+            let value =
+                if usual.is_some_and(|usual| usual.distance() <= equal) { &choice.value } else { value };
+            settings.set(choice.name, value, Source::Assumed(not_parted(trials, choice, value, clearly)));
         }
     }
-    // Another number of steps would give other outputs.
-    let usual = usual.iter().find(|choice| choice.name == ITERATIONS).map(|choice| choice.value.as_str());
-    let steps = best.settings.get(ITERATIONS).map(|(steps, _)| steps).or(usual);
-    if let Some(steps) = steps.filter(|_| settings.get(ITERATIONS).is_none()) {
-        settings.set(ITERATIONS, steps, Source::Data);
-    }
+}
+
+/// Why `value` is assumed of a setting that the outputs expected do not decide.
+fn not_parted(trials: &[Trial], choice: &Choice, value: &str, clearly: f64) -> String {
+    let near = trials.iter().filter(|trial| trial.distance() <= clearly);
+    let mut others: Vec<&str> = near.filter_map(|trial| Some(trial.settings.get(choice.name)?.0)).collect();
+    others.retain(|other| *other != value);
+    others.sort_unstable_by_key(|other| (other.len(), *other));
+    others.dedup();
+    let ground = match &choice.source {
+        Source::Assumed(reason) if value == choice.value => reason,
+        _ => "as it comes nearest to the outputs expected",
+    };
+    format!("{ground}; the data do not part it from {}", others.join(", "))
 }
 
 /// Takes, of each setting, the value that gives clearly more of the labels than any other.
@@ -318,7 +164,8 @@ fn by_labels(trials: &[Trial], open: &[&Choice], count: usize, classes: usize, s
     for choice in open {
         let Some((value, _)) = best.settings.get(choice.name) else { continue };
         let others = trials.iter().filter(|trial| !trial.has(choice.name, value));
-        let next = others.map(correct).max().unwrap_or(0);
+        // What alone was tried is not decided.
+        let Some(next) = others.map(correct).max() else { continue };
         if (correct(best) - next) as f64 >= LEAD * (count as f64).sqrt() {
             settings.set(choice.name, value, Source::Data);
         }
@@ -343,7 +190,7 @@ fn not_as_expected(trials: &[Trial], tolerance: f64, choices: &[Choice]) -> Refu
              than in training",
             best.map_or_else(String::new, |best| format!("{:.1e} away", best.distance())),
             trials.len(),
-            best.map_or("nothing", |best| &best.name)
+            best.map_or_else(|| "nothing".to_owned(), Trial::name)
         ),
     }
 }
@@ -376,32 +223,28 @@ fn contradiction(data: &str, own: &str, scores: Option<&Scores>) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::trial::with;
     use super::*;
 
     const ORDERS: [&str; 2] = ["upper", "upper_column_major"];
 
     fn choice(name: &'static str, value: &str, values: &'static [&'static str]) -> Choice {
-        let source = Source::Assumed(String::new());
+        let source = Source::Assumed("as usual".to_owned());
         Choice { name, meaning: "", value: value.to_owned(), values, source }
     }
 
-    /// One trial of each order of the triangle.
-    fn trials(distances: [f64; 2], correct: [usize; 2]) -> Vec<Trial> {
-        let trial = |at: usize| {
-            let (name, settings) = with("", &Settings::default(), TRIANGLE, ORDERS[at]);
-            let (distance, correct) = (Some(distances[at]), Some(correct[at]));
-            Trial { name, settings, distance, correct, samples: 64 }
+    /// A trial of each value of a setting.
+    fn trials(name: &str, said: &[(&str, f64, usize)]) -> Vec<Trial> {
+        let trial = |&(value, distance, correct): &(&str, f64, usize)| {
+            let settings = with(&Settings::default(), name, value);
+            Trial { settings, distance: Some(distance), correct: Some(correct), samples: 64 }
         };
-        vec![trial(0), trial(1)]
+        said.iter().map(trial).collect()
     }
 
     #[test]
     fn outputs_decide_where_one_order_alone_gives_them() {
-        let usual = [choice(TRIANGLE, "upper", &ORDERS), choice(ITERATIONS, "5", &[])];
-        let decided = |distances, settings: &mut Settings| {
-            by_outputs(&trials(distances, [0; 2]), &[&usual[0]], &usual, 1e-4, settings);
-            settings.get(TRIANGLE).map(|(order, _)| order.to_owned())
-        };
+        let triangle = choice(TRIANGLE, "upper", &ORDERS);
         for (distances, order) in [
             ([1e-6, 0.5], Some("upper")),
             ([0.5, 1e-6], Some("upper_column_major")),
@@ -410,13 +253,35 @@ mod tests {
             ([5e-5, 2e-4], None),
         ] {
             let mut settings = Settings::default();
-            assert_eq!(decided(distances, &mut settings).as_deref(), order, "{distances:?}");
-            assert_eq!(settings.get(ITERATIONS), Some(("5", &Source::Data)));
+            let trials = trials(TRIANGLE, &[(ORDERS[0], distances[0], 0), (ORDERS[1], distances[1], 0)]);
+            by_outputs(&trials, &[&triangle], 1e-4, &mut settings);
+            assert_eq!(settings.get(TRIANGLE).map(|(order, _)| order), order, "{distances:?}");
         }
-        let mut told = Settings::default();
-        told.set(ITERATIONS, "3", Source::User);
-        decided([1e-6, 0.5], &mut told);
-        assert_eq!(told.get(ITERATIONS), Some(("3", &Source::User)));
+    }
+
+    #[test]
+    fn steps_are_said_to_be_decided_where_no_other_number_does_as_well() {
+        let steps = choice("iterations", "5", &[]);
+        let usual = "as usual; the data do not part it from";
+        let nearest = "as it comes nearest to the outputs expected; the data do not part it from";
+        for (said, tolerance, value, by) in [
+            (&[("5", 0.04, 0), ("4", 1e-7, 0), ("6", 0.06, 0)][..], 0.1, "4", None),
+            (&[("5", 1e-7, 0), ("4", 1e-3, 0), ("6", 1e-2, 0)], 1e-4, "5", None),
+            // Rounded data.
+            (&[("5", 4e-3, 0), ("4", 3e-3, 0), ("6", 0.2, 0)], 1e-2, "4", Some((nearest, "5"))),
+            (&[("5", 9e-5, 0), ("10", 3e-5, 0), ("9", 2e-5, 0)], 1e-4, "5", Some((usual, "9, 10"))),
+            (&[("5", 2e-3, 0), ("10", 3e-5, 0), ("9", 2e-5, 0)], 1e-4, "9", Some((nearest, "10"))),
+        ] {
+            let mut settings = Settings::default();
+            by_outputs(&trials("iterations", said), &[&steps], tolerance, &mut settings);
+            let source =
+                by.map_or(Source::Data, |(ground, others)| Source::Assumed(format!("{ground} {others}")));
+            assert_eq!(settings.get("iterations"), Some((value, &source)), "{said:?}");
+        }
+        let mut alone = Settings::default();
+        by_outputs(&trials("iterations", &[("5", 1e-7, 0)]), &[&steps], 1e-4, &mut alone);
+        by_labels(&trials("iterations", &[("5", 1e-7, 64)]), &[&steps], 64, 10, &mut alone);
+        assert_eq!(alone.get("iterations"), None, "no other number was tried");
     }
 
     #[test]
@@ -431,7 +296,8 @@ mod tests {
             ([64, 30], 2, Some("upper")),
         ] {
             let mut settings = Settings::default();
-            by_labels(&trials([1.0; 2], correct), &[&triangle], 64, classes, &mut settings);
+            let trials = trials(TRIANGLE, &[(ORDERS[0], 1.0, correct[0]), (ORDERS[1], 1.0, correct[1])]);
+            by_labels(&trials, &[&triangle], 64, classes, &mut settings);
             assert_eq!(settings.get(TRIANGLE).map(|(order, _)| order), order, "{correct:?} of {classes}");
         }
     }

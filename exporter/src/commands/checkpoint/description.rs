@@ -7,7 +7,8 @@ use isqrt_cov_proto::Printable;
 use serde_json::{Value, json};
 
 use super::Read;
-use super::decision::{Decision, Trial};
+use super::decision::Decision;
+use super::trial::Trial;
 use crate::table::Table;
 
 /// A trained network, as far as it is known.
@@ -70,18 +71,19 @@ impl Trained {
         if let Some(warning) = &self.warning {
             row("WARNING", warning.clone());
         }
-        for Trial { name, distance, correct, samples, .. } in &self.trials {
+        for trial in &self.trials {
             let said = [
-                distance.map(|distance| format!("{distance:.1e} from the outputs expected")),
-                correct.map(|correct| format!("{correct} of {samples} labels right")),
+                trial.distance.map(|distance| format!("{distance:.1e} from the outputs expected")),
+                trial.correct.map(|correct| format!("{correct} of {} labels right", trial.samples)),
             ];
-            row("tried", format!("{name}: {}", said.into_iter().flatten().collect::<Vec<_>>().join(", ")));
+            let said: Vec<String> = said.into_iter().flatten().collect();
+            row("tried", format!("{}: {}", trial.name(), said.join(", ")));
         }
     }
 
     /// For machines.
     pub fn to_json(&self) -> Value {
-        let trial = |trial: &Trial| json!({ "settings": trial.name, "distance": trial.distance, "correct": trial.correct, "samples": trial.samples });
+        let trial = |trial: &Trial| json!({ "settings": trial.name(), "distance": trial.distance, "correct": trial.correct, "samples": trial.samples });
         json!({
             "format": self.format,
             "facts": facts_json(&self.facts),

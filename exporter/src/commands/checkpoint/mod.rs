@@ -6,6 +6,7 @@ mod description;
 mod inspection;
 mod misfit;
 mod options;
+mod trial;
 
 use std::path::{Path, PathBuf};
 
