@@ -126,3 +126,47 @@ fn no_number_of_steps_is_said_to_be_decided_before_all_were_tried() {
         assert_eq!(setting(&answer, "triangle")["by"], "data");
     }
 }
+
+/// Where data were given and decide nothing, that is said, and which would.
+#[test]
+fn data_that_leave_the_order_open_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("model.onnx");
+    let file = checkpoint("nets/newmodel_scratch.pth.tar");
+    let images =
+        ArrayD::from_shape_fn(vec![3, 3, 64, 64], |at| ((at[0] + 3 * at[2] + 5 * at[3]) % 17) as f32 / 17.0);
+    let path = folder.path().join("labels.npz");
+    let mut labeled = NpzWriter::new(File::create(&path).unwrap());
+    labeled.add_array("input", &images).unwrap();
+    labeled.add_array("labels", &ArrayD::<i64>::zeros(vec![3])).unwrap();
+    labeled.finish().unwrap();
+    // As far from what one order gives as from what the other does.
+    let [upper, column_major] = ["upper", "upper_column_major"].map(|order| {
+        assert_eq!(status(&convert(&file, &output, &["--triangle", order])), 0);
+        let logits = computed(&output, &images);
+        std::fs::remove_file(&output).unwrap();
+        let numbers = logits.to_f64().into_iter().map(|number| number as f32).collect();
+        ArrayD::from_shape_vec(logits.dims(), numbers).unwrap()
+    });
+    let expected = archive(&folder, &[("input", &images), ("expected", &((upper + column_major) / 2.0))]);
+    for (data, tolerance, said, advice) in [
+        (
+            &path,
+            "1e-4",
+            "The labels given were tried and do not decide: upper is ",
+            "the logits that they should give",
+        ),
+        (
+            &expected,
+            "0.99",
+            "The outputs expected were tried and do not decide: upper is ",
+            "of other samples",
+        ),
+    ] {
+        let run = convert(&file, &output, &["--inputs", data.to_str().unwrap(), "--tolerance", tolerance]);
+        let answer = object(&run);
+        assert_eq!((status(&run), &answer["reason"]), (1, &"triangle-unsure".into()), "{answer}");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains(said) && message.contains(advice), "{message}");
+    }
+}

@@ -4,6 +4,7 @@
 use anyhow::Result;
 use isqrt_cov_models::triangle::Scores;
 use isqrt_cov_models::{Candidate, Choice, Settings, Source, Weights};
+use isqrt_cov_op::Vectorization;
 
 use super::trial::{TRIANGLE, Trial, Trying, nearest, open};
 use crate::commands::answer::Refusal;
@@ -74,7 +75,7 @@ pub fn decide(
         (None, Some((order, source))) => {
             let (order, source) = (order.to_owned(), source.clone());
             settings.set(TRIANGLE, &order, source.clone());
-            (source == Source::Open).then(|| unsure(candidate, weights, decision.scores.as_ref()))
+            (source == Source::Open).then(|| unsure(candidate, weights, &decision))
         }
         _ => None,
     };
@@ -195,17 +196,32 @@ fn not_as_expected(trials: &[Trial], tolerance: f64, choices: &[Choice]) -> Refu
     }
 }
 
-fn unsure(candidate: &Candidate, weights: &Weights, scores: Option<&Scores>) -> Refusal {
+fn unsure(candidate: &Candidate, weights: &Weights, decision: &Decision) -> Refusal {
     let classifier = candidate.built.layers.iter().find_map(|layer| layer.classifier.as_deref());
+    let best = |order: Vectorization| {
+        let best = nearest(decision.trials.iter().filter(|trial| trial.has(TRIANGLE, order.word())))?;
+        Some(format!("{} is {}", order.word(), best.said()))
+    };
+    let tried: Vec<String> = Vectorization::TRIANGLES.into_iter().filter_map(best).collect();
+    let (tried, more) = match decision.trials.first() {
+        None => (String::new(), "data that decide, with outputs or labels that you know"),
+        Some(trial) if trial.distance.is_some() => (
+            format!(". The outputs expected were tried and do not decide: {}", tried.join("; ")),
+            "outputs that you know of other samples, on which the orders differ more",
+        ),
+        Some(_) => (
+            format!(". The labels given were tried and do not decide: {}", tried.join("; ")),
+            "more samples with labels, or better the logits that they should give, as `expected`, of which a few decide",
+        ),
+    };
     Refusal {
         reason: "triangle-unsure",
         message: format!(
-            "nothing tells in which order `{}` reads the triangle: {}. Read in the wrong order, a good \
+            "nothing tells in which order `{}` reads the triangle: {}{tried}. Read in the wrong order, a good \
              model gives chance. Say --triangle upper (the authors' code since December 2018, imgclsmob) or --triangle \
-             upper_column_major (before, and GSoP-Net); or give data that decide, with outputs or labels that you know: \
-             --inputs FILE.npz",
+             upper_column_major (before, and GSoP-Net); or give {more}: --inputs FILE.npz",
             weights.original(classifier.unwrap_or_default()),
-            scores.map(Scores::to_string).unwrap_or_default()
+            decision.scores.as_ref().map(Scores::to_string).unwrap_or_default()
         ),
     }
 }

@@ -72,12 +72,7 @@ impl Trained {
             row("WARNING", warning.clone());
         }
         for trial in &self.trials {
-            let said = [
-                trial.distance.map(|distance| format!("{distance:.1e} from the outputs expected")),
-                trial.correct.map(|correct| format!("{correct} of {} labels right", trial.samples)),
-            ];
-            let said: Vec<String> = said.into_iter().flatten().collect();
-            row("tried", format!("{}: {}", trial.name(), said.join(", ")));
+            row("tried", format!("{}: {}", trial.name(), trial.said()));
         }
     }
 
@@ -132,7 +127,7 @@ fn because(source: &Source) -> String {
         Source::Weights => "as the classifier's weights tell".to_owned(),
         Source::Assumed(reason) => format!("assumed, {reason}"),
         Source::Open => {
-            "NOT KNOWN: convert needs --triangle, or known outputs or labels in --inputs".to_owned()
+            "NOT KNOWN: convert needs --triangle, or known outputs or labels in --inputs that tell".to_owned()
         }
     }
 }

@@ -44,6 +44,15 @@ impl Trial {
         if tried.is_empty() { "as told".to_owned() } else { tried.join(", ") }
     }
 
+    /// What the data say of it, for people.
+    pub fn said(&self) -> String {
+        let said = [
+            self.distance.map(|distance| format!("{distance:.1e} from the outputs expected")),
+            self.correct.map(|correct| format!("{correct} of {} labels right", self.samples)),
+        ];
+        said.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     pub(super) fn distance(&self) -> f64 {
         self.distance.unwrap_or(f64::INFINITY)
     }
@@ -53,9 +62,12 @@ impl Trial {
     }
 }
 
-/// The trial whose outputs come nearest to those expected.
+/// The trial whose outputs come nearest to those expected; of labels alone, the one that gives most of them.
 pub(super) fn nearest<'t>(trials: impl IntoIterator<Item = &'t Trial>) -> Option<&'t Trial> {
-    trials.into_iter().min_by(|one, other| one.distance().total_cmp(&other.distance()))
+    let rank = |one: &&Trial, other: &&Trial| {
+        one.distance().total_cmp(&other.distance()).then(other.correct.cmp(&one.correct))
+    };
+    trials.into_iter().min_by(rank)
 }
 
 /// What can be tried: settings that nobody gave, of several values.
