@@ -47,9 +47,11 @@ impl<'a> DataFile<'a> {
             // A name that no file can have is told before the data is written, not after.
             is_free(&self.path)?;
         }
+        // Who may not read the model may not read its weights.
+        let draft = || Draft::like(&self.path, &self.path.with_file_name(self.model));
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(BufWriter::new(Draft::new(&self.path).map_err(write_error)?)),
+            None => self.writer.insert(BufWriter::new(draft().map_err(write_error)?)),
         };
         writer
             .write_all(&[0; PAGE as usize][..padding])
@@ -168,4 +170,25 @@ pub(crate) fn holds_the_same(data: &Finished) -> bool {
     };
     // What cannot be read is no reason to stop: other names are free.
     compare().unwrap_or(false)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn data_have_the_permissions_of_the_model_that_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        fs::write(&path, "former").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut data = DataFile::new(&path);
+        data.append(b"weights").unwrap();
+        data.finish(&[], &mut ModelProto::default()).unwrap().unwrap().commit_new().unwrap();
+        let mode = fs::metadata(folder.path().join("m.onnx.data")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }

@@ -8,7 +8,7 @@
 //! is named, and what is left may be a part of it.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -25,21 +25,34 @@ const PREFIX: &str = ".isqrt-cov-";
 pub struct Draft {
     file: File,
     destination: PathBuf,
+    /// Whether the permissions are another file's, and not those of any new file.
+    is_like: bool,
 }
 
 impl Draft {
-    /// An empty file in the folder of `destination`. Where that is a symbolic link, it is what the link leads to.
+    /// An empty file in the folder of `destination`. Where that is a symbolic link, it is what the link leads to. A file that is
+    /// there is replaced by one with its permissions.
     ///
     /// # Errors
     /// A destination without a file name, or in a folder that is missing or cannot be written to; a link to nothing.
     pub fn new(destination: impl AsRef<Path>) -> io::Result<Self> {
         let destination = destination.as_ref();
+        Self::like(destination, destination)
+    }
+
+    /// The same with the permissions of the file `like`, if it is there, for what belongs to it.
+    pub(crate) fn like(destination: &Path, like: &Path) -> io::Result<Self> {
         if destination.file_name().is_none() {
             return Err(io::ErrorKind::InvalidFilename.into());
         }
         let destination =
             if destination.is_symlink() { destination.canonicalize()? } else { destination.to_owned() };
-        Ok(Self { file: nameless(folder_of(&destination))?, destination })
+        let file = nameless(folder_of(&destination))?;
+        let like = like.metadata().ok().filter(Metadata::is_file);
+        if let Some(like) = &like {
+            allow_as(like, &file)?;
+        }
+        Ok(Self { file, destination, is_like: like.is_some() })
     }
 
     /// Where the file goes.
@@ -53,7 +66,7 @@ impl Draft {
     /// What the system says.
     pub fn finish(self) -> io::Result<Finished> {
         self.file.sync_all()?;
-        Ok(Finished { file: self.file, destination: self.destination })
+        Ok(Finished { file: self.file, destination: self.destination, is_like: self.is_like })
     }
 }
 
@@ -62,6 +75,8 @@ impl Draft {
 pub struct Finished {
     file: File,
     destination: PathBuf,
+    /// Whether the permissions are another file's, and not those of any new file.
+    is_like: bool,
 }
 
 impl Finished {
@@ -110,8 +125,17 @@ impl Finished {
     fn beside(&self) -> io::Result<TempPath> {
         let named = tempfile::Builder::new()
             .prefix(PREFIX)
-            .make_in(folder_of(&self.destination), |path| link_or_copy(&self.file, path))?;
+            .make_in(folder_of(&self.destination), |path| self.link_or_copy(path))?;
         Ok(named.into_temp_path())
+    }
+
+    fn link_or_copy(&self, path: &Path) -> io::Result<()> {
+        match link(&self.file, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                copy(&self.file, path, self.is_like)
+            }
+            outcome => outcome,
+        }
     }
 }
 
@@ -129,11 +153,19 @@ impl Write for Draft {
     }
 }
 
-fn link_or_copy(file: &File, path: &Path) -> io::Result<()> {
-    match link(file, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => copy(file, path),
-        outcome => outcome,
-    }
+/// Gives `file` the permissions of the file `like`, and its group. Where it may not have that, a group may do nothing.
+#[cfg(unix)]
+fn allow_as(like: &Metadata, file: &File) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+
+    let is_of_group = file.metadata()?.gid() == like.gid() || fchown(file, None, Some(like.gid())).is_ok();
+    let mode = like.mode() & if is_of_group { 0o777 } else { 0o707 };
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn allow_as(like: &Metadata, file: &File) -> io::Result<()> {
+    file.set_permissions(like.permissions())
 }
 
 /// A file that has no name in `folder`, with the permissions of any new file.
@@ -171,13 +203,15 @@ fn link(_: &File, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Copies a file into a new one. What stands there of it when that fails is removed.
-fn copy(file: &File, path: &Path) -> io::Result<()> {
+/// Copies a file into a new one, with its permissions where they are another file's. What stands there of it when that fails is removed.
+fn copy(file: &File, path: &Path, is_like: bool) -> io::Result<()> {
     use std::io::Seek as _;
 
     let mut new = File::create_new(path)?;
     let mut from = file;
-    let copied = from.rewind().and_then(|()| io::copy(&mut from, &mut new)).and_then(|_| new.sync_all());
+    let allowed = if is_like { file.metadata().and_then(|like| allow_as(&like, &new)) } else { Ok(()) };
+    let copied = allowed.and_then(|()| from.rewind()).and_then(|()| io::copy(&mut from, &mut new));
+    let copied = copied.and_then(|_| new.sync_all());
     if copied.is_err() {
         // Already failing: the first error is the one to report.
         let _ = std::fs::remove_file(path);
@@ -229,8 +263,30 @@ mod tests {
         fs::write(folder.path().join("any"), "").unwrap();
         draft(&folder.path().join("linked"), "").commit().unwrap();
         assert_eq!(mode("linked"), mode("any"));
-        copy(&File::open(folder.path().join("any")).unwrap(), &folder.path().join("copied")).unwrap();
+        copy(&File::open(folder.path().join("any")).unwrap(), &folder.path().join("copied"), false).unwrap();
         assert_eq!(mode("copied"), mode("any"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_replaces_another_has_its_permissions() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let [path, copied] = ["file", "copied"].map(|name| folder.path().join(name));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        for wanted in [0o600, 0o640, 0o664, 0o444] {
+            fs::write(&path, "former").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(wanted)).unwrap();
+            let new = draft(&path, "new");
+            copy(&new.file, &copied, new.is_like).unwrap();
+            new.commit().unwrap();
+            assert_eq!((mode(&path), mode(&copied)), (wanted, wanted), "{wanted:o}");
+            for path in [&path, &copied] {
+                assert_eq!(fs::read_to_string(path).unwrap(), "new");
+                fs::remove_file(path).unwrap();
+            }
+        }
     }
 
     #[cfg(unix)]
@@ -257,7 +313,7 @@ mod tests {
             file = File::options().read(true).write(true).create_new(true).open(&named).unwrap();
             fs::remove_file(named).unwrap();
         }
-        let mut draft = Draft { file, destination: path.clone() };
+        let mut draft = Draft { file, destination: path.clone(), is_like: false };
         draft.write_all(b"content").unwrap();
         let draft = draft.finish().unwrap();
         draft.commit_new().unwrap();

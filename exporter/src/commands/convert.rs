@@ -63,7 +63,8 @@ pub struct Arguments {
     /// The model to convert: an .onnx file, or a checkpoint (.pth, .pt, .pth.tar, .ckpt, .bin, .safetensors or its .index.json)
     #[arg(value_hint = ValueHint::FilePath)]
     pub(super) input: PathBuf,
-    /// Where to write the converted model; one that is there is replaced, with the data that was written with it
+    /// Where to write the converted model; one that is there is replaced, with the data that was written with it, unless it is
+    /// read-only
     #[arg(short, long, value_name = "OUTPUT", value_hint = ValueHint::FilePath, required_unless_present = "dry_run")]
     output: Option<PathBuf>,
     /// Leave out the function body: the file is smaller, but runs only where the operator library is loaded

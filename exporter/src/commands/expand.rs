@@ -28,7 +28,7 @@ pub struct Arguments {
     /// The model to expand: an .onnx file
     #[arg(value_hint = ValueHint::FilePath)]
     input: PathBuf,
-    /// Where to write the expanded model
+    /// Where to write the expanded model; one that is there is replaced, unless it is read-only
     #[arg(short, long, value_name = "OUTPUT", value_hint = ValueHint::FilePath)]
     output: PathBuf,
     #[command(flatten)]

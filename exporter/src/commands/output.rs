@@ -1,6 +1,7 @@
 //! Writing a model only once it is proven.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +32,8 @@ pub fn check_model<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path) 
 ///
 /// # Errors
 /// An output that is one of the files `read`, under whatever name; one that is a folder, a device or a link to nothing, or
-/// whose folder does not exist; one to which this program's own output goes, or `-`, which is meant to be that.
+/// whose folder does not exist; one that is read-only, which a rename would replace all the same; one to which this program's
+/// own output goes, or `-`, which is meant to be that.
 pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option: &str) -> Result<()> {
     ensure!(
         output != Path::new("-"),
@@ -62,6 +64,11 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
         "{}: is a link to a file that does not exist; name that file with {option}",
         output.display()
     );
+    ensure!(
+        !is_read_only(output),
+        "{}: exists and is read-only; name another file with {option}, or allow it to be written (chmod u+w)",
+        output.display()
+    );
     let streams = [stream(io::stdout()), stream(io::stderr())];
     ensure!(
         !streams.into_iter().flatten().any(|stream| identity(output) == Some(stream)),
@@ -74,6 +81,13 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
         format!("{}: the folder {} cannot be written to", output.display(), folder.display())
     })?;
     Ok(())
+}
+
+/// Whether a file is there that this user may not write. Nothing is written to find out.
+fn is_read_only(path: &Path) -> bool {
+    let denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    path.metadata().is_ok_and(|data| data.permissions().readonly())
+        || path.is_file() && File::options().append(true).open(path).is_err_and(denied)
 }
 
 /// What was written, for people.

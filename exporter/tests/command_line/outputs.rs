@@ -88,6 +88,52 @@ fn outputs_that_are_no_ordinary_files() {
     }
 }
 
+/// What replaces a file is for the same people, and a file that may not be written is not replaced.
+#[cfg(unix)]
+#[test]
+fn permissions_of_what_is_replaced_are_kept() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let (model, report, plain) = (place("model.onnx"), place("report.html"), place("plain.onnx"));
+    let write = |mode: u32| {
+        for path in [&model, &report, &plain] {
+            let _ = fs::remove_file(path);
+            fs::write(path, "former").unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    let lines = [
+        (arguments!["convert", graph(SMALL), "-o", model, "--seeds", "1"].to_vec(), &model, "-o"),
+        (
+            arguments!["convert", graph(SMALL), "--dry-run", "--report", report, "--seeds", "1"].to_vec(),
+            &report,
+            "--report",
+        ),
+        (arguments!["expand", graph(SMALL), "-o", plain, "--seeds", "1"].to_vec(), &plain, "-o"),
+    ];
+    for mode in [0o600, 0o640] {
+        write(mode);
+        for (line, path, _) in &lines[..2] {
+            let ran = isqrt_cov(line);
+            assert_eq!(status(&ran), 0, "{ran:?}");
+            assert_ne!(fs::read(path).unwrap(), b"former");
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
+        }
+    }
+    write(0o444);
+    for (line, path, option) in &lines {
+        let ran = isqrt_cov(line);
+        assert_eq!(status(&ran), 2, "{ran:?}");
+        let said =
+            format!("{}: exists and is read-only; name another file with {option}, or ", path.display());
+        assert!(error_text(&ran).contains(&said), "{ran:?}");
+        assert_eq!(fs::read(path).unwrap(), b"former");
+    }
+    assert_eq!(files(&folder).len(), 3);
+}
+
 /// A path is bytes, and an answer is Unicode.
 #[cfg(target_os = "linux")]
 #[test]
