@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use isqrt_cov_proto::onnx::TensorProto;
-use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::{Element, Printable, TensorData, TensorError};
+use isqrt_cov_proto::{Printable, TensorData, TensorError};
 use thiserror::Error;
 
 /// Components of names that wrappers add, for training on several devices and for compiling, and that say nothing.
@@ -204,18 +202,7 @@ impl Weights {
     }
 
     fn show(&self, name: &str, data: &TensorData, show: impl FnMut(usize, f64)) -> Result<(), Error> {
-        fn widened<T: Element>(data: &TensorData, mut show: impl FnMut(usize, f64)) {
-            let elements = data.bytes().chunks_exact(size_of::<T>());
-            elements.enumerate().for_each(|(place, bytes)| show(place, T::from_le(bytes).to_f64()));
-        }
-        match data.data_type() {
-            DataType::Float => widened::<f32>(data, show),
-            DataType::Double => widened::<f64>(data, show),
-            DataType::Float16 => widened::<f16>(data, show),
-            DataType::Bfloat16 => widened::<bf16>(data, show),
-            other => return Err(self.not_numbers(name, other.as_str_name())),
-        }
-        Ok(())
+        data.each_float(show).ok_or_else(|| self.not_numbers(name, data.data_type().as_str_name()))
     }
 
     fn not_numbers(&self, name: &str, found: &str) -> Error {

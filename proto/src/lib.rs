@@ -10,6 +10,7 @@ mod data_file;
 mod draft;
 mod error;
 mod external;
+mod floats;
 mod former;
 mod map;
 mod model;

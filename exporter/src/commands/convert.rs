@@ -143,7 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let (mut proof, accuracies) =
         proven.with_context(|| format!("{}: cannot be proven", arguments.input.display()))?;
     let mended = faults.iter().map(|fault| format!("mended: {fault}"));
-    proof.notes.extend(mended.chain(facts::newer_format(&original)));
+    proof.notes.extend(mended.chain(facts::newer_format(&original)).chain(facts::not_finite(&original)));
     let doubt = conversion.findings.not_evaluated.as_ref();
     proof.notes.extend(doubt.map(|problem| {
         format!("there may be more layers, since not all of the original could be evaluated: {problem}")

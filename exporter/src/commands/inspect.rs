@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     table.row(["model".to_owned(), arguments.input.display().to_string()]);
     facts::describe(proto, &signature, &mut table);
     table.row(["nodes".to_owned(), layers::node_count(proto).to_string()]);
-    let notes: Vec<String> = facts::newer_format(proto).into_iter().collect();
+    let notes: Vec<String> = facts::newer_format(proto).into_iter().chain(facts::not_finite(proto)).collect();
     notes.iter().for_each(|note| table.row(["note".to_owned(), note.clone()]));
     if !fused.is_empty() {
         table.row(["fused".to_owned(), layers::fused_text(&fused)]);

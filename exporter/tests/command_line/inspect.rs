@@ -88,3 +88,34 @@ fn inspect_says_what_convert_would_refuse() {
     let new = isqrt_cov(&arguments!["inspect", graph(FUSE), "--json"]);
     assert!(object(&new)["obstacle"].is_null(), "{new:?}");
 }
+
+/// Weights that are no numbers are noted, and do not keep anything from being looked at.
+#[test]
+fn weights_that_are_no_numbers_are_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broken, checkpoint) = (folder.path().join("broken.onnx"), folder.path().join("broken.safetensors"));
+    let mut model = Model::load(graph(FUSE)).unwrap();
+    let weights = &mut model.proto.graph.as_mut().unwrap().initializer;
+    let bias = weights.iter_mut().find(|tensor| tensor.name() == "fc.bias").unwrap();
+    *bias = TensorProto::from_values("fc.bias", &[10], &[f32::NAN; 10]);
+    model.save(&broken).unwrap();
+    let bytes = std::fs::read(corpus("checkpoints/digits/digits_isqrt.safetensors")).unwrap();
+    let mut tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let nan = f32::NAN.to_le_bytes().repeat(10);
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![10], &nan).unwrap();
+    tensors.iter_mut().find(|(name, _)| name == "fc.bias").unwrap().1 = view;
+    std::fs::write(&checkpoint, safetensors::serialize(tensors, None).unwrap()).unwrap();
+
+    let said = "`fc.bias` (NaN at element 0)";
+    for (path, pointer) in [(&broken, "/notes/0"), (&checkpoint, "/checkpoint/notes/0")] {
+        let ran = isqrt_cov(&arguments!["inspect", path, "--json"]);
+        let answer = object(&ran);
+        assert!(answer.pointer(pointer).unwrap().as_str().unwrap().contains(said), "{answer}");
+        let ran = isqrt_cov(&arguments!["inspect", path]);
+        assert_eq!(status(&ran), 0, "{ran:?}");
+        assert!(String::from_utf8(ran.stdout).unwrap().contains(said));
+    }
+    let ran = isqrt_cov(&arguments!["convert", broken, "--dry-run", "--json"]);
+    let notes = &object(&ran)["proof"]["notes"];
+    assert!(notes.to_string().contains(said), "{notes}");
+}

@@ -13,7 +13,7 @@ use super::Read;
 use super::decision::{Decision, by_weights};
 use super::description::{Trained, facts_json, said};
 use crate::commands::answer::Answer;
-use crate::commands::{layers, path_json};
+use crate::commands::{facts, layers, path_json};
 use crate::table::Table;
 
 /// Shows what is in the checkpoint `path`.
@@ -22,7 +22,11 @@ use crate::table::Table;
 /// A file that cannot be read.
 pub fn inspect(path: &Path) -> Result<Answer> {
     let mut settings = Settings::default();
-    let read = Read::load(path, &settings)?;
+    let mut read = Read::load(path, &settings)?;
+    let weights = &read.weights;
+    let named = |name| Some((weights.original(name), weights.tensor(name)?));
+    let note = facts::not_finite_among(weights.names().filter_map(named));
+    read.notes.extend(note);
     let fitting = read.fitting(path);
     let scores = match &fitting {
         Ok(candidate) => by_weights(candidate, &read.weights, &mut settings)?,
