@@ -57,7 +57,7 @@ Examples:
 Exit status:
   0  done and proven
   1  the answer is no: nothing to convert, a proof failed, a graph that lost its iteration; no output file is written
-  2  an error: input that cannot be read, bad usage";
+  2  an error: input that cannot be read, bad usage, an answer that cannot be printed";
 
 /// How a command ended, as the shell sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +136,7 @@ fn guarded(work: impl FnOnce() -> Result<Answer>) -> Result<Answer> {
 
 /// Writes a command's answer or error.
 fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
+    let written = outcome.as_ref().map(written).unwrap_or_default();
     let (status, text, complaint) = match outcome {
         Ok(answer) => {
             let status = if answer.refusal.is_none() { ExitStatus::Done } else { ExitStatus::No };
@@ -160,11 +161,25 @@ fn deliver(outcome: Result<Answer>, json: bool) -> ExitStatus {
     };
     let printed = print(&text, json);
     complaint.into_iter().for_each(|complaint| complain(&complaint));
-    if let Err(error) = printed {
-        complain(&format!("error: the answer cannot be written to standard output\n  cause: {error}"));
-        return ExitStatus::Error;
+    printed.map_or_else(|error| unprinted(&error, &written), |()| status)
+}
+
+/// The files that a command wrote, as the end of a sentence.
+fn written(answer: &Answer) -> String {
+    let fields =
+        ["output", "output_data", "report"].into_iter().filter_map(|name| answer.fields[name].as_str());
+    let written: Vec<String> = fields.map(one_line).collect();
+    if written.is_empty() {
+        String::new()
+    } else {
+        format!(", though this was written: {}", written.join(", "))
     }
-    status
+}
+
+/// Says that standard output took no answer.
+fn unprinted(error: &io::Error, written: &str) -> ExitStatus {
+    complain(&format!("error: the answer cannot be written to standard output{written}\n  cause: {error}"));
+    ExitStatus::Error
 }
 
 /// Says that a file could not be read to its end, and with which status this ends.
@@ -195,11 +210,14 @@ fn reject(error: &clap::Error, json: bool) -> ExitStatus {
         let message = message.trim().trim_start_matches("error: ");
         // The exit status says the same, wherever the text goes.
         let _ = print(&json!({ "status": "error", "reason": "usage", "message": message }).to_string(), json);
+    } else if asked {
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        return unless_gone(printed).map_or_else(|error| unprinted(&error, ""), |()| ExitStatus::Done);
     } else {
         // Nothing can be done where the terminal is gone.
         let _ = error.print();
     }
-    if asked { ExitStatus::Done } else { ExitStatus::Error }
+    ExitStatus::Error
 }
 
 /// The headline and its causes, without those that the line above already tells.
@@ -234,13 +252,18 @@ fn tame(text: &str, json: bool) -> String {
     tamed
 }
 
-/// Writes a line to standard output, unless it is empty. Where the reader has gone there is no one left to tell.
+/// Writes a line to standard output, unless it is empty.
 fn print(text: &str, json: bool) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
     }
     let mut stream = io::stdout().lock();
-    match writeln!(stream, "{}", tame(text, json)).and_then(|()| stream.flush()) {
+    unless_gone(writeln!(stream, "{}", tame(text, json)).and_then(|()| stream.flush()))
+}
+
+/// What came of writing to standard output. Where the reader has gone there is no one left to tell.
+fn unless_gone(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }

@@ -15,9 +15,28 @@ fn an_answer_that_cannot_be_printed_is_an_error() {
         assert_eq!(status(&ran), 2, "{arguments}: {ran:?}");
         assert!(error_text(&ran).contains("standard output"), "{ran:?}");
     }
+    for arguments in ["--help", "-h", "--version", "help", "help convert", "convert --help"] {
+        let ran = bash(&format!("\"$1\" {arguments} > /dev/full"), &[]);
+        assert_eq!(status(&ran), 2, "{arguments}: {ran:?}");
+        assert!(error_text(&ran).contains("standard output\n  cause: No space left"), "{ran:?}");
+    }
     // A reader that has seen enough is none.
-    let ran = bash("\"$1\" operators | head -1; exit ${PIPESTATUS[0]}", &[]);
-    assert_eq!((status(&ran), error_text(&ran)), (0, ""), "{ran:?}");
+    for arguments in ["operators", "help convert", "completions bash"] {
+        let ran = bash(&format!("\"$1\" {arguments} | head -1; exit ${{PIPESTATUS[0]}}"), &[]);
+        assert_eq!((status(&ran), error_text(&ran)), (0, ""), "{ran:?}");
+    }
+    // What was written is there all the same.
+    let folder = tempfile::tempdir().unwrap();
+    let [model, report] = ["model.onnx", "report.json"].map(|name| folder.path().join(name));
+    for json in ["", "--json"] {
+        let ran = bash(
+            &format!("\"$1\" convert \"$2\" -o \"$3\" --report \"$4\" --seeds 1 {json} > /dev/full"),
+            &[input.as_os_str(), model.as_os_str(), report.as_os_str()],
+        );
+        let said = format!("though this was written: {}, {}", model.display(), report.display());
+        assert_eq!((status(&ran), error_text(&ran).contains(&said)), (2, true), "{ran:?}");
+        assert_eq!(files(&folder), ["model.onnx", "report.json"]);
+    }
 }
 
 #[cfg(unix)]
