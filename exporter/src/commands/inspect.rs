@@ -1,7 +1,7 @@
 //! `isqrt-cov inspect`.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueHint};
@@ -46,7 +46,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     if checkpoint::is_meant(&arguments.input) {
         ensure!(
             arguments.inputs.is_none(),
-            "--inputs shows the sizes that an .onnx file leaves open; of a checkpoint nothing is run"
+            "--inputs shows the sizes that an .onnx file leaves open, and inspect runs no checkpoint; what data say of one is told \
+             by: isqrt-cov convert {} --dry-run --inputs {}",
+            arguments.input.display(),
+            arguments.inputs.as_deref().unwrap_or(Path::new("FILE")).display()
         );
         return checkpoint::inspect(&arguments.input);
     }
