@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use isqrt_cov_proto::onnx::TensorProto;
+use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::{Printable, TensorData, TensorError};
 use thiserror::Error;
 
 /// Components of names that wrappers add, for training on several devices and for compiling, and that say nothing.
 const WRAPPERS: [&str; 2] = ["module", "_orig_mod"];
 
-/// How many networks an average of weights is of: a count of steps that a wrapper adds, and nothing here needs.
-const AVERAGED: &str = "n_averaged";
+/// Numbers that training keeps beside the weights for itself, and no network computes with.
+const KEPT: [&str; 5] = ["n_averaged", "ema_decay", "num_updates", "global_step", "epoch"];
+/// The count that a batch normalization keeps, which belongs to it.
+const TRACKED: &str = "num_batches_tracked";
 
 /// Why weights cannot be used.
 #[derive(Debug, Error)]
@@ -65,12 +68,14 @@ pub struct Weights {
     tensors: BTreeMap<String, TensorProto>,
     /// The name in the file of each whose name was shortened.
     originals: BTreeMap<String, String>,
+    /// The names in the file of tensors that hold no weights.
+    left: Vec<String>,
     facts: Arc<[(String, String)]>,
 }
 
 impl Weights {
     /// The tensors of a state dict, and the words and numbers beside it. `module.`, which training on several devices adds
-    /// anywhere in a name, is left out, and so is what averaging over steps counts.
+    /// anywhere in a name, is left out, and so is a single number that training keeps for itself.
     ///
     /// # Errors
     /// Two tensors that come to have the same name.
@@ -81,7 +86,8 @@ impl Weights {
         let mut weights = Self { facts: facts.into(), ..Self::default() };
         for tensor in tensors {
             let original = tensor.name().to_owned();
-            if original.rsplit('.').next() == Some(AVERAGED) && tensor.dims.iter().all(|&dim| dim == 1) {
+            if is_kept_by_training(&tensor) {
+                weights.left.push(original);
                 continue;
             }
             let name: Vec<&str> = original.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
@@ -119,6 +125,12 @@ impl Weights {
     /// The names, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// The names in the file of tensors that were left out, as they hold no weights.
+    #[must_use]
+    pub fn left(&self) -> &[String] {
+        &self.left
     }
 
     /// How many tensors there are.
@@ -208,6 +220,13 @@ impl Weights {
     fn not_numbers(&self, name: &str, found: &str) -> Error {
         Error::NotNumbers { name: self.original(name).to_owned(), found: found.to_owned() }
     }
+}
+
+/// Whether a tensor is a single number that is called as training calls its own, or a count: no integers are trained.
+fn is_kept_by_training(tensor: &TensorProto) -> bool {
+    let last = tensor.name().rsplit('.').next().unwrap_or_default();
+    let is_count = || matches!(DataType::try_from(tensor.data_type()), Ok(DataType::Int32 | DataType::Int64));
+    tensor.dims.iter().all(|&dim| dim == 1) && last != TRACKED && (KEPT.contains(&last) || is_count())
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ mod repair;
 mod report;
 mod rounding;
 mod selection;
+mod stray;
 mod trained;
 
 /// A graph whose layer can be replaced, with a dynamic batch, and one whose exporter dropped the iteration.

@@ -223,7 +223,7 @@ fn trained_classifiers_tell_their_order() {
 }
 
 /// The digit classifier in safetensors, with a change.
-fn changed(folder: &TempDir, change: impl Fn(&mut Vec<TensorProto>)) -> PathBuf {
+pub fn changed(folder: &TempDir, change: impl Fn(&mut Vec<TensorProto>)) -> PathBuf {
     let mut tensors = Checkpoint::load(checkpoint("digits/digits_isqrt.safetensors")).unwrap().tensors;
     change(&mut tensors);
     let views = tensors.iter().filter(|tensor| tensor.data_type() == 1).map(|tensor| {
@@ -251,7 +251,7 @@ fn what_does_not_fit_is_named() {
         ),
         (
             |tensors| tensors.push(TensorProto::from_values("fc.extra", &[2], &[1.0_f32; 2])),
-            &["but one thing does not fit: `fc.extra` [2] belongs to nothing"],
+            &["but one thing does not fit: `fc.extra` [2] belongs to nothing", "--ignore NAME"],
         ),
         (
             |tensors| {

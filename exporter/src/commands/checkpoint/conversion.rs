@@ -49,7 +49,7 @@ pub fn convert(
     let progress = Progress::on_terminal();
     progress.spin("reading the checkpoint");
     let mut settings = arguments.checkpoint.settings(&arguments.told)?;
-    let read = Read::load(input, &settings)?;
+    let read = Read::load(input, &settings, &arguments.checkpoint.ignore)?;
     progress.end();
     watch.lap("read");
     arguments.check(&read.shards)?;

@@ -22,7 +22,7 @@ use crate::table::Table;
 /// A file that cannot be read.
 pub fn inspect(path: &Path) -> Result<Answer> {
     let mut settings = Settings::default();
-    let mut read = Read::load(path, &settings)?;
+    let mut read = Read::load(path, &settings, &[])?;
     let weights = &read.weights;
     let named = |name| Some((weights.original(name), weights.tensor(name)?));
     let note = facts::not_finite_among(weights.names().filter_map(named));

@@ -26,6 +26,10 @@ const CHANGED: [(&[&str], &str); 6] = [
 const REMAINS: &str = "The way that remains: export the model from PyTorch with torch.onnx.export(…, dynamo=True), and \
      convert that file";
 
+/// What can be done where only tensors are too many.
+const IGNORE: &str = "All else fits: convert leaves out a tensor, or a module, with --ignore NAME, if it is no part of the network \
+     that is wanted, as a second head is not";
+
 /// How many things that do not fit are named.
 const SHOWN: usize = 100;
 
@@ -36,6 +40,11 @@ pub(super) fn misfit(read: &Read, path: &Path) -> String {
     said.extend(index_of(path).map(|index| {
         format!("The file is one of several: give the index that names them all, {}", index.display())
     }));
+    let is_surplus = |problem: &Problem| matches!(problem, Problem::Surplus { .. });
+    let surplus = read.candidate.as_ref().filter(|_| read.doubt.is_none());
+    if surplus.is_some_and(|candidate| candidate.built.problems.iter().all(is_surplus)) {
+        said.push(IGNORE.to_owned());
+    }
     said.push(REMAINS.to_owned());
     said.join(". ")
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use isqrt_cov_models::{Candidate, Recognition, Settings, Weights, recognize_within};
 use isqrt_cov_proto::Printable;
+use isqrt_cov_proto::onnx::TensorProto;
 
 pub use self::conversion::convert;
 pub use self::description::Trained;
@@ -81,22 +82,37 @@ pub struct Read {
 }
 
 impl Read {
-    /// Reads `path`, and tries every architecture under the settings that are given.
+    /// Reads `path`, and tries every architecture under the settings that are given on all tensors but those `ignored`, by their
+    /// names or those of modules around them.
     ///
     /// # Errors
-    /// A file that cannot be read.
-    pub fn load(path: &Path, settings: &Settings) -> Result<Self> {
-        let Checkpoint { format, facts, mut notes, tensors, shards, .. } = Checkpoint::load(path)?;
+    /// A file that cannot be read; ignoring what is not there.
+    pub fn load(path: &Path, settings: &Settings, ignored: &[String]) -> Result<Self> {
+        let Checkpoint { format, facts, mut notes, mut tensors, shards, .. } = Checkpoint::load(path)?;
+        for name in ignored {
+            let is_it = |tensor: &mut TensorProto| {
+                tensor
+                    .name()
+                    .strip_prefix(name.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            let left: Vec<_> = tensors.extract_if(.., is_it).map(|tensor| tensor.name().to_owned()).collect();
+            ensure!(
+                !left.is_empty(),
+                "--ignore {name}: no tensor of {} is called so, nor is one in a module of that name",
+                path.display()
+            );
+            notes.extend(left_out("left out as told", &left));
+        }
         let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
         let all = Weights::new(tensors, facts.clone()).map_err(place)?;
+        let kept = all.left().to_vec();
         let Recognition { weights, candidate, module, left, doubt } = recognize_within(&all, settings);
         // Where nobody knows which part is meant, all of them are told.
         let weights = if doubt.is_some() { all } else { weights };
         notes.extend(module.map(|module| format!("its module `{}` is read", Printable(&module))));
-        if let [first, rest @ ..] = &left[..] {
-            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
-            notes.push(format!("left out: `{}`{more}", Printable(first)));
-        }
+        notes.extend(left_out("left out", &left));
+        notes.extend(left_out("left out, as training keeps it for itself", &kept));
         Ok(Self { format, shards, facts, notes, weights, candidate, doubt })
     }
 
@@ -109,4 +125,13 @@ impl Read {
             message: format!("{}: {}", path.display(), misfit::misfit(self, path)),
         })
     }
+}
+
+/// That these tensors were left out, and `why`; nothing where there are none.
+fn left_out(why: &str, names: &[String]) -> Option<String> {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{}`", Printable(name))).collect();
+    let more = names.len().saturating_sub(SHOWN);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    (!names.is_empty()).then(|| format!("{why}: {}{more}", shown.join(", ")))
 }

@@ -15,6 +15,12 @@ pub struct CheckpointOptions {
     /// `isqrt-cov inspect` lists the settings of a checkpoint with the values that are assumed.
     #[arg(long, value_name = "NAME=VALUE", value_hint = ValueHint::Other)]
     assume: Vec<String>,
+    /// Leave out a tensor that is no part of the network, or a module with all of its own; may be given several times
+    ///
+    /// A tensor that belongs to nothing keeps a checkpoint from being converted, since the network may be another one than that
+    /// which is known. A number that training keeps for itself, such as ema_decay, is left out without being told.
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Other)]
+    pub(super) ignore: Vec<String>,
     /// The version of the standard operators that the model is written in, 13 to 23 [default: 17]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(13..=23))]
     opset: Option<i64>,
@@ -31,6 +37,7 @@ impl CheckpointOptions {
     pub fn given(&self) -> Option<&'static str> {
         [
             (!self.assume.is_empty(), "--assume"),
+            (!self.ignore.is_empty(), "--ignore"),
             (self.opset.is_some(), "--opset"),
             (self.half, "--half"),
             (self.keep_batch_norm, "--keep-batch-norm"),
