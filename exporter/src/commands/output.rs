@@ -76,7 +76,9 @@ pub fn check<'a>(read: impl IntoIterator<Item = &'a Path>, output: &Path, option
         output.display()
     );
     let folder = folder_of(output);
-    ensure!(folder.is_dir(), "{}: the folder {} does not exist", output.display(), folder.display());
+    // The current one may be removed, and then is a folder still, without a name.
+    let is_there = folder.canonicalize().is_ok_and(|folder| folder.is_dir());
+    ensure!(is_there, "{}: the folder {} does not exist", output.display(), folder.display());
     Draft::new(output).with_context(|| {
         format!("{}: the folder {} cannot be written to", output.display(), folder.display())
     })?;

@@ -73,6 +73,15 @@ fn outputs_that_are_no_ordinary_files() {
         assert_eq!(files(&folder), before);
     }
 
+    // The current folder has been removed.
+    let script = "mkdir \"$3/gone\" && cd \"$3/gone\" && rmdir ../gone && \"$1\" convert \"$2\" -o out.onnx";
+    let ran = bash(script, &[graph(SMALL).as_os_str(), folder.path().as_os_str()]);
+    assert_eq!(
+        (status(&ran), error_text(&ran)),
+        (2, "error: out.onnx: the folder . does not exist\n"),
+        "{ran:?}"
+    );
+
     // Nobody writes into the pipe.
     let started = Instant::now();
     let ran = isqrt_cov(&arguments!["validate", graph(SMALL), graph(SMALL), "--inputs", place("pipe")]);
