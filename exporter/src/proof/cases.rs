@@ -10,7 +10,7 @@ const SEEDS_BEYOND: usize = 2;
 /// Samples of the user's data that run at once, beyond the batch sizes above.
 const CHUNK: usize = 32;
 /// One shape of the inputs with what is run on it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Case {
     pub shapes: Vec<Vec<usize>>,
     pub batch: usize,

@@ -74,8 +74,6 @@ pub struct Proof {
     cases: Vec<Case>,
     /// Whether the runtime ran a model node by node, since it does not take it whole.
     by_node: bool,
-    /// Whether the models take anything, on which their outputs may depend.
-    takes_data: bool,
     /// Whether everything ran, so that the numbers decide.
     complete: bool,
 }
@@ -98,7 +96,6 @@ impl Proof {
             not_run: false,
             cases: Vec::new(),
             by_node: false,
-            takes_data: true,
             complete: false,
         }
     }
@@ -182,11 +179,12 @@ impl Proof {
                 difference.max, self.tolerance
             ));
         }
+        let takes_data = self.cases.iter().any(|case| !case.shapes.is_empty());
         let all = |is: fn(&Difference) -> bool| self.outputs.iter().all(|(_, difference)| is(difference));
         let what = match self.runs {
             0 => return None,
             _ if all(|difference| difference.finite == 0) => "NaN or infinite",
-            _ if self.takes_data && all(Difference::repeats) => "the same",
+            _ if takes_data && all(Difference::repeats) => "the same",
             _ => return None,
         };
         let data = if self.samples.is_some() { "other data" } else { "data of your own" };
@@ -201,7 +199,8 @@ impl Proof {
     /// Of one run of float32 models, with these outputs.
     fn example(outputs: Vec<(String, Difference)>) -> Self {
         let begun = Self::begun("a runtime".to_owned(), 1e-4, 1, outputs);
-        Self { batches: vec![1], runs: 1, complete: true, ..begun }
+        let cases = vec![Case { shapes: vec![vec![1]], ..Case::default() }];
+        Self { batches: vec![1], runs: 1, complete: true, cases, ..begun }
     }
 }
 
@@ -250,15 +249,11 @@ mod tests {
         assert!(is_told(same) && failure(same).contains("every output is the same on every input"));
         assert!(!is_told(&[(&[1.0], &[1.0]), (&[2.0], &[2.0])]));
         // What depends on nothing is the same, and one of two outputs is enough.
-        let given = |takes_data, outputs: &[&str]| {
-            let outputs = outputs.iter().map(|name| ((*name).to_owned(), Difference::new())).collect();
-            Proof { runs: 0, complete: false, takes_data, ..Proof::example(outputs) }
-        };
-        for (mut proof, other, fails) in [
-            (given(true, &["y", "z"]), 2.0, false),
-            (given(true, &["y", "z"]), 1.0, true),
-            (given(false, &["y", "z"]), 1.0, false),
-        ] {
+        for (inputs, other, fails) in [(1, 2.0, false), (1, 1.0, true), (0, 1.0, false)] {
+            let case = Case { shapes: vec![vec![1]; inputs], ..Case::default() };
+            let outputs = ["y", "z"].map(|name| (name.to_owned(), Difference::new())).to_vec();
+            let example = Proof::example(outputs);
+            let mut proof = Proof { runs: 0, complete: false, cases: vec![case], ..example };
             for value in [1.0, other] {
                 let outputs = [tensor(&[1.0]), tensor(&[value])];
                 proof.add(&outputs, &[&outputs[0], &outputs[1]], "a run").unwrap();

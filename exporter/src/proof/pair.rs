@@ -76,8 +76,7 @@ impl<'a> Pair<'a> {
             Agreement::On(common) => common,
             Agreement::NotRun(reason) => return Ok(Proof { failure: Some(reason.clone()), ..proof }),
         };
-        let takes_data = !common.alignment.inputs.is_empty();
-        let proof = Proof { notes: common.alignment.notes.clone(), takes_data, ..proof };
+        let proof = Proof { notes: common.alignment.notes.clone(), ..proof };
         let done = self.run(common, plan, proof.clone(), progress);
         if !common.shapes.open_batch() || !done.as_ref().is_err_and(anyhow::Error::is::<NotRun>) {
             return done;

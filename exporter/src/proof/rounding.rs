@@ -68,7 +68,10 @@ impl Proof {
     /// are the models in float64, which are `apart`, and each layer's errors where it stands (`accuracies`).
     pub fn allow_amplification(&mut self, own: f64, apart: f64, accuracies: &[Result<Accuracy, String>]) {
         let allowed = MARGIN * own;
-        if !self.complete || allowed <= self.tolerance {
+        // No rounding makes a number of a NaN, and what is no number proves nothing.
+        let lone = self.outputs.iter().any(|(_, difference)| difference.lone > 0);
+        let any = self.outputs.iter().any(|(_, difference)| difference.finite > 0);
+        if !self.complete || allowed <= self.tolerance || !own.is_finite() || lone || !any {
             return;
         }
         self.float64_error = Some(apart);
@@ -133,6 +136,21 @@ mod tests {
         let mut proof = Proof { failure: failure.clone(), complete: false, ..example };
         proof.allow_amplification(1.0, 0.0, &[]);
         assert_eq!((proof.failure, proof.notes.len()), (failure, 0));
+        // Nor is a NaN on one side alone, or on both throughout.
+        for (expected, found) in [(1.0, f64::NAN), (f64::NAN, 1.0), (f64::NAN, f64::NAN)] {
+            let mut difference = Difference::new();
+            let [expected, found] =
+                [expected, found].map(|value| Tensor::from_f64(ElementType::F32, &[1], &[value]));
+            difference.add(&expected, &found, "a run");
+            let mut proof = Proof::example(vec![("y".to_owned(), difference)]);
+            proof.judge();
+            proof.allow_amplification(1.0, 0.0, &[]);
+            assert!(proof.failure.is_some() && proof.notes.is_empty());
+        }
+        let mut proof = Proof::example(vec![("y".to_owned(), Difference::example(3e-3))]);
+        proof.judge();
+        proof.allow_amplification(f64::INFINITY, 0.0, &[]);
+        assert!(proof.failure.is_some());
         // Nor is a layer that could not be measured a true one.
         let mut proof = Proof::example(vec![("y".to_owned(), Difference::example(3e-3))]);
         proof.judge();

@@ -20,6 +20,7 @@ pub fn run(input: &[u8]) {
         name: name.to_owned(),
         element: Some(ElementType::F32),
         dims: Some(dims),
+        rows: None,
     };
     let batch = || Dim::Named("batch".to_owned());
     let signature = Signature {
