@@ -12,7 +12,7 @@ use crate::graph::holds_operator;
 mod faults;
 mod words;
 
-pub use faults::{Fault, faults};
+pub use faults::{Fault, faults, newer};
 
 /// The IR version that brought functions into models.
 const IR_WITH_FUNCTIONS: i64 = 8;

@@ -107,12 +107,11 @@ pub fn domain_of(domain: &str) -> &str {
     if domain == "ai.onnx" { "" } else { domain }
 }
 
-/// Calls `visit` for every node, in subgraphs, too.
+/// Calls `visit` for every node in its order, those in its subgraphs after it.
 pub fn each_node<'a>(nodes: &'a [NodeProto], visit: &mut impl FnMut(&'a NodeProto)) {
-    let mut rest: Vec<&NodeProto> = nodes.iter().collect();
-    while let Some(node) = rest.pop() {
+    for node in nodes {
         visit(node);
-        rest.extend(subgraphs(node).flat_map(|graph| &graph.node));
+        subgraphs(node).for_each(|graph| each_node(&graph.node, visit));
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let original = Arc::new(model.inlined()?);
     let plan = arguments.proof.plan(&signature(&original, &arguments.input)?, None)?;
     let nodes_before = layers::node_count(&original);
+    layers::ensure_known(&original, &arguments.input)?;
     let fused = layers::fused(&original);
     let mut fields = json!({
         "input": path_json(&arguments.input),

@@ -1,15 +1,18 @@
 //! What recognition found, for machines and for people.
 
+use std::path::Path;
+
+use anyhow::{Result, bail};
 use isqrt_cov_op::layer::Value as AttributeValue;
 use isqrt_cov_op::{DOMAIN, Layer};
+use isqrt_cov_proto::each_node;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 use serde_json::{Value, json};
 
 use crate::body::OLDEST_OPSET;
 use crate::commands::answer::Refusal;
-use crate::functions::Fault;
+use crate::functions::{Fault, newer};
 use crate::fused::{layer_of, standard_opset};
-use crate::graph::subgraphs;
 use crate::recognize::{Findings, Found, Lost, Miss};
 use crate::runtime::Runtime;
 use crate::table::{Table, one_line};
@@ -258,6 +261,17 @@ pub fn fused(model: &ModelProto) -> Vec<&NodeProto> {
     all_nodes(model).into_iter().filter(|node| node.domain() == DOMAIN).collect()
 }
 
+/// Holds a model that is to be changed to the versions of the operators that are known here.
+///
+/// # Errors
+/// A newer one: what it computes is not known, and cannot be kept.
+pub fn ensure_known(model: &ModelProto, path: &Path) -> Result<()> {
+    match newer(model, &fused(model)) {
+        Some(newer) => bail!("{}: {newer}", path.display()),
+        None => Ok(()),
+    }
+}
+
 /// Nodes of our domain, as JSON. Attributes that only the caller of a function knows are null.
 pub fn fused_json(nodes: &[&NodeProto]) -> Value {
     let one = |node: &&NodeProto| {
@@ -288,16 +302,10 @@ pub fn node_count(model: &ModelProto) -> usize {
 
 fn all_nodes(model: &ModelProto) -> Vec<&NodeProto> {
     let functions = model.functions.iter().filter(|function| function.domain() != DOMAIN);
-    let mut lists: Vec<&[NodeProto]> = model
-        .graph
-        .iter()
-        .map(|graph| &graph.node[..])
-        .chain(functions.map(|function| &function.node[..]))
-        .collect();
+    let graphs = model.graph.iter().map(|graph| &graph.node);
     let mut nodes = Vec::new();
-    while let Some(list) = lists.pop() {
-        nodes.extend(list);
-        lists.extend(list.iter().flat_map(subgraphs).map(|graph| &graph.node[..]));
+    for list in graphs.chain(functions.map(|function| &function.node)) {
+        each_node(list, &mut |node| nodes.push(node));
     }
     nodes
 }

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use isqrt_cov_op::{Layer, OPERATORS, OperatorKind, reference};
+use isqrt_cov_op::{Layer, OPERATORS, OperatorKind, VERSION, reference};
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::tensor_shape_proto::Dimension;
-use isqrt_cov_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{
+    FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
+};
 use isqrt_cov_proto::{FunctionKey, domain_of};
 use prost::Message as _;
 
@@ -57,13 +59,15 @@ enum What {
     Different(f64),
     /// Its function was not looked at: why.
     Unknown(String),
+    /// It is of this version of the operators, which is not known here.
+    Newer(i64),
 }
 
 impl Fault {
-    /// Whether the function is another, so that what the model computes depends on whether the library is there.
+    /// Whether the function is another, so that what the model computes depends on whether the library is there, or on which.
     #[must_use]
     pub fn is_of_meaning(&self) -> bool {
-        matches!(self.what, What::Different(_))
+        matches!(self.what, What::Different(_) | What::Newer(_))
     }
 
     /// Whether a function written anew is right.
@@ -77,6 +81,7 @@ impl Fault {
         let what = match &self.what {
             What::Undeclared(why) | What::Unknown(why) => why.clone(),
             What::Missing => "missing".to_owned(),
+            What::Newer(_) => "newer".to_owned(),
             What::Different(_) => "different".to_owned(),
         };
         (self.operator.clone(), what)
@@ -105,6 +110,11 @@ impl fmt::Display for Fault {
                 }
                 Ok(())
             }
+            What::Newer(version) => write!(
+                f,
+                "{nodes}: the model asks for version {version} of the operators, and this program knows none after {VERSION}: runtimes \
+                 load such a model all the same, and compute what version {VERSION} says; a newer isqrt-cov is needed"
+            ),
             What::Missing => write!(
                 f,
                 "{nodes}: the model has no function `{operator}`, and runs only where the operator library is loaded"
@@ -130,7 +140,25 @@ pub fn faults(model: &ModelProto, nodes: &[&NodeProto]) -> Vec<Fault> {
     if nodes.is_empty() {
         return Vec::new();
     }
+    if let Some(newer) = newer(model, nodes) {
+        return vec![newer];
+    }
     budget::within(MULTIPLICATIONS, || of_nodes(&Functions::of(model), nodes))
+}
+
+/// That these nodes, which `model` has, are of a version of the operators that is not known here, if so.
+#[must_use]
+pub fn newer(model: &ModelProto, nodes: &[&NodeProto]) -> Option<Fault> {
+    let imports =
+        model.functions.iter().flat_map(|function| &function.opset_import).chain(&model.opset_import);
+    let ours = imports.filter(|import| import.domain() == isqrt_cov_op::DOMAIN);
+    let version = ours.map(OperatorSetIdProto::version).max().filter(|&version| version > VERSION)?;
+    let operator = nodes.first()?.op_type().to_owned();
+    Some(Fault {
+        nodes: nodes.iter().map(|node| place_of(node)).collect(),
+        operator,
+        what: What::Newer(version),
+    })
 }
 
 fn of_nodes<'m>(functions: &Functions<'m>, nodes: &[&'m NodeProto]) -> Vec<Fault> {
@@ -280,7 +308,7 @@ fn holds_half(function: &FunctionProto) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use isqrt_cov_proto::onnx::{AttributeProto, OperatorSetIdProto, TensorProto};
+    use isqrt_cov_proto::onnx::{AttributeProto, TensorProto};
 
     use super::*;
     use crate::functions::attach;
@@ -352,6 +380,21 @@ mod tests {
         let none = NodeProto { attribute: vec![AttributeProto::int("iterations", 0)], ..node() };
         let none = &said(&model(vec![none]))[0];
         assert!(none.contains("`iterations` is 0") && !none.contains("rename"), "{none}");
+    }
+
+    #[test]
+    fn a_newer_version_of_the_operators_is_not_taken_for_this_one() {
+        let mut model = model(vec![fused::node_of(&layers()[0], "x", "y").named("n")]);
+        attach(&mut model).unwrap();
+        let import = |model: &mut ModelProto, version| {
+            model.opset_import.retain(|import| import.domain() != isqrt_cov_op::DOMAIN);
+            model.opset_import.push(OperatorSetIdProto::new(isqrt_cov_op::DOMAIN, version));
+        };
+        import(&mut model, VERSION);
+        assert_eq!(said(&model), Vec::<String>::new());
+        import(&mut model, VERSION + 1);
+        let [said] = &said(&model)[..] else { panic!("one fault") };
+        assert!(said.contains(&format!("asks for version {} of the operators", VERSION + 1)), "{said}");
     }
 
     /// What the node leaves out, the function's defaults say; and a function may call others.

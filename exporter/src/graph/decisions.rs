@@ -12,7 +12,7 @@ use crate::budget::spend;
 use crate::tensor::ElementType;
 
 /// Graphs and functions in each other that are looked into. What is deeper counts as deciding.
-const DEEPEST: usize = 4;
+const LOOKED_INTO: usize = 4;
 
 /// Rounds of a loop until what it carries is taken for data.
 const ROUNDS: usize = 3;
@@ -198,7 +198,7 @@ impl Looking<'_> {
 
     /// The same of a node that holds others.
     fn inside(&self, node: &NodeProto, kind: &Outside, depth: usize) -> Option<Vec<Kind>> {
-        if depth == DEEPEST {
+        if depth == LOOKED_INTO {
             return None;
         }
         let given = |from: usize| node.input.iter().skip(from).map(|name| kind(name)).collect::<Vec<_>>();
