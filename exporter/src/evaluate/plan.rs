@@ -14,7 +14,7 @@ use prost::Message as _;
 
 use super::value::{Dense, Value};
 use crate::fused::place_of;
-use crate::graph::given;
+use crate::graph::{given, in_order};
 use crate::scope::Scope;
 
 /// Bytes of decoded constants that are kept, at most: in float64 a model's weights take twice their size.
@@ -285,31 +285,13 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Kahn's algorithm: graphs in files need not be sorted, and hostile ones need not be acyclic.
+/// The steps in an order in which they can be evaluated, those that cannot be last.
 fn sorted<'a>(steps: Vec<Step<'a>>, reads: &mut Vec<Vec<usize>>, values: usize) -> Vec<Step<'a>> {
     let mut producer = vec![None; values];
     for (index, step) in steps.iter().enumerate() {
         step.outputs.iter().flatten().for_each(|&value| producer[value] = Some(index));
     }
-    let mut readers = vec![Vec::new(); steps.len()];
-    let mut missing = vec![0; steps.len()];
-    for (index, read) in reads.iter().enumerate() {
-        for &maker in read.iter().filter_map(|&value| producer[value].as_ref()) {
-            readers[maker].push(index);
-            missing[index] += 1;
-        }
-    }
-    let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|&index| missing[index] == 0).collect();
-    let mut order = Vec::with_capacity(steps.len());
-    while let Some(index) = ready.pop_first() {
-        order.push(index);
-        for &reader in &readers[index] {
-            missing[reader] -= 1;
-            if missing[reader] == 0 {
-                ready.insert(reader);
-            }
-        }
-    }
+    let mut order = in_order(reads, &producer);
     let placed: BTreeSet<usize> = order.iter().copied().collect();
     order.extend((0..steps.len()).filter(|index| !placed.contains(index)));
     let mut steps: Vec<Option<Step>> = steps.into_iter().map(Some).collect();

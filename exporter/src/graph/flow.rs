@@ -10,6 +10,7 @@ use super::calls::Functions;
 use super::decisions::{bends, chooses, holds, holds_nodes, sizing_inputs};
 use super::dominators::Dominators;
 use super::nodes::{asks_caller, captured, holds_operator, holds_weights, multiplies, reads_shape_only};
+use super::order::in_order;
 use super::zeros::{is_zero, makes_zero};
 use super::{Kind, NodeId, ValueId, subgraphs};
 use crate::constants::Constants;
@@ -94,7 +95,7 @@ impl<'a> Flow<'a> {
             dominators: Dominators::default(),
             reads: Vec::with_capacity(graph.node.len()),
             useful: vec![false; graph.node.len()],
-            order: Vec::with_capacity(graph.node.len()),
+            order: Vec::new(),
         };
         let constants = Constants::new(graph);
         for tensor in &graph.initializer {
@@ -135,7 +136,7 @@ impl<'a> Flow<'a> {
                 (flow.kind[id], flow.trained[id]) = (kind, trained);
             }
         }
-        flow.sort();
+        flow.order = in_order(&flow.reads, &flow.producer);
         flow.mark_useful();
         flow.classify(&constants, around);
         flow.closed = (0..graph.node.len()).map(|node| flow.is_closed(node, around)).collect();
@@ -158,28 +159,6 @@ impl<'a> Flow<'a> {
             self.dominators.push();
         }
         id
-    }
-
-    /// Kahn's algorithm: graphs in files need not be sorted, and hostile ones need not be acyclic.
-    fn sort(&mut self) {
-        let mut missing: Vec<usize> = self
-            .reads
-            .iter()
-            .map(|reads| reads.iter().filter(|&&value| self.producer[value].is_some()).count())
-            .collect();
-        let mut ready: std::collections::BTreeSet<NodeId> =
-            (0..missing.len()).filter(|&node| missing[node] == 0).collect();
-        while let Some(node) = ready.pop_first() {
-            self.order.push(node);
-            for value in self.outputs(node) {
-                for &reader in &self.consumers[value] {
-                    missing[reader] -= 1;
-                    if missing[reader] == 0 {
-                        ready.insert(reader);
-                    }
-                }
-            }
-        }
     }
 
     fn mark_useful(&mut self) {

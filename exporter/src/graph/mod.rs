@@ -6,6 +6,7 @@ mod decisions;
 mod dominators;
 mod flow;
 mod nodes;
+mod order;
 mod reach;
 mod zeros;
 
@@ -19,6 +20,7 @@ pub(crate) use self::nodes::{
     all_names, any_inside, asks_for_nan, captured, given, is_matrix_product, moves, multiplies, producers,
     rearranges,
 };
+pub(crate) use self::order::in_order;
 pub(crate) use self::zeros::compares;
 
 /// A value of the graph, by its place in [`Flow::names`].
