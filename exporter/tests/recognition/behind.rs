@@ -82,7 +82,18 @@ fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
         findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov).count()
     };
     let mut without = model.clone();
-    without.graph.as_mut().unwrap().node.push(NodeProto::new("Relu", &["scores"], &[&output]));
+    let graph = without.graph.as_mut().unwrap();
+    // That a size is less than any is no number's.
+    graph.initializer.push(TensorProto::from_values("any", &[1], &[i64::MAX]));
+    graph.node.extend([
+        NodeProto::new("Relu", &["scores"], &["kept"]),
+        NodeProto::new("Shape", &["scores"], &["sizes of scores"]),
+        NodeProto::new("Less", &["sizes of scores", "any"], &["is less"]),
+        NodeProto::new("ReduceMin", &["whole"], &["all"]).with(AttributeProto::int("keepdims", 0)),
+        NodeProto::new("Cast", &["is less"], &["whole"])
+            .with(AttributeProto::int("to", DataType::Float as i64)),
+        NodeProto::new("Mul", &["kept", "all"], &[&output]),
+    ]);
     assert_eq!(found(&without), 1);
     let huge = TensorProto::from_values("huge", &[], &[1e30_f32]);
     model.graph.as_mut().unwrap().initializer.push(huge);

@@ -6,7 +6,7 @@ use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
 use super::Search;
-use crate::graph::{NodeId, ValueId, any_inside, asks_for_nan, compares, functions_with};
+use crate::graph::{Kind, NodeId, ValueId, any_inside, asks_for_nan, compares, functions_with};
 use crate::recognize::observe::survey::source;
 use crate::recognize::propose::places::Place;
 
@@ -54,7 +54,8 @@ impl Search<'_> {
                 if (asks || self.compares_with_huge(place, node)) && !is_near(place, node) {
                     return true;
                 }
-                pending.extend(flow.outputs(node).map(|output| (place, output)));
+                let is_data = |output: &ValueId| flow.kind[*output] == Kind::Data;
+                pending.extend(flow.outputs(node).filter(is_data).map(|output| (place, output)));
                 let graphs = self.inside.graphs.get(&(place, node)).into_iter().flatten();
                 pending.extend(
                     graphs.filter_map(|&inner| Some((inner, self.places[inner].flow.id(flow.names[value])?))),
