@@ -77,11 +77,13 @@ fn imports_or_is(function: &FunctionProto) -> bool {
 }
 
 fn import_if(imports: &mut Vec<OperatorSetIdProto>, used: bool) {
-    let present = imports.iter().any(|import| import.domain() == DOMAIN);
-    if used && !present {
-        imports.push(OperatorSetIdProto::new(DOMAIN, VERSION));
-    } else if !used && present {
+    let known = |import: &OperatorSetIdProto| import.domain() == DOMAIN && import.version() <= VERSION;
+    if !(used && imports.iter().any(known)) {
+        // One of another version was there for nothing: a model with newer nodes is not changed.
         imports.retain(|import| import.domain() != DOMAIN);
+    }
+    if used && !imports.iter().any(known) {
+        imports.push(OperatorSetIdProto::new(DOMAIN, VERSION));
     }
 }
 
@@ -113,6 +115,12 @@ mod tests {
         assert_eq!(model.functions[0], both);
         assert!(both.node.iter().any(|node| node.op_type() == "If"));
         assert_eq!((model.ir_version(), imported(&model)), (8, 1));
+        // One of another version that no node needed says nothing of those here.
+        let other = OperatorSetIdProto::new(DOMAIN, VERSION + 1);
+        let mut imported_before =
+            ModelProto { opset_import: vec![OperatorSetIdProto::new("", 17), other], ..model.clone() };
+        import(&mut imported_before);
+        assert_eq!(imported_before.opset_import, model.opset_import);
 
         let once = model.clone();
         attach(&mut model).unwrap();

@@ -107,6 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let mut plan = arguments.proof.plan(&signature, arguments.told.expected.as_ref())?;
     arguments.told.check(plan.samples.as_ref())?;
 
+    layers::ensure_known(&original, &arguments.input)?;
     let progress = Progress::on_terminal();
     progress.spin("looking for layers");
     let mut findings = recognize_with(&original, &*runtime, plan.shapes.as_deref())
@@ -115,7 +116,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let put_back = arguments.repair.take(&arguments.told, &mut findings);
     findings.layers.extend(put_back);
     let nodes_before = layers::node_count(&original);
-    layers::ensure_known(&original, &arguments.input)?;
     let mut faults = functions::faults(&original, &layers::fused(&original));
     let refusal = layers::refusal(&findings, &original, &faults, &*runtime);
     faults.retain(|fault| fault.is_of_function() && !arguments.no_function);

@@ -68,6 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
             }
         }
     }
+    // No layer is held against float64 here: the outputs are all that tells.
+    proof.demand_variation();
     proof.notes.extend([&reference, &candidate].into_iter().filter_map(|model| facts::newer_format(model)));
     let apart = Apart::of(&proof, Limit::usual(&proof, arguments.proof.tolerance)).filter(Apart::is_too_far);
     proof.notes.extend(apart.map(|apart| format!("{apart}: only the models are compared with each other")));

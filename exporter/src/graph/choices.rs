@@ -1,6 +1,8 @@
 //! Which nodes choose by data.
 
-use isqrt_cov_proto::onnx::NodeProto;
+use std::borrow::Cow;
+
+use isqrt_cov_proto::onnx::{NodeProto, TensorProto};
 
 use super::decisions::chooses;
 use super::{Flow, NodeId, ValueId, zeros};
@@ -27,12 +29,22 @@ impl Flow<'_> {
             && !self.outputs(node).all(|output| self.is_of_infinite(output))
     }
 
-    /// Whether a constant, which is made here, is larger than any number of a network, or infinite.
+    /// A constant that is made here and of few elements.
     #[must_use]
-    pub fn is_huge(&self, value: ValueId) -> bool {
-        let made = || self.made_by(value).and_then(NodeProto::constant);
-        self.initializer(value)
-            .map_or_else(|| made().is_some_and(|tensor| zeros::is_huge(&tensor)), zeros::is_huge)
+    pub fn small_constant(&self, value: ValueId) -> Option<Cow<'_, TensorProto>> {
+        // A list is made a tensor each time.
+        let is_short = |node: &&NodeProto| {
+            node.attribute.iter().all(|list| list.floats.len().max(list.ints.len()) <= zeros::MOST)
+        };
+        let made = || self.made_by(value).filter(is_short).and_then(NodeProto::constant);
+        let constant = self.initializer(value).map(Cow::Borrowed).or_else(made);
+        constant.filter(|tensor| zeros::is_small(tensor))
+    }
+
+    /// Whether a constant is larger than any number of a network, or infinite: with that sign. None where it is no such thing.
+    #[must_use]
+    pub fn huge(&self, value: ValueId) -> Option<f64> {
+        self.small_constant(value).and_then(|tensor| zeros::huge(&tensor))
     }
 
     /// Whether a truth is asked for only together with whether something is infinite or no number.

@@ -13,11 +13,11 @@ pub(crate) fn any_inside(node: &NodeProto, is: &dyn Fn(&NodeProto) -> bool) -> b
     is(node) || subgraphs(node).any(|graph| graph.node.iter().any(|node| any_inside(node, is)))
 }
 
-/// Whether a node asks which numbers are none, or infinite: a number is itself, and nothing else is not.
+/// Whether a node asks which numbers are none: a number is itself, and nothing else is not.
 #[must_use]
 pub fn asks_for_nan(node: &NodeProto) -> bool {
     match node.op_type() {
-        "IsNaN" | "IsInf" => true,
+        "IsNaN" => true,
         "Equal" => matches!(&node.input[..], [one, other] if one == other),
         _ => false,
     }

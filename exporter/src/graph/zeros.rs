@@ -16,7 +16,7 @@ const HUGE: f64 = 1e18;
 pub const MOST_CASTS: usize = 4;
 
 /// Elements that a constant may have which something is compared with.
-const MOST: i64 = 1 << 12;
+pub const MOST: usize = 1 << 12;
 
 /// Whether a tensor is 0 throughout, or next to it.
 #[must_use]
@@ -24,19 +24,22 @@ pub fn is_zero(tensor: &TensorProto) -> bool {
     every_number(tensor, |number| number.abs() <= NEXT_TO_ZERO)
 }
 
-/// Whether a tensor is larger throughout, without its signs, than any number of a network, or infinite.
+/// Whether a tensor is larger throughout than any number of a network, or infinite: the sign that all of it has.
 #[must_use]
-pub fn is_huge(tensor: &TensorProto) -> bool {
-    every_number(tensor, |number| number.abs() >= HUGE)
+pub fn huge(tensor: &TensorProto) -> Option<f64> {
+    [1.0, -1.0].into_iter().find(|sign| every_number(tensor, |number| sign * number >= HUGE))
+}
+
+/// Whether a tensor has elements, and few.
+#[must_use]
+pub fn is_small(tensor: &TensorProto) -> bool {
+    let elements = tensor.dims.iter().try_fold(1_i64, |product, &dim| product.checked_mul(dim));
+    elements.is_some_and(|elements| (1..=MOST as i64).contains(&elements))
 }
 
 fn every_number(tensor: &TensorProto, is: impl Fn(f64) -> bool) -> bool {
-    let elements = tensor.dims.iter().try_fold(1_i64, |product, &dim| product.checked_mul(dim));
-    if !elements.is_some_and(|elements| (1..=MOST).contains(&elements)) {
-        return false;
-    }
-    let numbers = TensorData::inline(tensor).ok().and_then(|data| data.to_f64());
-    numbers.is_some_and(|numbers| numbers.into_iter().all(is))
+    let numbers = || TensorData::inline(tensor).ok().and_then(|data| data.to_f64());
+    is_small(tensor) && numbers().is_some_and(|numbers| numbers.into_iter().all(is))
 }
 
 /// Whether what a node makes is 0 throughout, or next to it, where the values that `is_known` tells are.

@@ -23,7 +23,7 @@ const CHANGED: [(&[&str], &str); 6] = [
 ];
 
 /// The way that remains for every network.
-const REMAINS: &str = "The way that remains: export the model from PyTorch with torch.onnx.export(…, dynamo=True), and \
+const EXPORT: &str = "export the model from PyTorch with torch.onnx.export(…, dynamo=True), and \
      convert that file";
 
 /// What can be done where only tensors are too many.
@@ -42,10 +42,10 @@ pub(super) fn misfit(read: &Read, path: &Path) -> String {
     }));
     let is_surplus = |problem: &Problem| matches!(problem, Problem::Surplus { .. });
     let surplus = read.candidate.as_ref().filter(|_| read.doubt.is_none());
-    if surplus.is_some_and(|candidate| candidate.built.problems.iter().all(is_surplus)) {
-        said.push(IGNORE.to_owned());
-    }
-    said.push(REMAINS.to_owned());
+    let fits = surplus.is_some_and(|candidate| candidate.built.problems.iter().all(is_surplus));
+    said.extend(fits.then(|| IGNORE.to_owned()));
+    let way = if fits { "If it is a part of it" } else { "The way that remains" };
+    said.push(format!("{way}: {EXPORT}"));
     said.join(". ")
 }
 

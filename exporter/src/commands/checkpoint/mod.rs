@@ -89,21 +89,20 @@ impl Read {
     /// A file that cannot be read; ignoring what is not there.
     pub fn load(path: &Path, settings: &Settings, ignored: &[String]) -> Result<Self> {
         let Checkpoint { format, facts, mut notes, mut tensors, shards, .. } = Checkpoint::load(path)?;
+        let belongs = |tensor: &str, name: &str| {
+            tensor.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         for name in ignored {
-            let is_it = |tensor: &mut TensorProto| {
-                tensor
-                    .name()
-                    .strip_prefix(name.as_str())
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            let left: Vec<_> = tensors.extract_if(.., is_it).map(|tensor| tensor.name().to_owned()).collect();
             ensure!(
-                !left.is_empty(),
+                tensors.iter().any(|tensor| belongs(tensor.name(), name)),
                 "--ignore {name}: no tensor of {} is called so, nor is one in a module of that name",
                 path.display()
             );
-            notes.extend(left_out("left out as told", &left));
         }
+        let is_ignored = |tensor: &mut TensorProto| ignored.iter().any(|name| belongs(tensor.name(), name));
+        let told: Vec<_> =
+            tensors.extract_if(.., is_ignored).map(|tensor| tensor.name().to_owned()).collect();
+        notes.extend(left_out("left out as told", &told));
         let place = |error| anyhow::Error::from(error).context(format!("{}: cannot be used", path.display()));
         let all = Weights::new(tensors, facts.clone()).map_err(place)?;
         let kept = all.left().to_vec();

@@ -92,6 +92,8 @@ fn is_guard(node: &NodeProto) -> bool {
             | "Where"
             | "IsNaN"
             | "IsInf"
+            | "ReduceMax"
+            | "ReduceMin"
             | "Relu"
             | "LeakyRelu"
             | "ThresholdedRelu"

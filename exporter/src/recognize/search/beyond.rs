@@ -1,44 +1,47 @@
 //! What shows only beyond the sizes that are tried: a `Slice` that leaves the first 16,000 positions, a size that is limited.
 
+use std::collections::HashMap;
+
+use isqrt_cov_proto::TensorData;
+use isqrt_cov_proto::onnx::NodeProto;
+
 use super::Search;
-use super::other_sizes::{Claim, deciding};
+use super::other_sizes::{Claim, FEW_TRIES, deciding};
+use crate::budget;
 use crate::evaluate::{Evaluator, Precision};
-use crate::graph::{NodeId, ValueId};
+use crate::graph::{Flow, ValueId, compares};
 use crate::recognize::observe::survey::Survey;
 use crate::tensor::{ElementType, Tensor};
 
-/// Sizes from here on are no sizes: exporters write them for "all", that of TensorFlow's graphs the least.
-const ALL: f64 = 1e9;
+/// Sizes from here on are no sizes: exporters write them for "all".
+const ALL: f64 = 1e7;
 
-/// A value that stays as it is beside a size, in two surveys; none where they have no such thing.
+/// A value in two surveys.
 type Seen = [Tensor; 2];
 
 impl Search<'_> {
-    /// The node on the way to a claim's output, and the size, that changes what is computed beyond all that was seen in the two
-    /// surveys. None where there is none, or where it cannot be told.
+    /// The node on the way to a claim's output, and the size, that changes what is computed beyond all sizes at which the claim was
+    /// tried, those of the two surveys among them. None where there is none, or where it cannot be told.
     pub(super) fn limit_beyond(&self, claim: &Claim, other: &Survey) -> Option<(String, f64)> {
         let flow = &self.places[claim.place].flow;
-        let limits = |node: &NodeId| {
-            matches!(
-                flow.graph.node[*node].op_type(),
-                "Slice"
-                    | "Min"
-                    | "Max"
-                    | "Clip"
-                    | "Equal"
-                    | "Less"
-                    | "LessOrEqual"
-                    | "Greater"
-                    | "GreaterOrEqual"
-            )
-        };
         let (nodes, _) = deciding(flow, claim.input, claim.output);
-        nodes.iter().filter(|node| limits(node)).find_map(|&node| {
-            let proto = &flow.graph.node[node];
-            let reads: Vec<ValueId> = proto.input.iter().filter_map(|name| flow.id(name)).collect();
-            let seen = self.seen_in_both(claim, other, &reads)?;
-            let size = if proto.op_type() == "Slice" { cut_beyond(&seen) } else { compared_beyond(&seen) };
-            Some((format!("`{}` ({})", proto.output.first()?, proto.op_type()), size?))
+        let nodes = nodes.into_iter().map(|node| &flow.graph.node[node]).filter(|node| may_limit(flow, node));
+        let read = |name: &String| flow.id(name).filter(|_| !name.is_empty());
+        let nodes: Vec<(&NodeProto, Vec<Option<ValueId>>)> =
+            nodes.map(|node| (node, node.input.iter().map(read).collect())).collect();
+        let mut values: Vec<ValueId> = nodes.iter().flat_map(|(_, reads)| reads).copied().flatten().collect();
+        values.sort_unstable();
+        values.dedup();
+        if values.is_empty() {
+            return None;
+        }
+        let seen = budget::within_half(FEW_TRIES, || self.seen_in_both(claim, other, &values))?;
+        let seen: HashMap<ValueId, Seen> = values.into_iter().zip(seen).collect();
+        nodes.iter().find_map(|(node, reads)| {
+            let inputs: Vec<Option<&Seen>> = reads.iter().map(|read| seen.get(read.as_ref()?)).collect();
+            let size = if node.is("Slice") { cut_beyond(&inputs) } else { compared_beyond(node, &inputs) };
+            let size = size.filter(|&size| size >= claim.tried as f64)?;
+            Some((format!("`{}` ({})", node.output.first()?, node.op_type()), size))
         })
     }
 
@@ -57,12 +60,26 @@ impl Search<'_> {
     }
 }
 
+/// Whether a node may limit a size, as far as its constants tell.
+fn may_limit(flow: &Flow, node: &NodeProto) -> bool {
+    if !node.is("Slice") {
+        let limits = ["Clip", "Max", "Min", "Mod", "ReduceMax", "ReduceMin", "Relu"];
+        return compares(node) || limits.contains(&node.op_type());
+    }
+    let constant = |at: usize| {
+        let tensor = flow.small_constant(flow.id(node.input.get(at)?)?)?;
+        TensorData::inline(&tensor).ok()?.to_i64()
+    };
+    let is_whole = |at: usize, is: fn(&i64) -> bool| constant(at).is_some_and(|sizes| sizes.iter().all(is));
+    !(is_whole(1, |start| *start >= 0) && is_whole(2, |end| *end as f64 >= ALL))
+}
+
 /// Where a `Slice` of these inputs begins to cut off what it leaves in both: an axis of it is of two sizes, and neither is larger than
 /// where it ends, or than what it leaves of the end.
-fn cut_beyond(inputs: &[Seen]) -> Option<f64> {
-    let [data, starts, ends, more @ ..] = inputs else { return None };
+fn cut_beyond(inputs: &[Option<&Seen>]) -> Option<f64> {
+    let [Some(data), Some(starts), Some(ends), more @ ..] = inputs else { return None };
     let (starts, ends) = (fixed(starts), fixed(ends));
-    let axes = more.first().map(fixed);
+    let axes = more.first().copied().flatten().map(fixed);
     let rank = data[0].dims().len();
     let axis = |at: usize| match &axes {
         Some(axes) => axes.get(at).map(|axis| (*axis as isize).rem_euclid(rank.max(1) as isize) as usize),
@@ -80,12 +97,29 @@ fn cut_beyond(inputs: &[Seen]) -> Option<f64> {
     cut.reduce(f64::min)
 }
 
-/// What is larger than every size that it is compared with.
-fn compared_beyond(inputs: &[Seen]) -> Option<f64> {
-    let sizes = inputs.iter().filter(|input| fixed(input).is_empty());
-    let largest = sizes.flat_map(|sizes| sizes.iter().flat_map(Tensor::to_f64)).reduce(f64::max)?;
-    let limits = inputs.iter().flat_map(fixed);
-    limits.filter(|limit| *limit > largest && (2.0..ALL).contains(limit)).reduce(f64::min)
+/// What is larger than every size that a node compares it with, number by number; what is made of one list is compared in itself, or
+/// with 0.
+fn compared_beyond(node: &NodeProto, inputs: &[Option<&Seen>]) -> Option<f64> {
+    let numbers = |seen: &Seen| seen.iter().map(Tensor::to_f64).collect::<Vec<_>>();
+    let mut sides: Vec<Vec<Vec<f64>>> = inputs.iter().copied().flatten().map(numbers).collect();
+    if node.op_type().starts_with("Reduce") {
+        let [list, ..] = &sides[..] else { return None };
+        let length = list.iter().map(Vec::len).min()?;
+        sides = (0..length).map(|at| list.iter().map(|seen| vec![seen[at]]).collect()).collect();
+    } else if node.is("Relu") {
+        sides.push(vec![vec![0.0]; 2]);
+    }
+    let length = sides.iter().flatten().map(Vec::len).max()?;
+    let limit = (0..length).filter_map(|at| {
+        // One number stands beside all.
+        let number = |side: &Vec<f64>| if side.len() == 1 { side.first() } else { side.get(at) }.copied();
+        let pairs = sides.iter().filter_map(|side| Some([number(&side[0])?, number(&side[1])?]));
+        let (limits, sizes): (Vec<_>, Vec<_>) = pairs.partition(|[one, other]| one.total_cmp(other).is_eq());
+        let largest = sizes.into_iter().flatten().reduce(f64::max)?;
+        let is_beyond = |limit: &f64| *limit > largest && *limit < ALL;
+        limits.into_iter().map(|[limit, _]| limit).filter(is_beyond).reduce(f64::min)
+    });
+    limit.reduce(f64::min)
 }
 
 /// The numbers of what is the same in both surveys; none of what differs.
@@ -110,7 +144,8 @@ mod tests {
     fn a_slice_cuts_off_where_an_open_axis_grows_beyond_its_end() {
         let data = |sizes: [usize; 2]| sizes.map(|size| Tensor::zeros(ElementType::F64, &[2, 8, size]));
         let cut = |sizes, starts: f64, ends: f64| {
-            cut_beyond(&[data(sizes), same(&[starts]), same(&[ends]), same(&[2.0])])
+            let seen = [data(sizes), same(&[starts]), same(&[ends]), same(&[2.0])];
+            cut_beyond(&seen.each_ref().map(Some))
         };
         assert_eq!(cut([63, 520], 0.0, 16_000.0), Some(16_000.0));
         assert_eq!(cut([63, 520], -600.0, ALL), Some(600.0));
@@ -119,25 +154,40 @@ mod tests {
         assert_eq!(cut([63, 520], 0.0, 100.0), None);
         assert_eq!(cut([63, 520], 0.0, ALL), None);
         assert_eq!(cut([63, 63], 0.0, 16_000.0), None);
-        // Only along its own axes.
-        let along = |axes: &[f64]| {
-            let axes = (!axes.is_empty()).then(|| same(axes));
-            let inputs = [data([63, 520]), same(&[0.0]), same(&[16_000.0])].into_iter().chain(axes);
-            cut_beyond(&inputs.collect::<Vec<_>>())
+        // Only along its own axes, which are the first where none are given, whatever its steps.
+        let along = |axes: Option<&[f64]>, ends: &[f64]| {
+            let starts = vec![0.0; ends.len()];
+            let seen = [data([63, 520]), same(&starts), same(ends), same(&[1.0])];
+            let axes = axes.map(same);
+            cut_beyond(&[Some(&seen[0]), Some(&seen[1]), Some(&seen[2]), axes.as_ref(), Some(&seen[3])])
         };
-        assert_eq!((along(&[-1.0]), along(&[1.0]), along(&[])), (Some(16_000.0), None, None));
-        // What ends with the axis.
-        assert_eq!(cut_beyond(&[data([63, 520]), same(&[0.0]), both(&[63.0], &[520.0])]), None);
+        assert_eq!(along(Some(&[-1.0]), &[16_000.0]), Some(16_000.0));
+        assert_eq!(along(Some(&[1.0]), &[16_000.0]), None);
+        assert_eq!((along(None, &[16_000.0]), along(None, &[ALL, ALL, 16_000.0])), (None, Some(16_000.0)));
     }
 
     #[test]
     fn a_limit_is_larger_than_what_it_is_compared_with() {
+        let beyond = |operator: &str, seen: &[Seen]| {
+            let node = NodeProto::new(operator, &["x"], &["y"]);
+            compared_beyond(&node, &seen.iter().map(Some).collect::<Vec<_>>())
+        };
         let size = both(&[63.0], &[520.0]);
-        assert_eq!(compared_beyond(&[size.clone(), same(&[196.0])]), None);
-        assert_eq!(compared_beyond(&[same(&[600.0]), size.clone()]), Some(600.0));
-        assert_eq!(compared_beyond(&[size.clone(), same(&[-1.0])]), None);
-        assert_eq!(compared_beyond(&[size, same(&[ALL])]), None);
-        // Nothing of it is open.
-        assert_eq!(compared_beyond(&[same(&[5.0]), same(&[9.0])]), None);
+        assert_eq!(beyond("Min", &[size.clone(), same(&[196.0])]), None);
+        assert_eq!(beyond("Less", &[same(&[600.0]), size.clone()]), Some(600.0));
+        assert_eq!(beyond("Equal", &[size.clone(), same(&[-1.0])]), None);
+        assert_eq!(beyond("Clip", &[size, same(&[1.0]), same(&[ALL])]), None);
+        // Nothing of it is open, or not there.
+        assert_eq!(beyond("Max", &[same(&[5.0]), same(&[9.0])]), None);
+        let shape = both(&[2.0, 1.0, 1.0], &[3.0, 1.0, 1.0]);
+        assert_eq!(beyond("Max", &[shape, same(&[1.0, 8.0, 8.0])]), None);
+        // What a list is of, and what is left of a size.
+        let list = both(&[63.0, 16_000.0], &[520.0, 16_000.0]);
+        assert_eq!(beyond("ReduceMin", &[list]), Some(16_000.0));
+        let left = both(&[63.0 - 16_000.0], &[520.0 - 16_000.0]);
+        assert_eq!(
+            (beyond("Relu", std::slice::from_ref(&left)), beyond("Max", &[left, same(&[0.0])])),
+            (Some(0.0), Some(0.0))
+        );
     }
 }

@@ -6,7 +6,7 @@ use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
 use super::Search;
-use crate::graph::{Kind, NodeId, ValueId, any_inside, asks_for_nan, compares, functions_with};
+use crate::graph::{Kind, NodeId, ValueId, any_inside, asks_for_nan, functions_with, is_decision};
 use crate::recognize::observe::survey::source;
 use crate::recognize::propose::places::Place;
 
@@ -48,10 +48,8 @@ impl Search<'_> {
                 continue;
             }
             let flow = &self.places[place].flow;
-            for &node in &flow.consumers[value] {
-                let proto = &flow.graph.node[node];
-                let asks = asks_for_nan(proto) || self.inside.asking.contains(&proto.called());
-                if (asks || self.compares_with_huge(place, node)) && !is_near(place, node) {
+            for &node in flow.consumers[value].iter().filter(|&&node| flow.useful[node]) {
+                if !is_near(place, node) && (self.asks(place, node) || self.compares_with_huge(place, node)) {
                     return true;
                 }
                 let is_data = |output: &ValueId| flow.kind[*output] == Kind::Data;
@@ -68,14 +66,35 @@ impl Search<'_> {
         false
     }
 
-    /// Whether a node compares with what is larger than any number of a network: whatever is less is one.
+    /// Whether a node asks for a NaN, in a function that it calls or in a graph that it hands its inputs to as well.
+    fn asks(&self, place: usize, node: NodeId) -> bool {
+        let flow = &self.places[place].flow;
+        let proto = &flow.graph.node[node];
+        let hands_on = matches!(proto.op_type(), "Loop" | "Scan");
+        // What was chosen of a few is always a number.
+        let is_number = || {
+            let makers = flow.data_reads(node).filter_map(|value| flow.producer[value]);
+            makers.map(|maker| &flow.graph.node[maker]).any(is_decision)
+        };
+        self.inside.asking.contains(&proto.called())
+            || asks_for_nan(proto) && !(proto.is("Equal") && is_number())
+            || hands_on && any_inside(proto, &asks_for_nan)
+    }
+
+    /// Whether a node compares with what is larger than any number of a network, so that all that is true of is one.
     fn compares_with_huge(&self, place: usize, node: NodeId) -> bool {
         let flow = &self.places[place].flow;
-        let is_huge = |&value: &ValueId| {
-            let (place, value) = source(self.places, place, value);
-            self.places[place].flow.is_huge(value)
+        let proto = &flow.graph.node[node];
+        let huge = |at: usize| {
+            let (place, value) = source(self.places, place, flow.id(proto.input.get(at)?)?);
+            self.places[place].flow.huge(value)
         };
-        compares(&flow.graph.node[node]) && flow.reads(node).iter().any(is_huge)
+        let is_between = |less: usize, more: usize| huge(less) == Some(-1.0) || huge(more) == Some(1.0);
+        match proto.op_type() {
+            "Less" | "LessOrEqual" => is_between(0, 1),
+            "Greater" | "GreaterOrEqual" => is_between(1, 0),
+            _ => false,
+        }
     }
 
     /// The values around a place that its outputs may be: those that its node makes, or those that call its function.

@@ -24,7 +24,7 @@ use crate::tensor::{ElementType, Tensor};
 
 /// Multiplications that the tries of more sizes may take where these may decide what is computed, and elsewhere.
 const TRIES: u64 = 1 << 34;
-const FEW_TRIES: u64 = 1 << 32;
+pub(super) const FEW_TRIES: u64 = 1 << 32;
 
 /// A finding that is none.
 pub struct Refused {
@@ -40,6 +40,8 @@ pub(super) struct Claim {
     pub place: usize,
     pub input: ValueId,
     pub output: ValueId,
+    /// The largest size of an open axis at which it was tried by itself.
+    pub tried: usize,
     /// Why it is none.
     reason: Option<String>,
 }
@@ -63,7 +65,7 @@ impl Search<'_> {
         for found in found {
             match self.place_and_values(&found) {
                 Some((place, input, output)) => {
-                    claims.push(Claim { found, place, input, output, reason: None });
+                    claims.push(Claim { found, place, input, output, tried: 0, reason: None });
                 }
                 None => self.findings.layers.push(found),
             }
@@ -73,15 +75,13 @@ impl Search<'_> {
         if leaves_sizes_open(self.places[0].flow.graph)
             && let Some(other) = self.at_other_sizes(wanted)
         {
-            for claim in &mut claims {
-                self.compare(claim, &other);
-                if claim.stands()
-                    && let Some((node, size)) = self.limit_beyond(claim, &other)
-                {
+            claims.iter_mut().for_each(|claim| self.compare(claim, &other));
+            self.confirm_sizes(&mut claims, &other, wanted);
+            for claim in claims.iter_mut().filter(|claim| claim.stands()) {
+                if let Some((node, size)) = self.limit_beyond(claim, &other) {
                     claim.reason = Some(explain::limited_beyond(&claim.found, &node, size));
                 }
             }
-            self.confirm_sizes(&mut claims, &other, wanted);
         }
         for Claim { found, place, input, reason, .. } in claims {
             match reason {
@@ -117,7 +117,12 @@ impl Search<'_> {
             lengths: &[],
             most: OTHER_SIZES.most,
         };
-        self.tried(&sizes, Numbers::Normal, wanted).filter(runs).or(usual)
+        // What is open is twice as large as the user's data.
+        let twice = |dims: &Vec<usize>| dims.iter().map(|size| 2 * size).collect::<Vec<_>>();
+        let known = self.trial.known.map(|known| known.iter().map(twice).collect::<Vec<_>>());
+        let trial = Trial { known: known.as_deref(), ..Trial::of(&sizes) };
+        let multiple = survey(self.model, self.places, wanted, &trial, self.runtime).ok();
+        multiple.filter(runs).or(usual)
     }
 
     /// The values of the model in another trial; none where it does not run.
@@ -186,6 +191,11 @@ impl Search<'_> {
                     let reason = self.departs(claim, &Seen { tensor, element: first.element }, &frozen);
                     if reason.is_some() {
                         return Some(reason);
+                    }
+                    if !budget::is_spent() {
+                        let (first, other) = (first.tensor.dims(), other_seen.tensor.dims());
+                        let open = (0..dims.len()).filter(|&axis| first[axis] != other[axis]);
+                        claim.tried = open.map(|axis| dims[axis]).fold(claim.tried, usize::max);
                     }
                 }
                 Some(None)
