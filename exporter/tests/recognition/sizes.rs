@@ -124,6 +124,20 @@ fn what_an_image_larger_than_any_tried_changes_is_no_part_of_a_layer() {
     check_layer_behind(&model, "scaled");
 }
 
+/// A limit that was passed, and changed nothing.
+#[test]
+fn what_a_limit_does_not_change_is_a_part_of_a_layer() {
+    for (most, is_tried) in [(60, true), (20_000, false)] {
+        let mut model = load(&corpus().join("own/dynamic_sizes_dyn18_hw.onnx"));
+        scaled_beyond(&mut model, 2, most);
+        let graph = model.graph.as_mut().unwrap();
+        let factor = graph.node.iter_mut().find(|node| node.output[0] == "beyond").unwrap();
+        *factor = NodeProto::new("Div", &["large", "large"], &["beyond"]);
+        let input = graph.input[0].name().to_owned();
+        assert_eq!(found_in(&model).layers[0].input, if is_tried { &*input } else { "scaled" });
+    }
+}
+
 /// As many positions are taken as the smaller images have, or more than any image that is tried.
 #[test]
 fn a_part_of_a_large_image_is_no_whole_one() {

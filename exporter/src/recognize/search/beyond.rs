@@ -19,10 +19,24 @@ const ALL: f64 = 1e7;
 /// A value in two surveys.
 type Seen = [Tensor; 2];
 
+/// A size that is limited.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Limit {
+    /// To what.
+    to: f64,
+    /// What it was in the two surveys.
+    of: [f64; 2],
+}
+
+/// The lower of limits.
+fn lowest(limits: impl Iterator<Item = Limit>) -> Option<Limit> {
+    limits.min_by(|one, other| one.to.total_cmp(&other.to))
+}
+
 impl Search<'_> {
     /// The node on the way to a claim's output, and the size, that changes what is computed beyond all sizes at which the claim was
     /// tried, those of the two surveys among them. None where there is none, or where it cannot be told.
-    pub(super) fn limit_beyond(&self, claim: &Claim, other: &Survey) -> Option<(String, f64)> {
+    pub(super) fn limit_beyond<'s>(&'s self, claim: &Claim, other: &'s Survey) -> Option<(String, f64)> {
         let flow = &self.places[claim.place].flow;
         let (nodes, _) = deciding(flow, claim.input, claim.output);
         let nodes = nodes.into_iter().map(|node| &flow.graph.node[node]).filter(|node| may_limit(flow, node));
@@ -37,11 +51,20 @@ impl Search<'_> {
         }
         let seen = budget::within_half(FEW_TRIES, || self.seen_in_both(claim, other, &values))?;
         let seen: HashMap<ValueId, Seen> = values.into_iter().zip(seen).collect();
+        let dims =
+            |survey: &'s Survey| Some(survey.get(self.places, claim.place, claim.input)?.tensor.dims());
+        let own: Vec<[f64; 2]> = dims(&self.survey)?
+            .iter()
+            .zip(dims(other)?)
+            .map(|(&one, &other)| [one as f64, other as f64])
+            .collect();
         nodes.iter().find_map(|(node, reads)| {
             let inputs: Vec<Option<&Seen>> = reads.iter().map(|read| seen.get(read.as_ref()?)).collect();
-            let size = if node.is("Slice") { cut_beyond(&inputs) } else { compared_beyond(node, &inputs) };
-            let size = size.filter(|&size| size >= claim.tried as f64)?;
-            Some((format!("`{}` ({})", node.output.first()?, node.op_type()), size))
+            let limit = if node.is("Slice") { cut_beyond(&inputs) } else { compared_beyond(node, &inputs) }?;
+            // A size of the input was tried beyond it.
+            let is_tried = limit.to < claim.tried as f64 && own.contains(&limit.of);
+            let place = format!("`{}` ({})", node.output.first()?, node.op_type());
+            (!is_tried).then_some((place, limit.to))
         })
     }
 
@@ -76,7 +99,7 @@ fn may_limit(flow: &Flow, node: &NodeProto) -> bool {
 
 /// Where a `Slice` of these inputs begins to cut off what it leaves in both: an axis of it is of two sizes, and neither is larger than
 /// where it ends, or than what it leaves of the end.
-fn cut_beyond(inputs: &[Option<&Seen>]) -> Option<f64> {
+fn cut_beyond(inputs: &[Option<&Seen>]) -> Option<Limit> {
     let [Some(data), Some(starts), Some(ends), more @ ..] = inputs else { return None };
     let (starts, ends) = (fixed(starts), fixed(ends));
     let axes = more.first().copied().flatten().map(fixed);
@@ -92,14 +115,15 @@ fn cut_beyond(inputs: &[Option<&Seen>]) -> Option<f64> {
         let from_end = starts.get(at).filter(|start| **start < 0.0).map(|start| start.abs());
         let limits = from_end.into_iter().chain(ends.get(at).copied());
         let is_beyond = |limit: &f64| one != other && (one.max(other) as f64..ALL).contains(limit);
-        limits.filter(is_beyond).reduce(f64::min)
+        let of = [one as f64, other as f64];
+        lowest(limits.filter(is_beyond).map(|to| Limit { to, of }))
     });
-    cut.reduce(f64::min)
+    lowest(cut)
 }
 
 /// What is larger than every size that a node compares it with, number by number; what is made of one list is compared in itself, or
 /// with 0.
-fn compared_beyond(node: &NodeProto, inputs: &[Option<&Seen>]) -> Option<f64> {
+fn compared_beyond(node: &NodeProto, inputs: &[Option<&Seen>]) -> Option<Limit> {
     let numbers = |seen: &Seen| seen.iter().map(Tensor::to_f64).collect::<Vec<_>>();
     let mut sides: Vec<Vec<Vec<f64>>> = inputs.iter().copied().flatten().map(numbers).collect();
     if node.op_type().starts_with("Reduce") {
@@ -115,11 +139,11 @@ fn compared_beyond(node: &NodeProto, inputs: &[Option<&Seen>]) -> Option<f64> {
         let number = |side: &Vec<f64>| if side.len() == 1 { side.first() } else { side.get(at) }.copied();
         let pairs = sides.iter().filter_map(|side| Some([number(&side[0])?, number(&side[1])?]));
         let (limits, sizes): (Vec<_>, Vec<_>) = pairs.partition(|[one, other]| one.total_cmp(other).is_eq());
-        let largest = sizes.into_iter().flatten().reduce(f64::max)?;
-        let is_beyond = |limit: &f64| *limit > largest && *limit < ALL;
-        limits.into_iter().map(|[limit, _]| limit).filter(is_beyond).reduce(f64::min)
+        let of = sizes.into_iter().reduce(|one, other| [one[0].max(other[0]), one[1].max(other[1])])?;
+        let is_beyond = |limit: &f64| *limit > of[0].max(of[1]) && *limit < ALL;
+        lowest(limits.into_iter().map(|[to, _]| to).filter(is_beyond).map(|to| Limit { to, of }))
     });
-    limit.reduce(f64::min)
+    lowest(limit)
 }
 
 /// The numbers of what is the same in both surveys; none of what differs.
@@ -145,7 +169,7 @@ mod tests {
         let data = |sizes: [usize; 2]| sizes.map(|size| Tensor::zeros(ElementType::F64, &[2, 8, size]));
         let cut = |sizes, starts: f64, ends: f64| {
             let seen = [data(sizes), same(&[starts]), same(&[ends]), same(&[2.0])];
-            cut_beyond(&seen.each_ref().map(Some))
+            cut_beyond(&seen.each_ref().map(Some)).map(|limit| limit.to)
         };
         assert_eq!(cut([63, 520], 0.0, 16_000.0), Some(16_000.0));
         assert_eq!(cut([63, 520], -600.0, ALL), Some(600.0));
@@ -160,6 +184,7 @@ mod tests {
             let seen = [data([63, 520]), same(&starts), same(ends), same(&[1.0])];
             let axes = axes.map(same);
             cut_beyond(&[Some(&seen[0]), Some(&seen[1]), Some(&seen[2]), axes.as_ref(), Some(&seen[3])])
+                .map(|limit| limit.to)
         };
         assert_eq!(along(Some(&[-1.0]), &[16_000.0]), Some(16_000.0));
         assert_eq!(along(Some(&[1.0]), &[16_000.0]), None);
@@ -170,7 +195,7 @@ mod tests {
     fn a_limit_is_larger_than_what_it_is_compared_with() {
         let beyond = |operator: &str, seen: &[Seen]| {
             let node = NodeProto::new(operator, &["x"], &["y"]);
-            compared_beyond(&node, &seen.iter().map(Some).collect::<Vec<_>>())
+            compared_beyond(&node, &seen.iter().map(Some).collect::<Vec<_>>()).map(|limit| limit.to)
         };
         let size = both(&[63.0], &[520.0]);
         assert_eq!(beyond("Min", &[size.clone(), same(&[196.0])]), None);
