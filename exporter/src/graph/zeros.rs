@@ -1,4 +1,4 @@
-//! Constants that are 0, and comparisons: what keeps a divisor from 0 is the one choice by data that a formula may hold.
+//! Constants that are 0, or larger than any number, and comparisons: what keeps a divisor from 0 is the one choice by data that a formula may hold.
 
 use isqrt_cov_proto::TensorData;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;

@@ -86,6 +86,11 @@ fn models_are_run_at_sizes_that_give_numbers() {
         Ok(1.0)
     };
     assert_eq!(sizes(None, only).len(), 3);
+    let says = |factor| {
+        let notes = compared(None, &stub(factor)).unwrap().notes;
+        notes.iter().any(|note| note.contains("runs at [[1, 8, 14, 14]] only"))
+    };
+    assert!(says(only) && !says(square));
     // Windows and patches take multiples.
     let multiples: Factor = |_, dims| {
         ensure!(dims[2] % 14 == 0 && dims[3] % 14 == 0, "no whole number of windows");
