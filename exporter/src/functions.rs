@@ -78,10 +78,8 @@ fn imports_or_is(function: &FunctionProto) -> bool {
 
 fn import_if(imports: &mut Vec<OperatorSetIdProto>, used: bool) {
     let known = |import: &OperatorSetIdProto| import.domain() == DOMAIN && import.version() <= VERSION;
-    if !(used && imports.iter().any(known)) {
-        // One of another version was there for nothing: a model with newer nodes is not changed.
-        imports.retain(|import| import.domain() != DOMAIN);
-    }
+    // One of another version is there for nothing: a model with newer nodes is not changed.
+    imports.retain(|import| import.domain() != DOMAIN || used && known(import));
     if used && !imports.iter().any(known) {
         imports.push(OperatorSetIdProto::new(DOMAIN, VERSION));
     }

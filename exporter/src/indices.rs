@@ -6,15 +6,24 @@ use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto, ValueInfoProt
 
 use crate::constants::Constants;
 use crate::graph::{given, moves};
+use crate::tensor::ElementType;
 
 /// For each input that has to be given and picks rows of tables, by its name: how many rows the least of them has.
 #[must_use]
 pub fn rows(graph: &GraphProto) -> HashMap<&str, usize> {
-    let constants = Constants::new(graph);
+    let is_whole = |input: &&ValueInfoProto| {
+        let element = input.tensor_type().and_then(|tensor| ElementType::from_onnx(tensor.elem_type()));
+        element.is_some_and(|element| !element.is_float())
+    };
     // The input that each value is, in another shape or type.
     let mut origins: HashMap<&str, &str> =
-        given(graph).map(ValueInfoProto::name).map(|name| (name, name)).collect();
+        given(graph).filter(is_whole).map(ValueInfoProto::name).map(|name| (name, name)).collect();
     let mut rows: HashMap<&str, usize> = HashMap::new();
+    // Of most models nothing is to be looked for.
+    if origins.is_empty() {
+        return rows;
+    }
+    let constants = Constants::new(graph);
     for node in &graph.node {
         let read = |at: usize| node.input.get(at).and_then(|name| origins.get(name.as_str())).copied();
         if let (Some(origin), Some(count)) = (read(1), table(node, &constants)) {
@@ -40,6 +49,7 @@ fn table(node: &NodeProto, constants: &Constants) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use isqrt_cov_proto::onnx::tensor_proto::DataType;
     use isqrt_cov_proto::onnx::{ModelProto, TensorProto};
 
     use super::*;
@@ -55,7 +65,12 @@ mod tests {
                 .with(AttributeProto::int("axis", axis))
         };
         let graph = GraphProto {
-            input: ["ids", "kinds", "x"].map(ValueInfoProto::named).to_vec(),
+            input: vec![
+                ValueInfoProto::of_any_shape("ids", DataType::Int64),
+                ValueInfoProto::of_any_shape("kinds", DataType::Int32),
+                ValueInfoProto::of_any_shape("x", DataType::Int64),
+                ValueInfoProto::of_any_shape("image", DataType::Float),
+            ],
             initializer: vec![
                 table("words", &[50, 2]),
                 table("places", &[3, 20]),
@@ -69,11 +84,13 @@ mod tests {
                 pick("kinds of", "kinds", 0),
                 NodeProto::new("Add", &["x", "x"], &["other"]),
                 pick("words", "other", 0),
+                NodeProto::new("Cast", &["image"], &["rounded"]),
+                pick("kinds of", "rounded", 0),
             ],
             ..GraphProto::default()
         };
         let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
         let inputs = Signature::of(&model).unwrap().inputs;
-        assert_eq!(inputs.iter().map(|port| port.rows).collect::<Vec<_>>(), [Some(20), Some(2), None]);
+        assert_eq!(inputs.iter().map(|port| port.rows).collect::<Vec<_>>(), [Some(20), Some(2), None, None]);
     }
 }

@@ -8,6 +8,23 @@ use ndarray_npy::{NpzWriter, ReadNpyExt};
 use super::trained::{archive, checkpoint, computed, convert, npy, setting};
 use super::*;
 
+/// What a model gives of images.
+fn logits_of(model: &Path, images: &ArrayD<f32>) -> ArrayD<f32> {
+    let logits = computed(model, images);
+    let numbers = logits.to_f64().into_iter().map(|number| number as f32).collect();
+    ArrayD::from_shape_vec(logits.dims(), numbers).unwrap()
+}
+
+/// A file of images with their classes.
+fn labeled(folder: &tempfile::TempDir, images: &ArrayD<f32>, labels: &ArrayD<i64>) -> PathBuf {
+    let path = folder.path().join("labels.npz");
+    let mut archive = NpzWriter::new(File::create(&path).unwrap());
+    archive.add_array("input", images).unwrap();
+    archive.add_array("labels", labels).unwrap();
+    archive.finish().unwrap();
+    path
+}
+
 /// Known outputs that no setting gives are a no, and so are labels that contradict what is told.
 #[test]
 fn outputs_that_are_not_those_expected_are_refused() {
@@ -38,11 +55,7 @@ fn labels_that_fit_nothing_decide_nothing() {
     let images = npy(&corpus("digits/test_images.npy"));
     let labels = ArrayD::<i64>::read_npy(File::open(corpus("digits/test_labels.npy")).unwrap()).unwrap();
     let with = |change: fn(i64) -> i64| {
-        let path = folder.path().join("labels.npz");
-        let mut archive = NpzWriter::new(File::create(&path).unwrap());
-        archive.add_array("input", &images).unwrap();
-        archive.add_array("labels", &labels.mapv(change)).unwrap();
-        archive.finish().unwrap();
+        let path = labeled(&folder, &images, &labels.mapv(change));
         let run = convert(&file, &output, &["--inputs", path.to_str().unwrap()]);
         (status(&run), object(&run))
     };
@@ -70,9 +83,7 @@ fn what_contradicts_the_weights_is_said() {
     assert_eq!(warning("upper_column_major"), Value::Null);
     let said = warning("upper").to_string();
     assert!(said.contains("read as told, upper; the classifier's weights say upper_column_major"), "{said}");
-    let wrong = computed(&output, &images);
-    let numbers = wrong.to_f64().into_iter().map(|number| number as f32).collect();
-    let wrong = ArrayD::from_shape_vec(wrong.dims(), numbers).unwrap();
+    let wrong = logits_of(&output, &images);
     std::fs::remove_file(&output).unwrap();
     let data = archive(&folder, &[("input", &images), ("expected", &wrong)]);
     let run = convert(&file, &output, &["--inputs", data.to_str().unwrap()]);
@@ -87,9 +98,7 @@ fn between_the_orders(file: &Path, images: &ArrayD<f32>) -> ArrayD<f32> {
     let output = folder.path().join("model.onnx");
     let [upper, column_major] = ["upper", "upper_column_major"].map(|order| {
         assert_eq!(status(&convert(file, &output, &["--triangle", order])), 0);
-        let logits = computed(&output, images);
-        let numbers = logits.to_f64().into_iter().map(|number| number as f32).collect();
-        ArrayD::from_shape_vec(logits.dims(), numbers).unwrap()
+        logits_of(&output, images)
     });
     (upper + column_major) / 2.0
 }
@@ -129,10 +138,8 @@ fn no_number_of_steps_is_said_to_be_decided_before_all_were_tried() {
         ("4", 0.1, "5e-2", "assumed", Some("the data do not part it from 5")),
     ] {
         assert_eq!(status(&convert(&file, &output, &["--iterations", steps])), 0);
-        let logits = computed(&output, &images);
-        let round = |value: f64| if rounded > 0.0 { (value / rounded).round() * rounded } else { value };
-        let numbers = logits.to_f64().into_iter().map(|value| round(value) as f32).collect();
-        let logits = ArrayD::from_shape_vec(logits.dims(), numbers).unwrap();
+        let round = |value: f32| if rounded > 0.0 { (value / rounded).round() * rounded } else { value };
+        let logits = logits_of(&output, &images).mapv(round);
         let data = archive(&folder, &[("input", &images), ("expected", &logits)]);
         let run = convert(&file, &output, &["--expected", data.to_str().unwrap(), "--tolerance", tolerance]);
         let answer = object(&run);
@@ -155,11 +162,7 @@ fn data_that_leave_the_order_open_are_told_of() {
     let file = checkpoint("nets/newmodel_scratch.pth.tar");
     let images =
         ArrayD::from_shape_fn(vec![3, 3, 64, 64], |at| ((at[0] + 3 * at[2] + 5 * at[3]) % 17) as f32 / 17.0);
-    let path = folder.path().join("labels.npz");
-    let mut labeled = NpzWriter::new(File::create(&path).unwrap());
-    labeled.add_array("input", &images).unwrap();
-    labeled.add_array("labels", &ArrayD::<i64>::zeros(vec![3])).unwrap();
-    labeled.finish().unwrap();
+    let path = labeled(&folder, &images, &ArrayD::zeros(vec![3]));
     let expected = archive(&folder, &[("input", &images), ("expected", &between_the_orders(&file, &images))]);
     for (data, tolerance, said, advice) in [
         (

@@ -50,6 +50,7 @@ fn other_tensors_are_left_out_where_that_is_told() {
         assert_eq!((status(&run), &answer["reason"]), (1, &"unknown-architecture".into()), "{answer}");
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains(left) && message.contains("--ignore NAME"), "{message}");
+        assert!(message.contains("If it is a part of it: export the model"), "{message}");
     }
     let all = ["extra_head", "extra_head.weight", "scale"].map(|name| ["--ignore", name]).concat();
     let run = convert(&file, &model, &all);

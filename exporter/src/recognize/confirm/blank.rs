@@ -22,12 +22,22 @@ pub const SAME: f64 = 1e-6;
 
 impl Subject<'_> {
     /// Whether the graph has other numbers than with the operator in the place of `output` where a sample is blank. What is no
-    /// number may become any. False where it cannot be told.
-    pub fn fills_blank(&self, layer: &Layer, output: ValueId, runtime: &dyn Runtime) -> bool {
-        if !divides_nothing(layer) {
+    /// number may become any. False where it cannot be told. Behind trained weights it cannot: there `asks_for_nan` decides, which is
+    /// given the nodes behind `output` that are looked at here.
+    pub fn fills_blank(
+        &self,
+        layer: &Layer,
+        output: ValueId,
+        asks_for_nan: &dyn Fn(&HashSet<NodeId>) -> bool,
+        runtime: &dyn Runtime,
+    ) -> bool {
+        if layer.operator == OperatorKind::CovariancePooling || layer.epsilon > 0.0 {
             return false;
         }
         let (exits, behind) = self.behind(output);
+        if asks_for_nan(&behind) {
+            return true;
+        }
         let flow = &self.place.flow;
         let mut nodes = behind.into_iter().chain(flow.between(self.input, output));
         nodes.any(|node| flow.bends(node))
@@ -37,7 +47,7 @@ impl Subject<'_> {
     }
 
     /// What the region gives of what is made of `output`, and by which nodes.
-    pub fn behind(&self, output: ValueId) -> (Vec<ValueId>, HashSet<NodeId>) {
+    fn behind(&self, output: ValueId) -> (Vec<ValueId>, HashSet<NodeId>) {
         let flow = &self.place.flow;
         let region = Region::new(flow, self.input, self.seen.element);
         let mut nodes = HashSet::new();
@@ -94,11 +104,6 @@ impl Subject<'_> {
             .ok()?;
         Some(before.iter().zip(&after).any(|(before, after)| has_others(before, after)))
     }
-}
-
-/// Whether a layer makes no number of a sample that is blank.
-pub fn divides_nothing(layer: &Layer) -> bool {
-    layer.operator != OperatorKind::CovariancePooling && layer.epsilon == 0.0
 }
 
 /// A sample that has no matrix to take a root of.

@@ -1,13 +1,15 @@
 //! Whether a layer may stand for what gives the same numbers on ordinary inputs: what a graph limits, chooses or keeps from
 //! being 0 shows on others only.
 
+use std::collections::HashSet;
+
 use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::blank::{Nothing, with_nothing};
 use super::guards::sizes;
 use super::odd::Odd;
 use crate::evaluate::{Evaluator, Precision};
-use crate::graph::ValueId;
+use crate::graph::{NodeId, ValueId};
 use crate::recognize::identify::Resolution;
 use crate::recognize::identify::probed::extreme;
 use crate::recognize::observe::subject::Subject;
@@ -32,7 +34,8 @@ pub enum Limit {
 
 impl Subject<'_> {
     /// Lets `layer` stand for `output`, which gives the same on the probes, and where nothing else can be told. Says down to which
-    /// inputs, where it is not all: see [`crate::recognize::Evidence::down_to`].
+    /// inputs, where it is not all: see [`crate::recognize::Evidence::down_to`]. What `asks_for_nan` tells is whether the model does,
+    /// anywhere behind `output` but among the nodes given.
     ///
     /// # Errors
     /// Why it may not.
@@ -40,13 +43,15 @@ impl Subject<'_> {
         &self,
         layer: &Layer,
         output: ValueId,
+        asks_for_nan: &dyn Fn(&HashSet<NodeId>) -> bool,
         runtime: &dyn Runtime,
     ) -> Result<Option<f64>, Limit> {
         let down_to = self.stands_inside(layer, output, runtime).map_err(Limit::Inside)?;
         if let Some(compared) = self.no_guard(layer, output, runtime) {
             return Err(Limit::Choice(self.place.flow.names[compared].to_owned()));
         }
-        if self.fills_blank(layer, output, runtime) { Err(Limit::OfBlank) } else { Ok(down_to) }
+        let fills_blank = self.fills_blank(layer, output, asks_for_nan, runtime);
+        if fills_blank { Err(Limit::OfBlank) } else { Ok(down_to) }
     }
 
     /// The same but for a NaN that the graph asks for. The error is inputs, in words, on which `output` is not what `layer`

@@ -1,6 +1,6 @@
 //! Whether what gives the numbers of a layer on ordinary inputs gives them on all others.
 
-pub mod blank;
+mod blank;
 mod guards;
 pub mod limits;
 mod odd;

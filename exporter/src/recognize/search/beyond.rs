@@ -124,20 +124,19 @@ fn cut_beyond(inputs: &[Option<&Seen>]) -> Option<Limit> {
 /// What is larger than every size that a node compares it with, number by number; what is made of one list is compared in itself, or
 /// with 0.
 fn compared_beyond(node: &NodeProto, inputs: &[Option<&Seen>]) -> Option<Limit> {
-    let numbers = |seen: &Seen| seen.iter().map(Tensor::to_f64).collect::<Vec<_>>();
-    let mut sides: Vec<Vec<Vec<f64>>> = inputs.iter().copied().flatten().map(numbers).collect();
+    let numbers = |seen: &Seen| seen.each_ref().map(Tensor::to_f64);
+    let mut sides: Vec<[Vec<f64>; 2]> = inputs.iter().copied().flatten().map(numbers).collect();
     if node.op_type().starts_with("Reduce") {
-        let [list, ..] = &sides[..] else { return None };
-        let length = list.iter().map(Vec::len).min()?;
-        sides = (0..length).map(|at| list.iter().map(|seen| vec![seen[at]]).collect()).collect();
+        let [[first, second], ..] = &sides[..] else { return None };
+        sides = first.iter().zip(second).map(|(&one, &other)| [vec![one], vec![other]]).collect();
     } else if node.is("Relu") {
-        sides.push(vec![vec![0.0]; 2]);
+        sides.push([vec![0.0], vec![0.0]]);
     }
     let length = sides.iter().flatten().map(Vec::len).max()?;
     let limit = (0..length).filter_map(|at| {
         // One number stands beside all.
         let number = |side: &Vec<f64>| if side.len() == 1 { side.first() } else { side.get(at) }.copied();
-        let pairs = sides.iter().filter_map(|side| Some([number(&side[0])?, number(&side[1])?]));
+        let pairs = sides.iter().filter_map(|[first, second]| Some([number(first)?, number(second)?]));
         let (limits, sizes): (Vec<_>, Vec<_>) = pairs.partition(|[one, other]| one.total_cmp(other).is_eq());
         let of = sizes.into_iter().reduce(|one, other| [one[0].max(other[0]), one[1].max(other[1])])?;
         let is_beyond = |limit: &f64| *limit > of[0].max(of[1]) && *limit < ALL;

@@ -1,11 +1,12 @@
 //! Which cuts of a region are layers, and which of those are kept.
 
+use std::collections::HashSet;
+
 use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::candidates::Candidate;
 use super::{NEAR, Search};
-use crate::graph::ValueId;
-use crate::recognize::confirm::blank::divides_nothing;
+use crate::graph::{NodeId, ValueId};
 use crate::recognize::confirm::limits::Limit;
 use crate::recognize::findings::{Arrangement, Found, Miss, Origin, Recognition};
 use crate::recognize::identify::{Identification, identify};
@@ -192,12 +193,9 @@ impl Search<'_> {
     fn settle(&self, candidate: &Candidate, cut: &Cut, found: &mut Found) -> Result<(), Limit> {
         if let (Some(subject), Origin::Recognized(recognition)) = (self.subject(candidate), &mut found.origin)
         {
-            recognition.evidence.down_to = subject.may_stand_for(&found.layer, cut.value, self.runtime)?;
-            if divides_nothing(&found.layer) {
-                let (_, near) = subject.behind(cut.value);
-                let asks = self.asks_for_nan(candidate.place, cut.value, &near);
-                return if asks { Err(Limit::OfBlank) } else { Ok(()) };
-            }
+            let asks = |near: &HashSet<NodeId>| self.asks_for_nan(candidate.place, cut.value, near);
+            recognition.evidence.down_to =
+                subject.may_stand_for(&found.layer, cut.value, &asks, self.runtime)?;
         }
         Ok(())
     }

@@ -184,8 +184,9 @@ impl Search<'_> {
             let flow = &self.places[claim.place].flow;
             let (nodes, is_from_outside) = deciding(flow, claim.input, claim.output);
             let most = if nodes.is_empty() && !is_from_outside { FEW_TRIES } else { TRIES };
+            let (of_first, of_other) = (first.tensor.dims(), other_seen.tensor.dims());
             let reason = budget::within_half(most, || {
-                for dims in resized(claim, first.tensor.dims(), other_seen.tensor.dims(), most / 2) {
+                for dims in resized(claim, of_first, of_other, most / 2) {
                     let frozen = self.outside(claim, &alone, &dims)?;
                     let tensor = Tensor::zeros(first.element, &dims);
                     let reason = self.departs(claim, &Seen { tensor, element: first.element }, &frozen);
@@ -193,8 +194,7 @@ impl Search<'_> {
                         return Some(reason);
                     }
                     if !budget::is_spent() {
-                        let (first, other) = (first.tensor.dims(), other_seen.tensor.dims());
-                        let open = (0..dims.len()).filter(|&axis| first[axis] != other[axis]);
+                        let open = (0..dims.len()).filter(|&axis| of_first[axis] != of_other[axis]);
                         claim.tried = open.map(|axis| dims[axis]).fold(claim.tried, usize::max);
                     }
                 }
