@@ -1,15 +1,68 @@
-//! Numbers of samples that a model holds inside though it leaves the first axis of its inputs open: what it was traced with.
+//! Numbers of samples that a model asks for though it leaves the first axis of its inputs open: the one that it was traced with, or
+//! multiples of the frames of a clip.
+
+use std::collections::HashMap;
 
 use isqrt_cov_proto::TensorData;
-use isqrt_cov_proto::onnx::GraphProto;
+use isqrt_cov_proto::onnx::{GraphProto, tensor_shape_proto::dimension::Value as Size};
 
 use crate::constants::Constants;
+use crate::graph::given;
 
 /// The axes that a shape has at most; longer constants are none.
 const MOST_AXES: i64 = 16;
-/// How many are tried, and up to which.
+/// How many of either kind are tried, and up to which.
 const MOST_TRIED: usize = 3;
 const MOST_SAMPLES: i64 = 1 << 10;
+const MOST_FRAMES: i64 = 1 << 7;
+
+/// The numbers of samples, above one, that shapes put together where they fold the first axis: frames of a clip, or views of an image. Only
+/// multiples of the right one are what the model takes. Those that an input's own axis names, as `8*clips`, come first, then small ones.
+#[must_use]
+pub fn folded_samples(graph: &GraphProto) -> Vec<usize> {
+    let constants = Constants::new(graph);
+    let is_some = |samples: &usize| (2..=MOST_FRAMES as usize).contains(samples);
+    let named = given(graph).filter_map(|input| match input.dims()?.first()?.value.as_ref()? {
+        Size::DimParam(name) => name.split('*').find_map(|factor| factor.trim().parse().ok()),
+        Size::DimValue(_) => None,
+    });
+    let mut folded: Vec<usize> = named.filter(is_some).collect();
+    let of_type = |name| graph.node.iter().filter(move |node| node.op_type() == name);
+    let joined = of_type("Concat").filter_map(|node| Some((node.output.first()?.as_str(), &node.input[..])));
+    let joined: HashMap<&str, &[String]> = joined.collect();
+    let second = of_type("Reshape").filter_map(|node| {
+        let shape = node.input.get(1)?;
+        match leading(shape, joined.get(shape.as_str()).copied(), &constants)[..] {
+            [Some(-1) | None, Some(second), ..] => usize::try_from(second).ok(),
+            _ => None,
+        }
+    });
+    let mut second: Vec<usize> = second.filter(is_some).collect();
+    second.sort_unstable();
+    for samples in second {
+        if !folded.contains(&samples) {
+            folded.push(samples);
+        }
+    }
+    folded.truncate(MOST_TRIED);
+    folded
+}
+
+/// The first sizes of a shape, where it is a constant or is joined of `parts`, some of which are.
+fn leading(shape: &str, parts: Option<&[String]>, constants: &Constants<'_>) -> Vec<Option<i64>> {
+    let constant = |name: &str| {
+        let tensor = constants.get(name).filter(|tensor| matches!(tensor.dims[..], [1..=MOST_AXES]))?;
+        TensorData::inline(tensor).ok()?.to_i64()
+    };
+    if let Some(sizes) = constant(shape) {
+        return sizes.into_iter().map(Some).collect();
+    }
+    let sizes = |part: &String| match constant(part) {
+        Some(sizes) => sizes.into_iter().map(Some).collect(),
+        None => vec![None],
+    };
+    parts.unwrap_or_default().iter().take(2).flat_map(sizes).collect()
+}
 
 /// The numbers of samples, above one, with which shapes begin that nodes of `graph` make of constants.
 #[must_use]
@@ -37,9 +90,46 @@ pub fn held_batches(graph: &GraphProto) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use isqrt_cov_proto::onnx::{NodeProto, TensorProto};
+    use isqrt_cov_proto::onnx::tensor_proto::DataType;
+    use isqrt_cov_proto::onnx::{NodeProto, TensorProto, ValueInfoProto};
 
     use super::*;
+
+    #[test]
+    fn what_folds_the_first_axis_puts_samples_together() {
+        let shape = |name: &str, sizes: &[i64]| TensorProto::from_values(name, &[sizes.len()], sizes);
+        let graph = GraphProto {
+            node: vec![
+                NodeProto::new("Reshape", &["x", "channels"], &["a"]),
+                NodeProto::new("Reshape", &["a", "frames"], &["b"]),
+                NodeProto::new("Concat", &["n", "views", "rest"], &["made"]),
+                NodeProto::new("Reshape", &["b", "made"], &["c"]),
+                // What keeps the axis, flattens it, says how large it is, or is no shape.
+                NodeProto::new("Reshape", &["c", "kept"], &["d"]),
+                NodeProto::new("Reshape", &["d", "flat"], &["e"]),
+                NodeProto::new("Reshape", &["e", "traced"], &["f"]),
+                NodeProto::new("Expand", &["f", "other"], &["g"]),
+                NodeProto::new("Reshape", &["g", "long"], &["h"]),
+            ],
+            initializer: vec![
+                shape("channels", &[-1, 64, 49]),
+                shape("frames", &[-1, 8, 64, 49]),
+                shape("views", &[10]),
+                shape("kept", &[0, 5, 7]),
+                shape("flat", &[-1]),
+                shape("traced", &[4, 6, 49]),
+                shape("other", &[-1, 3]),
+                shape("long", &[-1, 129]),
+            ],
+            ..GraphProto::default()
+        };
+        assert_eq!(folded_samples(&graph), [8, 10, 64]);
+        let input = |first: &str| ValueInfoProto::tensor("x", DataType::Float, [first.into(), 3.into()]);
+        let named = |first: &str| folded_samples(&GraphProto { input: vec![input(first)], ..graph.clone() });
+        assert_eq!(named("16*clips"), [16, 8, 10]);
+        assert_eq!(named("clips * 10"), [10, 8, 64]);
+        assert_eq!(named("n"), [8, 10, 64]);
+    }
 
     #[test]
     fn what_constant_shapes_begin_with_may_be_the_batch() {

@@ -38,9 +38,12 @@ pub struct Samples {
     pub inputs: Vec<Tensor>,
     /// The number of samples.
     pub count: usize,
+    /// How many samples, one behind another, each row of `expected` and `labels` is of: several where a model takes the frames of a
+    /// clip as samples.
+    pub per_row: usize,
     /// What the model's first output should be, if the user knows.
     pub expected: Option<Tensor>,
-    /// The class of each sample, if the user knows.
+    /// The class of each row, if the user knows.
     pub labels: Option<Vec<i64>>,
     /// Arrays that the model has no use for.
     pub unused: Vec<String>,
@@ -82,7 +85,8 @@ impl Data {
     /// Finds the data of each of a model's inputs, and `expected` and `labels` where there are any.
     ///
     /// # Errors
-    /// An input without an array; an array of another type or shape than the input; different numbers of samples.
+    /// An input without an array; an array of another type or shape than the input; different numbers of samples, but that
+    /// `expected` and `labels` may have a row for several.
     pub fn fit(mut self, signature: &Signature) -> Result<Samples> {
         let place = self.path.display().to_string();
         let held: Vec<String> = self.arrays.keys().map(|name| format!("`{name}`")).collect();
@@ -107,14 +111,22 @@ impl Data {
         let labels = labels.with_context(|| format!("{place}: array `labels`"))?;
         let others = expected.iter().map(|expected| ("expected", expected.dims().first().copied()));
         let others = others.chain(labels.iter().map(|labels| ("labels", Some(labels.len()))));
+        let others: Vec<_> = others.map(|(name, rows)| (name, rows.unwrap_or(0))).collect();
+        // A row for several samples, or else one for each.
+        let rows = others.first().map_or(count, |&(_, rows)| rows);
+        let rows = if rows > 0 && count.is_multiple_of(rows) { rows } else { count };
         let given = signature.inputs.iter().zip(&inputs);
         let given =
-            given.filter_map(|(port, input)| Some((port.name.as_str(), Some(*input.dims().first()?))));
-        for (name, samples) in given.chain(others) {
-            let samples = samples.unwrap_or(0);
-            ensure!(samples == count, "{place}: array `{name}` has {samples} samples; expected {count}");
+            given.filter_map(|(port, input)| Some((port.name.as_str(), *input.dims().first()?, count)));
+        for (name, samples, expected) in given.chain(others.iter().map(|&(name, found)| (name, found, rows)))
+        {
+            ensure!(
+                samples == expected,
+                "{place}: array `{name}` has {samples} samples; expected {expected}"
+            );
         }
-        Ok(Samples { inputs, count, expected, labels, unused: self.arrays.into_keys().collect() })
+        let (per_row, unused) = (count / rows, self.arrays.into_keys().collect());
+        Ok(Samples { inputs, count, per_row, expected, labels, unused })
     }
 }
 
@@ -125,17 +137,21 @@ impl Samples {
         self.inputs.iter().map(|input| input.dims().to_vec()).collect()
     }
 
-    /// At most so many of the samples, evenly spread: files are often sorted by class.
+    /// At most so many of the rows with their samples, evenly spread: files are often sorted by class.
     #[must_use]
     pub fn spread(&self, most: usize) -> Self {
-        let count = self.count.min(most);
-        let rows: Vec<usize> = (0..count).map(|row| row * self.count / count).collect();
-        let some =
-            |tensor: &Tensor| if tensor.dims().is_empty() { tensor.clone() } else { rows_of(tensor, &rows) };
+        let (all, per_row) = (self.count / self.per_row, self.per_row);
+        let kept = all.min(most);
+        let rows: Vec<usize> = (0..kept).map(|row| row * all / kept).collect();
+        let samples: Vec<usize> = rows.iter().flat_map(|row| row * per_row..(row + 1) * per_row).collect();
+        let some = |input: &Tensor| {
+            if input.dims().is_empty() { input.clone() } else { rows_of(input, &samples) }
+        };
         Self {
             inputs: self.inputs.iter().map(some).collect(),
-            count,
-            expected: self.expected.as_ref().map(some),
+            count: samples.len(),
+            per_row,
+            expected: self.expected.as_ref().map(|expected| rows_of(expected, &rows)),
             labels: self.labels.as_ref().map(|labels| rows.iter().map(|&row| labels[row]).collect()),
             unused: self.unused.clone(),
         }
@@ -281,6 +297,23 @@ mod tests {
         let cut = samples.cut(2, 2);
         assert_eq!(cut[0].element_type(), ElementType::F32);
         assert_eq!(cut[0].to_f64(), [2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_row_may_be_of_several_samples() {
+        let images: Vec<f64> = (0..48).map(|position| f64::from(position / 4)).collect();
+        let file = archive(&[
+            ("input.npy", floats("(12, 1, 2, 2)", &images)),
+            ("labels.npy", integers("(6,)", &[0, 1, 2, 3, 4, 5])),
+            ("expected.npy", floats("(6, 1)", &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])),
+        ]);
+        let samples = Data::read(file.path()).unwrap().fit(&signature()).unwrap();
+        assert_eq!((samples.count, samples.per_row), (12, 2));
+        let some = samples.spread(3);
+        assert_eq!((some.count, some.per_row, some.labels.as_deref()), (6, 2, Some(&[0, 2, 4][..])));
+        assert_eq!(some.expected.unwrap().to_f64(), [0.0, 2.0, 4.0]);
+        let firsts: Vec<f64> = some.inputs[0].to_f64().into_iter().step_by(4).collect();
+        assert_eq!(firsts, [0.0, 1.0, 4.0, 5.0, 8.0, 9.0]);
     }
 
     #[test]

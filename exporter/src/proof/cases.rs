@@ -35,7 +35,7 @@ impl Case {
 /// The shapes to try, each with the seeds and the user's samples that run on it.
 pub(super) fn cases(shapes: &Shapes, extents: &[(usize, usize)], plan: &Plan) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
-    let batches = if shapes.open_batch() { BATCHES.to_vec() } else { vec![shapes.fixed_batch()] };
+    let batches = shapes.batches();
     let seeds = || (1..=plan.seeds).map(Work::Seed).collect();
     let mut seeded = |batch, extent| {
         cases.push(Case { shapes: shapes.sized(batch, extent), batch, work: seeds() });
@@ -43,15 +43,12 @@ pub(super) fn cases(shapes: &Shapes, extents: &[(usize, usize)], plan: &Plan) ->
     batches.iter().for_each(|&batch| seeded(batch, extents[0]));
     extents[1..].iter().for_each(|&extent| seeded(batches[0], extent));
     let count = plan.samples.as_ref().map_or(0, |samples| samples.count);
-    let mut sizes = batches.into_iter().chain(std::iter::repeat(CHUNK));
+    let mut sizes = batches.into_iter();
     let mut start = 0;
     while start < count {
-        let (batch, valid) = if shapes.open_batch() {
-            let size = sizes.next().unwrap_or(CHUNK).min(count - start);
-            (size, size)
-        } else {
-            (shapes.fixed_batch(), shapes.fixed_batch().min(count - start))
-        };
+        let wanted = sizes.next().unwrap_or(CHUNK).min(count - start);
+        let batch = shapes.whole_batch(wanted);
+        let valid = batch.min(count - start);
         let work = Work::Rows { start, valid };
         let sized = shapes.sized(batch, extents[0]);
         match cases.iter_mut().find(|case| case.shapes == sized) {
@@ -98,6 +95,7 @@ mod tests {
             let samples = Samples {
                 inputs: vec![Tensor::zeros(element, &[count, 2])],
                 count,
+                per_row: 1,
                 expected: None,
                 labels: None,
                 unused: Vec::new(),

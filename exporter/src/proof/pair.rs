@@ -8,10 +8,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::ModelProto;
 
-use super::cases::{BATCHES, Case, Work, cases, inputs_of};
+use super::cases::{Case, Work, cases, inputs_of};
 use super::shapes::larger;
 use super::{Agreement, Common, Difference, Plan, Proof, SampleProof, Shapes, tolerance};
-use crate::held::held_batches;
+use crate::held::{folded_samples, held_batches};
 use crate::progress::Progress;
 use crate::runtime::{Runtime, Session, advice};
 use crate::signature::Signature;
@@ -77,21 +77,38 @@ impl<'a> Pair<'a> {
             Agreement::NotRun(reason) => return Ok(Proof { failure: Some(reason.clone()), ..proof }),
         };
         let proof = Proof { notes: common.alignment.notes.clone(), ..proof };
-        let done = self.run(common, plan, proof.clone(), progress);
-        if !common.shapes.open_batch() || !done.as_ref().is_err_and(anyhow::Error::is::<NotRun>) {
+        // Data with a row of outputs for several samples say how many belong together.
+        let together = plan.samples.as_ref().map_or(1, |samples| samples.per_row);
+        let shapes = &common.shapes.with_folded(together);
+        let sized = |shapes| Common { shapes, ..common.clone() };
+        let done = self.run(&sized(shapes.clone()), plan, proof.clone(), progress);
+        let batches = match &done {
+            Ok(done) if done.failure.is_none() => done.batches.len(),
+            Err(error) if error.is::<NotRun>() => 0,
+            _ => return done,
+        };
+        let Some(graph) = self.reference.graph.as_ref().filter(|_| batches < shapes.batches().len()) else {
             return done;
-        }
-        // Some exports declare an open batch but hold its size inside.
-        for batch in self.reference.graph.as_ref().map_or_else(Vec::new, held_batches) {
-            let common = Common { shapes: common.shapes.with_batch(batch), ..common.clone() };
-            let mut proof = proof.clone();
-            proof.notes.push(format!(
+        };
+        // Some take the frames of clips as samples, and others declare an open batch but hold its size inside.
+        let folded = folded_samples(graph).into_iter().map(|samples| (shapes.with_folded(samples), None));
+        let held = held_batches(graph).into_iter().filter(|_| batches == 0).map(|batch| {
+            let note = format!(
                 "the model declares any number of samples, but runs with {batch} only, which it holds inside"
-            ));
-            if common.shapes.check_greatest().is_ok()
-                && let Ok(proof) = self.run(&common, plan, proof, progress)
+            );
+            (shapes.with_batch(batch), Some(note))
+        });
+        for (shapes, note) in folded.chain(held) {
+            if shapes.check_greatest().is_err() {
+                continue;
+            }
+            let all = shapes.batches().len();
+            let notes = proof.notes.iter().cloned().chain(note).collect();
+            let other = self.run(&sized(shapes), plan, Proof { notes, ..proof.clone() }, progress);
+            if let Ok(other) = other
+                && (other.batches.len() == all || other.failure.is_some())
             {
-                return Ok(proof);
+                return Ok(other);
             }
         }
         done
@@ -107,6 +124,12 @@ impl<'a> Pair<'a> {
             proof.notes.push(format!(
                 "the model leaves sizes open, and of those tried runs at {:?} only: nothing is proven of others",
                 shapes.sized(1, (first, others))
+            ));
+        }
+        let folded = shapes.folded();
+        if folded > 1 {
+            proof.notes.push(format!(
+                "the model takes samples by {folded}, as the frames of a clip: nothing is proven of other numbers"
             ));
         }
         let mut cases = cases(shapes, &extents, plan);
@@ -153,7 +176,8 @@ impl<'a> Pair<'a> {
         if !shapes.open_extent() {
             return Ok(vec![(1, 1)]);
         }
-        let batch = if shapes.open_batch() { BATCHES[0] } else { shapes.fixed_batch() };
+        let batches = shapes.batches();
+        let batch = batches[0];
         let only_zeros = std::cell::Cell::new(true);
         let shows = |batch: usize, extent: (usize, usize)| -> Result<bool> {
             let sized = shapes.sized(batch, extent);
@@ -164,7 +188,8 @@ impl<'a> Pair<'a> {
         };
         // What a model calls its samples may be positions, of which a single one has no covariance.
         let attempt = |extent: (usize, usize)| -> Result<bool> {
-            Ok(shows(batch, extent)? || shapes.open_batch() && shows(BATCHES[1], extent).unwrap_or(false))
+            Ok(shows(batch, extent)?
+                || batches.get(1).is_some_and(|&more| shows(more, extent).unwrap_or(false)))
         };
         let mut last = None;
         let mut tried = Vec::new();
@@ -248,7 +273,7 @@ impl<'a> Pair<'a> {
                 return Ok(());
             }
             if let (Work::Rows { start, valid }, Some(samples)) = (work, &mut proof.samples) {
-                samples.add(*start, *valid, &before[0], after[0])?;
+                samples.add((*start, *valid, case.batch), &before[0], after[0])?;
             }
             progress.step();
         }

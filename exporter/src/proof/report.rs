@@ -54,7 +54,7 @@ impl Proof {
             (samples.accuracy(), samples.correct)
         {
             fields["accuracy"] = json!({
-                "samples": samples.count,
+                "samples": samples.rows(),
                 "before": before,
                 "after": after,
                 "correct_before": correct_before,
@@ -114,7 +114,7 @@ impl Proof {
             if let (Some(accuracy), Some(correct)) = (samples.accuracy(), samples.correct) {
                 let side = |index: usize| {
                     let (percent, correct) = (100.0 * accuracy[index], correct[index]);
-                    format!("{}: {percent:.2} % ({correct} of {})", sides[index], samples.count)
+                    format!("{}: {percent:.2} % ({correct} of {})", sides[index], samples.rows())
                 };
                 table.row(["accuracy".to_owned(), format!("{}; {}", side(0), side(1))]);
             }

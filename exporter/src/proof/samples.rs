@@ -11,6 +11,8 @@ use crate::tensor::Tensor;
 pub struct SampleProof {
     /// Number of samples.
     pub count: usize,
+    /// How many of them each row of outputs is of.
+    per_row: usize,
     /// max|Δ| / max|expected| of the reference and of the candidate, where `expected` was given.
     pub distance: Option<[f64; 2]>,
     /// Samples that the reference and the candidate class as `labels` says, where those were given.
@@ -30,7 +32,7 @@ pub struct SampleProof {
 #[derive(Debug, Clone)]
 struct Expected {
     values: Vec<f64>,
-    per_sample: usize,
+    per_row: usize,
     scale: f64,
 }
 
@@ -41,10 +43,11 @@ impl SampleProof {
         let expected = samples.expected.as_ref().map(|expected| {
             let values = expected.to_f64();
             let scale = magnitude(values.iter().filter(|value| value.is_finite()));
-            Expected { per_sample: values.len() / samples.count, values, scale }
+            Expected { per_row: values.len() * samples.per_row / samples.count, values, scale }
         });
         Self {
             count: samples.count,
+            per_row: samples.per_row,
             distance: expected.as_ref().map(|_| [0.0; 2]),
             correct: samples.labels.as_ref().map(|_| [0; 2]),
             not_finite: 0,
@@ -56,45 +59,57 @@ impl SampleProof {
         }
     }
 
-    /// The share of samples that both models class as `labels` says.
+    /// How many rows there are to be right about.
     #[must_use]
-    pub fn accuracy(&self) -> Option<[f64; 2]> {
-        Some(self.correct?.map(|correct| correct as f64 / self.count as f64))
+    pub fn rows(&self) -> usize {
+        self.count / self.per_row
     }
 
-    /// Takes in the first outputs for the samples from `start` on; rows beyond `valid` are padding.
+    /// The share of rows that both models class as `labels` says.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<[f64; 2]> {
+        Some(self.correct?.map(|correct| correct as f64 / self.rows() as f64))
+    }
+
+    /// Takes in the first outputs for a run of `batch` samples from `start` on; those beyond `valid` are padding.
     pub(crate) fn add(
         &mut self,
-        start: usize,
-        valid: usize,
+        (start, valid, batch): (usize, usize, usize),
         reference: &Tensor,
         candidate: &Tensor,
     ) -> Result<()> {
         let dims = reference.dims();
-        if dims.first().is_none_or(|&rows| rows < valid) {
+        let is_whole = [start, valid, batch].iter().all(|samples| samples.is_multiple_of(self.per_row));
+        if !is_whole || dims.first() != Some(&(batch / self.per_row)) {
             ensure!(
                 self.expected.is_none() && self.labels.is_none(),
-                "`expected` and `labels` need a first output with a row for each sample; its shape is {dims:?}"
+                "`expected` and `labels` have a row for {}, which the model's first output has not: it is of shape {dims:?} for \
+                 {batch} samples",
+                match self.per_row {
+                    1 => "each sample".to_owned(),
+                    several => format!("every {several} samples"),
+                }
             );
             return Ok(());
         }
-        let per_sample: usize = dims[1..].iter().product();
-        if per_sample > 0 {
-            let rows = &reference.to_f64()[..valid * per_sample];
+        let [start, valid] = [start, valid].map(|samples| samples / self.per_row);
+        let width: usize = dims[1..].iter().product();
+        if width > 0 {
+            let rows = &reference.to_f64()[..valid * width];
             let finite = |row: &&[f64]| row.iter().all(|value| value.is_finite());
-            self.not_finite += valid - rows.chunks_exact(per_sample).filter(finite).count();
+            self.not_finite += self.per_row * (valid - rows.chunks_exact(width).filter(finite).count());
         }
         let labels = self.labels.iter().flat_map(|labels| &labels[start..start + valid]);
-        self.no_class += labels.filter(|&&label| !(0..per_sample as i64).contains(&label)).count();
+        self.no_class += labels.filter(|&&label| !(0..width as i64).contains(&label)).count();
         for (model, output) in [reference, candidate].into_iter().enumerate() {
-            let rows = &output.to_f64()[..valid * per_sample];
+            let rows = &output.to_f64()[..valid * width];
             if let (Some(expected), Some(distance)) = (&self.expected, &mut self.distance) {
                 ensure!(
-                    expected.per_sample == per_sample,
-                    "`expected` has {} numbers for each sample; the model's first output, which it is compared with, has {per_sample}",
-                    expected.per_sample
+                    expected.per_row == width,
+                    "`expected` has {} numbers in each row; the model's first output, which it is compared with, has {width}",
+                    expected.per_row
                 );
-                let expected_rows = &expected.values[start * per_sample..][..rows.len()];
+                let expected_rows = &expected.values[start * width..][..rows.len()];
                 for (&found, &right) in rows.iter().zip(expected_rows) {
                     // No `scaled_distance`: users may expect a NaN, infinities, or zeros throughout.
                     if same(found, right) {
@@ -107,10 +122,10 @@ impl SampleProof {
             }
             if let (Some(labels), Some(correct)) = (&self.labels, &mut self.correct) {
                 ensure!(
-                    dims.len() == 2 && per_sample > 1,
+                    dims.len() == 2 && width > 1,
                     "`labels` need a first output of shape [N, classes]; its shape is {dims:?}"
                 );
-                for (scores, &label) in rows.chunks_exact(per_sample).zip(&labels[start..]) {
+                for (scores, &label) in rows.chunks_exact(width).zip(&labels[start..]) {
                     correct[model] += usize::from(greatest(scores) == usize::try_from(label).ok());
                 }
             }
@@ -140,6 +155,7 @@ mod tests {
         Samples {
             inputs: vec![],
             count: 3,
+            per_row: 1,
             expected: Some(tensor(&[3, 2], &[1.0, 0.0, 0.0, 2.0, 1.0, 0.0])),
             labels: Some(vec![0, 1, 1]),
             unused: vec![],
@@ -150,15 +166,15 @@ mod tests {
     fn accuracy_and_distance_are_counted_for_both_models() {
         let mut proof = SampleProof::new(&samples());
         let first = tensor(&[2, 2], &[1.0, 0.0, 0.0, 2.0]);
-        proof.add(0, 2, &first, &tensor(&[2, 2], &[0.0, 1.0, 0.0, 2.0])).unwrap();
+        proof.add((0, 2, 2), &first, &tensor(&[2, 2], &[0.0, 1.0, 0.0, 2.0])).unwrap();
         let padded = tensor(&[2, 2], &[1.0, 0.0, 9.0, 9.0]);
-        proof.add(2, 1, &padded, &padded).unwrap();
+        proof.add((2, 1, 2), &padded, &padded).unwrap();
         assert_eq!((proof.correct, proof.no_class), (Some([2, 1]), 0));
         // Counted from one, below all classes, and above.
         for (labels, no_class) in [([1, 2, 2], [1, 2]), ([-1, 0, 0], [1, 1]), ([0, 1, 9], [0, 1])] {
             let mut proof = SampleProof::new(&Samples { labels: Some(labels.to_vec()), ..samples() });
             let counted = [(0, 2, &first), (2, 1, &padded)].map(|(start, valid, output)| {
-                proof.add(start, valid, output, output).unwrap();
+                proof.add((start, valid, 2), output, output).unwrap();
                 proof.no_class
             });
             assert_eq!(counted, no_class, "{labels:?}");
@@ -170,22 +186,22 @@ mod tests {
     fn outputs_that_are_no_scores_are_refused() {
         let mut proof = SampleProof::new(&samples());
         let output = tensor(&[3, 2, 1], &[0.0; 6]);
-        assert!(proof.add(0, 3, &output, &output).unwrap_err().to_string().contains("[N, classes]"));
+        assert!(proof.add((0, 3, 3), &output, &output).unwrap_err().to_string().contains("[N, classes]"));
         let narrow = tensor(&[3, 1], &[0.0; 3]);
         assert!(
-            proof.add(0, 3, &narrow, &narrow).unwrap_err().to_string().contains("2 numbers for each sample")
+            proof.add((0, 3, 3), &narrow, &narrow).unwrap_err().to_string().contains("2 numbers in each row")
         );
         let mut labeled = SampleProof::new(&Samples { expected: None, ..samples() });
-        assert!(labeled.add(0, 3, &narrow, &narrow).unwrap_err().to_string().contains("[N, classes]"));
+        assert!(labeled.add((0, 3, 3), &narrow, &narrow).unwrap_err().to_string().contains("[N, classes]"));
         // A row for all samples together is none for each.
         let mut expecting = SampleProof::new(&Samples { labels: None, ..samples() });
         let mut telling_nothing = SampleProof::new(&Samples { labels: None, expected: None, ..samples() });
         let one = tensor(&[1, 2], &[0.0; 2]);
         for proof in [&mut proof, &mut labeled, &mut expecting] {
-            let refused = proof.add(0, 3, &one, &one).unwrap_err().to_string();
+            let refused = proof.add((0, 3, 3), &one, &one).unwrap_err().to_string();
             assert!(refused.contains("a row for each sample"), "{refused}");
         }
-        telling_nothing.add(0, 3, &one, &one).unwrap();
+        telling_nothing.add((0, 3, 3), &one, &one).unwrap();
     }
 
     #[test]
@@ -195,11 +211,11 @@ mod tests {
         let mut proof = SampleProof::new(&Samples { expected, labels: None, ..samples() });
         for (sample, row) in rows.iter().enumerate() {
             let row = tensor(&[1, 2], row);
-            proof.add(sample, 1, &row, &row).unwrap();
+            proof.add((sample, 1, 1), &row, &row).unwrap();
         }
         assert_eq!(proof.distance, Some([0.0; 2]));
         // Of the greatest number that is expected, which is no infinity.
-        proof.add(2, 1, &tensor(&[1, 2], &rows[2]), &tensor(&[1, 2], &[1.0, 1.5])).unwrap();
+        proof.add((2, 1, 1), &tensor(&[1, 2], &rows[2]), &tensor(&[1, 2], &[1.0, 1.5])).unwrap();
         assert_eq!(proof.distance, Some([0.0, 0.5]));
     }
 
@@ -209,7 +225,7 @@ mod tests {
         assert_eq!(greatest(&[0.0, 3.0, 3.0]), Some(1));
         let mut proof = SampleProof::new(&samples());
         let nan = tensor(&[3, 2], &[f64::NAN; 6]);
-        proof.add(0, 3, &nan, &nan).unwrap();
+        proof.add((0, 3, 3), &nan, &nan).unwrap();
         assert_eq!((proof.not_finite, proof.distance), (3, Some([f64::INFINITY; 2])));
         assert_eq!(proof.accuracy(), Some([0.0; 2]));
     }

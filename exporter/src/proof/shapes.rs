@@ -58,6 +58,8 @@ impl Common {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shapes {
     inputs: Vec<Input>,
+    /// Of how many samples an open batch is a multiple.
+    folded: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +146,7 @@ impl Agreement {
                 *axis = Axis::Size(size);
             }
         }
-        let shapes = Shapes { inputs };
+        let shapes = Shapes { inputs, folded: 1 };
         shapes.check_greatest()?;
         Ok(Self::On(Common { alignment, shapes }))
     }
@@ -169,7 +171,7 @@ impl Shapes {
     pub fn check_greatest(&self) -> Result<()> {
         let greatest = |sizes: &[usize]| sizes.iter().copied().max().unwrap_or(1);
         let extent = greatest(self.extents());
-        self.check(&self.sized(greatest(&BATCHES), (extent, larger(extent))))
+        self.check(&self.sized(greatest(&self.batches()), (extent, larger(extent))))
     }
 
     /// Looks at how large inputs of these shapes are.
@@ -211,7 +213,34 @@ impl Shapes {
             other => other.clone(),
         };
         let input = |input: &Input| Input { dims: input.dims.iter().map(settled).collect(), ..input.clone() };
-        Self { inputs: self.inputs.iter().map(input).collect() }
+        Self { inputs: self.inputs.iter().map(input).collect(), ..*self }
+    }
+
+    /// The same with multiples of so many samples, where their number is open.
+    #[must_use]
+    pub fn with_folded(&self, samples: usize) -> Self {
+        Self { folded: samples, ..self.clone() }
+    }
+
+    /// Of how many samples their number is a multiple, where it is open.
+    #[must_use]
+    pub(super) fn folded(&self) -> usize {
+        if self.open_batch() { self.folded } else { 1 }
+    }
+
+    /// The numbers of samples that are tried, in this order.
+    #[must_use]
+    pub(super) fn batches(&self) -> Vec<usize> {
+        if self.open_batch() {
+            BATCHES.map(|batch| batch * self.folded).to_vec()
+        } else {
+            vec![self.fixed_batch()]
+        }
+    }
+
+    /// The least number of samples, not below this one, that the models take at a time.
+    pub(super) fn whole_batch(&self, samples: usize) -> usize {
+        if self.open_batch() { samples.next_multiple_of(self.folded) } else { self.fixed_batch() }
     }
 
     /// Whether an axis other than the batch is open.

@@ -20,6 +20,7 @@ macro_rules! arguments {
 
 // Below the macro, which they use.
 mod bench;
+mod clips;
 mod convert;
 mod data;
 mod decided;

@@ -151,7 +151,7 @@ impl Trying<'_> {
                 }
             };
             let outputs = session.run(&inputs)?;
-            said.add(start, size, &outputs[0], &outputs[0])?;
+            said.add((start, size, size), &outputs[0], &outputs[0])?;
             ready = Some((size, session));
         }
         let (distance, correct) = (said.distance.map(|both| both[0]), said.correct.map(|both| both[0]));
