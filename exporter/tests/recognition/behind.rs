@@ -113,6 +113,54 @@ fn a_layer_whose_nan_is_asked_for_behind_weights_is_none() {
     assert_eq!(found(&with_layer_in_function(without)), 1);
 }
 
+/// As PyTorch's exporters write attention with a mask, whose weights are NaN where a token may attend to none: what is put in their
+/// place weighs tokens that are NaN as well. Not where the tokens are others, or anything else is made of the weights.
+#[test]
+fn attention_with_a_mask_may_stand_behind_a_layer() {
+    let (mut model, output) = with_more_behind();
+    let node = NodeProto::new;
+    let graph = model.graph.as_mut().unwrap();
+    let mask = TensorProto::from_values("mask", &[2, 2], &[0.0_f32, f32::NEG_INFINITY, 0.0, 0.0]);
+    let tokens = TensorProto::from_values("other tokens", &[2, 68], &[0.5_f32; 136]);
+    let split = TensorProto::from_values("split", &[3], &[-1_i64, 2, 68]);
+    graph.initializer.extend([mask, tokens, split]);
+    graph.output = vec![ValueInfoProto::named(output.clone())];
+    graph.node.extend([
+        node("Reshape", &["layer", "split"], &["tokens"]),
+        node("Transpose", &["tokens"], &["keys"]).with(AttributeProto::ints("perm", &[0, 2, 1])),
+        node("MatMul", &["tokens", "keys"], &["scores"]),
+        node("Add", &["scores", "mask"], &["masked"]),
+        node("Softmax", &["masked"], &["weights"]).with(AttributeProto::int("axis", -1)),
+        node("IsNaN", &["weights"], &["absent"]),
+        node("Where", &["absent", "zero", "weights"], &["filled"]),
+    ]);
+    let found = |behind: &[NodeProto]| {
+        let mut model = model.clone();
+        model.graph.as_mut().unwrap().node.extend_from_slice(behind);
+        let findings = recognize(&model, &Embedded::new()).unwrap();
+        findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov).count()
+    };
+    let attended = node("MatMul", &["filled", "tokens"], &[&output]);
+    assert_eq!(found(&[attended]), 1);
+    let others = node("MatMul", &["filled", "other tokens"], &[&output]);
+    assert_eq!(found(&[others]), 0);
+    let used = |name: &str| {
+        [
+            node("MatMul", &["filled", "tokens"], &["attended"]),
+            node("ReduceMean", &[name], &["also"]).with(AttributeProto::ints("axes", &[0, 1, 2])),
+            node("Add", &["attended", "also"], &[&output]),
+        ]
+    };
+    assert_eq!((found(&used("filled")), found(&used("weights"))), (0, 1));
+    let flags = [
+        node("Cast", &["absent"], &["flags"]).with(AttributeProto::int("to", DataType::Float as i64)),
+        node("MatMul", &["filled", "tokens"], &["attended"]),
+        node("ReduceMean", &["flags"], &["also"]).with(AttributeProto::ints("axes", &[0, 1, 2])),
+        node("Add", &["attended", "also"], &[&output]),
+    ];
+    assert_eq!(found(&flags), 0);
+}
+
 /// The same with all that makes the value `layer` in a function, and what reads it in a graph of its own.
 fn with_layer_in_function(mut model: ModelProto) -> ModelProto {
     let opset_import = model.opset_import.clone();

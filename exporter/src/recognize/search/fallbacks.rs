@@ -41,6 +41,7 @@ impl Search<'_> {
     /// it, in the graphs around its own and behind the calls of its function as well.
     pub(super) fn asks_for_nan(&self, place: usize, output: ValueId, near: &HashSet<NodeId>) -> bool {
         let is_near = |at: usize, node: NodeId| at == place && near.contains(&node);
+        let mut masked: Vec<(usize, NodeId)> = Vec::new();
         let mut reached: HashSet<(usize, ValueId)> = HashSet::new();
         let mut pending = vec![(place, output)];
         while let Some((place, value)) = pending.pop() {
@@ -50,7 +51,10 @@ impl Search<'_> {
             let flow = &self.places[place].flow;
             for &node in flow.consumers[value].iter().filter(|&&node| flow.useful[node]) {
                 if !is_near(place, node) && (self.asks(place, node) || self.compares_with_huge(place, node)) {
-                    return true;
+                    if !flow.graph.node[node].is("IsNaN") {
+                        return true;
+                    }
+                    masked.push((place, node));
                 }
                 let is_data = |output: &ValueId| flow.kind[*output] == Kind::Data;
                 pending.extend(flow.outputs(node).filter(is_data).map(|output| (place, output)));
@@ -63,7 +67,34 @@ impl Search<'_> {
                 pending.extend(self.around(place));
             }
         }
-        false
+        masked.into_iter().any(|(place, node)| !self.weighs_nan(place, node, &reached))
+    }
+
+    /// Whether what is put in the place of the NaN that a node asks for becomes one again: the weights of attention, where no token may be
+    /// attended to, of tokens that are among the values `reached`, as PyTorch's exporters write attention with a mask.
+    fn weighs_nan(&self, place: usize, node: NodeId, reached: &HashSet<(usize, ValueId)>) -> bool {
+        let flow = &self.places[place].flow;
+        let weights = flow.data_reads(node).next();
+        let is_softmax = |maker: NodeId| flow.graph.node[maker].is("Softmax");
+        if !weights.and_then(|weights| flow.producer[weights]).is_some_and(is_softmax) {
+            return false;
+        }
+        let all_read = |made: ValueId, is: &dyn Fn(NodeId) -> bool| {
+            let readers = &flow.consumers[made];
+            !flow.is_output[made] && !readers.is_empty() && readers.iter().all(|&reader| is(reader))
+        };
+        let weighs = |mixed: ValueId| {
+            all_read(mixed, &|product| {
+                let mut operands = flow.data_reads(product);
+                flow.graph.node[product].is("MatMul")
+                    && operands.any(|operand| operand != mixed && reached.contains(&(place, operand)))
+            })
+        };
+        let fills = |choice: NodeId| {
+            let reads = flow.graph.node[choice].input.last().and_then(|name| flow.id(name));
+            flow.graph.node[choice].is("Where") && reads == weights && flow.outputs(choice).all(weighs)
+        };
+        flow.outputs(node).all(|is_nan| all_read(is_nan, &fills))
     }
 
     /// Whether a node asks for a NaN, in a function that it calls or in a graph that it hands its inputs to as well.
