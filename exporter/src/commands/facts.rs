@@ -40,18 +40,21 @@ pub fn not_finite(model: &ModelProto) -> Option<String> {
     not_finite_among(several.map(|tensor| (tensor.name(), tensor)))
 }
 
-/// That some of these tensors, with what they are called, hold NaN or infinity, if so.
+/// That some of these tensors, with what they are called, hold NaN or infinity, if so. Nothing is said of masks: what is to be added to
+/// scores, 0 or -∞.
 pub fn not_finite_among<'t>(tensors: impl Iterator<Item = (&'t str, &'t TensorProto)>) -> Option<String> {
     const SHOWN: usize = 5;
     let mut holding: Vec<String> = tensors
         .filter_map(|(name, tensor)| {
             let mut first = None;
+            let mut is_mask = true;
             TensorData::inline(tensor).ok()?.each_float(|place, value| {
+                is_mask &= value == 0.0 || value == f64::NEG_INFINITY;
                 if !value.is_finite() && first.is_none() {
                     first = Some((place, value));
                 }
             })?;
-            first.map(|(place, value)| format!("`{}` ({value} at element {place})", Printable(name)))
+            first.filter(|_| !is_mask).map(|(place, value)| format!("`{}` ({value} at element {place})", Printable(name)))
         })
         .collect();
     let more = holding.len().saturating_sub(SHOWN);
@@ -83,6 +86,7 @@ mod tests {
         };
         let (nan, inf) = (f32::NAN, f32::NEG_INFINITY);
         assert_eq!(said(vec![tensor("a", &[1.0, 2.0]), tensor("one", &[inf])]), None);
+        assert_eq!(said(vec![tensor("mask", &[0.0, inf, inf]), tensor("-0", &[-0.0, inf])]), None);
         let two =
             said(vec![tensor("a", &[1.0, nan, inf]), tensor("b", &[inf, 1.0]), tensor("c", &[0.0, 0.0])]);
         assert!(two.unwrap().ends_with(": `a` (NaN at element 1), `b` (-inf at element 0)"));
