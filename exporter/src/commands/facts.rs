@@ -54,7 +54,9 @@ pub fn not_finite_among<'t>(tensors: impl Iterator<Item = (&'t str, &'t TensorPr
                     first = Some((place, value));
                 }
             })?;
-            first.filter(|_| !is_mask).map(|(place, value)| format!("`{}` ({value} at element {place})", Printable(name)))
+            first
+                .filter(|_| !is_mask)
+                .map(|(place, value)| format!("`{}` ({value} at element {place})", Printable(name)))
         })
         .collect();
     let more = holding.len().saturating_sub(SHOWN);

@@ -21,7 +21,12 @@ pub(super) struct Case {
 #[derive(Debug, Clone)]
 pub(super) enum Work {
     Seed(usize),
-    Rows { start: usize, valid: usize },
+    /// Numbers as images have them before they are normalized.
+    Images(usize),
+    Rows {
+        start: usize,
+        valid: usize,
+    },
 }
 
 impl Case {
@@ -69,6 +74,10 @@ pub(super) fn inputs_of(work: &Work, case: &Case, shapes: &Shapes, plan: &Plan) 
                 _ => format!("samples {start} to {}", start + valid - 1),
             };
             (samples.cut(*start, case.batch), name)
+        }
+        (Work::Images(seed), _) => {
+            let images = shapes.random_images(&case.shapes, *seed as u64).unwrap_or_default();
+            (images, format!("seed {seed}, images from 0 to 255, inputs {:?}", case.shapes))
         }
         (Work::Seed(seed) | Work::Rows { start: seed, .. }, _) => {
             (shapes.random(&case.shapes, *seed as u64), format!("seed {seed}, inputs {:?}", case.shapes))

@@ -19,10 +19,10 @@ pub struct Difference {
     pub finite: u64,
     sum: f64,
     histogram: Vec<u64>,
-    /// What the reference gave for the first sample, how many more there were, and whether it gave anything else for any of them.
+    /// What the reference gave for the first sample, how many more there were, and the greatest max|Δ| / max|first| of any of them.
     first: Option<Vec<f64>>,
     others: usize,
-    differ: bool,
+    variation: f64,
 }
 
 /// Errors of one order.
@@ -78,7 +78,7 @@ impl Difference {
             histogram: vec![0; buckets],
             first: None,
             others: 0,
-            differ: false,
+            variation: 0.0,
         }
     }
 
@@ -160,13 +160,20 @@ impl Difference {
     #[must_use]
     pub fn varies(&self) -> bool {
         let is_even = |first: &Vec<f64>| first.iter().all(|&value| same(value, first[0]));
-        self.differ || self.others == 0 && self.first.as_ref().is_some_and(|first| !is_even(first))
+        self.variation > 0.0 || self.others == 0 && self.first.as_ref().is_some_and(|first| !is_even(first))
     }
 
     /// Whether the reference gave the same for each of several samples.
     #[must_use]
     pub fn repeats(&self) -> bool {
-        self.others > 0 && !self.differ
+        self.others > 0 && self.variation == 0.0
+    }
+
+    /// By what share of its greatest value the reference's output varies from sample to sample; infinite where the samples are of
+    /// different shapes, or there is one only.
+    #[must_use]
+    pub fn variation(&self) -> f64 {
+        if self.others == 0 { f64::INFINITY } else { self.variation }
     }
 
     fn note_variation(&mut self, sample: &[f64]) {
@@ -175,9 +182,8 @@ impl Difference {
             return;
         };
         self.others += 1;
-        self.differ = self.differ
-            || first.len() != sample.len()
-            || first.iter().zip(sample).any(|(&one, &other)| !same(one, other));
+        let apart = if first.len() == sample.len() { distance(first, sample) } else { f64::INFINITY };
+        self.variation = self.variation.max(apart);
     }
 }
 
@@ -185,6 +191,15 @@ impl Default for Difference {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// max|Δ| / max|first|; infinite where one has a number and the other has none, or 0 throughout.
+fn distance(first: &[f64], other: &[f64]) -> f64 {
+    let scale = magnitude(first.iter().filter(|value| value.is_finite()));
+    let pairs = first.iter().zip(other).filter(|(one, other)| !same(**one, **other));
+    let apart = pairs.map(|(one, other)| (one - other).abs() / scale);
+    // What is no number must not vanish in `max`.
+    apart.map(|apart| if apart.is_nan() { f64::INFINITY } else { apart }).fold(0.0, f64::max)
 }
 
 /// Bucket 0 holds errors of 0; the last one everything beyond the range.

@@ -30,6 +30,9 @@ pub use self::truth::Accuracy;
 use crate::data::Samples;
 use crate::tensor::Tensor;
 
+/// The share of its greatest value by which an output varies, at least, where it proves something: a hundred times what counts as equal.
+const LITTLE: f64 = 1e-2;
+
 /// What to run, and how much may differ.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -155,8 +158,15 @@ impl Proof {
         self.complete = true;
         self.judge();
         for (name, difference) in &self.outputs {
+            let variation = difference.variation();
             if !difference.varies() {
                 self.notes.push(format!("output `{name}` is the same on every input: it proves nothing"));
+            } else if variation < LITTLE {
+                self.notes.push(format!(
+                    "output `{name}` varies by {:.1e} of its greatest value over all that was tried, so that it proves little; give \
+                     data of your own with --inputs",
+                    variation
+                ));
             }
         }
     }
@@ -181,6 +191,11 @@ impl Proof {
         }
         let nothing = self.runs > 0 && self.outputs.iter().all(|(_, difference)| difference.finite == 0);
         nothing.then(|| self.proves_nothing("NaN or infinite"))
+    }
+
+    /// Whether no output varies by so much that what the models differ in before would show.
+    fn hardly_varies(&self) -> bool {
+        self.runs > 0 && self.outputs.iter().all(|(_, difference)| difference.variation() < LITTLE)
     }
 
     /// Fails where the reference's outputs are the same whatever it is given: then they tell it from nothing, and nothing else

@@ -15,6 +15,7 @@ use crate::held::{folded_samples, held_batches};
 use crate::progress::Progress;
 use crate::runtime::{Runtime, Session, advice};
 use crate::signature::Signature;
+use crate::tensor::Tensor;
 
 /// Two models to be compared in a runtime. Tensors are all inline.
 pub struct Pair<'a> {
@@ -25,6 +26,9 @@ pub struct Pair<'a> {
     outputs: Vec<String>,
     agreement: Agreement,
 }
+
+/// Runs on images as they are before they are normalized.
+const IMAGES: usize = 2;
 
 /// That the reference does not run, or gives no numbers.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +162,7 @@ impl<'a> Pair<'a> {
                 break;
             }
         }
+        self.run_images(common, plan, &mut proof, progress)?;
         progress.end();
         if proof.runs == 0
             && proof.failure.is_none()
@@ -168,6 +173,23 @@ impl<'a> Pair<'a> {
         }
         proof.conclude();
         Ok(proof)
+    }
+
+    /// Runs both on what images are before they are normalized, where outputs hardly vary on what they are after: a model that
+    /// divides by 255 first sees nothing in the latter.
+    fn run_images(&self, common: &Common, plan: &Plan, proof: &mut Proof, progress: &Progress) -> Result<()> {
+        let case = proof.cases.first().filter(|_| plan.samples.is_none() && proof.hardly_varies());
+        let Some(case) = case.filter(|_| proof.failure.is_none()) else { return Ok(()) };
+        let case = Case { work: (1..=IMAGES).map(Work::Images).collect(), ..case.clone() };
+        let Some(first) = common.shapes.random_images(&case.shapes, 1) else { return Ok(()) };
+        let original = self.runtime.prepare(self.reference, &case.shapes)?;
+        // Where it gives no numbers, it is not meant for them.
+        if !original.run(&first).is_ok_and(|outputs| outputs.iter().all(Tensor::is_finite)) {
+            return Ok(());
+        }
+        self.run_case(&case, &*original, common, plan, proof, progress)?;
+        proof.cases.push(case);
+        Ok(())
     }
 
     /// Sizes for the open axes other than the batch, the first and the others: some on which the reference gives numbers, and

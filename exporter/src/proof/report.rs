@@ -171,6 +171,11 @@ impl Proof {
         if sizes > 0 {
             tried.push(format!("{} at other sizes", counted(sizes, "seed")));
         }
+        let work = self.cases.iter().flat_map(|case| &case.work);
+        let images = work.filter(|work| matches!(work, Work::Images(_))).count();
+        if images > 0 {
+            tried.push(format!("{} of images from 0 to 255", counted(images, "seed")));
+        }
         if let Some(samples) = &self.samples {
             tried.push(counted(samples.count, "sample"));
         }

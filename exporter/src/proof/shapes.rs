@@ -259,6 +259,26 @@ impl Shapes {
         self.inputs.iter().filter(open).all(image)
     }
 
+    /// Inputs of these shapes for which images hold numbers from 0 to 255 and the rest is [`random`](Self::random); none where nothing is an image.
+    #[must_use]
+    pub(super) fn random_images(&self, shapes: &[Vec<usize>], seed: u64) -> Option<Vec<Tensor>> {
+        let mut random = Generator::new(seed);
+        let mut inputs = self.random(shapes, seed);
+        let mut any = false;
+        for (input, tensor) in self.inputs.iter().zip(&mut inputs) {
+            // Half a precise number holds no sum of such.
+            let is_precise = matches!(input.element, ElementType::F32 | ElementType::F64);
+            if is_precise && matches!(tensor.dims(), [_, 1 | 3 | 4, _, _] | [_, _, _, 1 | 3 | 4]) {
+                let dims = tensor.dims().to_vec();
+                let values: Vec<f64> =
+                    (0..dims.iter().product()).map(|_| (256.0 * random.uniform()).floor()).collect();
+                *tensor = Tensor::from_f64(input.element, &dims, &values);
+                any = true;
+            }
+        }
+        any.then_some(inputs)
+    }
+
     /// Sizes to try for such axes.
     pub(super) fn extents(&self) -> &'static [usize] {
         if self.looks_like_images() { &IMAGES } else { &FEATURES }

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
-use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto, ValueInfoProto};
+use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 use super::*;
 use crate::runtime::tract::Tract;
@@ -204,4 +204,52 @@ fn outputs_are_compared_with_those_of_their_names() {
         of_other_shape.contains("`a` is float [2, 3] in the reference and float [4, 3]"),
         "{of_other_shape}"
     );
+}
+
+/// Of what divides by 255 first, ordinary numbers show nothing: its outputs hardly depend on them.
+#[test]
+fn images_are_tried_as_they_are_before_they_are_normalized() {
+    // y = 1 + the mean of `factor` · x / 255.
+    let model = |factor: f32, dims: &[usize], element: DataType| {
+        let number = |name: &str, value: f32| TensorProto::from_values(name, &[], &[value]);
+        let all: Vec<i64> = (1..dims.len() as i64).collect();
+        let graph = GraphProto {
+            node: vec![
+                NodeProto::new("Cast", &["x"], &["wide"])
+                    .with(AttributeProto::int("to", DataType::Float as i64)),
+                NodeProto::new("Div", &["wide", "most"], &["normal"]),
+                NodeProto::new("Mul", &["normal", "factor"], &["scaled"]),
+                NodeProto::new("ReduceMean", &["scaled"], &["mean"]).with(AttributeProto::ints("axes", &all)),
+                NodeProto::new("Add", &["mean", "one"], &["y"]),
+            ],
+            initializer: vec![number("most", 255.0), number("factor", factor), number("one", 1.0)],
+            input: vec![ValueInfoProto::tensor("x", element, dims.iter().map(|&dim| dim.into()))],
+            output: vec![ValueInfoProto::of_any_shape("y", DataType::Float)],
+            ..GraphProto::default()
+        };
+        Arc::new(ModelProto::new(graph, 17))
+    };
+    let plan = Plan { seeds: 3, tolerance: None, samples: None, shapes: None };
+    let runtime = Tract::new();
+    let compared = |factor, dims: &[usize], element| {
+        let [reference, candidate] = [1.0, factor].map(|factor| model(factor, dims, element));
+        let pair = Pair::of(&reference, &candidate, &runtime, &plan).unwrap();
+        let proof = pair.compare(&plan, &Progress::hidden()).unwrap();
+        (proof.failure.is_none(), proof.runs, proof.notes)
+    };
+    for dims in [[4, 3, 8, 8], [4, 8, 8, 1]] {
+        let (passes, runs, _) = compared(1.02, &dims, DataType::Float);
+        assert_eq!((passes, runs), (false, 3 + IMAGES));
+        assert_eq!(compared(1.0, &dims, DataType::Float), (true, 3 + IMAGES, vec![]));
+    }
+    // What is no image, or too coarse for such numbers, is only told.
+    for (dims, element) in [(&[4, 12, 16][..], DataType::Float), (&[4, 3, 8, 8], DataType::Float16)] {
+        let (passes, runs, notes) = compared(1.02, dims, element);
+        assert_eq!((passes, runs, notes.len()), (true, 3, 1));
+        assert!(notes[0].contains("output `y` varies by") && notes[0].contains("proves little"), "{notes:?}");
+    }
+    // Outputs that vary prove enough without.
+    let varies: Factor = |_, dims| Ok(dims.iter().product::<usize>() as f64);
+    let proof = super::tests::compared(Some(2), &stub(varies)).unwrap();
+    assert!(proof.notes.is_empty() && proof.failure.is_none());
 }
