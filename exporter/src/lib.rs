@@ -13,6 +13,7 @@ pub(crate) mod documentation;
 pub mod evaluate;
 pub mod expand;
 pub(crate) mod extract;
+pub mod found;
 pub(crate) mod functions;
 pub mod fused;
 pub mod graph;

@@ -129,7 +129,7 @@ mod tests {
         };
         let (covariance, step) = (64.0 * 64.0 * 100.0 / 2.0, 64.0 * 64.0 * 64.0 / 2.0);
         assert_eq!(cost(OperatorKind::CovariancePooling, Form::Direct, 64, 100), covariance);
-        // Five exact steps are ten products (`program.rs`).
+        // Five exact steps are ten products (`program/`).
         assert_eq!(cost(OperatorKind::MatrixSqrt, Form::Direct, 64, 64), 10.0 * step);
         assert_eq!(cost(OperatorKind::IsqrtCov, Form::Direct, 64, 100), covariance + 10.0 * step);
         // Of 10 positions: G, ten products of its size, one of them with X̄ᵀ, and X̄ times that.

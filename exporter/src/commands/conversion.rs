@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::checkpoint::Trained;
 use super::{layers, output, path_json, repair};
 use crate::commands::answer::{Answer, Refusal};
+use crate::found::Found;
 use crate::proof::{Accuracy, Latency, Proof};
-use crate::recognize::{Findings, Found};
+use crate::recognize::Findings;
 use crate::table::{Table, one_line};
 
 /// A conversion, as far as it came.

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use crate::body::OLDEST_OPSET;
 use crate::commands::answer::Refusal;
+use crate::found::Found;
 use crate::functions::{Fault, newer};
 use crate::fused::{layer_of, standard_opset};
-use crate::recognize::{Findings, Found, Lost, Miss};
+use crate::recognize::{Findings, Lost, Miss};
 use crate::runtime::Runtime;
 use crate::table::{Table, one_line};
 
@@ -345,7 +346,7 @@ mod tests {
     use isqrt_cov_op::OperatorKind;
 
     use super::*;
-    use crate::recognize::View;
+    use crate::found::View;
 
     #[test]
     fn what_is_read_otherwise_than_as_it_is_is_said() {

@@ -12,10 +12,10 @@ use super::expected::{Apart, Limit};
 use super::layers::{fused, node_count};
 use crate::commands::answer::Refusal;
 use crate::expand;
+use crate::found::Found;
 use crate::functions::{Fault, faults};
 use crate::progress::Progress;
 use crate::proof::{Accuracy, Pair, Plan, Proof, Remembered};
-use crate::recognize::Found;
 use crate::runtime::Runtime;
 
 /// A converted model, and what it is to be proven with.

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::layers;
 use super::told::{Told, Triangle};
 use crate::expand;
-use crate::recognize::{Findings, Found, Lost};
+use crate::found::Found;
+use crate::recognize::{Findings, Lost};
 use crate::rewrite;
 
 /// What the user says of layers that are to be put back.

@@ -5,7 +5,7 @@ use clap::Args;
 use isqrt_cov_proto::onnx::ModelProto;
 
 use super::layers;
-use crate::recognize::Found;
+use crate::found::Found;
 
 /// The layers that the user names.
 #[derive(Debug, Clone, Args)]

@@ -7,7 +7,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 
 use super::parting::output_of;
 use super::truth::{Accuracy, BUDGET, Values};
-use crate::recognize::Found;
+use crate::found::Found;
 use crate::rewrite;
 use crate::runtime::Runtime;
 use crate::scope::Scope;

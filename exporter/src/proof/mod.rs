@@ -163,9 +163,8 @@ impl Proof {
                 self.notes.push(format!("output `{name}` is the same on every input: it proves nothing"));
             } else if variation < LITTLE {
                 self.notes.push(format!(
-                    "output `{name}` varies by {:.1e} of its greatest value over all that was tried, so that it proves little; give \
-                     data of your own with --inputs",
-                    variation
+                    "output `{name}` varies by {variation:.1e} of its greatest value over all that was tried, so that it proves little; give \
+                     data of your own with --inputs"
                 ));
             }
         }

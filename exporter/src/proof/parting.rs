@@ -5,8 +5,8 @@ use std::sync::Arc;
 use isqrt_cov_proto::onnx::{ModelProto, ValueInfoProto};
 
 use super::{Pair, Plan};
+use crate::found::Found;
 use crate::progress::Progress;
-use crate::recognize::Found;
 
 impl Pair<'_> {
     /// Says at which tensor the models part, of those that the layers compute and the outputs; nothing where they cannot be

@@ -5,8 +5,8 @@ use isqrt_cov_proto::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto, 
 
 use super::report::number;
 use super::{Accuracy, Proof};
+use crate::found::Found;
 use crate::graph::{by_key, called, subgraphs};
-use crate::recognize::Found;
 use crate::tensor::ElementType;
 
 /// How many times as far from the original as the original is from the truth the converted model may be: layers behind

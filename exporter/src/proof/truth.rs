@@ -14,7 +14,7 @@ use super::parting::{in_main_graph, output_of};
 use super::report::number;
 use super::{Difference, Pair, Plan, Proof};
 use crate::evaluate::multiplications;
-use crate::recognize::Found;
+use crate::found::Found;
 use crate::runtime::{Runtime, Session};
 use crate::tensor::{ElementType, Tensor};
 

@@ -8,10 +8,11 @@ use std::collections::{HashMap, HashSet};
 use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
-use super::findings::{Findings, Found, Miss};
+use super::findings::{Findings, Miss};
 use super::propose::places::{Place, places};
 use super::tell::explain;
 use crate::budget::spend;
+use crate::found::Found;
 use crate::graph::{NodeId, ValueId};
 use crate::rewrite;
 use crate::scope::{Scope, bodies};

@@ -16,7 +16,6 @@ pub mod probe;
 mod propose;
 mod search;
 mod tell;
-mod view;
 
 use anyhow::{Context, Result};
 use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
@@ -31,9 +30,8 @@ use crate::budget;
 use crate::runtime::Runtime;
 use crate::scope::bodies;
 
-pub use self::findings::{Arrangement, Evidence, Findings, Found, Hole, Lost, Miss, Origin, Recognition};
+pub use self::findings::{Findings, Hole, Lost, Miss};
 pub use self::identify::tolerance;
-pub use self::view::{AS_IS, View};
 
 /// How often regions that turned out to be no layers are left out and others looked for.
 const MOST_RETREATS: usize = 4;

@@ -3,8 +3,8 @@
 use isqrt_cov_proto::onnx::{AttributeProto, NodeProto, TensorProto};
 
 use super::Names;
+use crate::found::{Arrangement, Found};
 use crate::fused;
-use crate::recognize::{Arrangement, Found};
 
 /// The first version of the standard operators in which a Reshape may be told that a size of 0 is one.
 const WITH_ZEROS: i64 = 14;
@@ -154,7 +154,7 @@ mod tests {
     use isqrt_cov_proto::TensorData;
 
     use super::*;
-    use crate::recognize::View;
+    use crate::found::View;
 
     /// The operators around a layer, and the numbers of the last constant.
     fn around(view: View, groups: Option<&[usize]>, arrangement: Arrangement) -> (Vec<String>, Vec<i64>) {

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use isqrt_cov::recognize::{Arrangement, Findings, Found, View, recognize};
+use isqrt_cov::found::{Arrangement, Found, View};
+use isqrt_cov::recognize::{Findings, recognize};
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov::tensor::Tensor;

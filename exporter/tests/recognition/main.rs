@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use common::{arrays, cases, corpus, error, for_each, inputs, load};
+use isqrt_cov::found::Found;
 use isqrt_cov::graph::holds_operator;
-use isqrt_cov::recognize::{Findings, Found, recognize};
+use isqrt_cov::recognize::{Findings, recognize};
 use isqrt_cov::rewrite;
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use isqrt_cov::recognize::{Arrangement, Findings, View, recognize};
+use isqrt_cov::found::{Arrangement, View};
+use isqrt_cov::recognize::{Findings, recognize};
 use isqrt_cov::runtime::Runtime;
 use isqrt_cov::runtime::embedded::Embedded;
 use isqrt_cov::tensor::{ElementType, Tensor};

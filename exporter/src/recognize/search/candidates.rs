@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use isqrt_cov_op::OperatorKind;
 
 use super::Search;
+use crate::found::Found;
+use crate::found::{AS_IS, View, views};
 use crate::graph::{NodeId, ValueId};
-use crate::recognize::findings::Found;
 use crate::recognize::observe::subject::{Observed, Subject};
 use crate::recognize::observe::survey::source;
 use crate::recognize::propose::places::Place;
 use crate::recognize::propose::region;
-use crate::recognize::view::{AS_IS, View, views};
 
 /// A value from which regions may follow.
 pub struct Candidate {

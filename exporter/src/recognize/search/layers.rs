@@ -6,15 +6,16 @@ use isqrt_cov_op::{Layer, OperatorKind};
 
 use super::candidates::Candidate;
 use super::{NEAR, Search};
+use crate::found::AS_IS;
+use crate::found::{Arrangement, Found, Origin, Recognition};
 use crate::graph::{NodeId, ValueId};
 use crate::recognize::confirm::limits::Limit;
-use crate::recognize::findings::{Arrangement, Found, Miss, Origin, Recognition};
+use crate::recognize::findings::Miss;
 use crate::recognize::identify::{Identification, identify};
 use crate::recognize::observe::cuts::Cut;
 use crate::recognize::observe::subject::{Observed, Subject};
 use crate::recognize::propose::places::Place;
 use crate::recognize::tell::explain;
-use crate::recognize::view::AS_IS;
 
 impl Search<'_> {
     /// Looks for a cut that `operator` explains; the finding, if there is one, is kept. Of the regions `before` none was

@@ -9,7 +9,9 @@ use isqrt_cov_proto::onnx::TensorProto;
 use super::Search;
 use crate::budget;
 use crate::evaluate::{Evaluator, Precision, multiplications};
+use crate::found::Found;
 use crate::graph::{Flow, Kind, NodeId, ValueId};
+use crate::recognize::Miss;
 use crate::recognize::identify::Resolution;
 use crate::recognize::observe::subject::Subject;
 use crate::recognize::observe::survey::{Seen, Survey, survey};
@@ -19,7 +21,6 @@ use crate::recognize::observe::trial::{
 use crate::recognize::probe::DRAWN;
 use crate::recognize::propose::region::decides_by_size;
 use crate::recognize::tell::explain;
-use crate::recognize::{Found, Miss};
 use crate::tensor::{ElementType, Tensor};
 
 /// Multiplications that the tries of more sizes may take where these may decide what is computed, and elsewhere.

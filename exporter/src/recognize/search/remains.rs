@@ -4,8 +4,9 @@ use isqrt_cov_op::{Layer, OperatorKind, Vectorization};
 
 use super::candidates::Candidate;
 use super::{NEAR, Search};
+use crate::found::Found;
 use crate::graph::{Flow, ValueId};
-use crate::recognize::findings::{Found, Lost, Miss};
+use crate::recognize::findings::{Lost, Miss};
 use crate::recognize::identify::identify;
 use crate::recognize::observe::cuts::{Cut, is_triangle};
 use crate::recognize::observe::subject::Observed;

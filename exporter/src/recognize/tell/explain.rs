@@ -3,7 +3,7 @@
 use isqrt_cov_op::{Layer, Layout, Normalization, OperatorKind, Vectorization};
 use isqrt_cov_proto::onnx::NodeProto;
 
-use crate::recognize::Found;
+use crate::found::Found;
 use crate::recognize::confirm::limits::Limit;
 use crate::recognize::identify::{Identification, Resolution};
 

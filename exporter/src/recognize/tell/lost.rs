@@ -10,12 +10,13 @@ use super::divisor::Divisor;
 use crate::constants::Constants;
 use crate::evaluate::{Evaluator, Precision};
 use crate::extract::extract;
+use crate::found::{AS_IS, Arrangement, Found, Origin};
 use crate::graph::{Flow, Kind, ValueId, any_inside, functions_with, is_matrix_product, moves};
 use crate::recognize::identify::probed::samples;
 use crate::recognize::observe::cuts::Cut;
 use crate::recognize::observe::subject::Observed;
 use crate::recognize::propose::places::Place;
-use crate::recognize::{AS_IS, Arrangement, Found, Hole, Lost, Origin};
+use crate::recognize::{Hole, Lost};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 

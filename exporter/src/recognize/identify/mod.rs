@@ -12,9 +12,9 @@ use isqrt_cov_op::{Layer, Layout, Operator, OperatorKind, Vectorization};
 
 use self::probed::{Probed, Spectra, of_numbers, sampled_entries, samples};
 use self::table::simplicity;
-use super::Evidence;
 use crate::budget::{is_spent, spend};
 use crate::distance::{magnitude, scaled_distance};
+use crate::found::Evidence;
 use crate::tensor::{ElementType, Tensor};
 
 /// The result of a search.

@@ -14,12 +14,13 @@ use isqrt_cov_proto::onnx::{GraphProto, ModelProto};
 
 use self::candidates::Candidate;
 use self::fallbacks::Inside;
-use super::findings::{Findings, Found};
+use super::findings::Findings;
 use super::identify::probed::Unexplained;
 use super::observe::subject::Observed;
 use super::observe::survey::Survey;
 use super::observe::trial::Trial;
 use super::propose::places::Place;
+use crate::found::Found;
 use crate::graph::NodeId;
 use crate::runtime::Runtime;
 

@@ -11,10 +11,10 @@ use isqrt_cov_proto::onnx::{
 use isqrt_cov_proto::{FunctionKey, each_node, whole_graphs};
 
 use self::around::nodes_for;
+use crate::found::Found;
 use crate::functions;
 use crate::fused::standard_opset;
 use crate::graph::{self, Flow, ValueId, subgraphs};
-use crate::recognize::Found;
 use crate::scope::{Scope, body};
 
 /// Replaces every region of `findings`; with `with_function`, the operators' bodies in standard operators are written
@@ -198,7 +198,7 @@ mod tests {
     use isqrt_cov_proto::onnx::TrainingInfoProto;
 
     use super::*;
-    use crate::recognize::{Arrangement, View};
+    use crate::found::{Arrangement, View};
 
     fn tensor(name: &str) -> TensorProto {
         TensorProto::from_values(name, &[1], &[1.0_f32])
