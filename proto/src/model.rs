@@ -117,6 +117,20 @@ impl Model {
         self.clone().into_inlined()
     }
 
+    /// Moves all external data into the message, so that the model is written as a single file.
+    ///
+    /// # Errors
+    /// As [`Model::tensor`]; a message that would exceed protobuf's 2 GiB, which leaves the model as it was.
+    pub fn inline(&mut self) -> Result<(), Error> {
+        let proto = self.inlined()?;
+        let found = proto.encoded_len() as u64;
+        if found > MESSAGE_LIMIT {
+            return Err(Error::TooLarge { path: self.path.clone(), found, limit: MESSAGE_LIMIT });
+        }
+        self.proto = proto;
+        Ok(())
+    }
+
     /// The same, of a model that is not needed any more.
     ///
     /// # Errors

@@ -76,6 +76,15 @@ pub fn converted_without_body(name: &str) -> PathBuf {
     convert(name, &["--no-function"])
 }
 
+/// A graph of the corpus, converted to this version of the format.
+///
+/// # Panics
+/// If the exporter does not convert it.
+#[must_use]
+pub fn converted_to_ir(name: &str, version: &str) -> PathBuf {
+    convert(name, &["--ir-version", version])
+}
+
 /// Each conversion is made once in a test's process.
 fn convert(name: &str, options: &[&str]) -> PathBuf {
     static CONVERTED: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);

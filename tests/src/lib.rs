@@ -10,7 +10,8 @@ mod session;
 mod tensor;
 
 pub use artefacts::{
-    cases, converted, converted_without_body, corpus, exporter, library, model, raw_input, scratch,
+    cases, converted, converted_to_ir, converted_without_body, corpus, exporter, library, model, raw_input,
+    scratch,
 };
 pub use node::Node;
 pub use python::{Answer, Python};

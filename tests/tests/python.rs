@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use isqrt_cov_tests::{Python, converted, corpus, library, model};
+use isqrt_cov_tests::{Python, converted, converted_to_ir, corpus, library, model};
 use serde_json::json;
 
 /// The published layer on 16 channels of 7×7 positions, batch size dynamic; of an IR that every release below reads.
@@ -245,6 +245,25 @@ fn converted_digits(python: &Python) {
     }
     assert_eq!(answers[0].kernels().get("IsqrtCov"), Some(&1), "{}", answers[0].job());
     assert!(!answers[1].kernels().contains_key("IsqrtCov"), "{}", answers[1].job());
+}
+
+/// What PyTorch exports today is of an IR version that the oldest release does not read.
+#[test]
+fn the_ir_version_may_be_lowered_for_an_older_runtime() {
+    let Some(python) = Python::installed(RELEASES[0]) else { return };
+    let newer = "digits/digits_isqrt_official_noDotData_dyn18_dynbatch.onnx";
+    let images: OsString = corpus("digits/test_images.npy").into();
+    let labels: OsString = corpus("digits/test_labels.npy").into();
+    let jobs = [converted(newer), converted_to_ir(newer, "9")].map(|model| {
+        let mut classify = with_library(job(&model, []));
+        classify.extend(["--images".into(), images.clone(), "--labels".into(), labels.clone()]);
+        classify
+    });
+    let answers = python.run(&jobs);
+    let error = answers[0].error_at("session");
+    assert!(error.contains("Unsupported model IR version: 10"), "{error}");
+    assert_eq!(answers[1].done().field("correct"), &json!(360), "{}", answers[1].job());
+    assert_eq!(answers[1].kernels().get("IsqrtCov"), Some(&1), "{}", answers[1].job());
 }
 
 /// A release below the floor says so when the library is registered, and runs the body without it.

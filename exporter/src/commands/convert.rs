@@ -10,6 +10,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 
 use super::checkpoint::{self, CheckpointOptions};
 use super::conversion::{Conversion, Left};
+use super::form::Form;
 use super::output::{self, Written};
 use super::page::page;
 use super::proving::Proving;
@@ -82,6 +83,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(super) report: Option<PathBuf>,
     #[command(flatten)]
+    pub(super) form: Form,
+    #[command(flatten)]
     pub(super) selection: Selection,
     #[command(flatten)]
     pub(super) repair: Repair,
@@ -137,8 +140,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let repaired: Vec<_> = layers.iter().filter(|found| found.is_put_back()).cloned().collect();
     let reference = &arguments.reference(&original, &repaired, &faults)?;
     rewrite::apply(&mut model.proto, layers, !arguments.no_function).with_context(|| arguments.failed())?;
-    let written = Written::stage(&model, destination)?;
-    drop(model);
+    let written = Written::stage(model, &arguments.form, destination)?;
     let (runtime, progress) = (&*runtime, &progress);
     let proving = Proving { arguments, reference, written: &written.proto, layers, runtime, progress };
     let proven = proving.run(&mut plan);

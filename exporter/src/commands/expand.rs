@@ -8,6 +8,7 @@ use clap::{Args, ValueHint};
 use isqrt_cov_proto::Model;
 use serde_json::json;
 
+use super::form::Form;
 use super::output::{self, Written};
 use super::proving::not_proven;
 use super::{ProofOptions, checkpoint, facts, layers, path_json, signature};
@@ -31,6 +32,8 @@ pub struct Arguments {
     /// Where to write the expanded model; one that is there is replaced, unless it is read-only
     #[arg(short, long, value_name = "OUTPUT", value_hint = ValueHint::FilePath)]
     output: PathBuf,
+    #[command(flatten)]
+    form: Form,
     #[command(flatten)]
     proof: ProofOptions,
     #[command(flatten)]
@@ -67,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Answer> {
     let place = |what: &str| format!("{}: cannot be {what}", arguments.input.display());
     model.proto = expand::inline(&model.proto).with_context(|| place("expanded"))?;
     let nodes_after = layers::node_count(&model.proto);
-    let written = Written::stage(&model, Some(&arguments.output))?;
+    let written = Written::stage(model, &arguments.form, Some(&arguments.output))?;
     let mut proof = Pair::of(&original, &written.proto, &*runtime, &plan)
         .and_then(|pair| pair.compare(&plan, &Progress::on_terminal()))
         .with_context(|| place("proven"))?;

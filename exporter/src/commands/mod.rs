@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod expand;
 mod expected;
 mod facts;
+mod form;
 pub mod inspect;
 pub mod layers;
 pub mod operators;

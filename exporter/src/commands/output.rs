@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 use isqrt_cov_proto::{Draft, Model, Staged, folder_of};
 
+use super::form::Form;
 use super::{checkpoint, path_json};
 use crate::commands::answer::Answer;
 use crate::table::one_line;
@@ -153,11 +154,12 @@ pub struct Written {
 }
 
 impl Written {
-    /// Writes `model` for `output`; nowhere without an `output`.
+    /// Writes `model` for `output` in the form asked for; nowhere without an `output`.
     ///
     /// # Errors
-    /// A file that cannot be written or read again.
-    pub fn stage(model: &Model, output: Option<&PathBuf>) -> Result<Self> {
+    /// A form that the model cannot have; a file that cannot be written or read again.
+    pub fn stage(mut model: Model, form: &Form, output: Option<&PathBuf>) -> Result<Self> {
+        form.apply(&mut model)?;
         let Some(output) = output else {
             return Ok(Self { proto: Arc::new(model.inlined()?), staged: None });
         };

@@ -18,7 +18,7 @@ impl Pair<'_> {
         let mut layers: Vec<&Found> = in_main_graph(layers).collect();
         layers.sort_by_key(|found| found.nodes.last().copied());
         let values: Vec<ValueInfoProto> = layers.into_iter().map(output_of).collect();
-        let models = [self.reference, self.candidate].map(|model| Arc::new(showing(model, &values)));
+        let models = [self.reference, self.candidate].map(|model| Arc::new(showing_first(model, &values)));
         let pair = Pair::of(&models[0], &models[1], self.runtime, plan).ok()?;
         for plan in [&Plan { seeds: 1, samples: None, ..plan.clone() }, plan] {
             let proof = pair.compare(plan, &Progress::hidden()).ok()?;
@@ -59,7 +59,7 @@ pub(super) fn output_of(found: &Found) -> ValueInfoProto {
 }
 
 /// `model` with `values` of its main graph as its first outputs; its own follow.
-pub(super) fn showing(model: &ModelProto, values: &[ValueInfoProto]) -> ModelProto {
+pub(super) fn showing_first(model: &ModelProto, values: &[ValueInfoProto]) -> ModelProto {
     let mut model = model.clone();
     if let Some(graph) = &mut model.graph {
         graph.output.retain(|output| values.iter().all(|value| value.name() != output.name()));

@@ -210,6 +210,15 @@ fn a_failed_proof_leaves_no_external_data_either() {
     assert_eq!(files(&folder), ["out.onnx", "out.onnx.data"]);
     let text = String::from_utf8(done.stdout).unwrap();
     assert!(text.contains("out.onnx.data beside it"), "{text}");
+
+    let done = isqrt_cov(&arguments!["convert", input, "-o", output, "--one-file", "--json"]);
+    assert_eq!((status(&done), &object(&done)["output_data"]), (0, &Value::Null), "{done:?}");
+    let whole = Model::load(&output).unwrap().proto;
+    let weights = whole.graph.unwrap().initializer;
+    assert!(weights.iter().any(|tensor| tensor.raw_data() == data));
+    assert!(weights.iter().all(|tensor| tensor.data_location() == DataLocation::Default));
+    assert!(whole.metadata_props.is_empty(), "{:?}", whole.metadata_props);
+    assert_eq!(files(&folder), ["out.onnx"], "data of its own are replaced with a model");
 }
 
 #[test]

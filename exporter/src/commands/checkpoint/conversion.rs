@@ -96,7 +96,7 @@ pub fn convert(
     if !arguments.no_function {
         functions::attach(&mut proto)?;
     }
-    let written = Written::stage(&Model::new(proto, input), destination)?;
+    let written = Written::stage(Model::new(proto, input), &arguments.form, destination)?;
     watch.lap("build and write");
     let is_rounded_more = graph.storage == Storage::Float16;
     let proving = Proving {

@@ -22,20 +22,20 @@ pub const SAME: f64 = 1e-6;
 
 impl Subject<'_> {
     /// Whether the graph has other numbers than with the operator in the place of `output` where a sample is blank. What is no
-    /// number may become any. False where it cannot be told. Behind trained weights it cannot: there `asks_for_nan` decides, which is
+    /// number may become any. False where it cannot be told. Behind trained weights it cannot: there `has_fallback` decides, which is
     /// given the nodes behind `output` that are looked at here.
     pub fn fills_blank(
         &self,
         layer: &Layer,
         output: ValueId,
-        asks_for_nan: &dyn Fn(&HashSet<NodeId>) -> bool,
+        has_fallback: &dyn Fn(&HashSet<NodeId>) -> bool,
         runtime: &dyn Runtime,
     ) -> bool {
         if layer.operator == OperatorKind::CovariancePooling || layer.epsilon > 0.0 {
             return false;
         }
         let (exits, behind) = self.behind(output);
-        if asks_for_nan(&behind) {
+        if has_fallback(&behind) {
             return true;
         }
         let flow = &self.place.flow;

@@ -39,7 +39,7 @@ impl<'a> Inside<'a> {
 impl Search<'_> {
     /// Whether something behind a value asks for a NaN, where it cannot be told what that does: anywhere but among the nodes `near`
     /// it, in the graphs around its own and behind the calls of its function as well.
-    pub(super) fn asks_for_nan(&self, place: usize, output: ValueId, near: &HashSet<NodeId>) -> bool {
+    pub(super) fn has_fallback(&self, place: usize, output: ValueId, near: &HashSet<NodeId>) -> bool {
         let is_near = |at: usize, node: NodeId| at == place && near.contains(&node);
         let mut masked: Vec<(usize, NodeId)> = Vec::new();
         let mut reached: HashSet<(usize, ValueId)> = HashSet::new();

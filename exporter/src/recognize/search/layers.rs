@@ -194,7 +194,7 @@ impl Search<'_> {
     fn settle(&self, candidate: &Candidate, cut: &Cut, found: &mut Found) -> Result<(), Limit> {
         if let (Some(subject), Origin::Recognized(recognition)) = (self.subject(candidate), &mut found.origin)
         {
-            let asks = |near: &HashSet<NodeId>| self.asks_for_nan(candidate.place, cut.value, near);
+            let asks = |near: &HashSet<NodeId>| self.has_fallback(candidate.place, cut.value, near);
             recognition.evidence.down_to =
                 subject.may_stand_for(&found.layer, cut.value, &asks, self.runtime)?;
         }
