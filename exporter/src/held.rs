@@ -16,8 +16,8 @@ const MOST_TRIED: usize = 3;
 const MOST_SAMPLES: i64 = 1 << 10;
 const MOST_FRAMES: i64 = 1 << 7;
 
-/// The numbers of samples, above one, that shapes put together where they fold the first axis: frames of a clip, or views of an image. Only
-/// multiples of the right one are what the model takes. Those that an input's own axis names, as `8*clips`, come first, then small ones.
+/// The numbers of samples, above one, that shapes put together where they fold the first axis: frames of a clip, views of an image, or
+/// classes of an episode. Only multiples of the right one are what the model takes. Those that an input's own axis names, as `8*clips`, come first, then small ones.
 #[must_use]
 pub fn folded_samples(graph: &GraphProto) -> Vec<usize> {
     let constants = Constants::new(graph);
@@ -30,16 +30,18 @@ pub fn folded_samples(graph: &GraphProto) -> Vec<usize> {
     let of_type = |name| graph.node.iter().filter(move |node| node.op_type() == name);
     let joined = of_type("Concat").filter_map(|node| Some((node.output.first()?.as_str(), &node.input[..])));
     let joined: HashMap<&str, &[String]> = joined.collect();
-    let second = of_type("Reshape").filter_map(|node| {
+    let together = of_type("Reshape").filter_map(|node| {
         let shape = node.input.get(1)?;
         match leading(shape, joined.get(shape.as_str()).copied(), &constants)[..] {
-            [Some(-1) | None, Some(second), ..] => usize::try_from(second).ok(),
+            [Some(-1) | None, Some(together), ..] | [Some(together), Some(-1), _, ..] => {
+                usize::try_from(together).ok()
+            }
             _ => None,
         }
     });
-    let mut second: Vec<usize> = second.filter(is_some).collect();
-    second.sort_unstable();
-    for samples in second {
+    let mut together: Vec<usize> = together.filter(is_some).collect();
+    together.sort_unstable();
+    for samples in together {
         if !folded.contains(&samples) {
             folded.push(samples);
         }
@@ -61,10 +63,11 @@ fn leading(shape: &str, parts: Option<&[String]>, constants: &Constants<'_>) -> 
         Some(sizes) => sizes.into_iter().map(Some).collect(),
         None => vec![None],
     };
-    parts.unwrap_or_default().iter().take(2).flat_map(sizes).collect()
+    parts.unwrap_or_default().iter().take(3).flat_map(sizes).collect()
 }
 
-/// The numbers of samples, above one, with which shapes begin that nodes of `graph` make of constants.
+/// The numbers of samples, above one, with which shapes begin that nodes of `graph` make of constants; behind them, as many clips of as
+/// many frames as are [folded](folded_samples).
 #[must_use]
 pub fn held_batches(graph: &GraphProto) -> Vec<usize> {
     let constants = Constants::new(graph);
@@ -85,6 +88,10 @@ pub fn held_batches(graph: &GraphProto) -> Vec<usize> {
             }
         }
     }
+    let folded = folded_samples(graph);
+    let clips: Vec<usize> =
+        held.iter().flat_map(|clips| folded.iter().map(move |frames| clips * frames)).collect();
+    held.extend(clips.into_iter().filter(|samples| *samples <= MOST_SAMPLES as usize));
     held
 }
 
@@ -110,6 +117,7 @@ mod tests {
                 NodeProto::new("Reshape", &["e", "traced"], &["f"]),
                 NodeProto::new("Expand", &["f", "other"], &["g"]),
                 NodeProto::new("Reshape", &["g", "long"], &["h"]),
+                NodeProto::new("Reshape", &["h", "traced flat"], &["i"]),
             ],
             initializer: vec![
                 shape("channels", &[-1, 64, 49]),
@@ -120,10 +128,15 @@ mod tests {
                 shape("traced", &[4, 6, 49]),
                 shape("other", &[-1, 3]),
                 shape("long", &[-1, 129]),
+                shape("traced flat", &[7, -1]),
             ],
             ..GraphProto::default()
         };
         assert_eq!(folded_samples(&graph), [8, 10, 64]);
+        let mut episode = graph.clone();
+        episode.initializer.push(shape("classes", &[5, -1, 64]));
+        episode.node.push(NodeProto::new("Reshape", &["i", "classes"], &["j"]));
+        assert_eq!(folded_samples(&episode), [5, 8, 10]);
         let input = |first: &str| ValueInfoProto::tensor("x", DataType::Float, [first.into(), 3.into()]);
         let named = |first: &str| folded_samples(&GraphProto { input: vec![input(first)], ..graph.clone() });
         assert_eq!(named("16*clips"), [16, 8, 10]);
@@ -160,5 +173,10 @@ mod tests {
             ..GraphProto::default()
         };
         assert_eq!(held_batches(&graph), [4, 3, 6]);
+        // As clips of frames they are more samples.
+        let mut clips = graph;
+        clips.initializer.push(shape("frames", &[-1, 8, 32, 144]));
+        clips.node.push(NodeProto::new("Reshape", &["j", "frames"], &["k"]));
+        assert_eq!(held_batches(&clips), [4, 3, 6, 32, 24, 48]);
     }
 }

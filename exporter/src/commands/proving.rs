@@ -61,7 +61,7 @@ impl Proving<'_> {
         } else if with_function && !layers.is_empty() {
             // Only the operators have run so far; where the library is absent, their bodies will.
             let expanded = Arc::new(expand::inline(written)?);
-            let once = Plan { seeds: 1, samples: None, ..plan.clone() };
+            let once = plan.in_short();
             let body = Pair::of(reference, &expanded, runtime, &once)?;
             proof.join_body(&body.compare(&once, progress)?);
         }

@@ -33,6 +33,9 @@ use crate::tensor::Tensor;
 /// The share of its greatest value by which an output varies, at least, where it proves something: a hundred times what counts as equal.
 const LITTLE: f64 = 1e-2;
 
+/// Rows of the user's data that are run in a look.
+const FEW: usize = 2;
+
 /// What to run, and how much may differ.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -44,6 +47,15 @@ pub struct Plan {
     pub samples: Option<Samples>,
     /// Its shapes, which say which sizes the models take, also where the data themselves are not run.
     pub shapes: Option<Vec<Vec<usize>>>,
+}
+
+impl Plan {
+    /// A look: one seed, and a few of the user's data, which say what inputs may hold.
+    #[must_use]
+    pub fn in_short(&self) -> Self {
+        let samples = self.samples.as_ref().map(|samples| samples.spread(FEW));
+        Self { seeds: 1, samples, ..self.clone() }
+    }
 }
 
 /// What was run and how far apart the models were.
@@ -183,13 +195,24 @@ impl Proof {
         if let Some((name, difference)) = apart {
             let place = difference.worst.as_ref();
             let place = place.map_or_else(String::new, |worst| format!("; worst {worst}"));
+            // A length of 0, say.
+            let is_made_up = difference.worst.as_ref().is_some_and(|worst| worst.reference.is_nan());
+            let advice = if is_made_up && self.samples.is_none() {
+                "; the reference gives no number there: if that is for made-up inputs, give valid ones with --inputs"
+            } else {
+                ""
+            };
             return Some(format!(
-                "output `{name}` differs by {:.2e} of its greatest value (at most {:.0e} counts as equal){place}",
+                "output `{name}` differs by {:.2e} of its greatest value (at most {:.0e} counts as equal){place}{advice}",
                 difference.max, self.tolerance
             ));
         }
-        let nothing = self.runs > 0 && self.outputs.iter().all(|(_, difference)| difference.finite == 0);
-        nothing.then(|| self.proves_nothing("NaN or infinite"))
+        self.is_blank().then(|| self.proves_nothing("without a number, NaN or infinite"))
+    }
+
+    /// Whether the models ran and gave no number.
+    fn is_blank(&self) -> bool {
+        self.runs > 0 && self.outputs.iter().all(|(_, difference)| difference.finite == 0)
     }
 
     /// Whether no output varies by so much that what the models differ in before would show.

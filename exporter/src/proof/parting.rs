@@ -20,7 +20,7 @@ impl Pair<'_> {
         let values: Vec<ValueInfoProto> = layers.into_iter().map(output_of).collect();
         let models = [self.reference, self.candidate].map(|model| Arc::new(showing_first(model, &values)));
         let pair = Pair::of(&models[0], &models[1], self.runtime, plan).ok()?;
-        for plan in [&Plan { seeds: 1, samples: None, ..plan.clone() }, plan] {
+        for plan in [&plan.in_short(), plan] {
             let proof = pair.compare(plan, &Progress::hidden()).ok()?;
             let parted = proof.outputs.iter().position(|(_, difference)| difference.max > proof.tolerance);
             let Some(parted) = parted else { continue };

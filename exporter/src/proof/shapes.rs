@@ -69,7 +69,12 @@ struct Input {
     dims: Vec<Axis>,
     /// As [`Port::rows`](crate::signature::Port::rows).
     rows: Option<usize>,
+    /// Numbers of the user's that it may hold, where those are no floating-point ones.
+    known: Vec<f64>,
 }
+
+/// Numbers of an input that are remembered to draw from.
+const REMEMBERED: usize = 1 << 12;
 
 /// An axis: of a given size, or open under a key that all axes of the same size share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,7 +142,13 @@ impl Agreement {
                     (Dim::Unknown, None) => Axis::Open(format!("{name}.{axis}")),
                 });
             }
-            inputs.push(Input { name: name.clone(), element, dims: axes, rows: port.rows });
+            inputs.push(Input {
+                name: name.clone(),
+                element,
+                dims: axes,
+                rows: port.rows,
+                known: Vec::new(),
+            });
         }
         for axis in inputs.iter_mut().flat_map(|input| &mut input.dims) {
             if let Axis::Open(key) = axis
@@ -318,8 +329,20 @@ impl Shapes {
         self.inputs.iter().map(|input| input.dims.iter().map(size).collect()).collect()
     }
 
-    /// Random inputs of these shapes: standard normal numbers, bytes over their whole range, other integers over the rows of
-    /// the table that they pick, or from 0 to 3 (small enough for an index), either truth value.
+    /// Has integers and truth values drawn from those of the user's `inputs`: lengths, classes and the like, of which not any will do.
+    pub(super) fn draw_from(&mut self, inputs: &[Tensor]) {
+        for (input, tensor) in
+            self.inputs.iter_mut().zip(inputs).filter(|(input, _)| !input.element.is_float())
+        {
+            let values = tensor.to_f64();
+            let step = values.len().div_ceil(REMEMBERED).max(1);
+            input.known = values.into_iter().step_by(step).collect();
+        }
+    }
+
+    /// Random inputs of these shapes: standard normal numbers; integers and truth values as the user's data have them, where there are
+    /// such, else bytes over their whole range, other integers over the rows of the table that they pick, or from 0 to 3 (small enough
+    /// for an index), and either truth value.
     #[must_use]
     pub fn random(&self, shapes: &[Vec<usize>], seed: u64) -> Vec<Tensor> {
         let tensor = |(input, dims): (&Input, &Vec<usize>)| {
@@ -327,37 +350,44 @@ impl Shapes {
             let mut random = Generator::new(input.name.bytes().fold(seed, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
             }));
-            random_tensor(input.element, dims, input.rows, &mut random)
+            input.random(dims, &mut random)
         };
         self.inputs.iter().zip(shapes).map(tensor).collect()
     }
 }
 
-fn random_tensor(
-    element: ElementType,
-    dims: &[usize],
-    rows: Option<usize>,
-    random: &mut Generator,
-) -> Tensor {
-    fn array<T>(dims: &[usize], value: impl FnMut() -> T) -> ndarray::ArrayD<T> {
-        let values = std::iter::repeat_with(value).take(dims.iter().product()).collect();
-        ndarray::ArrayD::from_shape_vec(dims, values).expect("as many values as the shape says")
-    }
-    let below = |random: &mut Generator, bound: usize| (random.uniform() * bound as f64) as i64;
-    let (few, bytes) = (rows.unwrap_or(FEW), rows.map_or(256, |rows| rows.min(256)));
-    match element {
-        ElementType::I64 => Tensor::I64(array(dims, || below(random, few))),
-        ElementType::I32 => Tensor::I32(array(dims, || below(random, few) as i32)),
-        ElementType::U32 => Tensor::U32(array(dims, || below(random, few) as u32)),
-        ElementType::I16 => Tensor::I16(array(dims, || below(random, few) as i16)),
-        ElementType::U16 => Tensor::U16(array(dims, || below(random, few) as u16)),
-        ElementType::U8 => Tensor::U8(array(dims, || below(random, bytes) as u8)),
-        ElementType::I8 => Tensor::I8(array(dims, || below(random, bytes) as u8 as i8)),
-        ElementType::Bool => Tensor::Bool(array(dims, || below(random, 2) == 1)),
-        ElementType::F32 | ElementType::F64 | ElementType::F16 | ElementType::BF16 => {
-            let values: Vec<f64> =
-                std::iter::repeat_with(|| random.normal()).take(dims.iter().product()).collect();
-            Tensor::from_f64(element, dims, &values)
+impl Input {
+    fn random(&self, dims: &[usize], random: &mut Generator) -> Tensor {
+        fn array<T>(dims: &[usize], value: impl FnMut() -> T) -> ndarray::ArrayD<T> {
+            let values = std::iter::repeat_with(value).take(dims.iter().product()).collect();
+            ndarray::ArrayD::from_shape_vec(dims, values).expect("as many values as the shape says")
+        }
+        let bound = match self.element {
+            ElementType::Bool => 2,
+            ElementType::U8 | ElementType::I8 => self.rows.unwrap_or(256).min(256),
+            _ => self.rows.unwrap_or(FEW),
+        };
+        let mut integer = || {
+            let below = |random: &mut Generator, bound: usize| (random.uniform() * bound as f64) as usize;
+            match self.known.len() {
+                0 => below(random, bound) as i64,
+                known => self.known[below(random, known)] as i64,
+            }
+        };
+        match self.element {
+            ElementType::I64 => Tensor::I64(array(dims, integer)),
+            ElementType::I32 => Tensor::I32(array(dims, || integer() as i32)),
+            ElementType::U32 => Tensor::U32(array(dims, || integer() as u32)),
+            ElementType::I16 => Tensor::I16(array(dims, || integer() as i16)),
+            ElementType::U16 => Tensor::U16(array(dims, || integer() as u16)),
+            ElementType::U8 => Tensor::U8(array(dims, || integer() as u8)),
+            ElementType::I8 => Tensor::I8(array(dims, || integer() as i8)),
+            ElementType::Bool => Tensor::Bool(array(dims, || integer() == 1)),
+            ElementType::F32 | ElementType::F64 | ElementType::F16 | ElementType::BF16 => {
+                let values: Vec<f64> =
+                    std::iter::repeat_with(|| random.normal()).take(dims.iter().product()).collect();
+                Tensor::from_f64(self.element, dims, &values)
+            }
         }
     }
 }
@@ -401,6 +431,39 @@ mod tests {
         assert_eq!(shapes.sized(1, (4, 5)), [[8, 4]]);
         let other = signature(&[Dim::Fixed(7), Dim::Named("c".into())]);
         assert!(agreed(&fixed, &other).unwrap_err().to_string().contains("is 8 in one model and 7"));
+    }
+
+    /// Not any integer is a length: with one of 0 a mean is no number. Those of the user's data are.
+    #[test]
+    fn integers_are_drawn_from_those_of_the_data() {
+        let dims = [Dim::Unknown, Dim::Fixed(50)];
+        let input = |element: ElementType| port(element.name(), element, &dims);
+        let model = Signature {
+            inputs: [ElementType::I64, ElementType::Bool, ElementType::F32].map(input).to_vec(),
+            outputs: vec![port("y", ElementType::F32, &[])],
+        };
+        let mut shapes = agreed(&model, &model).unwrap();
+        let drawn = |shapes: &Shapes| -> [Vec<f64>; 3] {
+            let tensors = shapes.random(&shapes.sized(2, (1, 1)), 1);
+            [0, 1, 2].map(|input| tensors[input].to_f64())
+        };
+        let usual = drawn(&shapes);
+        assert!(usual[0].iter().all(|number| (0.0..4.0).contains(number)) && usual[0].contains(&0.0));
+        assert!(usual[1].contains(&0.0) && usual[1].contains(&1.0));
+        shapes.draw_from(&[
+            Tensor::I64(ndarray::arr2(&[[5, 700], [9, 5]]).into_dyn()),
+            Tensor::Bool(ndarray::arr2(&[[true]]).into_dyn()),
+            Tensor::F32(ndarray::arr2(&[[0.5]]).into_dyn()),
+        ]);
+        let own = drawn(&shapes);
+        assert!(own[0].iter().all(|number| [5.0, 700.0, 9.0].contains(number)) && own[0].contains(&700.0));
+        assert!(!own[1].contains(&0.0));
+        assert_eq!(own[2], usual[2]);
+        // Of many, some from all over.
+        let many = ndarray::Array1::from_iter(0..=3 * REMEMBERED as i64).into_dyn();
+        shapes.draw_from(&[Tensor::I64(many)]);
+        let most = drawn(&shapes)[0].iter().copied().fold(0.0, f64::max);
+        assert!(most > 2.0 * REMEMBERED as f64, "{most}");
     }
 
     #[test]

@@ -53,7 +53,10 @@ impl<'a> Pair<'a> {
         };
         let signatures =
             [settled(reference, Signature::of(reference)?), settled(candidate, Signature::of(candidate)?)];
-        let agreement = Agreement::of(&signatures[0], &signatures[1], plan.shapes.as_deref())?;
+        let mut agreement = Agreement::of(&signatures[0], &signatures[1], plan.shapes.as_deref())?;
+        if let (Agreement::On(common), Some(samples)) = (&mut agreement, &plan.samples) {
+            common.shapes.draw_from(&samples.inputs);
+        }
         let [Signature { outputs, .. }, _] = signatures;
         let outputs = outputs.into_iter().map(|port| port.name).collect();
         Ok(Self { reference, candidate, runtime, outputs, agreement })
@@ -87,7 +90,8 @@ impl<'a> Pair<'a> {
         let sized = |shapes| Common { shapes, ..common.clone() };
         let done = self.run(&sized(shapes.clone()), plan, proof.clone(), progress);
         let batches = match &done {
-            Ok(done) if done.failure.is_none() => done.batches.len(),
+            // What no number shows may show at others.
+            Ok(done) if done.failure.is_none() || done.is_blank() => done.batches.len(),
             Err(error) if error.is::<NotRun>() => 0,
             _ => return done,
         };
@@ -98,7 +102,7 @@ impl<'a> Pair<'a> {
         let folded = folded_samples(graph).into_iter().map(|samples| (shapes.with_folded(samples), None));
         let held = held_batches(graph).into_iter().filter(|_| batches == 0).map(|batch| {
             let note = format!(
-                "the model declares any number of samples, but runs with {batch} only, which it holds inside"
+                "the model declares any number of samples, but of those tried runs with {batch} only, which it holds inside"
             );
             (shapes.with_batch(batch), Some(note))
         });
@@ -110,6 +114,7 @@ impl<'a> Pair<'a> {
             let notes = proof.notes.iter().cloned().chain(note).collect();
             let other = self.run(&sized(shapes), plan, Proof { notes, ..proof.clone() }, progress);
             if let Ok(other) = other
+                && !other.is_blank()
                 && (other.batches.len() == all || other.failure.is_some())
             {
                 return Ok(other);

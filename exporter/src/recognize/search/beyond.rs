@@ -105,15 +105,20 @@ fn cut_beyond(inputs: &[Option<&Seen>]) -> Option<Limit> {
     let axes = more.first().copied().flatten().map(fixed);
     let rank = data[0].dims().len();
     let axis = |at: usize| match &axes {
-        Some(axes) => axes.get(at).map(|axis| (*axis as isize).rem_euclid(rank.max(1) as isize) as usize),
+        Some(axes) => axes
+            .get(at)
+            .copied()
+            .flatten()
+            .map(|axis| (axis as isize).rem_euclid(rank.max(1) as isize) as usize),
         None => Some(at),
     };
     let cut = (0..starts.len().max(ends.len())).filter_map(|at| {
         let axis = axis(at)?;
         let size = |of: usize| data[of].dims().get(axis).copied();
         let (one, other) = (size(0)?, size(1)?);
-        let from_end = starts.get(at).filter(|start| **start < 0.0).map(|start| start.abs());
-        let limits = from_end.into_iter().chain(ends.get(at).copied());
+        let [start, end] = [&starts, &ends].map(|limits| limits.get(at).copied().flatten());
+        let from_end = start.filter(|start| *start < 0.0).map(f64::abs);
+        let limits = from_end.into_iter().chain(end);
         let is_beyond = |limit: &f64| one != other && (one.max(other) as f64..ALL).contains(limit);
         let of = [one as f64, other as f64];
         lowest(limits.filter(is_beyond).map(|to| Limit { to, of }))
@@ -145,10 +150,10 @@ fn compared_beyond(node: &NodeProto, inputs: &[Option<&Seen>]) -> Option<Limit> 
     lowest(limit)
 }
 
-/// The numbers of what is the same in both surveys; none of what differs.
-fn fixed([first, second]: &Seen) -> Vec<f64> {
-    let numbers = first.to_f64();
-    if numbers == second.to_f64() { numbers } else { Vec::new() }
+/// The numbers that are the same in both surveys; none for those that differ.
+fn fixed([first, second]: &Seen) -> Vec<Option<f64>> {
+    let pairs = first.to_f64().into_iter().zip(second.to_f64());
+    pairs.map(|(one, other)| (one.total_cmp(&other).is_eq()).then_some(one)).collect()
 }
 
 #[cfg(test)]
@@ -188,6 +193,11 @@ mod tests {
         assert_eq!(along(Some(&[-1.0]), &[16_000.0]), Some(16_000.0));
         assert_eq!(along(Some(&[1.0]), &[16_000.0]), None);
         assert_eq!((along(None, &[16_000.0]), along(None, &[ALL, ALL, 16_000.0])), (None, Some(16_000.0)));
+        // Beside an end that a shape says.
+        let seen =
+            [data([63, 520]), same(&[0.0, 0.0]), both(&[2.0, 16_000.0], &[3.0, 16_000.0]), same(&[0.0, 2.0])];
+        let limit = cut_beyond(&seen.each_ref().map(Some));
+        assert_eq!(limit.map(|limit| limit.to), Some(16_000.0));
     }
 
     #[test]
