@@ -13,7 +13,7 @@ use crate::tensor::ElementType;
 pub(super) fn for_training() -> Mistake {
     let said =
         "the model was exported for training, which is not evaluated: export it again after model.eval()";
-    Mistake(said.to_owned())
+    Mistake::Said(said.to_owned())
 }
 
 /// The attributes that a function was called with, by name.

@@ -44,9 +44,13 @@ pub(super) fn reshape(call: &Call) -> Result<Dense> {
     }
     if let Some(place) = rest {
         let (all, known) = (input.dims().iter().product::<usize>(), elements(&dims)?);
-        let mistake = || Mistake(format!("{:?} cannot become {target:?}", input.dims()));
+        let mistake = || Mistake::Said(format!("{:?} cannot become {target:?}", input.dims()));
         ensure!(known != 0 && all.is_multiple_of(known), mistake());
         dims[place] = all / known;
+    } else if keep_zero || !target.contains(&0) {
+        let from = input.dims().to_vec();
+        let fills = elements(&dims)? == from.iter().product::<usize>();
+        ensure!(fills, Mistake::Shape { from, to: dims });
     }
     in_shape(input, &dims)
 }

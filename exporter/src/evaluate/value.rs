@@ -167,7 +167,7 @@ pub(super) fn reshaped<T: Clone>(from: &Array<T>, dims: &[usize]) -> Result<Arra
     let standard =
         if from.is_standard_layout() { from.clone() } else { array(from.shape(), flat(from).into_owned())? };
     let found = from.shape().to_vec();
-    let mistake = || Mistake(format!("{found:?} cannot become {dims:?}"));
+    let mistake = || Mistake::Said(format!("{found:?} cannot become {dims:?}"));
     standard.into_shape_with_order(IxDyn(dims)).map_err(|_| mistake().into())
 }
 

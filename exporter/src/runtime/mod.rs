@@ -15,8 +15,19 @@ use crate::tensor::Tensor;
 
 /// What is wrong with a model or with what it is given, whatever evaluates it.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Mistake(pub String);
+pub enum Mistake {
+    /// What is wrong, for people.
+    #[error("{0}")]
+    Said(String),
+    /// A value that does not fill the shape that it is to have, all of whose sizes are given.
+    #[error("{from:?} cannot become {to:?}")]
+    Shape {
+        /// Its own shape.
+        from: Vec<usize>,
+        /// The other one.
+        to: Vec<usize>,
+    },
+}
 
 /// What else to try where `runtime` came to `error`; nothing where that is none of the runtime's.
 #[must_use]

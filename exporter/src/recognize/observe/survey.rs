@@ -12,7 +12,7 @@ use crate::budget;
 use crate::evaluate::{Evaluator, Precision, Watcher};
 use crate::graph::{Kind, NodeId, ValueId};
 use crate::recognize::propose::places::Place;
-use crate::runtime::{Runtime, advice};
+use crate::runtime::{Mistake, Runtime, advice};
 use crate::scope::Scope;
 use crate::tensor::{ElementType, Tensor};
 
@@ -62,6 +62,7 @@ pub fn survey(
     runtime: &dyn Runtime,
 ) -> Result<Survey> {
     let graph = places[0].flow.graph;
+    let tries = trial.tries(graph)?;
     let mut watch = Watch::new(places, wanted);
     let evaluator = Evaluator::new(model, Precision::Exact, Some(runtime))?;
     let mut best = Survey::default();
@@ -71,7 +72,12 @@ pub fn survey(
     let mut largest = 0;
     let mut most = trial.sizes.most;
     let mut is_too_much = true;
-    for Try { entries, chosen, is_long } in trial.tries(graph)? {
+    // Where a shape is held inside, the number of samples that fills it at these sizes, if any does.
+    let mut filling: HashMap<(usize, usize), Option<usize>> = HashMap::new();
+    for Try { entries, chosen, is_long } in tries {
+        if filling.get(&chosen.extents).is_some_and(|batch| *batch != Some(chosen.batch)) {
+            continue;
+        }
         // What goes wrong the same way at every size is not the sizes' fault: no more than that is spent on it.
         let elements = entries.iter().map(Fed::elements).fold(0, usize::saturating_add);
         let is_costly = is_long || elements > largest.max(CHEAP);
@@ -109,6 +115,10 @@ pub fn survey(
             entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
         let problem = match outcome {
             Err(error) => {
+                if let Some(batch) = error.downcast_ref().and_then(|mistake| filled_by(mistake, chosen.batch))
+                {
+                    filling.insert(chosen.extents, batch);
+                }
                 // What runs a single node names it once more.
                 let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
                 causes.dedup();
@@ -153,6 +163,15 @@ pub fn survey(
         runtime.name()
     );
     Ok(best.budgeted())
+}
+
+/// The number of samples of which the elements fill a shape that those of `batch` do not, if any is. None where that cannot be told.
+fn filled_by(mistake: &Mistake, batch: usize) -> Option<Option<usize>> {
+    let Mistake::Shape { from, to } = mistake else { return None };
+    let each = from.iter().product::<usize>().checked_div(batch)?;
+    let is_of_samples = each > 0 && each * batch == from.iter().product::<usize>();
+    let needed = to.iter().product::<usize>();
+    is_of_samples.then(|| needed.is_multiple_of(each).then(|| needed / each))
 }
 
 impl Seen {
