@@ -172,11 +172,11 @@ mod tests {
             ],
             ..GraphProto::default()
         };
-        assert_eq!(held_batches(&graph), [4, 3, 6]);
+        assert_eq!(held_batches(&graph), [4, 3, 6, 128, 96, 192]);
         // As clips of frames they are more samples.
         let mut clips = graph;
         clips.initializer.push(shape("frames", &[-1, 8, 32, 144]));
         clips.node.push(NodeProto::new("Reshape", &["j", "frames"], &["k"]));
-        assert_eq!(held_batches(&clips), [4, 3, 6, 32, 24, 48]);
+        assert_eq!(held_batches(&clips), [4, 3, 6, 32, 128, 24, 96, 48, 192]);
     }
 }

@@ -69,20 +69,26 @@ pub fn survey(
     let mut ran: Option<(usize, Survey)> = None;
     let mut sizes: Vec<Vec<Vec<usize>>> = Vec::new();
     let mut problems = HashSet::new();
+    let mut failures = 0;
     let mut largest = 0;
     let mut most = trial.sizes.most;
     let mut is_too_much = true;
-    // Where a shape is held inside, the number of samples that fills it at these sizes, if any does.
-    let mut filling: HashMap<(usize, usize), Option<usize>> = HashMap::new();
+    // Of shapes that are held inside: at these sizes, their elements and those that a sample fills.
+    let mut held: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
     for Try { entries, chosen, is_long } in tries {
-        if filling.get(&chosen.extents).is_some_and(|batch| *batch != Some(chosen.batch)) {
+        if held.get(&chosen.extents).is_some_and(|&(all, each)| each * chosen.batch != all) {
             continue;
         }
         // What goes wrong the same way at every size is not the sizes' fault: no more than that is spent on it.
         let elements = entries.iter().map(Fed::elements).fold(0, usize::saturating_add);
         let is_costly = is_long || elements > largest.max(CHEAP);
-        if is_costly && ran.is_none() && problems.len() == 1 {
-            continue;
+        if ran.is_none() && problems.len() == 1 {
+            if failures >= 2 * trial.sizes.extents.len() {
+                break;
+            }
+            if is_costly {
+                continue;
+            }
         }
         largest = largest.max(elements);
         // Sizes beside the batch: another batch makes no map wider.
@@ -115,10 +121,8 @@ pub fn survey(
             entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
         let problem = match outcome {
             Err(error) => {
-                if let Some(batch) = error.downcast_ref().and_then(|mistake| filled_by(mistake, chosen.batch))
-                {
-                    filling.insert(chosen.extents, batch);
-                }
+                let misfit = error.downcast_ref().and_then(|mistake| filled(mistake, chosen.batch));
+                held.extend(misfit.map(|misfit| (chosen.extents, misfit)));
                 // What runs a single node names it once more.
                 let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
                 causes.dedup();
@@ -141,6 +145,7 @@ pub fn survey(
         };
         survey.failure = Some(format!("with inputs {}: {problem}", inputs.join(", ")));
         problems.insert(problem);
+        failures += 1;
         is_too_much &= is_spent;
         // What comes before the place of failure was still seen.
         if survey.seen.len() > best.seen.len() || best.failure.is_none() {
@@ -165,13 +170,11 @@ pub fn survey(
     Ok(best.budgeted())
 }
 
-/// The number of samples of which the elements fill a shape that those of `batch` do not, if any is. None where that cannot be told.
-fn filled_by(mistake: &Mistake, batch: usize) -> Option<Option<usize>> {
+/// The elements of a shape that `batch` samples do not fill, and how many of them a sample does, where that can be told.
+fn filled(mistake: &Mistake, batch: usize) -> Option<(usize, usize)> {
     let Mistake::Shape { from, to } = mistake else { return None };
-    let each = from.iter().product::<usize>().checked_div(batch)?;
-    let is_of_samples = each > 0 && each * batch == from.iter().product::<usize>();
-    let needed = to.iter().product::<usize>();
-    is_of_samples.then(|| needed.is_multiple_of(each).then(|| needed / each))
+    let [had, needed] = [from, to].map(|dims| dims.iter().product::<usize>());
+    (batch > 0 && had > 0 && had.is_multiple_of(batch)).then(|| (needed, had / batch))
 }
 
 impl Seen {
@@ -326,5 +329,22 @@ impl Watcher for Watch {
                 place.insert(Seen { tensor: value.clone(), element: declared });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_that_is_held_tells_which_numbers_of_samples_fill_it() {
+        let shape = |from: &[usize], to: &[usize]| Mistake::Shape { from: from.to_vec(), to: to.to_vec() };
+        // Eight heads of four samples, of which two were tried; and maps that are too small for any number.
+        assert_eq!(filled(&shape(&[2, 64, 49], &[32, 8, 49]), 2), Some((4 * 64 * 49, 64 * 49)));
+        assert_eq!(filled(&shape(&[3, 64, 3, 4], &[2, 64, 64]), 3), Some((8192, 768)));
+        // Not of what is no multiple of the samples.
+        assert_eq!(filled(&shape(&[1, 63, 49], &[2, 64, 49]), 2), None);
+        assert_eq!(filled(&shape(&[0, 64], &[2, 64]), 2), None);
+        assert_eq!(filled(&Mistake::Said("other".to_owned()), 2), None);
     }
 }
