@@ -5,6 +5,7 @@ use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 use super::*;
+use crate::data::Samples;
 use crate::runtime::tract::Tract;
 use crate::tensor::{ElementType, Tensor};
 
@@ -252,4 +253,42 @@ fn images_are_tried_as_they_are_before_they_are_normalized() {
     let varies: Factor = |_, dims| Ok(dims.iter().product::<usize>() as f64);
     let proof = super::tests::compared(Some(2), &stub(varies)).unwrap();
     assert!(proof.notes.is_empty() && proof.failure.is_none());
+}
+
+/// A length of 0 is none: of integers that the user's data hold no others are made up.
+#[test]
+fn integers_are_made_up_of_those_of_the_data() {
+    // y = x / n, and the same with n limited to 1 and more.
+    let model = |least: Option<i64>| {
+        let limited = NodeProto::new("Max", &["n", "least"], &["m"]);
+        let least = TensorProto::from_values("least", &[], &[least.unwrap_or(i64::MIN)]);
+        let graph = GraphProto {
+            node: vec![
+                limited,
+                NodeProto::new("Cast", &["m"], &["wide"])
+                    .with(AttributeProto::int("to", DataType::Float as i64)),
+                NodeProto::new("Div", &["x", "wide"], &["y"]),
+            ],
+            initializer: vec![least],
+            input: vec![
+                ValueInfoProto::tensor("x", DataType::Float, ["n".into(), 8.into()]),
+                ValueInfoProto::tensor("n", DataType::Int64, ["n".into(), 1.into()]),
+            ],
+            output: vec![ValueInfoProto::of_any_shape("y", DataType::Float)],
+            ..GraphProto::default()
+        };
+        Arc::new(ModelProto::new(graph, 17))
+    };
+    let (reference, candidate) = (model(None), model(Some(1)));
+    let runtime = Tract::new();
+    let compared = |samples: Option<Samples>| {
+        let plan = Plan { seeds: 9, tolerance: None, samples, shapes: None };
+        let pair = Pair::of(&reference, &candidate, &runtime, &plan).unwrap();
+        pair.compare(&plan, &Progress::hidden()).unwrap().failure
+    };
+    assert!(compared(None).unwrap().contains("differs by inf"));
+    let inputs =
+        vec![Tensor::zeros(ElementType::F32, &[2, 8]), Tensor::I64(ndarray::arr2(&[[5], [9]]).into_dyn())];
+    let samples = Samples { inputs, count: 2, per_row: 1, expected: None, labels: None, unused: Vec::new() };
+    assert_eq!(compared(Some(samples)), None);
 }

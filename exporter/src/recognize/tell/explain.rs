@@ -8,7 +8,7 @@ use crate::recognize::confirm::limits::Limit;
 use crate::recognize::identify::{Identification, Resolution};
 
 /// What a number that is to keep a divisor from 0 changes, at most.
-const ADDED: f64 = 1e-2;
+const ADDED: f64 = 1e-4;
 /// Attributes that are farther off than this explain nothing, not even a near miss.
 const UNLIKE: f64 = 0.05;
 
