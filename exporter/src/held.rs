@@ -26,7 +26,7 @@ pub fn folded_samples(graph: &GraphProto) -> Vec<usize> {
         Size::DimParam(name) => name.split('*').find_map(|factor| factor.trim().parse().ok()),
         Size::DimValue(_) => None,
     });
-    let mut folded: Vec<usize> = named.filter(is_some).collect();
+    let named = named.filter(is_some);
     let of_type = |name| graph.node.iter().filter(move |node| node.op_type() == name);
     let joined = of_type("Concat").filter_map(|node| Some((node.output.first()?.as_str(), &node.input[..])));
     let joined: HashMap<&str, &[String]> = joined.collect();
@@ -41,7 +41,8 @@ pub fn folded_samples(graph: &GraphProto) -> Vec<usize> {
     });
     let mut together: Vec<usize> = together.filter(is_some).collect();
     together.sort_unstable();
-    for samples in together {
+    let mut folded = Vec::new();
+    for samples in named.chain(together) {
         if !folded.contains(&samples) {
             folded.push(samples);
         }
@@ -142,6 +143,8 @@ mod tests {
         assert_eq!(named("16*clips"), [16, 8, 10]);
         assert_eq!(named("clips * 10"), [10, 8, 64]);
         assert_eq!(named("n"), [8, 10, 64]);
+        let several = GraphProto { input: vec![input("16*clips"); 4], ..graph.clone() };
+        assert_eq!(folded_samples(&several), [16, 8, 10]);
     }
 
     #[test]

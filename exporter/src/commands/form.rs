@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use isqrt_cov_op::DOMAIN;
 use isqrt_cov_proto::onnx::tensor_proto::DataType;
 use isqrt_cov_proto::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
 use isqrt_cov_proto::{Model, each_node, subgraphs, whole_graphs};
@@ -77,10 +78,12 @@ fn newest(model: &ModelProto) -> Option<(i64, String)> {
     };
     whole_graphs(model).for_each(|graph| each_node(&graph.node, &mut node));
     model.functions.iter().for_each(|function| each_node(&function.node, &mut node));
-    if let Some(function) = model.functions.iter().find(|function| !function.overload().is_empty()) {
+    // Those of this project say the same without, and are read by runtimes of IR version 8.
+    let others = || model.functions.iter().filter(|function| function.domain() != DOMAIN);
+    if let Some(function) = others().find(|function| !function.overload().is_empty()) {
         needs(10, &|| format!("function `{}` with an overload", function.name()));
     }
-    if model.functions.iter().any(|function| !function.attribute_proto.is_empty()) {
+    if others().any(|function| !function.attribute_proto.is_empty()) {
         needs(9, &|| "functions whose attributes have defaults".to_owned());
     }
     newest
@@ -179,7 +182,10 @@ mod tests {
         let overload = FunctionProto { overload: Some("other".to_owned()), ..FunctionProto::default() };
         assert!(refused(9, function(overload)).unwrap().contains("with an overload"));
         let defaults = FunctionProto { attribute_proto: vec![to_default()], ..FunctionProto::default() };
-        assert!(refused(8, function(defaults.clone())).is_some() && refused(9, function(defaults)).is_none());
+        assert!(refused(8, function(defaults.clone())).is_some());
+        assert!(refused(9, function(defaults.clone())).is_none());
+        let own = FunctionProto { domain: Some(DOMAIN.to_owned()), ..defaults };
+        assert_eq!(refused(8, function(own)), None);
     }
 
     fn to_default() -> AttributeProto {

@@ -21,6 +21,9 @@ const ONLY_INPUT: &str = "input";
 /// How many times as large as an archive its arrays may be, together; what is packed tighter is packed to do harm.
 const EXPANSION: u64 = 100;
 
+/// Samples that a row of outputs may be of.
+const MOST_PER_ROW: usize = 1 << 7;
+
 /// What the arrays of the smallest archive may take, in bytes.
 const SMALL: u64 = 1 << 26;
 
@@ -114,7 +117,8 @@ impl Data {
         let others: Vec<_> = others.map(|(name, rows)| (name, rows.unwrap_or(0))).collect();
         // A row for several samples, or else one for each.
         let rows = others.first().map_or(count, |&(_, rows)| rows);
-        let rows = if rows > 0 && count.is_multiple_of(rows) { rows } else { count };
+        let is_of_several = rows > 0 && count.is_multiple_of(rows) && count / rows <= MOST_PER_ROW;
+        let rows = if is_of_several { rows } else { count };
         let given = signature.inputs.iter().zip(&inputs);
         let given =
             given.filter_map(|(port, input)| Some((port.name.as_str(), *input.dims().first()?, count)));

@@ -30,7 +30,7 @@ pub use self::truth::Accuracy;
 use crate::data::Samples;
 use crate::tensor::Tensor;
 
-/// The share of its greatest value by which an output varies, at least, where it proves something: a hundred times what counts as equal.
+/// The share of its greatest value by which an output varies, at least, where it proves something: a hundred times what counts as equal in float32.
 const LITTLE: f64 = 1e-2;
 
 /// Rows of the user's data that are run in a look.
@@ -174,9 +174,10 @@ impl Proof {
             if !difference.varies() {
                 self.notes.push(format!("output `{name}` is the same on every input: it proves nothing"));
             } else if variation < LITTLE {
+                let data = self.other_data();
                 self.notes.push(format!(
                     "output `{name}` varies by {variation:.1e} of its greatest value over all that was tried, so that it proves little; give \
-                     data of your own with --inputs"
+                     {data} with --inputs"
                 ));
             }
         }
@@ -230,8 +231,13 @@ impl Proof {
         }
     }
 
+    /// What to give where what was tried does not do.
+    fn other_data(&self) -> &'static str {
+        if self.samples.is_some() { "other data" } else { "data of your own" }
+    }
+
     fn proves_nothing(&self, what: &str) -> String {
-        let data = if self.samples.is_some() { "other data" } else { "data of your own" };
+        let data = self.other_data();
         format!(
             "every output is {what} on every input tried, so the runs prove nothing; give {data} with --inputs"
         )

@@ -90,7 +90,9 @@ impl SampleProof {
                     several => format!("every {several} samples"),
                 }
             );
-            return Ok(());
+            if dims.first().is_none_or(|&rows| rows < valid) {
+                return Ok(());
+            }
         }
         let [start, valid] = [start, valid].map(|samples| samples / self.per_row);
         let width: usize = dims[1..].iter().product();

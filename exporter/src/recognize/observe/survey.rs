@@ -73,22 +73,18 @@ pub fn survey(
     let mut largest = 0;
     let mut most = trial.sizes.most;
     let mut is_too_much = true;
-    // Of shapes that are held inside: at these sizes, their elements and those that a sample fills.
-    let mut held: HashMap<(usize, usize), (usize, usize)> = HashMap::new();
+    // Of shapes that are held inside: which numbers of samples have not filled them at these sizes.
+    let mut held: HashMap<(usize, usize), Vec<Misfit>> = HashMap::new();
     for Try { entries, chosen, is_long } in tries {
-        if held.get(&chosen.extents).is_some_and(|&(all, each)| each * chosen.batch != all) {
+        if held.get(&chosen.extents).is_some_and(|misfits| rule_out(misfits, chosen.batch)) {
             continue;
         }
         // What goes wrong the same way at every size is not the sizes' fault: no more than that is spent on it.
         let elements = entries.iter().map(Fed::elements).fold(0, usize::saturating_add);
-        let is_costly = is_long || elements > largest.max(CHEAP);
-        if ran.is_none() && problems.len() == 1 {
-            if failures >= 2 * trial.sizes.extents.len() {
-                break;
-            }
-            if is_costly {
-                continue;
-            }
+        let cheap = if failures < 2 * trial.sizes.extents.len() { largest.max(CHEAP) } else { CHEAP >> 6 };
+        let is_costly = is_long || elements > cheap;
+        if is_costly && ran.is_none() && problems.len() == 1 {
+            continue;
         }
         largest = largest.max(elements);
         // Sizes beside the batch: another batch makes no map wider.
@@ -121,8 +117,10 @@ pub fn survey(
             entries.iter().map(|entry| format!("`{}` {:?}", entry.name, entry.dims)).collect();
         let problem = match outcome {
             Err(error) => {
-                let misfit = error.downcast_ref().and_then(|mistake| filled(mistake, chosen.batch));
-                held.extend(misfit.map(|misfit| (chosen.extents, misfit)));
+                if let Some(Mistake::Shape { from, to }) = error.downcast_ref() {
+                    let [had, needed] = [from, to].map(|dims| dims.iter().product());
+                    held.entry(chosen.extents).or_default().push(Misfit { batch: chosen.batch, had, needed });
+                }
                 // What runs a single node names it once more.
                 let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
                 causes.dedup();
@@ -170,11 +168,20 @@ pub fn survey(
     Ok(best.budgeted())
 }
 
-/// The elements of a shape that `batch` samples do not fill, and how many of them a sample does, where that can be told.
-fn filled(mistake: &Mistake, batch: usize) -> Option<(usize, usize)> {
-    let Mistake::Shape { from, to } = mistake else { return None };
-    let [had, needed] = [from, to].map(|dims| dims.iter().product::<usize>());
-    (batch > 0 && had > 0 && had.is_multiple_of(batch)).then(|| (needed, had / batch))
+/// A shape that so many samples do not fill.
+struct Misfit {
+    batch: usize,
+    /// Elements that there were, and that the shape has.
+    had: usize,
+    needed: usize,
+}
+
+/// Whether two numbers of samples show that `batch` does not fill the shape: it is the same for both, and what there is grows with them.
+fn rule_out(misfits: &[Misfit], batch: usize) -> bool {
+    let [one, other, ..] = misfits else { return false };
+    let is_held = one.needed == other.needed && one.needed > 0 && one.batch != other.batch;
+    let grows = one.had > 0 && one.had * other.batch == other.had * one.batch;
+    is_held && grows && one.had * batch != one.needed * one.batch
 }
 
 impl Seen {
@@ -337,14 +344,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shape_that_is_held_tells_which_numbers_of_samples_fill_it() {
-        let shape = |from: &[usize], to: &[usize]| Mistake::Shape { from: from.to_vec(), to: to.to_vec() };
-        // Eight heads of four samples, of which two were tried; and maps that are too small for any number.
-        assert_eq!(filled(&shape(&[2, 64, 49], &[32, 8, 49]), 2), Some((4 * 64 * 49, 64 * 49)));
-        assert_eq!(filled(&shape(&[3, 64, 3, 4], &[2, 64, 64]), 3), Some((8192, 768)));
-        // Not of what is no multiple of the samples.
-        assert_eq!(filled(&shape(&[1, 63, 49], &[2, 64, 49]), 2), None);
-        assert_eq!(filled(&shape(&[0, 64], &[2, 64]), 2), None);
-        assert_eq!(filled(&Mistake::Said("other".to_owned()), 2), None);
+    fn a_shape_that_is_held_tells_which_numbers_of_samples_do_not_fill_it() {
+        let misfits = |misfits: [(usize, usize, usize); 2]| {
+            misfits.map(|(batch, had, needed)| Misfit { batch, had, needed })
+        };
+        let ruled_out = |all: [(usize, usize, usize); 2], batch| rule_out(&misfits(all), batch);
+        // Eight heads of four samples, and maps too small for any number.
+        let heads = [(2, 2 * 64 * 49, 32 * 8 * 49), (1, 64 * 49, 32 * 8 * 49)];
+        assert_eq!([4, 8, 32].map(|batch| ruled_out(heads, batch)), [false, true, true]);
+        let small = [(3, 3 * 768, 8192), (1, 768, 8192)];
+        assert!((1..40).all(|batch| ruled_out(small, batch)));
+        // Pairs of samples, a shape made of their number, and nothing that tells.
+        let pairs = [(2, 4 * 80, 25 * 80), (1, 80, 25 * 80)];
+        assert!(!(1..40).any(|batch| ruled_out(pairs, batch)));
+        assert!(!ruled_out([(2, 128, 0), (1, 64, 0)], 8) && !ruled_out([(2, 128, 32), (1, 64, 16)], 8));
+        assert!(!rule_out(&misfits(small)[..1], 2) && !ruled_out([(2, 0, 64), (1, 0, 64)], 8));
     }
 }

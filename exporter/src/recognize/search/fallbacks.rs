@@ -6,7 +6,7 @@ use isqrt_cov_proto::FunctionKey;
 use isqrt_cov_proto::onnx::{ModelProto, NodeProto};
 
 use super::Search;
-use crate::graph::{Kind, NodeId, ValueId, any_inside, asks_for_nan, functions_with, is_decision};
+use crate::graph::{Flow, Kind, NodeId, ValueId, any_inside, asks_for_nan, functions_with, is_decision};
 use crate::recognize::observe::survey::source;
 use crate::recognize::propose::places::Place;
 
@@ -41,6 +41,7 @@ impl Search<'_> {
     /// it, in the graphs around its own and behind the calls of its function as well.
     pub(super) fn has_fallback(&self, place: usize, output: ValueId, near: &HashSet<NodeId>) -> bool {
         let is_near = |at: usize, node: NodeId| at == place && near.contains(&node);
+        let own = (place, output);
         let mut masked: Vec<(usize, NodeId)> = Vec::new();
         let mut reached: HashSet<(usize, ValueId)> = HashSet::new();
         let mut pending = vec![(place, output)];
@@ -67,12 +68,12 @@ impl Search<'_> {
                 pending.extend(self.around(place));
             }
         }
-        masked.into_iter().any(|(place, node)| !self.weighs_nan(place, node, &reached))
+        masked.into_iter().any(|at| at.0 != own.0 || !self.weighs_nan(at.0, at.1, own.1))
     }
 
     /// Whether what is put in the place of the NaN that a node asks for becomes one again: the weights of attention, where no token may be
-    /// attended to, of tokens that are among the values `reached`, as PyTorch's exporters write attention with a mask.
-    fn weighs_nan(&self, place: usize, node: NodeId, reached: &HashSet<(usize, ValueId)>) -> bool {
+    /// attended to, of tokens that are no numbers either, as PyTorch's exporters write attention with a mask.
+    fn weighs_nan(&self, place: usize, node: NodeId, layer: ValueId) -> bool {
         let flow = &self.places[place].flow;
         let weights = flow.data_reads(node).next();
         let is_softmax = |maker: NodeId| flow.graph.node[maker].is("Softmax");
@@ -87,7 +88,7 @@ impl Search<'_> {
             all_read(mixed, &|product| {
                 let mut operands = flow.data_reads(product);
                 flow.graph.node[product].is("MatMul")
-                    && operands.any(|operand| operand != mixed && reached.contains(&(place, operand)))
+                    && operands.any(|operand| operand != mixed && is_none_where(flow, operand, layer))
             })
         };
         let fills = |choice: NodeId| {
@@ -144,4 +145,42 @@ impl Search<'_> {
         };
         holders.into_iter().flat_map(made).collect()
     }
+}
+
+/// Whether a value has no number in a sample in which a layer's has none: it is made of all of it, by what keeps every element or sums
+/// them up.
+fn is_none_where(flow: &Flow, value: ValueId, layer: ValueId) -> bool {
+    const KEEPING: [&str; 18] = [
+        "Add",
+        "Cast",
+        "Div",
+        "Expand",
+        "Flatten",
+        "Gemm",
+        "Identity",
+        "LayerNormalization",
+        "MatMul",
+        "Mul",
+        "Neg",
+        "Reshape",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    ];
+    let mut seen = HashSet::new();
+    let mut pending = vec![value];
+    while let Some(value) = pending.pop() {
+        if value == layer {
+            return true;
+        }
+        let maker = flow.producer[value].filter(|_| seen.insert(value));
+        let Some(maker) = maker.filter(|&maker| KEEPING.contains(&flow.graph.node[maker].op_type())) else {
+            continue;
+        };
+        pending.extend(flow.data_reads(maker));
+    }
+    false
 }

@@ -7,8 +7,6 @@ use crate::found::Found;
 use crate::recognize::confirm::limits::Limit;
 use crate::recognize::identify::{Identification, Resolution};
 
-/// What a number that is to keep a divisor from 0 changes, at most.
-const ADDED: f64 = 1e-4;
 /// Attributes that are farther off than this explain nothing, not even a near miss.
 const UNLIKE: f64 = 0.05;
 
@@ -28,14 +26,8 @@ pub fn distance(closest: &Identification, resolution: Resolution) -> String {
     };
     if evidence.error > resolution.tolerance {
         return format!(
-            "the closest is {what}: its numbers differ by {:.1e} of the largest value, where rounding explains {:.0e}{}",
-            evidence.error,
-            resolution.tolerance,
-            if evidence.error < ADDED {
-                "; something small that is added to a divisor, such as the trace, may do that"
-            } else {
-                ""
-            }
+            "the closest is {what}: its numbers differ by {:.1e} of the largest value, where rounding explains {:.0e}",
+            evidence.error, resolution.tolerance
         );
     }
     if closest.is_certain(resolution) {
