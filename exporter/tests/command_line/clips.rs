@@ -115,7 +115,7 @@ fn clips_of_any_number_of_frames_are_proven_as_wholes() {
         let proof = &answer["proof"];
         assert_eq!(proof["batches"], Value::from(vec![frames, 2 * frames, 5 * frames]), "{proof}");
         let notes = proof["notes"].to_string();
-        assert!(notes.contains(&format!("takes samples by {frames}, as the frames of a clip")), "{notes}");
+        assert!(notes.contains(&format!("multiples of {frames}, which the model puts together")), "{notes}");
         assert!(!notes.contains("left out"), "{notes}");
     }
     // One of a single frame is a sample.
