@@ -56,6 +56,7 @@ use crate::runtime::ort::OPERATORS_VARIABLE;
   isqrt-cov convert model.onnx -o fused.onnx --report report.html  What was done, and why it may be trusted
   isqrt-cov convert model.onnx -o fused.onnx --only /head/pool/Gather_output_0     One layer of several
   isqrt-cov convert model.onnx -o fused.onnx --onnxruntime /usr/lib/libonnxruntime.so
+  isqrt-cov convert model.onnx -o fused.onnx --one-file --ir-version 9     For ONNX Runtime 1.17
   isqrt-cov convert model.onnx --dry-run --json | jq .proof
   isqrt-cov convert broken.onnx -o fused.onnx --repair --iterations 5 --expected outputs.npz
   isqrt-cov convert model_best.pth.tar -o model.onnx               A checkpoint: no PyTorch is needed

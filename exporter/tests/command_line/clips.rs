@@ -123,6 +123,22 @@ fn clips_of_any_number_of_frames_are_proven_as_wholes() {
     assert_eq!((done, &answer["proof"]["batches"]), (0, &Value::from(vec![1, 2, 5])), "{answer}");
 }
 
+/// The first sample of each class is a support, and of the others there are none in the smallest episode.
+#[test]
+fn episodes_are_proven_where_there_is_something_to_compare() {
+    let mut model = pooled(5);
+    let graph = model.graph.as_mut().unwrap();
+    let integers = |name: &str, values: &[i64]| TensorProto::from_values(name, &[values.len()], values);
+    graph.initializer.retain(|tensor| tensor.name() != "clips");
+    graph.initializer.push(integers("clips", &[5, -1, (CHANNELS * CHANNELS) as i64]));
+    graph.initializer.extend([integers("one", &[1]), integers("all", &[i64::MAX])]);
+    graph.node.pop();
+    graph.node.push(NodeProto::new("Slice", &["of each", "one", "all", "one"], &["y"]));
+    let (done, answer) = Files::new(&model).convert(&[]);
+    assert_eq!(done, 0, "{answer}");
+    assert_eq!(answer["proof"]["batches"], Value::from(vec![5, 10, 25]), "{answer}");
+}
+
 #[test]
 fn data_may_have_a_row_for_each_clip() {
     for frames in [6, 2] {
