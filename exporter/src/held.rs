@@ -16,23 +16,44 @@ const MOST_TRIED: usize = 3;
 const MOST_SAMPLES: i64 = 1 << 10;
 const MOST_FRAMES: i64 = 1 << 7;
 
-/// The numbers of samples, above one, that shapes put together where they fold the first axis: frames of a clip, views of an image, or
-/// classes of an episode. Only multiples of the right one are what the model takes. Those that an input's own axis names, as `8*clips`, come first, then small ones.
-#[must_use]
-pub fn folded_samples(graph: &GraphProto) -> Vec<usize> {
-    let constants = Constants::new(graph);
+/// The numbers of samples that a graph asks for, as far as its shapes tell.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Numbers above one that shapes put together where they fold the first axis: frames of a clip, views of an image, or classes of an
+    /// episode. Only multiples of the right one are what the model takes. Those that an input's own axis names, as `8*clips`, come first,
+    /// then small ones.
+    pub folded: Vec<usize>,
+    /// Numbers above one with which shapes begin that nodes make of constants; behind them, as many clips of as many frames as are
+    /// folded.
+    pub held: Vec<usize>,
+}
+
+impl Asked {
+    /// What `graph` asks for.
+    #[must_use]
+    pub fn of(graph: &GraphProto) -> Self {
+        let constants = Constants::new(graph);
+        let folded = folded(graph, &constants);
+        let mut held = held(graph, &constants);
+        let clips: Vec<usize> =
+            held.iter().flat_map(|clips| folded.iter().map(move |frames| clips * frames)).collect();
+        held.extend(clips.into_iter().filter(|samples| *samples <= MOST_SAMPLES as usize));
+        Self { folded, held }
+    }
+}
+
+fn folded(graph: &GraphProto, constants: &Constants<'_>) -> Vec<usize> {
     let is_some = |samples: &usize| (2..=MOST_FRAMES as usize).contains(samples);
     let named = given(graph).filter_map(|input| match input.dims()?.first()?.value.as_ref()? {
         Size::DimParam(name) => name.split('*').find_map(|factor| factor.trim().parse().ok()),
         Size::DimValue(_) => None,
     });
-    let named = named.filter(is_some);
     let of_type = |name| graph.node.iter().filter(move |node| node.op_type() == name);
     let joined = of_type("Concat").filter_map(|node| Some((node.output.first()?.as_str(), &node.input[..])));
     let joined: HashMap<&str, &[String]> = joined.collect();
     let together = of_type("Reshape").filter_map(|node| {
         let shape = node.input.get(1)?;
-        match leading(shape, joined.get(shape.as_str()).copied(), &constants)[..] {
+        match leading(shape, joined.get(shape.as_str()).copied(), constants)[..] {
             [Some(-1) | None, Some(together), ..] | [Some(together), Some(-1), _, ..] => {
                 usize::try_from(together).ok()
             }
@@ -41,59 +62,44 @@ pub fn folded_samples(graph: &GraphProto) -> Vec<usize> {
     });
     let mut together: Vec<usize> = together.filter(is_some).collect();
     together.sort_unstable();
-    let mut folded = Vec::new();
-    for samples in named.chain(together) {
-        if !folded.contains(&samples) {
-            folded.push(samples);
-        }
-    }
-    folded.truncate(MOST_TRIED);
-    folded
+    first_of(named.filter(is_some).chain(together))
 }
 
-/// The first sizes of a shape, where it is a constant or is joined of `parts`, some of which are.
-fn leading(shape: &str, parts: Option<&[String]>, constants: &Constants<'_>) -> Vec<Option<i64>> {
-    let constant = |name: &str| {
-        let tensor = constants.get(name).filter(|tensor| matches!(tensor.dims[..], [1..=MOST_AXES]))?;
-        TensorData::inline(tensor).ok()?.to_i64()
-    };
-    if let Some(sizes) = constant(shape) {
-        return sizes.into_iter().map(Some).collect();
-    }
-    let sizes = |part: &String| match constant(part) {
-        Some(sizes) => sizes.into_iter().map(Some).collect(),
-        None => vec![None],
-    };
-    parts.unwrap_or_default().iter().take(3).flat_map(sizes).collect()
-}
-
-/// The numbers of samples, above one, with which shapes begin that nodes of `graph` make of constants; behind them, as many clips of as
-/// many frames as are [folded](folded_samples).
-#[must_use]
-pub fn held_batches(graph: &GraphProto) -> Vec<usize> {
-    let constants = Constants::new(graph);
+fn held(graph: &GraphProto, constants: &Constants<'_>) -> Vec<usize> {
     let shapes = graph.node.iter().filter_map(|node| match node.op_type() {
         "Reshape" | "Expand" | "Tile" => node.input.get(1),
         "ConstantOfShape" => node.input.first(),
         _ => None,
     });
-    let mut held = Vec::new();
-    for name in shapes {
-        let shape = constants.get(name).filter(|tensor| matches!(tensor.dims[..], [1..=MOST_AXES]));
-        let shape = shape.and_then(|tensor| TensorData::inline(tensor).ok()?.to_i64());
-        let Some(&first) = shape.as_ref().and_then(|shape| shape.first()) else { continue };
-        if (2..=MOST_SAMPLES).contains(&first) && !held.contains(&(first as usize)) {
-            held.push(first as usize);
-            if held.len() == MOST_TRIED {
+    let first = shapes.filter_map(|name| sizes(name, constants)?.first().copied());
+    first_of(first.filter(|first| (2..=MOST_SAMPLES).contains(first)).map(|first| first as usize))
+}
+
+/// The first few that differ.
+fn first_of(numbers: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut first = Vec::new();
+    for number in numbers {
+        if !first.contains(&number) {
+            first.push(number);
+            if first.len() == MOST_TRIED {
                 break;
             }
         }
     }
-    let folded = folded_samples(graph);
-    let clips: Vec<usize> =
-        held.iter().flat_map(|clips| folded.iter().map(move |frames| clips * frames)).collect();
-    held.extend(clips.into_iter().filter(|samples| *samples <= MOST_SAMPLES as usize));
-    held
+    first
+}
+
+/// The first sizes of a shape, where it is a constant or is joined of `parts`, some of which are.
+fn leading(shape: &str, parts: Option<&[String]>, constants: &Constants<'_>) -> Vec<Option<i64>> {
+    let known = |name: &str| Some(sizes(name, constants)?.into_iter().map(Some).collect());
+    let each = || parts.unwrap_or_default().iter().take(3).flat_map(|part| known(part).unwrap_or(vec![None]));
+    known(shape).unwrap_or_else(|| each().collect())
+}
+
+/// The numbers of a constant that may be a shape.
+fn sizes(name: &str, constants: &Constants<'_>) -> Option<Vec<i64>> {
+    let tensor = constants.get(name).filter(|tensor| matches!(tensor.dims[..], [1..=MOST_AXES]))?;
+    TensorData::inline(tensor).ok()?.to_i64()
 }
 
 #[cfg(test)]
@@ -133,18 +139,19 @@ mod tests {
             ],
             ..GraphProto::default()
         };
-        assert_eq!(folded_samples(&graph), [8, 10, 64]);
+        assert_eq!(Asked::of(&graph).folded, [8, 10, 64]);
         let mut episode = graph.clone();
         episode.initializer.push(shape("classes", &[5, -1, 64]));
         episode.node.push(NodeProto::new("Reshape", &["i", "classes"], &["j"]));
-        assert_eq!(folded_samples(&episode), [5, 8, 10]);
+        assert_eq!(Asked::of(&episode).folded, [5, 8, 10]);
         let input = |first: &str| ValueInfoProto::tensor("x", DataType::Float, [first.into(), 3.into()]);
-        let named = |first: &str| folded_samples(&GraphProto { input: vec![input(first)], ..graph.clone() });
+        let named =
+            |first: &str| Asked::of(&GraphProto { input: vec![input(first)], ..graph.clone() }).folded;
         assert_eq!(named("16*clips"), [16, 8, 10]);
         assert_eq!(named("clips * 10"), [10, 8, 64]);
         assert_eq!(named("n"), [8, 10, 64]);
         let several = GraphProto { input: vec![input("16*clips"); 4], ..graph.clone() };
-        assert_eq!(folded_samples(&several), [16, 8, 10]);
+        assert_eq!(Asked::of(&several).folded, [16, 8, 10]);
     }
 
     #[test]
@@ -175,11 +182,11 @@ mod tests {
             ],
             ..GraphProto::default()
         };
-        assert_eq!(held_batches(&graph), [4, 3, 6, 128, 96, 192]);
+        assert_eq!(Asked::of(&graph).held, [4, 3, 6, 128, 96, 192]);
         // As clips of frames they are more samples.
         let mut clips = graph;
         clips.initializer.push(shape("frames", &[-1, 8, 32, 144]));
         clips.node.push(NodeProto::new("Reshape", &["j", "frames"], &["k"]));
-        assert_eq!(held_batches(&clips), [4, 3, 6, 32, 128, 24, 96, 48, 192]);
+        assert_eq!(Asked::of(&clips).held, [4, 3, 6, 32, 128, 24, 96, 48, 192]);
     }
 }

@@ -11,7 +11,7 @@ use isqrt_cov_proto::onnx::ModelProto;
 use super::cases::{Case, Work, cases, inputs_of};
 use super::shapes::larger;
 use super::{Agreement, Common, Difference, Plan, Proof, SampleProof, Shapes, tolerance};
-use crate::held::{folded_samples, held_batches};
+use crate::held::Asked;
 use crate::progress::Progress;
 use crate::runtime::{Runtime, Session, advice};
 use crate::signature::Signature;
@@ -89,7 +89,7 @@ impl<'a> Pair<'a> {
         let graph = self.reference.graph.as_ref();
         if together > 1 && common.shapes.open_batch() {
             ensure!(
-                graph.is_some_and(|graph| folded_samples(graph).contains(&together)),
+                graph.is_some_and(|graph| Asked::of(graph).folded.contains(&together)),
                 "`expected` and `labels` have a row for every {together} samples, and nothing in the model puts so many together; \
                  give a row for each sample"
             );
@@ -106,8 +106,9 @@ impl<'a> Pair<'a> {
         };
         let Some(graph) = graph.filter(|_| batches < shapes.batches().len()) else { return done };
         // Some take the frames of clips as samples, and others declare an open batch but hold its size inside.
-        let folded = folded_samples(graph).into_iter().map(|samples| (shapes.with_folded(samples), None));
-        let held = held_batches(graph).into_iter().filter(|_| batches == 0).map(|batch| {
+        let asked = Asked::of(graph);
+        let folded = asked.folded.into_iter().map(|samples| (shapes.with_folded(samples), None));
+        let held = asked.held.into_iter().filter(|_| batches == 0).map(|batch| {
             let note = format!(
                 "the model declares any number of samples, but of those tried runs with {batch} only, which it holds inside"
             );

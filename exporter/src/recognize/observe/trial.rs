@@ -9,7 +9,7 @@ use isqrt_cov_proto::onnx::{GraphProto, ValueInfoProto};
 use crate::budget::spend;
 use crate::demands::Demands;
 use crate::graph::given;
-use crate::held::{folded_samples, held_batches};
+use crate::held::Asked;
 use crate::recognize::probe::{DRAWN, Generator};
 use crate::tensor::{ElementType, Tensor};
 
@@ -166,10 +166,11 @@ impl<'t> Trial<'t> {
         let lengths = self.sizes.lengths.iter().filter(|_| has_one_length).map(|&length| (length, 1));
         let usual = self.sizes.extents.iter().map(|&extents| (extents, false));
         let extents: Vec<_> = usual.chain(lengths.map(|extents| (extents, true))).collect();
-        let folded = folded_samples(graph).into_iter();
+        let asked = Asked::of(graph);
+        let folded = asked.folded.into_iter();
         let folded =
             folded.flat_map(|samples| self.sizes.batches.iter().take(2).map(move |times| times * samples));
-        let batches = self.sizes.batches.iter().copied().chain(folded).chain(held_batches(graph));
+        let batches = self.sizes.batches.iter().copied().chain(folded).chain(asked.held);
         for batch in batches.chain(data) {
             for &(extents, is_long) in &extents {
                 let next =
