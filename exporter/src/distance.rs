@@ -27,9 +27,30 @@ pub fn scaled_distance(found: &[f64], expected: &[f64], scale: f64) -> f64 {
     distances.fold(0.0, |worst: f64, one| if one.is_nan() { f64::INFINITY } else { worst.max(one) })
 }
 
+/// max|Δ| / `scale` of what is not the [`same`]: what is no number is infinitely far from a number alone.
+#[must_use]
+pub fn distance_of_unlike(found: &[f64], expected: &[f64], scale: f64) -> f64 {
+    let pairs = found.iter().zip(expected).filter(|(found, expected)| !same(**found, **expected));
+    let (found, expected): (Vec<f64>, Vec<f64>) = pairs.unzip();
+    scaled_distance(&found, &expected, scale)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_number_on_both_sides_is_no_distance() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        let is = |found: &[f64], expected: &[f64], scale: f64, distance: f64| {
+            distance_of_unlike(found, expected, scale).to_bits() == distance.to_bits()
+        };
+        assert!(is(&[nan, inf, 1.0], &[nan, inf, 2.0], 2.0, 0.5));
+        for (found, expected) in [(nan, 1.0), (1.0, nan), (inf, 1.0), (inf, -inf), (nan, inf)] {
+            assert!(is(&[found, 1.0], &[expected, 1.0], 2.0, inf), "{found} for {expected}");
+        }
+        assert!(is(&[0.0], &[0.0], 0.0, 0.0) && is(&[1.0], &[0.0], 0.0, inf));
+    }
 
     #[test]
     fn what_is_no_number_is_infinitely_far() {

@@ -3,7 +3,7 @@
 // Equal means equal to the last bit here; how near is near enough is judged by who asks.
 #![allow(clippy::float_cmp)]
 
-use crate::distance::{magnitude, same};
+use crate::distance::{distance_of_unlike, magnitude, same};
 use crate::tensor::Tensor;
 
 /// The difference between an output of the reference and the same of the candidate, over all runs.
@@ -182,7 +182,11 @@ impl Difference {
             return;
         };
         self.others += 1;
-        let apart = if first.len() == sample.len() { distance(first, sample) } else { f64::INFINITY };
+        let apart = if first.len() == sample.len() {
+            distance_of_unlike(sample, first, magnitude(first.iter().filter(|value| value.is_finite())))
+        } else {
+            f64::INFINITY
+        };
         self.variation = self.variation.max(apart);
     }
 }
@@ -191,15 +195,6 @@ impl Default for Difference {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// max|Δ| / max|first|; infinite where one has a number and the other has none, or 0 throughout.
-fn distance(first: &[f64], other: &[f64]) -> f64 {
-    let scale = magnitude(first.iter().filter(|value| value.is_finite()));
-    let pairs = first.iter().zip(other).filter(|(one, other)| !same(**one, **other));
-    let apart = pairs.map(|(one, other)| (one - other).abs() / scale);
-    // What is no number must not vanish in `max`.
-    apart.map(|apart| if apart.is_nan() { f64::INFINITY } else { apart }).fold(0.0, f64::max)
 }
 
 /// Bucket 0 holds errors of 0; the last one everything beyond the range.

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::data::Samples;
-use crate::distance::{magnitude, same};
+use crate::distance::{distance_of_unlike, magnitude};
 use crate::tensor::Tensor;
 
 /// What the user's data say about both models.
@@ -112,15 +112,9 @@ impl SampleProof {
                     expected.per_row
                 );
                 let expected_rows = &expected.values[start * width..][..rows.len()];
-                for (&found, &right) in rows.iter().zip(expected_rows) {
-                    // No `scaled_distance`: users may expect a NaN, infinities, or zeros throughout.
-                    if same(found, right) {
-                        continue;
-                    }
-                    let error = (found - right).abs() / expected.scale;
-                    // A lone NaN must not vanish in `max`.
-                    distance[model] = distance[model].max(if error.is_nan() { f64::INFINITY } else { error });
-                }
+                // Users may expect a NaN, infinities, or zeros throughout.
+                let apart = distance_of_unlike(rows, expected_rows, expected.scale);
+                distance[model] = distance[model].max(apart);
             }
             if let (Some(labels), Some(correct)) = (&self.labels, &mut self.correct) {
                 ensure!(

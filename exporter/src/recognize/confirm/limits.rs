@@ -34,8 +34,8 @@ pub enum Limit {
 
 impl Subject<'_> {
     /// Lets `layer` stand for `output`, which gives the same on the probes, and where nothing else can be told. Says down to which
-    /// inputs, where it is not all: see [`crate::recognize::Evidence::down_to`]. What `asks_for_nan` tells is whether the model does,
-    /// anywhere behind `output` but among the nodes given.
+    /// inputs, where it is not all: see [`crate::found::Evidence::down_to`]. What `has_fallback` tells is whether the model asks
+    /// for a NaN anywhere behind `output` but among the nodes given.
     ///
     /// # Errors
     /// Why it may not.
@@ -43,14 +43,14 @@ impl Subject<'_> {
         &self,
         layer: &Layer,
         output: ValueId,
-        asks_for_nan: &dyn Fn(&HashSet<NodeId>) -> bool,
+        has_fallback: &dyn Fn(&HashSet<NodeId>) -> bool,
         runtime: &dyn Runtime,
     ) -> Result<Option<f64>, Limit> {
         let down_to = self.stands_inside(layer, output, runtime).map_err(Limit::Inside)?;
         if let Some(compared) = self.no_guard(layer, output, runtime) {
             return Err(Limit::Choice(self.place.flow.names[compared].to_owned()));
         }
-        let fills_blank = self.fills_blank(layer, output, asks_for_nan, runtime);
+        let fills_blank = self.fills_blank(layer, output, has_fallback, runtime);
         if fills_blank { Err(Limit::OfBlank) } else { Ok(down_to) }
     }
 
