@@ -123,6 +123,43 @@ fn clips_of_any_number_of_frames_are_proven_as_wholes() {
     assert_eq!((done, &answer["proof"]["batches"]), (0, &Value::from(vec![1, 2, 5])), "{answer}");
 }
 
+/// Where frames are put together before the layer, it is seen on whole clips alone.
+#[test]
+fn a_covariance_over_the_frames_of_a_clip_is_found() {
+    const FRAMES: usize = 6;
+    let mut model = pooled(FRAMES);
+    let graph = model.graph.as_mut().unwrap();
+    let positions = POSITIONS.iter().product::<usize>();
+    let shape = |name: &str, sizes: &[usize]| {
+        let sizes: Vec<i64> = std::iter::once(-1).chain(sizes.iter().map(|&size| size as i64)).collect();
+        TensorProto::from_values(name, &[sizes.len()], &sizes)
+    };
+    graph.initializer.retain(|tensor| !["clips", "matrix"].contains(&tensor.name()));
+    graph.initializer.push(shape("clips", &[FRAMES, CHANNELS, positions]));
+    graph.initializer.push(shape("matrix", &[CHANNELS, FRAMES * positions]));
+    let of_each = [
+        NodeProto::new("Reshape", &["features", "clips"], &["frames"]),
+        NodeProto::new("Transpose", &["frames"], &["channels"])
+            .with(AttributeProto::ints("perm", &[0, 2, 1, 3])),
+    ];
+    graph.node.splice(1..1, of_each);
+    graph.node[3].input[0] = "channels".to_owned();
+    graph.node.truncate(graph.node.len() - 2);
+    graph.node.last_mut().unwrap().output[0] = "y".to_owned();
+    let factor = TensorProto::from_values("factor", &[], &[1.0 / (FRAMES * positions) as f32]);
+    graph.initializer.retain(|tensor| tensor.name() != "factor");
+    graph.initializer.push(factor);
+    let (done, answer) = Files::new(&model).convert(&[]);
+    assert_eq!(done, 0, "{answer}");
+    let layer = &answer["layers"][0];
+    assert_eq!(
+        (&layer["operator"], &layer["output"]),
+        (&"CovariancePooling".into(), &"y".into()),
+        "{answer}"
+    );
+    assert_eq!(answer["proof"]["batches"], Value::from(vec![FRAMES, 2 * FRAMES, 5 * FRAMES]), "{answer}");
+}
+
 /// The first sample of each class is a support, and of the others there are none in the smallest episode.
 #[test]
 fn episodes_are_proven_where_there_is_something_to_compare() {

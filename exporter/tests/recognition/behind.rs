@@ -147,7 +147,14 @@ fn attention_with_a_mask_may_stand_behind_a_layer() {
         findings.layers.iter().filter(|found| found.layer.operator == OperatorKind::IsqrtCov).count()
     };
     let attended = node("MatMul", &["filled", "tokens"], &[&output]);
-    assert_eq!(found(&[attended]), 1);
+    assert_eq!(found(std::slice::from_ref(&attended)), 1);
+    // The weights themselves may be given as well.
+    let mut given = model.clone();
+    let graph = given.graph.as_mut().unwrap();
+    graph.node.push(attended);
+    graph.output.push(ValueInfoProto::named("filled"));
+    let findings = recognize(&given, &Embedded::new()).unwrap();
+    assert!(findings.layers.iter().all(|found| found.layer.operator == OperatorKind::CovariancePooling));
     let others = node("MatMul", &["filled", "other tokens"], &[&output]);
     assert_eq!(found(&[others]), 0);
     // Each sample attends to the tokens of the first alone, which may be numbers.
